@@ -1,0 +1,338 @@
+"""One job, declared: every key, its meaning, its default and its bounds.
+
+The configuration is plain data. It is written to ``run.json`` and hashed into every shard, so two
+runs with equal configurations and equal data make equal shards. Unknown keys are refused and the
+nearest right one is named.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+Grouping = Literal["adapted", "separate", "shared"]
+Sampler = Literal["prior", "posterior", "interpolate", "gmm", "transfer"]
+SamplingStrategy = (
+    Literal["auto", "minority", "not minority", "not majority", "all"]
+    | float
+    | dict[int | str, int]
+    | list[int | str]
+    | Callable[..., Any]
+)
+
+SAMPLERS: tuple[str, ...] = get_args(Sampler)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used. The message names the key, what was expected and got."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataConfig(_Part):
+    """What of the data is read, and how."""
+
+    split: str = Field("train", description="Split to learn from; never the test split.")
+    size: tuple[int, int] | None = Field(None, description="Resize to (height, width), pixels.")
+    alpha: Literal["composite", "drop", "keep"] = Field(
+        "composite", description="RGBA: composite on white, drop the alpha channel, or keep it."
+    )
+    class_counts: dict[int, int] | list[int] | None = Field(
+        None,
+        description="Keep only so many images of each class, drawn by the seed: makes a balanced "
+        "set long-tailed for a trial.",
+    )
+
+
+class PlanConfig(_Part):
+    """How many samples to make of each class."""
+
+    sampling_strategy: SamplingStrategy = Field(
+        "auto", description="imbalanced-learn's meaning: a rule, {class: total}, or [classes]."
+    )
+    target_ratio: float | None = Field(
+        None, gt=0, le=1, description="Bring each class to this fraction of the largest one."
+    )
+    max_synthetic_ratio: float | None = Field(
+        None, gt=0, description="At most this many synthetic samples per real image of a class."
+    )
+    min_class_count: int = Field(
+        8, ge=2, description="A class with fewer real images gets no synthetic ones."
+    )
+    min_share: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Make enough for every class that this share of it can be synthetic. Default: "
+        "0.25 for rules, 0 where the strategy names exact classes or totals.",
+    )
+
+
+class ModelConfig(_Part):
+    """The network and its likelihood."""
+
+    grouping: Grouping = Field("adapted", description="How classes share parameters.")
+    latent_dim: int = Field(32, ge=1, le=4096, description="Length of z.")
+    width: int = Field(32, ge=8, le=512, description="Channels at the highest resolution.")
+    max_width: int = Field(128, ge=8, le=1024, description="Channels are doubled up to this.")
+    class_embedding: int = Field(32, ge=1, le=512, description="Length of the class embedding.")
+    beta: float = Field(1.0, gt=0, description="Weight of the KL term.")
+    free_bits: float = Field(0.0, ge=0, description="Nats per unit of z that cost nothing.")
+
+
+class TrainingConfig(_Part):
+    """The loop."""
+
+    steps: int | None = Field(
+        None, ge=1, description="Steps of the trunk. Default: by the number of images."
+    )
+    adapt_steps: int | None = Field(
+        None, ge=1, description="Steps of the per-class fit. Default: a quarter of `steps`."
+    )
+    batch_size: int = Field(128, ge=2, le=65536)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    lr_warmup: int = Field(100, ge=0, description="Steps of linear learning-rate warm-up.")
+    kl_warmup: float = Field(0.1, ge=0, le=1, description="Fraction of steps over which beta grows")
+    clip: float = Field(100.0, gt=0, description="Largest gradient norm (nats per image).")
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    class_power: float = Field(
+        0.5, ge=0, le=1, description="A class is drawn in proportion to count**class_power."
+    )
+    held_out: float = Field(
+        0.1, gt=0, lt=0.5, description="Part of the training split kept for early stopping."
+    )
+    eval_every: int = Field(200, ge=1, description="Steps between held-out evaluations.")
+    patience: int = Field(10, ge=1, description="Evaluations without gain before stopping.")
+    checkpoint_every: int = Field(200, ge=1, description="Steps between checkpoints.")
+    max_bad_steps: int = Field(
+        25, ge=1, description="Steps in a row with a non-finite or exploding loss before failure."
+    )
+
+
+class SamplingConfig(_Part):
+    """How z is drawn."""
+
+    sampler: Sampler | Literal["auto"] = Field("auto", description="auto: by class size.")
+    temperature: float = Field(1.0, gt=0, le=4, description="Scale of the noise.")
+
+
+class ScreeningConfig(_Part):
+    """Which samples are turned away. Loose by default: strict label filters were measured to hurt."""
+
+    near_copy_quantile: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="Quantile of the real images' own nearest-neighbour distances, by class, that "
+        "a near-copy is measured against.",
+    )
+    near_copy_factor: float = Field(
+        0.5,
+        ge=0,
+        description="Reject a sample nearer to a training image than this multiple of that "
+        "quantile. 1.0 where privacy matters more than numbers.",
+    )
+    duplicate_factor: float = Field(
+        0.25, ge=0, description="Reject below this multiple of the near-copy distance to a sibling."
+    )
+    min_label_probability: float = Field(
+        0.02, ge=0, lt=1, description="Reject below this p(label) of the real-only classifier."
+    )
+    max_candidates_ratio: float = Field(
+        5.0, ge=1, description="Draw at most this many candidates per wanted sample."
+    )
+    folds: int = Field(3, ge=2, le=20, description="Folds of the cross-fitted classifier.")
+    classifier_steps: int = Field(300, ge=1, description="Training steps of each fold.")
+
+
+class ShardConfig(_Part):
+    """The files written."""
+
+    max_bytes: int = Field(256 * 2**20, ge=2**16, description="Largest shard, bytes.")
+    compress: Literal["gzip"] | None = Field(None, description="gzip for archives; slower to read.")
+
+
+class AugmentConfig(_Part):
+    """One augmentation job. `AugmentConfig()` is a complete, sensible job."""
+
+    seed: int = Field(0, ge=0, lt=2**63, description="The run: the same seed gives the same bytes.")
+    data: DataConfig = DataConfig()
+    plan: PlanConfig = PlanConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    screening: ScreeningConfig = ScreeningConfig()
+    shards: ShardConfig = ShardConfig()
+
+    @field_validator("seed", mode="before")
+    @classmethod
+    def _seed_is_a_number(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("a seed is a whole number")  # noqa: TRY004 - pydantic wants ValueError
+        return value
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as plain JSON types. A callable strategy becomes its name."""
+        strategy = self.plan.sampling_strategy
+        if callable(strategy):
+            named = self.plan.model_copy(update={"sampling_strategy": "auto"})
+            document = self.model_copy(update={"plan": named}).model_dump(mode="json")
+            name = getattr(strategy, "__qualname__", type(strategy).__qualname__)
+            document["plan"]["sampling_strategy"] = f"callable:{name}"
+            return document
+        return self.model_dump(mode="json")
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the whole configuration, as hex."""
+        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def changed(self, **keys: Any) -> "AugmentConfig":
+        """A copy with dotted keys set, e.g. ``config.changed(**{"model.beta": 2.0})``.
+
+        Raises:
+            ConfigError: If a key is unknown or a value is out of bounds.
+        """
+        document = self.model_dump()
+        for key, value in keys.items():
+            _set(document, key, value)
+        return make_config(document)
+
+
+def make_config(document: Mapping[str, Any], *, where: str = "configuration") -> AugmentConfig:
+    """Validate a nested mapping.
+
+    Args:
+        document: Nested mapping of the keys of `AugmentConfig`.
+        where: Named in the error, such as the file it came from.
+
+    Raises:
+        ConfigError: Naming every wrong key, with the nearest right one for an unknown key.
+    """
+    try:
+        return AugmentConfig.model_validate(dict(document))
+    except ValidationError as error:
+        lines = dict.fromkeys(_explain(problem) for problem in error.errors())
+        raise ConfigError(f"{where}: " + "; ".join(lines)) from None
+
+
+def load_config(
+    path: str | Path | None = None, overrides: Iterable[str] = (), **keys: Any
+) -> AugmentConfig:
+    """Read YAML, apply ``a.b=c`` overrides, then `keys` (dotted names; None is left out).
+
+    Raises:
+        ConfigError: If the file cannot be read, is not a mapping, or holds a wrong key or value.
+    """
+    document: dict[str, Any] = {}
+    if path is not None:
+        document = _read_yaml(Path(path))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set: expected key=value such as model.beta=2, got {override!r}")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {key}: {text!r} is not a YAML value") from None
+        _set(document, key.strip(), value)
+    for key, value in keys.items():
+        if value is not None:
+            _set(document, key, value)
+    return make_config(document, where="configuration" if path is None else str(path))
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Lines ``key: old -> new`` for every key that differs between two JSON configurations."""
+    before, after = _flat(old), _flat(new)
+    missing = "(absent)"
+    return [
+        f"{key}: {before.get(key, missing)!r} -> {after.get(key, missing)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key, missing) != after.get(key, missing)
+    ]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: expected a UTF-8 text file of YAML") from None
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, got {type(document).__name__}")
+    return document
+
+
+def _set(document: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    place = document
+    for parent in parents:
+        inner = place.get(parent)
+        if inner is None:
+            inner = place[parent] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{key}: {parent!r} is a value, not a group of keys")
+        place = inner
+    place[last] = value
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and name.count(".") < 1:
+            flat.update(_flat(value, f"{name}."))
+        else:
+            flat[name] = value
+    return flat
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    location = [str(part) for part in problem["loc"]]
+    # A union reports one problem per branch; the branch is not a key that the user wrote.
+    location = location[:2] if location[:1] and location[0] in AugmentConfig.model_fields else (
+        location
+    )
+    key = ".".join(location)
+    if problem["type"] != "extra_forbidden":
+        return f"{key}: {problem['msg']}, got {problem['input']!r}"
+    known = _known_keys()
+    last = location[-1]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or [
+        name
+        for match in difflib.get_close_matches(
+            last, [name.rpartition(".")[2] for name in known], n=1, cutoff=0.6
+        )
+        for name in known
+        if name.rpartition(".")[2] == match
+    ]
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+    return f"unknown key {key!r}; {hint}"
+
+
+def _known_keys() -> list[str]:
+    keys: list[str] = []
+    for name, field in AugmentConfig.model_fields.items():
+        part = field.annotation
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            keys.extend(f"{name}.{inner}" for inner in part.model_fields)
+        else:
+            keys.append(name)
+    return keys

@@ -1,0 +1,10 @@
+"""Reading: whatever the user has becomes one validated type, `LabelledImages`.
+
+The heavy libraries (torch, torchvision, h5py, scikit-learn, Pillow) are imported by the readers
+that need them, when they run; importing this package loads numpy only.
+"""
+
+from vaeaug.data._images import DataError, LabelledImages
+from vaeaug.data._read import read
+
+__all__ = ["DataError", "LabelledImages", "read"]

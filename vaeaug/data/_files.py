@@ -1,0 +1,161 @@
+"""Image files to one array, in this process or in worker processes, with the same result."""
+
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Shaped
+
+from vaeaug.data import _decode
+from vaeaug.data._decode import BadImageError
+from vaeaug.data._images import DataError
+from vaeaug.data._stack import Stack
+
+# From about here on the workers' start (0.2 s) is small beside the decoding.
+PARALLEL_FROM = 2000
+_MOST_WORKERS = 8
+# Room for a worker to run ahead of the parent; a hint that some systems ignore.
+_PIPE_BYTES = 2**20
+
+_Decoded = tuple[Shaped[np.ndarray, "h w c"], list[str]]
+
+
+def read_files(
+    paths: Sequence[str],
+    where: str,
+    *,
+    size: tuple[int, int] | None,
+    alpha: str,
+    workers: int | None,
+    progress: bool,
+) -> tuple[Shaped[np.ndarray, "n h w c"], tuple[str, ...]]:
+    """Decode image files of one shape and type.
+
+    Args:
+        paths: the files, at least one.
+        where: the source, for messages.
+        size: (H, W) to resize to, or None.
+        alpha: "composite", "drop" or "keep".
+        workers: how many processes; 0 or 1 decodes in this one; None decides by their number.
+        progress: show a bar on stderr, if that is a terminal.
+
+    Returns:
+        The images, shape (N, H, W, C), uint8, uint16 or float32, in the order of `paths`; and
+        notes. Neither depends on the number of workers.
+
+    Raises:
+        DataError: naming the first bad file, or two that do not fit together.
+    """
+    n_workers = _how_many(workers, len(paths))
+    decoded: Generator[_Decoded, None, None] = (
+        _in_workers(paths, n_workers, size=size, alpha=alpha)
+        if n_workers > 1
+        else (_decode.decode_file(path, size=size, alpha=alpha) for path in paths)
+    )
+    stack = Stack(len(paths), where)
+    try:
+        for path, (image, notes) in zip(paths, _shown(decoded, len(paths), progress), strict=True):
+            stack.add(image, path, notes)
+    except BadImageError as error:
+        raise DataError(str(error)) from error
+    finally:
+        # Ends the workers at once when an error leaves images unread.
+        decoded.close()
+    return stack.finish()
+
+
+def _how_many(workers: int | None, n_files: int) -> int:
+    if workers is not None:
+        if workers < 0:
+            raise DataError(f"workers: expected 0 or more, got {workers}")
+        return min(workers, n_files)
+    if n_files <= PARALLEL_FROM or not sys.executable:
+        return 0
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+    return min(os.cpu_count() or 1, _MOST_WORKERS)
+
+
+def _in_workers(
+    paths: Sequence[str], n_workers: int, *, size: tuple[int, int] | None, alpha: str
+) -> Generator[_Decoded, None, None]:
+    # Image i comes from worker i modulo n, and the pipes are read in that order: results and
+    # errors then come in the order of the files, whatever the number of workers, and a pipe that
+    # is full holds back a worker which runs ahead, so that memory stays small.
+    with ExitStack() as stack:
+        running = []
+        for w in range(n_workers):
+            worker = stack.enter_context(_worker())
+            job = {
+                "paths": paths[w::n_workers],
+                "size": size,
+                "alpha": alpha,
+                "sys_path": sys.path,
+            }
+            _send(worker, job)
+            running.append(worker)
+        for i, path in enumerate(paths):
+            yield _receive(running[i % n_workers], path)
+
+
+@contextmanager
+def _worker() -> Iterator["subprocess.Popen[bytes]"]:
+    # -P keeps this package's folder off the import path of the script.
+    command = [sys.executable, "-P", str(Path(_decode.__file__))]
+    worker = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=_PIPE_BYTES
+    )
+    try:
+        yield worker
+    finally:
+        worker.kill()
+        for pipe in (worker.stdin, worker.stdout):
+            if pipe is not None:
+                pipe.close()
+        worker.wait()
+
+
+def _send(worker: "subprocess.Popen[bytes]", job: dict[str, Any]) -> None:
+    assert worker.stdin is not None
+    try:
+        worker.stdin.write(json.dumps(job).encode())
+        worker.stdin.close()
+    except BrokenPipeError:
+        # It has ended already; reading its answer says so, with its exit code.
+        pass
+
+
+def _receive(worker: "subprocess.Popen[bytes]", path: str) -> _Decoded:
+    pipe = cast(io.BufferedReader, worker.stdout)
+    line = pipe.readline()
+    if line.endswith(b"\n"):
+        head: dict[str, Any] = json.loads(line)
+        if "error" in head:
+            raise BadImageError(head["error"])
+        flat = np.empty(math.prod(head["shape"]), dtype=head["dtype"])
+        if pipe.readinto(flat.data.cast("B")) == flat.nbytes:
+            return flat.reshape(head["shape"]), head["notes"]
+    raise RuntimeError(
+        f"a decoding process ended at {path} (exit code {worker.wait()}); "
+        f"pass workers=0 to decode in this process"
+    )
+
+
+def _shown(items: Iterable[_Decoded], total: int, progress: bool) -> Iterator[_Decoded]:
+    if not (progress and sys.stderr.isatty()):
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(
+        items, description="reading", total=total, console=Console(stderr=True), transient=True
+    )

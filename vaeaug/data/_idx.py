@@ -1,0 +1,121 @@
+"""MNIST's IDX files, gzipped or not, with magic number and length checked."""
+
+import gzip
+import math
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vaeaug.data._arrays import finish_pixels, normalise_labels
+from vaeaug.data._images import DataError, LabelledImages
+from vaeaug.data._request import Request
+from vaeaug.data._splits import canonical, require_split
+
+FASHION_MNIST = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+# train-images-idx3-ubyte.gz, t10k-labels.idx1-ubyte, emnist-letters-train-images-idx3-ubyte, ...
+_NAME = re.compile(r"(?:.*[-_])?(?P<split>[a-z0-9]+)-(?P<kind>images|labels)[-.]idx\d-ubyte(\.gz)?")
+
+
+def has_idx(folder: Path) -> bool:
+    """Whether the folder holds a file named as IDX files are."""
+    return bool(_files(folder))
+
+
+def read_idx(folder: Path, request: Request) -> LabelledImages:
+    """Read `<split>-images-idx3-ubyte` and its labels, with or without `.gz`."""
+    where = str(folder)
+    files = _files(folder)
+    splits = {split for split, _ in files}
+    split = require_split(request.split, splits, where)
+    for kind in ("images", "labels"):
+        if (split, kind) not in files:
+            raise DataError(
+                f"{where}: expected a file of {kind} for the split {split!r}, got only "
+                f"{', '.join(path.name for path in files.values())}"
+            )
+    raw_images = _load(files[split, "images"], rank=3)
+    raw_labels = _load(files[split, "labels"], rank=1)
+    if len(raw_images) != len(raw_labels):
+        raise DataError(
+            f"{where}: expected one label for each image, got {len(raw_images)} images in "
+            f"{files[split, 'images'].name} and {len(raw_labels)} labels in "
+            f"{files[split, 'labels'].name}"
+        )
+    reference = None
+    if split != "train" and ("train", "labels") in files:
+        reference = _load(files["train", "labels"], rank=1)
+    names = request.class_names
+    if names is None and "fashion" in str(folder.resolve()).lower():
+        names = FASHION_MNIST
+    images, value_range, notes = finish_pixels(
+        raw_images, str(files[split, "images"]), size=request.size, alpha=request.alpha
+    )
+    labels, class_names = normalise_labels(
+        raw_labels, str(files[split, "labels"]), class_names=names, reference=reference
+    )
+    return LabelledImages(
+        images=images,
+        labels=labels,
+        class_names=class_names,
+        value_range=value_range,
+        split=split,
+        source=where,
+        notes=notes,
+    )
+
+
+def _files(folder: Path) -> dict[tuple[str, str], Path]:
+    files: dict[tuple[str, str], Path] = {}
+    for path in sorted(folder.iterdir()):
+        match = _NAME.fullmatch(path.name)
+        split = canonical(match["split"]) if match else None
+        if match is None or split is None:
+            continue
+        key = split, match["kind"]
+        # Both x and x.gz: the sorted order has put the plain one first, and it is the same data.
+        if key in files and files[key].name != path.name.removesuffix(".gz"):
+            raise DataError(
+                f"{folder}: expected one file of {key[1]} for the split {split!r}, got "
+                f"{files[key].name} and {path.name}"
+            )
+        files.setdefault(key, path)
+    return files
+
+
+def _load(path: Path, *, rank: int) -> UInt8[np.ndarray, "..."]:
+    """An IDX file of bytes: 4 bytes magic, big-endian sizes, then the data."""
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path}: expected a gzipped IDX file, got {path.stat().st_size} bytes that cannot "
+            f"be read: {error}"
+        ) from error
+    # 0x08 is "unsigned byte", the only type of the MNIST family.
+    expected_magic = 0x0800 + rank
+    head = 4 + 4 * rank
+    magic = int.from_bytes(raw[:4], "big")
+    if len(raw) < head or magic != expected_magic:
+        raise DataError(
+            f"{path}: expected an IDX file with magic number {expected_magic} and a head of "
+            f"{head} bytes, got magic number {magic} in {len(raw)} bytes"
+        )
+    shape = tuple(int(n) for n in np.frombuffer(raw, dtype=">u4", count=rank, offset=4))
+    expected = head + math.prod(shape)
+    if len(raw) != expected:
+        raise DataError(f"{path}: expected {expected} bytes for shape {shape}, got {len(raw)}")
+    return np.frombuffer(raw, dtype=np.uint8, offset=head).reshape(shape).copy()

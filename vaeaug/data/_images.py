@@ -1,0 +1,292 @@
+"""`LabelledImages`: the one type in which a labelled image dataset travels through the library."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+
+# Whole-array checks and hashes go in slices of about this many bytes, so that they need no second
+# copy of a large dataset.
+_SLICE_BYTES = 64 * 2**20
+
+
+class DataError(ValueError):
+    """The input data is not usable; the message says which file, what was expected and got."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Labelled images in memory, validated once when constructed.
+
+    Attributes:
+        images: pixels, shape (N, H, W, C), C-contiguous; uint8, or float32 where the input was
+            float or 16 bit.
+        labels: class indices 0..K-1, shape (N,), int64.
+        class_names: the K class names; index c is the class with label c.
+        value_range: (lowest, highest) pixel value by convention, in the units of `images`:
+            (0, 255) for uint8; (0, 1), (-1, 1), (0, 255) or (0, 65535) for float32.
+        split: "train", "val", "test" or "all", where known.
+        source: where the data came from, for messages; not part of the fingerprint.
+        notes: what was done on purpose while reading that the user should know.
+
+    Raises:
+        DataError: if the parts do not fit together.
+    """
+
+    images: Shaped[np.ndarray, "n h w c"]
+    labels: Int64[np.ndarray, " n"]
+    class_names: tuple[str, ...]
+    value_range: tuple[float, float]
+    split: str | None = None
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        where = self.source or "LabelledImages"
+        images = np.ascontiguousarray(self.images)
+        labels = np.ascontiguousarray(self.labels)
+        low, high = (float(v) for v in self.value_range)
+        # Frozen for users; lists and strided views are put into their canonical form here, once.
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+        object.__setattr__(self, "value_range", (low, high))
+        object.__setattr__(self, "notes", tuple(self.notes))
+
+        if np.ndim(self.images) != 4:
+            raise DataError(
+                f"{where}: expected images of shape (N, H, W, C), got shape {np.shape(self.images)}"
+            )
+        if images.dtype not in (np.uint8, np.float32):
+            raise DataError(f"{where}: expected uint8 or float32 images, got {images.dtype}")
+        if len(images) == 0:
+            raise DataError(f"{where}: expected at least one image, got none")
+        if 0 in images.shape:
+            raise DataError(
+                f"{where}: expected H, W and C of at least 1, got image shape {images.shape[1:]}"
+            )
+        if labels.dtype != np.int64 or labels.shape != (len(images),):
+            raise DataError(
+                f"{where}: expected int64 labels of shape ({len(images)},), one for each image, "
+                f"got {labels.dtype} labels of shape {labels.shape}"
+            )
+        _check_names(self.class_names, where)
+        n_classes = len(self.class_names)
+        bad = np.flatnonzero((labels < 0) | (labels >= n_classes))
+        if bad.size:
+            raise DataError(
+                f"{where}: expected labels in 0..{n_classes - 1} ({n_classes} class names), "
+                f"got {labels[bad[0]]} at index {bad[0]} ({bad.size} labels out of range)"
+            )
+        if not low < high:
+            raise DataError(
+                f"{where}: expected value_range (low, high), low < high, got ({low}, {high})"
+            )
+        if images.dtype == np.uint8 and (low, high) != (0.0, 255.0):
+            raise DataError(
+                f"{where}: expected value_range (0, 255) for uint8 images, got ({low}, {high})"
+            )
+        if images.dtype == np.float32:
+            check_finite(images, where)
+            got_low, got_high = extent(images)
+            if got_low < low or got_high > high:
+                raise DataError(
+                    f"{where}: expected values inside value_range ({low:g}, {high:g}), "
+                    f"got {got_low:g} to {got_high:g}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        height, width, channels = self.image_shape
+        return (
+            f"LabelledImages({len(self)} images of {height}x{width}x{channels} "
+            f"{self.images.dtype}, {self.n_classes} classes, split={self.split!r}, "
+            f"source={self.source!r})"
+        )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one image."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    @property
+    def n_classes(self) -> int:
+        """Number of class names, K; a class may have no image in a subset."""
+        return len(self.class_names)
+
+    @property
+    def counts(self) -> Int64[np.ndarray, " k"]:
+        """Number of images of each class, shape (K,)."""
+        return np.bincount(self.labels, minlength=self.n_classes).astype(np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the data is: pixels, labels, names and range; not of where it lay.
+
+        Computed once; do not write into `images` or `labels` afterwards.
+        """
+        head = {
+            "dtype": self.images.dtype.str,
+            "shape": list(self.images.shape),
+            "class_names": list(self.class_names),
+            "value_range": list(self.value_range),
+        }
+        digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+        for part in (self.images, self.labels):
+            for piece in _slices(part):
+                digest.update(piece.data.cast("B"))
+        return digest.hexdigest()
+
+    def subset(self, indices: Shaped[np.ndarray, " m"] | Sequence[int]) -> "LabelledImages":
+        """The images at `indices`, in that order, with all class names kept.
+
+        Args:
+            indices: shape (M,), integers in 0..N-1 (no negative ones), or a boolean mask of
+                shape (N,).
+
+        Raises:
+            DataError: if an index is out of range, or nothing is left.
+        """
+        index = np.asarray(indices)
+        if index.dtype == np.bool_ and index.shape == (len(self),):
+            index = np.flatnonzero(index)
+        if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
+            raise DataError(
+                f"subset: expected a vector of integers or a boolean mask of shape "
+                f"({len(self)},), got {index.dtype} of shape {index.shape}"
+            )
+        if index.size == 0:
+            raise DataError("subset: expected at least one index, got none")
+        index = index.astype(np.int64)
+        if index.min() < 0 or index.max() >= len(self):
+            raise DataError(
+                f"subset: expected indices in 0..{len(self) - 1}, "
+                f"got {index.min()} to {index.max()}"
+            )
+        return replace(self, images=self.images[index], labels=self.labels[index])
+
+    def imbalanced(
+        self, counts: Sequence[int] | Mapping[int, int], *, seed: int
+    ) -> "LabelledImages":
+        """Keep so many images of each class, chosen at random, in their first order.
+
+        With the same seed a smaller count keeps a part of what a larger one keeps, and the choice
+        in one class does not depend on the counts of the others.
+
+        Args:
+            counts: K counts, one a class; or a mapping from label to count, which leaves the
+                classes it does not name whole.
+            seed: for `numpy.random.default_rng`.
+
+        Raises:
+            DataError: if a class has fewer images than asked for.
+        """
+        have = self.counts
+        if isinstance(counts, Mapping):
+            unknown = sorted(set(counts) - set(range(self.n_classes)))
+            if unknown:
+                raise DataError(
+                    f"imbalanced: expected labels in 0..{self.n_classes - 1}, got {unknown}"
+                )
+            want = [int(counts.get(c, have[c])) for c in range(self.n_classes)]
+        else:
+            want = [int(n) for n in counts]
+            if len(want) != self.n_classes:
+                raise DataError(
+                    f"imbalanced: expected {self.n_classes} counts, one for each class, "
+                    f"got {len(want)}"
+                )
+        for c, n in enumerate(want):
+            if not 0 <= n <= have[c]:
+                raise DataError(
+                    f"imbalanced: class {c} ({self.class_names[c]!r}) has {have[c]} images, "
+                    f"asked for {n}"
+                )
+        shuffled = self._shuffled_by_class(seed)
+        kept = np.concatenate([index[:n] for index, n in zip(shuffled, want, strict=True)])
+        return self.subset(np.sort(kept))
+
+    def split_off(self, fraction: float, *, seed: int) -> tuple["LabelledImages", "LabelledImages"]:
+        """Split at random, stratified by class, into (rest, held_out).
+
+        Each class gives the floor or the ceiling of its share, so that the held-out part has
+        round(fraction * N) images where possible; every class keeps at least one image in rest,
+        so a class of one image gives none.
+
+        Args:
+            fraction: the part to hold out, 0 < fraction < 1.
+            seed: for `numpy.random.default_rng`.
+
+        Raises:
+            DataError: if fraction is out of range or nothing can be held out.
+        """
+        if not 0.0 < fraction < 1.0:
+            raise DataError(f"split_off: expected 0 < fraction < 1, got {fraction}")
+        have = self.counts
+        most = np.maximum(have - 1, 0)
+        share = have * fraction
+        take = np.minimum(np.floor(share).astype(np.int64), most)
+        # Largest remainders first; a stable sort, so that equal ones go by label.
+        short = max(1, round(len(self) * fraction)) - int(take.sum())
+        for c in np.argsort(-(share - take), kind="stable"):
+            if short > 0 and take[c] < most[c] and take[c] < share[c]:
+                take[c] += 1
+                short -= 1
+        if take.sum() == 0:
+            raise DataError(
+                f"split_off: nothing to hold out: every class keeps one image, and the largest "
+                f"has {have.max()}"
+            )
+        shuffled = self._shuffled_by_class(seed)
+        held = np.concatenate([index[:n] for index, n in zip(shuffled, take, strict=True)])
+        mask = np.zeros(len(self), dtype=np.bool_)
+        mask[held] = True
+        return self.subset(~mask), self.subset(mask)
+
+    def _shuffled_by_class(self, seed: int) -> list[Int64[np.ndarray, " n_c"]]:
+        # One generator, and every class shuffled whole: what a class draws depends on the class
+        # sizes only, never on how many are asked for.
+        rng = np.random.default_rng(seed)
+        return [rng.permutation(np.flatnonzero(self.labels == c)) for c in range(self.n_classes)]
+
+
+def check_finite(images: Shaped[np.ndarray, "n ..."], where: str) -> None:
+    """Raise if a float image holds NaN or infinity, naming the first image and how many."""
+    bad: list[int] = []
+    start = 0
+    for piece in _slices(images):
+        finite = np.isfinite(piece).reshape(len(piece), -1).all(axis=1)
+        bad.extend(start + np.flatnonzero(~finite))
+        start += len(piece)
+    if bad:
+        raise DataError(
+            f"{where}: expected finite pixel values, got NaN or infinity in {len(bad)} of "
+            f"{len(images)} images, the first at index {bad[0]}"
+        )
+
+
+def extent(images: Shaped[np.ndarray, "n ..."]) -> tuple[float, float]:
+    """Lowest and highest pixel value."""
+    pieces = [(float(piece.min()), float(piece.max())) for piece in _slices(images)]
+    return min(low for low, _ in pieces), max(high for _, high in pieces)
+
+
+def _check_names(names: tuple[str, ...], where: str) -> None:
+    if not names or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{where}: expected class_names as strings, at least one, got {names!r}")
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise DataError(f"{where}: expected distinct class names, got more than once: {twice}")
+
+
+def _slices(array: Shaped[np.ndarray, "n ..."]) -> Iterator[Shaped[np.ndarray, "m ..."]]:
+    step = max(1, _SLICE_BYTES // max(1, array[:1].nbytes))
+    for start in range(0, len(array), step):
+        yield array[start : start + step]

@@ -1,0 +1,155 @@
+"""`read`: finds out what the source is and hands it to the reader of that kind."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeaug.data._arrays import finish_pixels
+from vaeaug.data._digits import read_digits
+from vaeaug.data._folder import read_folder
+from vaeaug.data._hdf5 import read_hdf5
+from vaeaug.data._idx import has_idx, read_idx
+from vaeaug.data._images import DataError, LabelledImages
+from vaeaug.data._npz import read_npz
+from vaeaug.data._request import Request, make_request
+from vaeaug.data._table import read_table
+from vaeaug.data._torch import is_map_style, read_torch
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+_BUILT_IN = {"digits": read_digits}
+_BY_ENDING = {
+    ".npz": read_npz,
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
+    ".csv": read_table,
+    ".tsv": read_table,
+}
+_TAKES_KEYS = (".npz", ".h5", ".hdf5")
+
+
+def read(
+    source: "str | os.PathLike[str] | LabelledImages | Dataset[Any]",
+    *,
+    split: str = "train",
+    size: int | Sequence[int] | None = None,
+    keys: Mapping[str, str] | None = None,
+    alpha: str = "composite",
+    workers: int | None = None,
+    progress: bool = False,
+    class_names: Sequence[str] | None = None,
+) -> LabelledImages:
+    """Read labelled images from whatever they are kept in.
+
+    Args:
+        source: one of
+
+            - `"digits"`: scikit-learn's 8x8 digits; every fifth image of a class is a test image;
+            - a folder `<class>/*.png`, with `train`, `val` and `test` folders above or not;
+            - a folder of MNIST's IDX files, gzipped or not;
+            - `.npz` or HDF5 with `train_images`/`train_labels` (MedMNIST), `x_train`/`y_train`,
+              `images`/`labels`, `x`/`y`, or others named by `keys`;
+            - `.csv` with rows of path and label, or with a header that names the columns
+              (path|file|filename|image, label|class|target, and optionally split);
+            - a map-style torch Dataset whose items begin with (image, label);
+            - a `LabelledImages`, which is returned as it is (resized, if `size` says so).
+        split: "train", "val", "test", or "all" where the source has no splits. Where it has
+            splits, the asked one must exist; where it has none, "train" takes all of it.
+        size: (height, width) in pixels, or one number for both, to resize to. Without it, images
+            of different sizes are an error.
+        keys: {"images": name, "labels": name} of the arrays in an `.npz` or HDF5 file.
+        alpha: "composite" transparency on white, "drop" it, or "keep" it as a fourth channel.
+        workers: processes that decode image files; 0 or 1 decodes in this one; None uses the
+            machine's cores when there are more than 2000 files. The result is the same.
+        progress: show a bar on stderr while decoding, if that is a terminal.
+        class_names: the names in the order of their labels, where the source does not say or says
+            otherwise; a class without images is then no error.
+
+    Returns:
+        The images, uint8 or float32, shape (N, H, W, C), with labels, names and notes.
+
+    Raises:
+        DataError: naming the file, what was expected and what was found.
+    """
+    request = make_request(
+        split=split,
+        size=size,
+        keys=keys,
+        alpha=alpha,
+        workers=workers,
+        progress=progress,
+        class_names=class_names,
+    )
+    if isinstance(source, LabelledImages):
+        return source if request.size is None else _resized(source, request)
+    data = _read_any(source, request)
+    _require_two_classes(data)
+    return data
+
+
+def _read_any(source: Any, request: Request) -> LabelledImages:
+    if not isinstance(source, str | os.PathLike):
+        if not is_map_style(source):
+            raise DataError(
+                f"source: expected a path, {_built_in_names()}, a LabelledImages or a map-style "
+                f"torch Dataset (with __len__ and __getitem__), got {type(source).__name__}"
+            )
+        _refuse_keys(request, type(source).__name__)
+        return read_torch(source, request)
+    if source in _BUILT_IN:
+        _refuse_keys(request, str(source))
+        return _BUILT_IN[str(source)](request)
+    return _read_path(Path(source), request)
+
+
+def _read_path(path: Path, request: Request) -> LabelledImages:
+    if path.is_dir():
+        _refuse_keys(request, str(path))
+        # IDX before folders of classes: its names are unmistakable.
+        return read_idx(path, request) if has_idx(path) else read_folder(path, request)
+    if not path.exists():
+        raise DataError(
+            f"{path}: expected a file, a folder or {_built_in_names()}, got nothing at this path"
+        )
+    ending = path.suffix.lower()
+    if ending not in _BY_ENDING:
+        raise DataError(
+            f"{path}: expected a folder, or a file ending in {', '.join(_BY_ENDING)}, got a file "
+            f"ending in {ending or 'nothing'!r}; IDX files are read by their folder"
+        )
+    if ending not in _TAKES_KEYS:
+        _refuse_keys(request, str(path))
+    return _BY_ENDING[ending](path, request)
+
+
+def _refuse_keys(request: Request, where: str) -> None:
+    if request.keys is not None:
+        raise DataError(
+            f"{where}: keys= is for {', '.join(_TAKES_KEYS)} files, got keys={request.keys}"
+        )
+
+
+def _resized(data: LabelledImages, request: Request) -> LabelledImages:
+    # A four-channel image in hand has its alpha because it was asked for.
+    images, _, notes = finish_pixels(data.images, data.source, size=request.size, alpha="keep")
+    return replace(data, images=images, notes=(*data.notes, *notes))
+
+
+def _require_two_classes(data: LabelledImages) -> None:
+    present = np.flatnonzero(data.counts)
+    if len(present) < 2:
+        name = data.class_names[present[0]]
+        raise DataError(
+            f"{data.source}: expected images of at least two classes, got {len(data)} images, all "
+            f"of class {name!r}; is this a class folder, whose parent should be given, or a "
+            f"sorted file cut short?"
+        )
+
+
+def _built_in_names() -> str:
+    return f"the built-in {', '.join(repr(name) for name in _BUILT_IN)}"

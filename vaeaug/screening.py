@@ -1,0 +1,392 @@
+"""Accept or reject each synthetic sample, with the reason and the values it was judged by.
+
+Thresholds are loose: a filter that keeps only what a classifier is sure of was measured to shrink
+rare classes to their easy middle. What must not pass is what is broken, what copies a training
+image, what copies a sibling, and what plainly shows another class.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64, Shaped
+from torch.nn import functional as F
+
+from vaeaug.config import ScreeningConfig
+from vaeaug.data import LabelledImages
+from vaeaug.models import SmallClassifier
+
+# In the order they are judged; a sample carries the first that applies.
+REASONS = ("not finite", "out of range", "near-copy", "duplicate", "other class")
+
+# Distances are taken in the space of so many principal components; see `_Space`.
+COMPONENTS = 64
+# Candidates from that space whose distance is then computed in pixels.
+SHORTLIST = 4
+# Real images whose own neighbours calibrate the near-copy distance of a class.
+CALIBRATION_IMAGES = 2_000
+# A class with fewer images is calibrated on the pooled distances of all.
+MIN_CALIBRATION = 20
+
+
+@dataclass(frozen=True)
+class Screened:
+    """The verdict on one batch.
+
+    Attributes:
+        reason: Why each sample was rejected, "" where it was accepted, (n,).
+        p_label: Probability that the real-only classifier gives its label, (n,).
+        nn_distance: Root mean square difference to the nearest training image, in units of the
+            value range, (n,).
+        nn_index: Row of that image, (n,).
+    """
+
+    reason: np.ndarray
+    p_label: Float32[np.ndarray, " n"]
+    nn_distance: Float32[np.ndarray, " n"]
+    nn_index: Int64[np.ndarray, " n"]
+
+    @property
+    def accepted(self) -> Bool[np.ndarray, " n"]:
+        """Which samples pass."""
+        return self.reason == ""
+
+
+@dataclass
+class ScreeningReport:
+    """Counts of one class."""
+
+    candidates: int = 0
+    accepted: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    def add(self, reasons: np.ndarray) -> None:
+        """Count a batch of verdicts."""
+        self.candidates += len(reasons)
+        self.accepted += int((reasons == "").sum())
+        self.rejected.update(str(reason) for reason in reasons if reason)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain counts, reasons in the order they are judged."""
+        return {
+            "candidates": self.candidates,
+            "accepted": self.accepted,
+            "rejected": {reason: self.rejected[reason] for reason in REASONS},
+        }
+
+
+class Screener:
+    """Judges samples against the training images. Fitted once per run.
+
+    Args:
+        data: The training split.
+        config: Thresholds.
+        seed: Of the classifier's folds and training.
+        device: Where the classifier runs.
+        progress: Called as ``progress("classifier", step, total)``.
+    """
+
+    def __init__(
+        self,
+        data: LabelledImages,
+        config: ScreeningConfig,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.value_range = data.value_range
+        self.device = torch.device(device)
+        self._space = _Space(data, seed)
+        self.near_copy_distance = config.near_copy_factor * self._space.calibrate(
+            config.near_copy_quantile
+        )
+        self._classifiers, self.real_p_label = _cross_fit(
+            data, config, seed=seed, device=self.device, progress=progress
+        )
+
+    def new_class(self, label: int) -> "ClassScreening":
+        """Start on the samples of one class, which are then judged in order."""
+        return ClassScreening(self, label)
+
+    def p_label(
+        self, images: Shaped[np.ndarray, "n height width c"], labels: Int64[np.ndarray, " n"]
+    ) -> Float32[np.ndarray, " n"]:
+        """Probability of the label, averaged over the folds' classifiers."""
+        total = np.zeros(len(images), np.float32)
+        for classifier in self._classifiers:
+            probability = _probabilities(classifier, images, self.value_range, self.device)
+            total += probability[np.arange(len(images)), labels]
+        return total / len(self._classifiers)
+
+
+class ClassScreening:
+    """The samples of one class, judged in order; it remembers what it has accepted."""
+
+    def __init__(self, screener: Screener, label: int) -> None:
+        self._screener = screener
+        self._label = label
+        self._accepted: list[np.ndarray] = []
+
+    def screen(self, images: Shaped[np.ndarray, "n height width c"]) -> Screened:
+        """Judge the next samples of the class.
+
+        A sample's verdict depends on the samples accepted before it, not on how they were batched.
+        """
+        screener, n = self._screener, len(images)
+        reason = np.full(n, "", dtype=object)
+        low, high = screener.value_range
+        flat = images.reshape(n, -1)
+        finite = np.isfinite(flat).all(axis=1)
+        safe = np.where(finite[:, None], flat, low).reshape(images.shape)
+        reason[~finite] = "not finite"
+        inside = ((safe >= low) & (safe <= high)).reshape(n, -1).all(axis=1)
+        _mark(reason, ~inside, "out of range")
+
+        projected = screener._space.project(safe)
+        nn_distance, nn_index = screener._space.nearest(safe, projected)
+        limit = screener.near_copy_distance[self._label]
+        _mark(reason, nn_distance <= limit, "near-copy")
+        labels = np.full(n, self._label, np.int64)
+        p_label = screener.p_label(safe, labels)
+        too_unlikely = p_label < screener.config.min_label_probability
+        self._mark_duplicates(reason, projected, too_unlikely, limit)
+        _mark(reason, too_unlikely, "other class")
+        self._accepted.append(projected[reason == ""])
+        return Screened(reason, p_label, nn_distance, nn_index)
+
+    def _mark_duplicates(
+        self, reason: np.ndarray, projected: np.ndarray, unlikely: np.ndarray, limit: float
+    ) -> None:
+        """Reject a sample that nearly equals one accepted before it, in this batch or earlier."""
+        radius = self._screener.config.duplicate_factor * limit
+        earlier = np.concatenate(self._accepted) if self._accepted else projected[:0]
+        if len(earlier):
+            _mark(reason, _nearest_distance(projected, earlier) <= radius, "duplicate")
+        candidates = np.flatnonzero((reason == "") & ~unlikely)
+        if len(candidates) < 2:
+            return
+        from sklearn.neighbors import radius_neighbors_graph
+
+        graph = radius_neighbors_graph(projected[candidates], radius, include_self=False)
+        for row, candidate in enumerate(candidates):
+            near = graph.indices[graph.indptr[row] : graph.indptr[row + 1]]
+            if any(each < row and reason[candidates[each]] == "" for each in near):
+                reason[candidate] = "duplicate"
+
+
+def screen(
+    images: Shaped[np.ndarray, "n height width c"], label: int, screener: Screener
+) -> Screened:
+    """Judge samples of one class by themselves."""
+    return screener.new_class(label).screen(images)
+
+
+class _Space:
+    """Principal components of the training images, for fast nearest neighbours.
+
+    Lengths in it never exceed lengths in pixels, so a copy is always near; the shortlist it gives
+    is then measured in pixels. Coordinates are divided so that a distance is a root mean square
+    difference per value, as a fraction of the value range.
+    """
+
+    def __init__(self, data: LabelledImages, seed: int) -> None:
+        from sklearn.decomposition import PCA
+        from sklearn.neighbors import NearestNeighbors
+
+        self.labels = data.labels
+        self.n_classes = data.n_classes
+        self.images = data.images
+        low, high = data.value_range
+        self.low, self.range = low, high - low
+        rng = np.random.default_rng(seed)
+        rows = rng.permutation(len(data))[:5_000]
+        sample = self._flat(data.images[np.sort(rows)])
+        components = min(COMPONENTS, *sample.shape)
+        self._pca = PCA(components, svd_solver="randomized", random_state=seed % 2**32).fit(sample)
+        self.projected = self.project(data.images)
+        self._search = NearestNeighbors(algorithm="brute").fit(self.projected)
+
+    def project(self, images: np.ndarray) -> Float32[np.ndarray, "n p"]:
+        """Coordinates, in blocks, so that a large set is never held as floats."""
+        blocks = [
+            self._pca.transform(self._flat(images[begin : begin + 4096])).astype(np.float32)
+            for begin in range(0, len(images), 4096)
+        ]
+        return (
+            np.concatenate(blocks) if blocks else np.empty((0, self._pca.n_components_), np.float32)
+        )
+
+    def nearest(
+        self, images: np.ndarray, projected: np.ndarray, *, own: np.ndarray | None = None
+    ) -> tuple[Float32[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """Distance in pixels to the nearest training image, and its row.
+
+        Where the images are training images themselves, `own` gives their rows, and each one's
+        nearest other image is found.
+        """
+        k = min(SHORTLIST + (own is not None), len(self.projected))
+        shortlist = self._search.kneighbors(projected, k, return_distance=False)
+        flat = self._flat(images)
+        distances = np.empty(shortlist.shape, np.float32)
+        for column in range(shortlist.shape[1]):
+            others = self._flat(self.images[shortlist[:, column]])
+            distances[:, column] = np.linalg.norm(flat - others, axis=1)
+        if own is not None:
+            distances[shortlist == own[:, None]] = np.inf
+        best = distances.argmin(axis=1)
+        rows = np.arange(len(images))
+        return distances[rows, best], shortlist[rows, best].astype(np.int64)
+
+    def calibrate(self, quantile: float) -> Float32[np.ndarray, " k"]:
+        """By class: this quantile of real images' distances to their nearest other real image."""
+        rng = np.random.default_rng(len(self.labels))
+        rows = np.concatenate(
+            [
+                np.sort(rng.permutation(np.flatnonzero(self.labels == label))[:CALIBRATION_IMAGES])
+                for label in range(self.n_classes)
+            ]
+        )
+        distances, _ = self.nearest(self.images[rows], self.projected[rows], own=rows)
+        # Exact twins in the training data say nothing of how near two different images come.
+        apart = np.isfinite(distances) & (distances > 0)
+        pooled = float(np.quantile(distances[apart], quantile)) if apart.any() else 0.0
+        limits = np.full(self.n_classes, pooled, np.float32)
+        for label in range(self.n_classes):
+            own = distances[apart & (self.labels[rows] == label)]
+            if len(own) >= MIN_CALIBRATION:
+                limits[label] = np.quantile(own, quantile)
+        return limits
+
+    def _flat(self, images: np.ndarray) -> Float32[np.ndarray, "n d"]:
+        flat = images.reshape(len(images), -1).astype(np.float32)
+        scale = self.range * np.sqrt(flat.shape[1], dtype=np.float32)
+        return (flat - np.float32(self.low)) / np.float32(scale)
+
+
+def _mark(reason: np.ndarray, where: np.ndarray, why: str) -> None:
+    reason[where & (reason == "")] = why
+
+
+def _nearest_distance(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    from sklearn.metrics import pairwise_distances_argmin_min
+
+    return pairwise_distances_argmin_min(points, others)[1]
+
+
+def _cross_fit(
+    data: LabelledImages,
+    config: ScreeningConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Callable[[str, int, int], None] | None,
+) -> tuple[list[SmallClassifier], Float32[np.ndarray, " n"]]:
+    """One classifier per fold, and each real image's p(label) by the one that never saw it."""
+    folds = _folds(data.labels, config.folds, seed)
+    classifiers = []
+    out_of_fold = np.zeros(len(data), np.float32)
+    for fold in range(config.folds):
+
+        def report(step: int, total: int, done: int = fold) -> None:
+            if progress is not None:
+                progress("classifier", done * total + step, config.folds * total)
+
+        held = folds == fold
+        classifier = train_classifier(
+            data.subset(np.flatnonzero(~held)),
+            steps=config.classifier_steps,
+            seed=seed + fold,
+            device=device,
+            progress=report,
+        )
+        if held.any():
+            probability = _probabilities(classifier, data.images[held], data.value_range, device)
+            out_of_fold[held] = probability[np.arange(held.sum()), data.labels[held]]
+        classifiers.append(classifier)
+    return classifiers, out_of_fold
+
+
+def train_classifier(
+    data: LabelledImages,
+    *,
+    steps: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    batch_size: int = 128,
+    progress: Callable[[int, int], None] | None = None,
+) -> SmallClassifier:
+    """Train the small classifier on class-balanced, lightly shifted batches of real images.
+
+    Args:
+        data: Training images.
+        steps: Optimiser steps.
+        seed: Of weights and batches.
+        device: Where to train.
+        batch_size: Images per step.
+        progress: Called as ``progress(step, steps)``.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        height, width, channels = data.image_shape
+        model = SmallClassifier((height, width, channels), data.n_classes).to(device)
+        rng = np.random.default_rng([seed, 1])
+        rows_by_class = [np.flatnonzero(data.labels == c) for c in range(data.n_classes)]
+        rows_by_class = [rows for rows in rows_by_class if len(rows)]
+        optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps + 1)
+        model.train()
+        for step in range(steps):
+            classes = rng.integers(len(rows_by_class), size=batch_size)
+            rows = np.array([rng.choice(rows_by_class[c]) for c in classes])
+            x = _scaled(data.images[rows], data.value_range, device)
+            # A shift of up to one pixel: enough to keep a few dozen images from being memorised.
+            dy, dx = rng.integers(-1, 2, size=2)
+            x = torch.roll(x, (int(dy), int(dx)), dims=(2, 3))
+            y = torch.from_numpy(data.labels[rows]).to(device)
+            loss = F.cross_entropy(model(x), y, label_smoothing=0.05)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            if progress is not None:
+                progress(step + 1, steps)
+    return model.eval()
+
+
+def _folds(labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    """Fold of each image, stratified; a class smaller than the folds is spread as far as it goes."""
+    rng = np.random.default_rng([seed, 2])
+    folds = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        folds[rows] = (np.arange(len(rows)) + rng.integers(n_folds)) % n_folds
+    return folds
+
+
+@torch.no_grad()
+def _probabilities(
+    classifier: SmallClassifier,
+    images: np.ndarray,
+    value_range: tuple[float, float],
+    device: torch.device,
+) -> Float32[np.ndarray, "n k"]:
+    parts = [
+        torch.softmax(
+            classifier(_scaled(images[begin : begin + 512], value_range, device)), dim=1
+        ).cpu()
+        for begin in range(0, len(images), 512)
+    ]
+    return torch.cat(parts).numpy()
+
+
+def _scaled(
+    images: np.ndarray, value_range: tuple[float, float], device: torch.device | str
+) -> torch.Tensor:
+    low, high = value_range
+    x = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    return x.movedim(-1, 1).float().sub(low).div(high - low)

@@ -1,0 +1,27 @@
+"""The on-disk format of synthetic data: HDF5 shards and the manifest that publishes them.
+
+The format in MUST and MAY is ``docs/shard-format.md``. h5py is loaded when a shard is first written
+or read, not when this package is imported.
+"""
+
+from vaeaug.shards._dataset import ShardDataset
+from vaeaug.shards._format import FormatVersionError, ShardError, ShardProvenance
+from vaeaug.shards._manifest import ClassEntry, Manifest, ShardEntry
+from vaeaug.shards._reader import Shard
+from vaeaug.shards._verify import Problem, VerifyReport, verify
+from vaeaug.shards._writer import ShardWriter
+
+__all__ = [
+    "ClassEntry",
+    "FormatVersionError",
+    "Manifest",
+    "Problem",
+    "Shard",
+    "ShardDataset",
+    "ShardEntry",
+    "ShardError",
+    "ShardProvenance",
+    "ShardWriter",
+    "VerifyReport",
+    "verify",
+]

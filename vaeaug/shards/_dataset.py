@@ -1,0 +1,231 @@
+"""All shards of a run as one map-style dataset."""
+
+import operator
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64, Shaped, UInt64
+
+from vaeaug.shards._format import COLUMNS, VECTORS, ShardError
+from vaeaug.shards._manifest import Manifest, ShardEntry
+from vaeaug.shards._reader import ImageStore, Shard
+
+
+class ShardDataset:
+    """The synthetic samples of a run folder, in the manifest's order.
+
+    Has the methods of a map-style ``torch.utils.data.Dataset`` without needing torch. Pickles
+    without file handles: they are opened when a process first reads an image.
+
+    Args:
+        folder_or_manifest: A run folder, its ``manifest.json``, or a loaded :class:`Manifest`.
+        classes: Only these, by name or index; None is all.
+
+    Attributes:
+        manifest: The manifest of the run.
+        class_names: Names of all classes of the run, in the order of the labels.
+        value_range: Smallest and largest value that an image may have.
+        fingerprint: Fingerprint of the training split that the generator saw.
+        image_shape: Shape of one image.
+        dtype: Type of the images.
+
+    Raises:
+        ShardError: If there is no manifest, or a shard is missing, damaged or not the one that the
+            manifest names. File hashes are not computed here: that is what ``verify`` does.
+    """
+
+    def __init__(
+        self,
+        folder_or_manifest: str | Path | Manifest,
+        *,
+        classes: Iterable[int | str] | None = None,
+    ) -> None:
+        manifest = (
+            folder_or_manifest
+            if isinstance(folder_or_manifest, Manifest)
+            else Manifest.load(folder_or_manifest)
+        )
+        wanted = _class_indices(classes, manifest.class_names)
+        self.manifest = manifest
+        self.class_names = manifest.class_names
+        self.value_range = manifest.value_range
+        self.fingerprint = manifest.data_fingerprint
+        self.image_shape = manifest.image_shape
+        self.dtype = np.dtype(manifest.dtype)
+        self._stores: list[ImageStore] = []
+        parts: list[dict[str, np.ndarray]] = []
+        for entry in manifest.shards:
+            if entry.label in wanted:
+                shard = _open_as(manifest, entry)
+                self._stores.append(shard.store)
+                parts.append(shard.arrays)
+        self._starts = np.cumsum([0, *(len(part["labels"]) for part in parts)])
+        self._arrays = _concatenate(parts, manifest)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> tuple[Shaped[np.ndarray, "*shape"], int]:
+        """A copy of one image in the layout of the run, and its label."""
+        i = operator.index(index)
+        return self.images_at([i])[0], int(self.labels[i])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[np.ndarray, int]]:
+        """Many items at once, which is faster than one by one."""
+        images = self.images_at(indices)
+        labels = self.labels[np.asarray(indices, dtype=np.int64)].tolist()
+        return list(zip(images, labels, strict=True))
+
+    def images_at(self, indices: Sequence[int] | np.ndarray) -> Shaped[np.ndarray, "n *shape"]:
+        """Copies of the images at ``indices``, in that order; each shard is read once.
+
+        Raises:
+            IndexError: If an index is out of range.
+        """
+        index = np.asarray(indices)
+        if index.size == 0:
+            index = index.astype(np.int64)
+        if index.ndim != 1 or index.dtype.kind not in "iu":
+            raise IndexError(
+                f"expected a sequence of integers, got {index.dtype} of shape {index.shape}"
+            )
+        n = len(self)
+        bad = index[(index < -n) | (index >= n)]
+        if bad.size:
+            raise IndexError(f"expected an index in [{-n}, {n}), got {int(bad[0])}")
+        index = np.where(index < 0, index + n, index).astype(np.int64, copy=False)
+        out = np.empty((len(index), *self.image_shape), dtype=self.dtype)
+        shard_of = np.searchsorted(self._starts, index, side="right") - 1
+        for s in np.unique(shard_of).tolist():
+            at = np.flatnonzero(shard_of == s)
+            self._stores[s].take(index[at] - self._starts[s], out, at)
+        return out
+
+    @property
+    def labels(self) -> Int64[np.ndarray, " n"]:
+        """Class index of every sample."""
+        return self._arrays["labels"]
+
+    @property
+    def source_index(self) -> Int64[np.ndarray, " n"]:
+        """Row of the real image behind each sample, -1 for a draw from a density."""
+        return self._arrays["source_index"]
+
+    @property
+    def seed(self) -> UInt64[np.ndarray, " n"]:
+        """Seed of every sample."""
+        return self._arrays["seed"]
+
+    @property
+    def weight(self) -> Float32[np.ndarray, " n"]:
+        """Loss weight of every sample."""
+        return self._arrays["weight"]
+
+    @property
+    def p_label(self) -> Float32[np.ndarray, " n"]:
+        """Probability of the label by a real-only classifier; NaN if not measured."""
+        return self._arrays["quality/p_label"]
+
+    @property
+    def nn_distance(self) -> Float32[np.ndarray, " n"]:
+        """Distance to the nearest real image; NaN if not measured."""
+        return self._arrays["quality/nn_distance"]
+
+    @property
+    def nn_index(self) -> Int64[np.ndarray, " n"]:
+        """Row of the nearest real image; -1 if not measured."""
+        return self._arrays["quality/nn_index"]
+
+    @property
+    def latents(self) -> Float32[np.ndarray, "n z"]:
+        """What was decoded."""
+        return self._arrays["latents"]
+
+    @property
+    def soft_labels(self) -> Float32[np.ndarray, "n k"] | None:
+        """Class probabilities, or None where the run has none."""
+        return self._arrays.get("soft_labels")
+
+    def close(self) -> None:
+        """Give all file handles back; the next read opens them again."""
+        for store in self._stores:
+            store.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"ShardDataset({len(self)} synthetic images {self.image_shape} {self.dtype.name}, "
+            f"{len(self._stores)} shards, {len(self.class_names)} classes)"
+        )
+
+
+def _class_indices(classes: Iterable[int | str] | None, names: tuple[str, ...]) -> set[int]:
+    if classes is None:
+        return set(range(len(names)))
+    chosen = set()
+    for item in [classes] if isinstance(classes, (str, int)) else classes:
+        label = names.index(item) if item in names else item
+        if isinstance(label, str) or not 0 <= operator.index(label) < len(names):
+            raise ShardError(f"classes: expected a name or index of {names}, got {item!r}")
+        chosen.add(operator.index(label))
+    return chosen
+
+
+def _open_as(manifest: Manifest, entry: ShardEntry) -> Shard:
+    """The shard that the manifest names, refused if it is another."""
+    path = manifest.path_of(entry.path)
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise ShardError(
+            f"{path}: expected a shard that the manifest names, got no such file",
+            errno=error.errno,
+        ) from error
+    if size != entry.bytes:
+        raise ShardError(f"{path}: expected {entry.bytes} bytes, got {size}")
+    shard = Shard(path)
+    if problems := disagreements(shard, manifest, entry):
+        raise ShardError(f"{path}: {problems[0]}")
+    return shard
+
+
+def disagreements(shard: Shard, manifest: Manifest, entry: ShardEntry) -> list[str]:
+    """In what a shard differs from its manifest, as "what: expected ..., got ..."."""
+    pairs: list[tuple[str, Any, Any]] = [
+        ("number of samples", entry.n, len(shard)),
+        ("class", entry.label, shard.label),
+        ("class_names", manifest.class_names, shard.class_names),
+        ("layout", manifest.layout, shard.layout),
+        ("dtype", manifest.dtype, shard.dtype),
+        ("image shape", manifest.image_shape, shard.image_shape),
+        ("value range", manifest.value_range, shard.value_range),
+        *(
+            (name, getattr(manifest, name), shard.attributes[name])
+            for name in ("data_fingerprint", "model_sha256", "config_sha256", "run_seed")
+        ),
+        ("synthetic", True, shard.attributes["synthetic"]),
+    ]
+    found = [f"{what}: expected {a!r}, got {b!r}" for what, a, b in pairs if a != b]
+    other = np.unique(shard.labels[shard.labels != entry.label])
+    if other.size:
+        found.append(f"labels: expected only {entry.label}, got also {other[:5].tolist()}")
+    return found
+
+
+def _concatenate(parts: list[dict[str, np.ndarray]], manifest: Manifest) -> dict[str, np.ndarray]:
+    if not parts:
+        empty = {name: np.empty(0, dtype=code) for name, code in COLUMNS.items()}
+        return {**empty, "latents": np.empty((0, 0), dtype=VECTORS["latents"])}
+    for part, entry in zip(parts, manifest.shards, strict=False):
+        for name in VECTORS:
+            have, want = part.get(name), parts[0].get(name)
+            if (have is None) != (want is None) or (
+                have is not None and want is not None and have.shape[1:] != want.shape[1:]
+            ):
+                raise ShardError(
+                    f"{entry.path}: {name}: expected the same in all shards, got "
+                    f"{None if want is None else want.shape} and "
+                    f"{None if have is None else have.shape}"
+                )
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,177 @@
+"""What a version 1 shard holds: names, types and ranks, and the hash of its decoded arrays."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+SHARD_FORMAT = "vaeaug-shard"
+MANIFEST_FORMAT = "vaeaug-manifest"
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+SHARDS_FOLDER = "shards"
+TMP_SUFFIX = ".tmp"
+BLOCK_BYTES = 8 * 2**20  # read and hash at most so many bytes at a time
+
+Layout = Literal["NHWC", "NLC", "NDHWC"]
+DType = Literal["uint8", "float32"]
+LAYOUTS: tuple[str, ...] = get_args(Layout)
+DTYPES: tuple[str, ...] = get_args(DType)
+
+IMAGES = "images"
+# One value a sample, in the order in which they are hashed and written.
+COLUMNS: Mapping[str, str] = {
+    "labels": "<i8",
+    "source_index": "<i8",
+    "seed": "<u8",
+    "weight": "<f4",
+    "quality/p_label": "<f4",
+    "quality/nn_distance": "<f4",
+    "quality/nn_index": "<i8",
+}
+# One vector a sample.
+VECTORS: Mapping[str, str] = {"latents": "<f4", "soft_labels": "<f4"}
+OPTIONAL = frozenset({"soft_labels"})
+
+
+class ShardError(ValueError):
+    """A shard, manifest or run folder that cannot be written, read or trusted.
+
+    Attributes:
+        errno: The system's error number when the cause was an ``OSError``, else None.
+    """
+
+    def __init__(self, message: str, *, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class FormatVersionError(ShardError):
+    """A file of a major version that this reader does not know."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardProvenance:
+    """Where the samples of a shard come from; written into its attributes.
+
+    Attributes:
+        model_sha256: Hash of the generator's weights, lower-case hexadecimal.
+        config_sha256: Hash of the configuration of the run.
+        data_fingerprint: Fingerprint of the training split that the generator saw.
+        run_seed: Seed of the run, 0 <= run_seed < 2**64.
+        vaeaug_version: Version of the writing library.
+    """
+
+    model_sha256: str
+    config_sha256: str
+    data_fingerprint: str
+    run_seed: int
+    vaeaug_version: str = "unknown"
+
+    def __post_init__(self) -> None:
+        for name in ("model_sha256", "config_sha256", "data_fingerprint", "vaeaug_version"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value or "\0" in value:
+                raise ShardError(f"provenance {name}: expected a non-empty string, got {value!r}")
+        if not is_int(self.run_seed) or not 0 <= self.run_seed < 2**64:
+            raise ShardError(
+                f"provenance run_seed: expected an integer in [0, 2**64), got {self.run_seed!r}"
+            )
+
+
+def is_int(value: Any) -> bool:
+    """True for an integer of Python or numpy that is not a bool."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def stored_dtype(name: str) -> np.dtype[Any]:
+    """The little-endian dtype that ``images`` of type ``name`` are stored in."""
+    return np.dtype(name).newbyteorder("<")
+
+
+def check_layout(layout: str, image_shape: Sequence[int], dtype: str, where: str) -> None:
+    """Refuse an image description outside version 1.
+
+    Raises:
+        ShardError: Names ``where``, what was expected and what it got.
+    """
+    if layout not in LAYOUTS:
+        raise ShardError(f"{where}: expected a layout of {LAYOUTS}, got {layout!r}")
+    if dtype not in DTYPES:
+        raise ShardError(f"{where}: expected a dtype of {DTYPES}, got {dtype!r}")
+    if len(image_shape) != len(layout) - 1 or any(n < 1 for n in image_shape):
+        raise ShardError(
+            f"{where}: expected {len(layout) - 1} positive image dimensions for layout {layout}, "
+            f"got {tuple(image_shape)}"
+        )
+
+
+def check_class_names(class_names: Sequence[str], where: str) -> tuple[str, ...]:
+    """The class names as a tuple, or a ShardError if one is empty, doubled or no string."""
+    names = tuple(class_names)
+    if isinstance(class_names, str) or not names:
+        raise ShardError(f"{where}: expected a sequence of class names, got {class_names!r}")
+    for name in names:
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise ShardError(f"{where}: expected class names as non-empty strings, got {name!r}")
+    if len(set(names)) != len(names):
+        doubled = sorted({n for n in names if names.count(n) > 1})
+        raise ShardError(f"{where}: expected each class name once, got {doubled} more than once")
+    return names
+
+
+def decoded_sha256(
+    arrays: Mapping[str, np.ndarray], images: Iterable[np.ndarray], shape: Sequence[int]
+) -> str:
+    """Hash of what a shard says, whatever its compression, alignment or HDF5 version.
+
+    For ``images``, then every other array of the format in its fixed order, the hash takes the line
+    ``name|dtype|shape`` and the values, little-endian, in C order.
+
+    Args:
+        arrays: Every array but the images, by its name in the file; optional ones may be missing.
+        images: The images in consecutive blocks, so that a large shard is never whole in memory.
+        shape: Shape of all images together, (n, ...).
+    """
+    digest = hashlib.sha256(b"vaeaug-shard-decoded-1\n")
+    first = True
+    for block in images:
+        if first:
+            digest.update(_header(IMAGES, stored_dtype(block.dtype.name), shape))
+            first = False
+        digest.update(_bytes(block, stored_dtype(block.dtype.name)))
+    for name, code in {**COLUMNS, **VECTORS}.items():
+        if name not in arrays:
+            continue
+        digest.update(_header(name, np.dtype(code), arrays[name].shape))
+        digest.update(_bytes(arrays[name], np.dtype(code)))
+    return digest.hexdigest()
+
+
+def blocks(n: int, row_bytes: int) -> Iterator[tuple[int, int]]:
+    """Consecutive ranges [start, stop) over ``n`` rows, of about ``BLOCK_BYTES`` each."""
+    step = max(1, BLOCK_BYTES // max(1, row_bytes))
+    for start in range(0, n, step):
+        yield start, min(n, start + step)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what writes a shard: h5py, hdf5, numpy."""
+    import h5py
+
+    return {
+        "h5py": str(h5py.version.version),
+        "hdf5": str(h5py.version.hdf5_version),
+        "numpy": np.__version__,
+    }
+
+
+def _header(name: str, dtype: np.dtype[Any], shape: Sequence[int]) -> bytes:
+    return f"{name}|{dtype.str}|{','.join(str(int(n)) for n in shape)}\n".encode()
+
+
+def _bytes(array: np.ndarray, dtype: np.dtype[Any]) -> memoryview:
+    values = np.ascontiguousarray(array, dtype=dtype)
+    return memoryview(values.reshape(-1).view(np.uint8))

@@ -1,0 +1,206 @@
+"""Checks a run folder against its manifest, byte by byte and value by value."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from vaeaug.shards._dataset import disagreements
+from vaeaug.shards._files import sha256_file
+from vaeaug.shards._format import MANIFEST_NAME, SHARDS_FOLDER, TMP_SUFFIX, ShardError
+from vaeaug.shards._manifest import Manifest, ShardEntry, manifest_path
+from vaeaug.shards._reader import Shard
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong.
+
+    Attributes:
+        kind: "missing", "changed", "foreign", "content", "counts", "manifest" or "unreadable".
+        path: Relative to the run folder.
+        message: What was expected, and got.
+    """
+
+    kind: str
+    path: str
+    message: str
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What ``verify`` found.
+
+    Attributes:
+        folder: The run folder.
+        problems: Empty if all is as the manifest says.
+        n_shards: Shards that the manifest names.
+        n_images: Synthetic samples that the manifest names.
+    """
+
+    folder: str
+    problems: tuple[Problem, ...] = field(default_factory=tuple)
+    n_shards: int = 0
+    n_images: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """True if nothing is wrong."""
+        return not self.problems
+
+    def to_json(self) -> str:
+        """The report as one JSON document."""
+        content = {**dataclasses.asdict(self), "ok": self.ok}
+        content["problems"] = [problem._asdict() for problem in self.problems]
+        return json.dumps(content, sort_keys=True, indent=2)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        size = f"{self.n_shards} shards, {self.n_images} images"
+        if self.ok:
+            return f"{self.folder}: ok: {size}"
+        lines = [f"  {p.path}: {p.kind}: {p.message}" for p in self.problems]
+        noun = "problem" if len(lines) == 1 else "problems"
+        return "\n".join([f"{self.folder}: {len(lines)} {noun} in {size}", *lines])
+
+
+def verify(out_dir: str | Path) -> VerifyReport:
+    """Check that a run folder is whole and unchanged.
+
+    Every shard's size, file hash and decoded hash, its labels and attributes against the manifest,
+    the manifest against itself, files that the manifest does not name, and files that it names and
+    are not there. Bad data is reported, never raised.
+
+    Args:
+        out_dir: The run folder.
+    """
+    path = manifest_path(out_dir)
+    folder = path.parent
+    try:
+        manifest = Manifest.load(path)
+    except ShardError as error:
+        kind = "manifest" if path.exists() else "missing"
+        return VerifyReport(str(folder), (Problem(kind, MANIFEST_NAME, str(error)),))
+    problems = [
+        *_check_manifest(manifest, path),
+        *(problem for entry in manifest.shards for problem in _check_shard(manifest, entry)),
+        *_check_files(manifest),
+        *_foreign(manifest, folder),
+    ]
+    return VerifyReport(str(folder), tuple(problems), len(manifest.shards), manifest.n_images)
+
+
+def _check_manifest(manifest: Manifest, path: Path) -> list[Problem]:
+    found: list[Problem] = []
+    if path.read_bytes() != manifest.to_bytes():
+        found.append(
+            Problem(
+                "manifest",
+                MANIFEST_NAME,
+                "says what was written but not in the same bytes: white space, or a number or "
+                "character in another spelling, was changed",
+            )
+        )
+
+    def counts(message: str) -> None:
+        found.append(Problem("counts", MANIFEST_NAME, message))
+
+    planned = {entry.label for entry in manifest.classes}
+    for shard in manifest.shards:
+        if shard.label not in planned:
+            counts(f"{shard.path}: expected an entry in classes for {shard.class_name!r}, got none")
+    for entry in manifest.classes:
+        in_shards = sum(shard.n for shard in manifest.shards if shard.label == entry.label)
+        if in_shards != entry.accepted:
+            counts(
+                f"class {entry.name!r}: expected {entry.accepted} accepted samples in the shards, "
+                f"got {in_shards}"
+            )
+        real = manifest.real_counts[entry.label]
+        if entry.real != real:
+            counts(f"class {entry.name!r}: expected {real} real images, got {entry.real}")
+    complete = all(entry.accepted >= entry.n_synthetic for entry in manifest.classes)
+    if complete != manifest.complete:
+        counts(f"complete: expected {complete} by the counts, got {manifest.complete}")
+    return found
+
+
+def _check_shard(manifest: Manifest, entry: ShardEntry) -> list[Problem]:
+    try:
+        path = manifest.path_of(entry.path)
+        changed = _check_bytes(path, entry.bytes, entry.sha256, entry.path)
+    except (OSError, ShardError) as error:
+        return [Problem("unreadable", entry.path, str(error))]
+    if changed is not None and changed.kind == "missing":
+        return [changed]
+    content: list[Problem] = []
+    try:
+        with Shard(path) as shard:
+            content = [
+                Problem("content", entry.path, text)
+                for text in disagreements(shard, manifest, entry)
+            ]
+            decoded = shard.sha256_decoded()
+            if decoded != entry.sha256_decoded:
+                content.append(
+                    Problem(
+                        "content",
+                        entry.path,
+                        f"decoded arrays: expected sha256 {entry.sha256_decoded}, got {decoded}",
+                    )
+                )
+    except ShardError as error:
+        content = [Problem("unreadable", entry.path, str(error))]
+    if changed is not None and not content:
+        changed = changed._replace(
+            message=changed.message + "; its arrays still decode to what the manifest says"
+        )
+    return [*([changed] if changed else []), *content]
+
+
+def _check_files(manifest: Manifest) -> list[Problem]:
+    found: list[Problem] = []
+    for relative, sha256 in sorted(manifest.files.items()):
+        try:
+            problem = _check_bytes(manifest.path_of(relative), None, sha256, relative)
+        except (OSError, ShardError) as error:
+            problem = Problem("unreadable", relative, str(error))
+        if problem is not None:
+            found.append(problem)
+    return found
+
+
+def _check_bytes(path: Path, size: int | None, sha256: str, relative: str) -> Problem | None:
+    if not path.exists():
+        return Problem("missing", relative, "expected a file that the manifest names, got none")
+    if not path.is_file():
+        return Problem("missing", relative, "expected a file, got something else")
+    got_size = path.stat().st_size
+    if size is not None and got_size != size:
+        return Problem("changed", relative, f"expected {size} bytes, got {got_size}")
+    got = sha256_file(path)
+    if got != sha256:
+        return Problem("changed", relative, f"expected sha256 {sha256}, got {got}")
+    return None
+
+
+def _foreign(manifest: Manifest, folder: Path) -> list[Problem]:
+    """Whatever lies in ``shards/`` unnamed, and a manifest left half written."""
+    named = {entry.path for entry in manifest.shards} | set(manifest.files)
+    found: list[Problem] = []
+    shards = folder / SHARDS_FOLDER
+    there = sorted(shards.rglob("*")) if shards.is_dir() else []
+    unfinished = folder / (MANIFEST_NAME + TMP_SUFFIX)
+    for path in [*there, *([unfinished] if unfinished.exists() else [])]:
+        relative = path.relative_to(folder).as_posix()
+        if relative in named:
+            continue
+        what = (
+            "left by a writer that was stopped"
+            if path.name.endswith(TMP_SUFFIX)
+            else "not named in the manifest"
+        )
+        found.append(Problem("foreign", relative, what))
+    return found

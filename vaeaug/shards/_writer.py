@@ -1,0 +1,364 @@
+"""Writes the samples of one class into as many shards as they need."""
+
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from vaeaug.shards._files import published_hdf5, sha256_file, write_error
+from vaeaug.shards._format import (
+    COLUMNS,
+    FORMAT_VERSION,
+    IMAGES,
+    SHARD_FORMAT,
+    SHARDS_FOLDER,
+    VECTORS,
+    ShardError,
+    ShardProvenance,
+    blocks,
+    check_class_names,
+    check_layout,
+    decoded_sha256,
+    is_int,
+    library_versions,
+    stored_dtype,
+)
+from vaeaug.shards._manifest import ShardEntry
+
+_COLUMN_ARGUMENTS = {name: name.rpartition("/")[2] for name in COLUMNS}
+
+
+class ShardWriter:
+    """Collects samples of one class and publishes a shard whenever one is full.
+
+    A contiguous HDF5 array cannot grow, so at most one shard (``max_bytes``) waits in memory. Each
+    shard is visible only when it is whole. A writer that is killed, or left by an exception, has
+    published whole shards or nothing; they are a dataset only once a manifest names them.
+
+    Use as a context manager, or call :meth:`close`::
+
+        with ShardWriter(out, label=3, ...) as writer:
+            writer.append(images=x, latents=z, ...)
+        manifest_entries += writer.entries
+
+    Args:
+        folder: The run folder; the shards go to ``folder/shards``, which is made.
+        label: Index of the class in ``class_names``.
+        class_names: Names of all classes in the order of the labels.
+        sampler: How the samples were drawn, for example "posterior".
+        layout: "NHWC", "NLC" or "NDHWC".
+        dtype: "uint8" or "float32".
+        image_shape: Shape of one image, for example (height, width, channels).
+        value_range: Smallest and largest value that an image may have.
+        n_latents: Length of a latent vector.
+        provenance: Where the samples come from: a :class:`ShardProvenance`, or its fields.
+        max_bytes: Largest size of one file.
+        compress: None for contiguous images, "gzip" for compressed chunks of one sample.
+        first_index: Number of the first shard; they are numbered on across classes.
+
+    Raises:
+        ShardError: On an argument outside the format, or a folder that cannot be made.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        label: int,
+        class_names: Sequence[str],
+        sampler: str,
+        layout: str = "NHWC",
+        dtype: str = "uint8",
+        image_shape: Sequence[int],
+        value_range: tuple[float, float],
+        n_latents: int,
+        provenance: ShardProvenance | Mapping[str, Any],
+        max_bytes: int = 256 * 2**20,
+        compress: str | None = None,
+        first_index: int = 0,
+    ) -> None:
+        where = "shard writer"
+        self.class_names = check_class_names(class_names, f"{where}: class_names")
+        self.image_shape = tuple(int(n) for n in image_shape)
+        check_layout(layout, self.image_shape, dtype, where)
+        if not is_int(label) or not 0 <= label < len(self.class_names):
+            raise ShardError(
+                f"{where}: label: expected an index in [0, {len(self.class_names)}), got {label!r}"
+            )
+        low, high = (float(v) for v in value_range)
+        if not (np.isfinite([low, high]).all() and low < high):
+            raise ShardError(
+                f"{where}: value_range: expected two finite numbers, the first the smaller, "
+                f"got {value_range!r}"
+            )
+        if compress not in (None, "gzip"):
+            raise ShardError(f"{where}: compress: expected None or 'gzip', got {compress!r}")
+        for name, number, least in (("n_latents", n_latents, 0), ("first_index", first_index, 0)):
+            if not is_int(number) or number < least:
+                raise ShardError(f"{where}: {name}: expected an integer >= 0, got {number!r}")
+        if not isinstance(sampler, str) or not sampler:
+            raise ShardError(f"{where}: sampler: expected a non-empty string, got {sampler!r}")
+        if isinstance(provenance, Mapping):
+            provenance = _provenance(provenance)
+
+        self.folder = Path(folder)
+        self.label = int(label)
+        self.sampler = sampler
+        self.layout = layout
+        self.dtype = stored_dtype(dtype)
+        self.value_range = (low, high)
+        self.n_latents = int(n_latents)
+        self.provenance = provenance
+        self.max_bytes = int(max_bytes)
+        self.compress = compress
+        self.entries: list[ShardEntry] = []
+        self._next_index = int(first_index)
+        self._buffer: dict[str, np.ndarray] = {}
+        self._n = 0
+        self._capacity = 0
+        self._closed = False
+        self._shards_folder = self.folder / SHARDS_FOLDER
+        try:
+            self._shards_folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(self._shards_folder, error, 0, "nothing was changed") from error
+
+    def append(
+        self,
+        *,
+        images: Shaped[np.ndarray, "n *shape"],
+        latents: Float[np.ndarray, "n z"],
+        source_index: Shaped[np.ndarray, " n"],
+        seed: Shaped[np.ndarray, " n"],
+        p_label: Shaped[np.ndarray, " n"],
+        nn_distance: Shaped[np.ndarray, " n"],
+        nn_index: Shaped[np.ndarray, " n"],
+        weight: Shaped[np.ndarray, " n"] | None = None,
+        soft_labels: Float[np.ndarray, "n k"] | None = None,
+    ) -> None:
+        """Add samples, as many as there are; full shards are published on the way.
+
+        Args:
+            images: Images in the layout and dtype of the writer.
+            latents: What was decoded.
+            source_index: Row of the real image behind each sample, -1 for a draw from a density.
+            seed: Seed of each sample.
+            p_label: Probability of the label by a real-only classifier; NaN if not measured.
+            nn_distance: Distance to the nearest real image; NaN if not measured.
+            nn_index: Row of the nearest real image, -1 if not measured.
+            weight: Loss weight; None is 1.0.
+            soft_labels: Class probabilities; for all samples of a writer or for none.
+
+        Raises:
+            ShardError: On an array of another shape or type, a value out of range, or a shard that
+                cannot be written (its ``.tmp`` is removed; those before are kept).
+        """
+        if self._closed:
+            raise ShardError(f"{self._shards_folder}: append on a closed shard writer")
+        batch = self._check_images(images)
+        n = len(images)
+        columns = {
+            "labels": np.full(n, self.label, dtype=np.int64),
+            "source_index": source_index,
+            "seed": seed,
+            "weight": np.ones(n, dtype=np.float32) if weight is None else weight,
+            "quality/p_label": p_label,
+            "quality/nn_distance": nn_distance,
+            "quality/nn_index": nn_index,
+        }
+        for name, values in columns.items():
+            batch[name] = _cast(values, np.dtype(COLUMNS[name]), (n,), _COLUMN_ARGUMENTS[name])
+        batch["latents"] = _cast(latents, np.dtype("<f4"), (n, self.n_latents), "latents")
+        if soft_labels is not None:
+            shape = (n, len(self.class_names))
+            batch["soft_labels"] = _cast(soft_labels, np.dtype("<f4"), shape, "soft_labels")
+        if n == 0:
+            return
+        if not self._buffer:
+            self._allocate(batch)
+        if batch.keys() != self._buffer.keys():
+            raise ShardError("soft_labels: expected for all samples of a writer, or for none")
+
+        start = 0
+        while start < n:
+            stop = min(n, start + self._capacity - self._n)
+            for name, values in batch.items():
+                self._buffer[name][self._n : self._n + stop - start] = values[start:stop]
+            self._n += stop - start
+            start = stop
+            if self._n == self._capacity:
+                self._publish()
+
+    def close(self) -> list[ShardEntry]:
+        """Publish what is left.
+
+        Returns:
+            The entry of every shard of this writer, in order.
+
+        Raises:
+            ShardError: If the last shard cannot be written.
+        """
+        if not self._closed:
+            if self._n:
+                self._publish()
+            self.discard()
+        return list(self.entries)
+
+    def discard(self) -> None:
+        """Forget the unfinished shard; published shards stay."""
+        self._closed = True
+        self._buffer = {}
+        self._n = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    def _check_images(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        expected = (len(images), *self.image_shape)
+        if not isinstance(images, np.ndarray) or images.shape != expected:
+            raise ShardError(f"images: expected an array of shape {expected}, got {_what(images)}")
+        if images.dtype != self.dtype:
+            raise ShardError(f"images: expected dtype {self.dtype.name}, got {images.dtype}")
+        if self.dtype.kind == "f" and images.size:
+            low, high = float(images.min()), float(images.max())  # NaN if any value is
+            if not (low >= self.value_range[0] and high <= self.value_range[1]):
+                raise ShardError(
+                    f"images: expected values in [{self.value_range[0]}, {self.value_range[1]}], "
+                    f"got [{low}, {high}]"
+                )
+        return {IMAGES: images}
+
+    def _allocate(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Size a shard: the bytes of one sample, and those of an HDF5 file around it."""
+        one = {name: values[:1] for name, values in batch.items()}
+        row_bytes = sum(values.nbytes for values in one.values())
+        image_bytes = one[IMAGES].nbytes
+        small = io.BytesIO()
+        import h5py
+
+        with h5py.File(small, "w", libver=("v108", "v110"), track_order=False) as file:
+            _fill(file, one, self._attributes(), compress=None)
+        # 64 bytes of alignment before each of the arrays and groups.
+        overhead = len(small.getbuffer()) - row_bytes + 64 * (len(one) + 24)
+        if self.compress:
+            # Noise grows a little in deflate, and a chunk has an entry in a B-tree that may be half
+            # empty, in nodes of 64 entries.
+            row_bytes += image_bytes // 500 + 256
+            overhead += 2**14
+        self._capacity = (self.max_bytes - overhead) // row_bytes
+        if self._capacity < 1:
+            raise ShardError(
+                f"{self._shards_folder}: max_bytes: expected at least {overhead + row_bytes} for a "
+                f"shard of one sample, got {self.max_bytes}"
+            )
+        # Pages are touched only as samples come, so a small job stays small.
+        self._buffer = {
+            name: np.empty((self._capacity, *values.shape[1:]), dtype=values.dtype)
+            for name, values in one.items()
+        }
+
+    def _publish(self) -> None:
+        arrays = {name: values[: self._n] for name, values in self._buffer.items()}
+        path = self._shards_folder / f"shard-{self._next_index:05d}.h5"
+        needed = sum(values.nbytes for values in arrays.values())
+        kept = f"the {len(self.entries)} finished shards of this class are kept"
+        with published_hdf5(path, needed=needed, kept=kept) as file:
+            _fill(file, arrays, self._attributes(), self.compress)
+        images = arrays[IMAGES]
+        row_bytes = images[:1].nbytes
+        self.entries.append(
+            ShardEntry(
+                path=f"{SHARDS_FOLDER}/{path.name}",
+                label=self.label,
+                class_name=self.class_names[self.label],
+                n=self._n,
+                bytes=path.stat().st_size,
+                sha256=sha256_file(path),
+                sha256_decoded=decoded_sha256(
+                    arrays, (images[a:b] for a, b in blocks(self._n, row_bytes)), images.shape
+                ),
+            )
+        )
+        self._next_index += 1
+        self._n = 0
+
+    def _attributes(self) -> dict[str, Any]:
+        return {
+            "format": SHARD_FORMAT,
+            "format_version": np.int64(FORMAT_VERSION),
+            "synthetic": np.bool_(True),
+            "layout": self.layout,
+            "label": np.int64(self.label),
+            "class_names": list(self.class_names),
+            "image_value_range": np.array(self.value_range, dtype="<f8"),
+            "sampler": self.sampler,
+            "model_sha256": self.provenance.model_sha256,
+            "config_sha256": self.provenance.config_sha256,
+            "data_fingerprint": self.provenance.data_fingerprint,
+            "run_seed": np.uint64(self.provenance.run_seed),
+            "shard_index": np.int64(self._next_index),
+            "vaeaug_version": self.provenance.vaeaug_version,
+            **{f"{name}_version": text for name, text in library_versions().items()},
+        }
+
+
+def _fill(
+    file: Any, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any], compress: str | None
+) -> None:
+    """Write arrays and attributes in a fixed order and without time stamps: same in, same bytes."""
+    for name, value in attributes.items():
+        file.attrs[name] = value
+    file.create_group("quality", track_order=False)
+    for name in (*COLUMNS, *VECTORS):
+        if name in arrays:
+            file.create_dataset(name, data=arrays[name], track_times=False)
+    images = arrays[IMAGES]
+    how: dict[str, Any] = {}
+    if compress:
+        how = {"chunks": (1, *images.shape[1:]), "compression": "gzip", "compression_opts": 4}
+    file.create_dataset(IMAGES, data=images, track_times=False, **how)
+
+
+def _provenance(fields: Mapping[str, Any]) -> ShardProvenance:
+    known = {f.name for f in dataclasses.fields(ShardProvenance)}
+    needed = known - {"vaeaug_version"}
+    if not needed <= fields.keys() <= known:
+        raise ShardError(f"provenance: expected the fields {sorted(needed)}, got {sorted(fields)}")
+    return ShardProvenance(**fields)
+
+
+def _cast(values: Any, dtype: np.dtype[Any], shape: tuple[int, ...], name: str) -> np.ndarray:
+    """``values`` in the stored type; refuses another shape and a value that would change kind."""
+    array = np.asarray(values)
+    if array.shape != shape:
+        raise ShardError(f"{name}: expected shape {shape}, got {_what(array)}")
+    if array.dtype.kind not in ("iu" if dtype.kind in "iu" else "fiu"):
+        raise ShardError(f"{name}: expected values of {dtype.name}, got {array.dtype}")
+    if dtype.kind in "iu" and array.size:
+        bounds = np.iinfo(dtype)
+        low, high = int(array.min()), int(array.max())
+        if low < bounds.min or high > bounds.max:
+            raise ShardError(f"{name}: expected values of {dtype.name}, got [{low}, {high}]")
+    return array.astype(dtype, copy=False)
+
+
+def _what(values: Any) -> str:
+    if isinstance(values, np.ndarray):
+        return f"shape {values.shape}"
+    return type(values).__name__
