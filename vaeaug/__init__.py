@@ -1,0 +1,118 @@
+"""vaeaug: dataset-level generative augmentation that says whether it helps.
+
+The names below are the public API. Each is loaded when first used, so ``import vaeaug`` costs
+nothing and needs none of the heavy libraries.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vaeaug.config import AugmentConfig, ConfigError, load_config
+    from vaeaug.data import DataError, LabelledImages, read
+    from vaeaug.job import AugmentResult, augment, fit, generate
+    from vaeaug.merge import MergedDataset, MergeError, merge, write_merged
+    from vaeaug.plan import ClassPlan, Plan, PlanError, make_plan
+    from vaeaug.run_folder import RunError
+    from vaeaug.sampling import SampleBatch, SamplingError, Synthesizer
+    from vaeaug.screening import Screener, ScreeningReport, screen
+    from vaeaug.shards import Manifest, ShardDataset, ShardError, ShardWriter, verify
+    from vaeaug.training import TrainingError
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AugmentConfig": "config",
+    "AugmentResult": "job",
+    "ClassPlan": "plan",
+    "ConfigError": "config",
+    "DataError": "data",
+    "LabelledImages": "data",
+    "Manifest": "shards",
+    "MergeError": "merge",
+    "MergedDataset": "merge",
+    "Plan": "plan",
+    "PlanError": "plan",
+    "RunError": "run_folder",
+    "SampleBatch": "sampling",
+    "SamplingError": "sampling",
+    "Screener": "screening",
+    "ScreeningReport": "screening",
+    "ShardDataset": "shards",
+    "ShardError": "shards",
+    "ShardWriter": "shards",
+    "Synthesizer": "sampling",
+    "TrainingError": "training",
+    "augment": "job",
+    "fit": "job",
+    "generate": "job",
+    "load_config": "config",
+    "make_plan": "plan",
+    "merge": "merge",
+    "read": "data",
+    "screen": "screening",
+    "verify": "shards",
+    "write_merged": "merge",
+}
+
+__all__ = [
+    "AugmentConfig",
+    "AugmentResult",
+    "ClassPlan",
+    "ConfigError",
+    "DataError",
+    "LabelledImages",
+    "Manifest",
+    "MergeError",
+    "MergedDataset",
+    "Plan",
+    "PlanError",
+    "RunError",
+    "SampleBatch",
+    "SamplingError",
+    "Screener",
+    "ScreeningReport",
+    "ShardDataset",
+    "ShardError",
+    "ShardWriter",
+    "Synthesizer",
+    "TrainingError",
+    "__version__",
+    "augment",
+    "fit",
+    "generate",
+    "load",
+    "load_config",
+    "make_plan",
+    "merge",
+    "read",
+    "screen",
+    "verify",
+    "write_merged",
+]
+
+
+def load(folder: Any) -> "Synthesizer":
+    """Read a generator that `Synthesizer.save` wrote.
+
+    Args:
+        folder: The generator's folder, or a run folder.
+
+    Raises:
+        SamplingError: If there is none or it cannot be read.
+    """
+    from vaeaug.sampling import Synthesizer
+
+    return Synthesizer.load(folder)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'vaeaug' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"vaeaug.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

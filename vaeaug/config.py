@@ -44,6 +44,9 @@ class DataConfig(_Part):
     alpha: Literal["composite", "drop", "keep"] = Field(
         "composite", description="RGBA: composite on white, drop the alpha channel, or keep it."
     )
+    keys: dict[Literal["images", "labels"], str] | None = Field(
+        None, description="Names of the arrays in an .npz or HDF5 file."
+    )
     class_counts: dict[int, int] | list[int] | None = Field(
         None,
         description="Keep only so many images of each class, drawn by the seed: makes a balanced "
@@ -80,7 +83,7 @@ class ModelConfig(_Part):
 
     grouping: Grouping = Field("adapted", description="How classes share parameters.")
     latent_dim: int = Field(32, ge=1, le=4096, description="Length of z.")
-    width: int = Field(32, ge=8, le=512, description="Channels at the highest resolution.")
+    width: int = Field(24, ge=8, le=512, description="Channels at the highest resolution.")
     max_width: int = Field(128, ge=8, le=1024, description="Channels are doubled up to this.")
     class_embedding: int = Field(32, ge=1, le=512, description="Length of the class embedding.")
     beta: float = Field(1.0, gt=0, description="Weight of the KL term.")
@@ -96,7 +99,7 @@ class TrainingConfig(_Part):
     adapt_steps: int | None = Field(
         None, ge=1, description="Steps of the per-class fit. Default: a quarter of `steps`."
     )
-    batch_size: int = Field(128, ge=2, le=65536)
+    batch_size: int = Field(64, ge=2, le=65536)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     lr_warmup: int = Field(100, ge=0, description="Steps of linear learning-rate warm-up.")

@@ -99,7 +99,8 @@ class Synthesizer:
         labels: Int64[np.ndarray, " n"],
         data_fingerprint: str,
     ) -> None:
-        self.model = model.eval()
+        # One memory format whatever the weights came from: the convolutions round alike.
+        self.model = model.eval().to(memory_format=torch.channels_last)
         self.densities = tuple(densities)
         self.class_names = tuple(class_names)
         self.value_range = value_range
@@ -283,7 +284,10 @@ class Synthesizer:
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: each.detach().cpu() for name, each in self.model.state_dict().items()}
+        weights = {
+            name: each.detach().cpu().contiguous()
+            for name, each in self.model.state_dict().items()
+        }
         arrays: dict[str, np.ndarray] = {
             "latents.mean": self.means,
             "latents.variance": self.variances,
@@ -361,7 +365,7 @@ class Synthesizer:
         digest = hashlib.sha256()
         for name, each in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
-            digest.update(each.detach().cpu().numpy().tobytes())
+            digest.update(each.detach().cpu().contiguous().numpy().tobytes())
         for array in (self.means, self.variances, self.labels):
             digest.update(np.ascontiguousarray(array).tobytes())
         for density in self.densities:

@@ -92,7 +92,7 @@ def train(
             model = SeparateCVAE.build(image_shape, data.n_classes, **keys)
         else:
             model = CVAE(image_shape, data.n_classes, **keys)
-    model.to(device)
+    model.to(device, memory_format=torch.channels_last)
 
     steps = config.training.steps or default_steps(len(data), config.training.batch_size)
     if isinstance(model, SeparateCVAE):
@@ -126,8 +126,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def default_steps(n_images: int, batch_size: int) -> int:
-    """About 30 passes over the images, between 2,000 and 20,000 steps."""
-    return min(20_000, max(2_000, round(30 * n_images / batch_size)))
+    """About 20 passes over the images, between 2,000 and 20,000 steps."""
+    return min(20_000, max(2_000, round(20 * n_images / batch_size)))
 
 
 def scale_images(

@@ -189,7 +189,9 @@ def _vector(raw: Shaped[np.ndarray, "..."], where: str) -> Shaped[np.ndarray, " 
 
 def _whole(values: Shaped[np.ndarray, " n"], where: str) -> Int64[np.ndarray, " n"]:
     if values.dtype.kind == "f":
-        bad = np.flatnonzero(~(np.isfinite(values) & (values == np.rint(values))))
+        # Above 2**53 every float is whole, and above 2**63 none fits an index.
+        whole = (values == np.rint(values)) & (np.abs(values) < 2**53)
+        bad = np.flatnonzero(~whole)
         if bad.size:
             raise DataError(
                 f"{where}: expected whole numbers as labels, got {values[bad[0]]} at index "
@@ -197,6 +199,8 @@ def _whole(values: Shaped[np.ndarray, " n"], where: str) -> Int64[np.ndarray, " 
             )
     elif values.dtype.kind not in "iub":
         raise DataError(f"{where}: expected integer or string labels, got {values.dtype}")
+    elif values.dtype == np.uint64 and values.max(initial=0) > np.iinfo(np.int64).max:
+        raise DataError(f"{where}: expected labels that number the classes, got {values.max()}")
     return values.astype(np.int64)
 
 

@@ -83,14 +83,14 @@ def decode_image(
         notes.append("EXIF orientation applied")
     array = _pixels(image, name, notes)
     if array.shape[2] in (2, 4):
-        array = apply_alpha(array, alpha, high=255)
+        array = apply_alpha(array, alpha, high=255.0)
         notes.append(NOTE_ALPHA[alpha])
     if size is not None:
         array = resize(array, size)
     return array, notes
 
 
-def apply_alpha(pixels: np.ndarray, alpha: str, *, high: float, low: float = 0) -> np.ndarray:
+def apply_alpha(pixels: np.ndarray, alpha: str, *, high: float, low: float = 0.0) -> np.ndarray:
     """Handle the last channel as alpha.
 
     Args:

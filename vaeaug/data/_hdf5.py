@@ -115,12 +115,14 @@ def _dataset(file: "h5py.File", name: str, where: str, hops: int = 0) -> "h5py.D
             )
         if isinstance(link, h5py.SoftLink):
             base = [] if link.path.startswith("/") else parts[:i]
-            target = "/".join([*base, link.path, *parts[i + 1 :]])
+            target = "/".join([*base, link.path.lstrip("/"), *parts[i + 1 :]])
             return _dataset(file, target, where, hops + 1)
         node = node[part]
     if not isinstance(node, h5py.Dataset):
         raise DataError(f"{where}: expected a dataset at {name!r}, got a {type(node).__name__}")
     _check_storage(file, node, name, where, hops)
+    if node.shape is None:
+        raise DataError(f"{where}: expected an array at {name!r}, got an empty dataset")
     return node
 
 
@@ -146,8 +148,6 @@ def _check_storage(
 def _load(dataset: "h5py.Dataset", where: str) -> Shaped[np.ndarray, "..."]:
     import h5py
 
-    if dataset.shape is None or dataset.dtype.kind == "V":
-        raise DataError(f"{where}: expected an array of numbers, got {dataset.dtype}, empty")
     try:
         if h5py.check_string_dtype(dataset.dtype) is not None:
             return np.asarray(dataset.asstr()[...])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -187,6 +188,7 @@ class LabelledImages:
 
         Raises:
             DataError: if a class has fewer images than asked for.
+            TypeError: if a count is not an integer.
         """
         have = self.counts
         if isinstance(counts, Mapping):
@@ -195,9 +197,9 @@ class LabelledImages:
                 raise DataError(
                     f"imbalanced: expected labels in 0..{self.n_classes - 1}, got {unknown}"
                 )
-            want = [int(counts.get(c, have[c])) for c in range(self.n_classes)]
+            want = [operator.index(counts.get(c, have[c])) for c in range(self.n_classes)]
         else:
-            want = [int(n) for n in counts]
+            want = [operator.index(n) for n in counts]
             if len(want) != self.n_classes:
                 raise DataError(
                     f"imbalanced: expected {self.n_classes} counts, one for each class, "

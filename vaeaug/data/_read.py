@@ -49,7 +49,8 @@ def read(
     Args:
         source: one of
 
-            - `"digits"`: scikit-learn's 8x8 digits; every fifth image of a class is a test image;
+            - `"digits"`: scikit-learn's 8x8 digits; every fifth image of a class is a test image
+              (write `./digits` for a folder of that name);
             - a folder `<class>/*.png`, with `train`, `val` and `test` folders above or not;
             - a folder of MNIST's IDX files, gzipped or not;
             - `.npz` or HDF5 with `train_images`/`train_labels` (MedMNIST), `x_train`/`y_train`,
@@ -104,6 +105,9 @@ def _read_any(source: Any, request: Request) -> LabelledImages:
     if source in _BUILT_IN:
         _refuse_keys(request, str(source))
         return _BUILT_IN[str(source)](request)
+    # Path("") is the current folder, which an unset shell variable should not select.
+    if source == "":
+        raise DataError("source: expected a path, got an empty text")
     return _read_path(Path(source), request)
 
 

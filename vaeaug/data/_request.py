@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from vaeaug.data._decode import ALPHA
 from vaeaug.data._images import DataError
 from vaeaug.data._splits import check_split
@@ -40,6 +42,8 @@ def make_request(
         raise DataError(f"alpha: expected one of {', '.join(ALPHA)}, got {alpha!r}")
     if keys is not None and set(keys) != {"images", "labels"}:
         raise DataError(f"keys: expected a mapping with 'images' and 'labels', got {sorted(keys)}")
+    if keys is not None and not all(isinstance(name, str) for name in keys.values()):
+        raise DataError(f"keys: expected the names of arrays, got {dict(keys)}")
     if isinstance(class_names, str):
         raise DataError(f"class_names: expected a sequence of names, got the text {class_names!r}")
     if workers is not None and workers < 0:
@@ -58,7 +62,12 @@ def make_request(
 def _check_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(n, int) and n >= 1 for n in pair):
+    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(pair) != 2 or not all(_is_whole(n) and n >= 1 for n in pair):
         raise DataError(f"size: expected (height, width) or one number, at least 1, got {size!r}")
-    return pair[0], pair[1]
+    return int(pair[0]), int(pair[1])
+
+
+def _is_whole(n: object) -> bool:
+    # NumPy's integers too; a bool is an integer by accident.
+    return isinstance(n, int | np.integer) and not isinstance(n, bool)

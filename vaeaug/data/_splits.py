@@ -29,7 +29,7 @@ def check_split(split: str) -> str:
     Raises:
         DataError: if it is no split name.
     """
-    known = "all" if split == "all" else canonical(split)
+    known = "all" if split == "all" else canonical(split) if isinstance(split, str) else None
     if known is None:
         raise DataError(f"split: expected one of {', '.join(SPLITS)} or all, got {split!r}")
     return known

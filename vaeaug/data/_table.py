@@ -76,7 +76,7 @@ def _rows(path: Path) -> list[_Row]:
     try:
         # utf-8-sig: spreadsheets write a byte order mark, which would become part of a name.
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
             cells = [(reader.line_num, [c.strip() for c in row]) for row in reader if any(row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{where}: expected a CSV file in UTF-8, got: {error}") from error

@@ -5,6 +5,7 @@ or read, not when this package is imported.
 """
 
 from vaeaug.shards._dataset import ShardDataset
+from vaeaug.shards._files import sha256_file
 from vaeaug.shards._format import FormatVersionError, ShardError, ShardProvenance
 from vaeaug.shards._manifest import ClassEntry, Manifest, ShardEntry
 from vaeaug.shards._reader import Shard
@@ -23,5 +24,6 @@ __all__ = [
     "ShardProvenance",
     "ShardWriter",
     "VerifyReport",
+    "sha256_file",
     "verify",
 ]

@@ -56,13 +56,13 @@ class ShardDataset:
         self.dtype = np.dtype(manifest.dtype)
         self._stores: list[ImageStore] = []
         parts: list[dict[str, np.ndarray]] = []
-        for entry in manifest.shards:
-            if entry.label in wanted:
-                shard = _open_as(manifest, entry)
-                self._stores.append(shard.store)
-                parts.append(shard.arrays)
+        entries = [entry for entry in manifest.shards if entry.label in wanted]
+        for entry in entries:
+            shard = _open_as(manifest, entry)
+            self._stores.append(shard.store)
+            parts.append(shard.arrays)
         self._starts = np.cumsum([0, *(len(part["labels"]) for part in parts)])
-        self._arrays = _concatenate(parts, manifest)
+        self._arrays = _concatenate(parts, entries)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -213,11 +213,13 @@ def disagreements(shard: Shard, manifest: Manifest, entry: ShardEntry) -> list[s
     return found
 
 
-def _concatenate(parts: list[dict[str, np.ndarray]], manifest: Manifest) -> dict[str, np.ndarray]:
+def _concatenate(
+    parts: list[dict[str, np.ndarray]], entries: list[ShardEntry]
+) -> dict[str, np.ndarray]:
     if not parts:
         empty = {name: np.empty(0, dtype=code) for name, code in COLUMNS.items()}
         return {**empty, "latents": np.empty((0, 0), dtype=VECTORS["latents"])}
-    for part, entry in zip(parts, manifest.shards, strict=False):
+    for part, entry in zip(parts, entries, strict=True):
         for name in VECTORS:
             have, want = part.get(name), parts[0].get(name)
             if (have is None) != (want is None) or (

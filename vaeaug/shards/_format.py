@@ -174,4 +174,4 @@ def _header(name: str, dtype: np.dtype[Any], shape: Sequence[int]) -> bytes:
 
 def _bytes(array: np.ndarray, dtype: np.dtype[Any]) -> memoryview:
     values = np.ascontiguousarray(array, dtype=dtype)
-    return memoryview(values.reshape(-1).view(np.uint8))
+    return values.reshape(-1).view(np.uint8).data

@@ -1,0 +1,448 @@
+"""The command line: one command per verb. Results on stdout, progress and logs on stderr.
+
+Exit codes: 0 done; 1 failed; 2 usage or configuration; 4 partial, a class fell short of its target.
+Interrupted: 130 (Ctrl-C) or 143 (SIGTERM), and the same command goes on.
+"""
+
+import json
+import logging
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+import vaeaug
+
+if TYPE_CHECKING:
+    from vaeaug.config import AugmentConfig
+    from vaeaug.data import LabelledImages
+    from vaeaug.job import AugmentResult, Progress
+    from vaeaug.plan import Plan
+
+FAILED, USAGE, PARTIAL = 1, 2, 4
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Group(click.Group):
+    """Turns our errors into one line and an exit code; anything else is a bug and shows as one."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from vaeaug.config import ConfigError
+        from vaeaug.data import DataError
+        from vaeaug.plan import PlanError
+
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            return super().invoke(ctx)
+        except (ConfigError, PlanError) as error:
+            _fail(str(error), USAGE)
+        except DataError as error:
+            _fail(str(error), FAILED)
+        except KeyboardInterrupt as error:
+            code = 143 if error.args else 130
+            resumable = ctx.invoked_subcommand in ("augment", "train", "generate")
+            again = f": {shlex.join(['vaeaug', *sys.argv[1:]])}" if resumable else ""
+            hint = f"; nothing is lost, the same command goes on from here{again}"
+            _fail("interrupted" + (hint if resumable else ""), code)
+        except (RuntimeError, ValueError, OSError) as error:
+            if not type(error).__module__.startswith("vaeaug.") and not isinstance(error, OSError):
+                raise
+            _fail(str(error), FAILED)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(vaeaug.__version__, prog_name="vaeaug")
+@click.option("-q", "--quiet", is_flag=True, help="Errors only.")
+def main(quiet: bool) -> None:
+    """Learn a conditional VAE per class, draw labelled samples, screen them, write HDF5 shards."""
+    logging.basicConfig(
+        level=logging.ERROR if quiet else logging.WARNING, format="%(message)s", stream=sys.stderr
+    )
+    logging.getLogger("vaeaug").setLevel(logging.ERROR if quiet else logging.INFO)
+
+
+def _configured(command: Command) -> Command:
+    """The options that make up a configuration."""
+    options = [
+        click.option(
+            "--config",
+            "config_file",
+            type=click.Path(dir_okay=False),
+            metavar="FILE.yaml",
+            help="Configuration.",
+        ),
+        click.option(
+            "--set", "overrides", multiple=True, metavar="a.b=c", help="Set one configuration key."
+        ),
+        click.option(
+            "--sampling-strategy",
+            "strategy",
+            metavar="S",
+            help="imbalanced-learn's: a rule such as auto, a ratio, or YAML {class: total}.",
+        ),
+        click.option("--seed", type=click.IntRange(min=0), help="The run's seed."),
+        click.option("--split", help="Split to read. Default: train."),
+        click.option("--size", metavar="HxW", help="Resize the images, pixels."),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=0),
+            help="Processes that decode image files. Default: the cores, for large folders.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+_device = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+_resume = click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Go on with the run in OUT, or delete it and start again.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+_out = click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Run folder."
+)
+
+
+@main.command()
+@click.argument("data")
+@_out
+@_configured
+@_device
+@_resume
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@_json
+def augment(
+    data: str,
+    out: Path,
+    device: str,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
+    **configuration: Any,
+) -> None:
+    """Train on DATA, draw, screen and write synthetic shards to OUT.
+
+    DATA is a path or the built-in `digits`.
+    """
+    from vaeaug.job import augment as run
+
+    config, workers = _config(**configuration)
+    images = _read(data, config, workers)
+    if dry_run:
+        _print_plan(images, config, as_json)
+        return
+    with _progress() as progress:
+        result = run(images, out, config, device=device, resume=resume, progress=progress)
+    _print_result(result, as_json)
+
+
+@main.command()
+@click.argument("data")
+@_configured
+@_json
+def plan(data: str, as_json: bool, **configuration: Any) -> None:
+    """Print how many samples of each class would be made, and why."""
+    config, workers = _config(**configuration)
+    _print_plan(_read(data, config, workers), config, as_json)
+
+
+@main.command()
+@click.argument("data")
+@_out
+@_configured
+@_device
+@_resume
+@_json
+def train(
+    data: str, out: Path, device: str, resume: bool, as_json: bool, **configuration: Any
+) -> None:
+    """Train the generator only; it is saved in OUT/model."""
+    from vaeaug.job import train_only
+
+    config, workers = _config(**configuration)
+    images = _read(data, config, workers)
+    with _progress() as progress:
+        model = train_only(images, out, config, device=device, resume=resume, progress=progress)
+    _print({"model": str(model)}, f"generator: {model}", as_json)
+
+
+@main.command()
+@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("data")
+@_out
+@_configured
+@_device
+@_resume
+@_json
+def generate(
+    model: Path,
+    data: str,
+    out: Path,
+    device: str,
+    resume: bool,
+    as_json: bool,
+    **configuration: Any,
+) -> None:
+    """Draw a dataset from a trained generator.
+
+    MODEL is a generator or a run folder, DATA the images it was trained on: without them a copy of
+    a training image could not be told.
+    """
+    from vaeaug.job import generate as run
+
+    config, workers = _config(**configuration)
+    images = _read(data, config, workers)
+    with _progress() as progress:
+        result = run(model, images, out, config, device=device, resume=resume, progress=progress)
+    _print_result(result, as_json)
+
+
+@main.command()
+@click.argument("data")
+@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@_configured
+@_device
+@_json
+def screen(data: str, out: Path, device: str, as_json: bool, **configuration: Any) -> None:
+    """Judge the finished shards in OUT again, by other thresholds; changes nothing."""
+    from vaeaug.job import rescreen
+
+    config, workers = _config(**configuration)
+    images = _read(data, config, workers)
+    with _progress() as progress:
+        reports = rescreen(images, out, config, device=device, progress=progress)
+    document = {name: report.to_json() for name, report in reports.items()}
+    _print(document, _reports_table(document), as_json)
+
+
+@main.command()
+@click.argument("real")
+@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
+@click.option("--workers", type=click.IntRange(min=0))
+@_json
+def merge(real: str, out: Path, to: Path, overwrite: bool, workers: int | None, as_json: bool) -> None:
+    """Write REAL and the synthetic images of OUT into one HDF5 file.
+
+    REAL is read as the run in OUT read it.
+    """
+    from vaeaug.config import make_config
+    from vaeaug.merge import write_merged
+    from vaeaug.run_folder import read_run
+
+    run = read_run(out)
+    config = make_config(run["config"], where=f"{out}/run.json")
+    images = _read(real, config, workers)
+    written = write_merged(images, out, to, overwrite=overwrite)
+    synthetic = written - len(images)
+    _print(
+        {"file": str(to), "real": len(images), "synthetic": synthetic},
+        f"{to}: {len(images)} real and {synthetic} synthetic images",
+        as_json,
+    )
+
+
+@main.command()
+@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@_json
+def verify(out: Path, as_json: bool) -> None:
+    """Check every byte of a finished run; say which file is wrong and how."""
+    from vaeaug.shards import verify as check
+
+    report = check(out)
+    click.echo(report.to_json() if as_json else str(report))
+    if not report.ok:
+        sys.exit(FAILED)
+
+
+@main.command()
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@_json
+def inspect(path: Path, as_json: bool) -> None:
+    """Describe a run folder, a generator or one shard."""
+    from vaeaug.job import describe
+
+    document = describe(path)
+    text = "\n".join(f"{key}: {value}" for key, value in document.items())
+    _print(document, text, as_json)
+
+
+# -- Between the command line and the library ---------------------------------------------------
+
+
+def _config(
+    config_file: str | None,
+    overrides: tuple[str, ...],
+    strategy: str | None,
+    seed: int | None,
+    split: str | None,
+    size: str | None,
+    workers: int | None,
+) -> tuple["AugmentConfig", int | None]:
+    from vaeaug.config import load_config
+
+    keys: dict[str, Any] = {"seed": seed, "data.split": split}
+    if strategy is not None:
+        overrides = (*overrides, f"plan.sampling_strategy={strategy}")
+    if size is not None:
+        keys["data.size"] = _size(size)
+    return load_config(config_file, overrides, **keys), workers
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and (width.isdigit() or not width)):
+        raise click.UsageError(f"--size: expected HxW such as 32x32, got {text!r}")
+    return int(height), int(width or height)
+
+
+def _read(source: str, config: "AugmentConfig", workers: int | None) -> "LabelledImages":
+    from vaeaug.job import read_data
+
+    return read_data(source, config, workers=workers, progress=sys.stderr.isatty())
+
+
+@contextmanager
+def _progress() -> "Iterator[Progress | None]":
+    """A bar per stage on a terminal; nothing where stderr is a file or a pipe."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeLeft(), TextColumn("{task.fields[figures]}"), console=Console(stderr=True)
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int, figures: dict[str, float]) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total, figures="")
+            text = f"ELBO {figures['held_out_elbo']:.1f}" if "held_out_elbo" in figures else None
+            fields = {"figures": text} if text else {}
+            bars.update(tasks[what], completed=done, total=total, **fields)
+
+        yield report
+
+
+def _print_plan(data: "LabelledImages", config: "AugmentConfig", as_json: bool) -> None:
+    from vaeaug.job import bytes_per_sample, plan_of, shards_of
+
+    made: Plan = plan_of(data, config)
+    size = bytes_per_sample(data, config)
+    rows = [
+        {
+            **each,
+            "bytes": each["n_synthetic"] * size,
+            "shards": shards_of(each["n_synthetic"], size, config),
+        }
+        for each in made.to_json()
+    ]
+    total = {key: sum(row[key] for row in rows) for key in ("n_synthetic", "bytes", "shards")}
+    table = _table(
+        ["class", "real", "target", "to make", "MiB", "shards", "why"],
+        [
+            [
+                row["name"],
+                row["real"],
+                row["target_count"],
+                row["n_synthetic"],
+                f"{row['bytes'] / 2**20:.1f}",
+                row["shards"],
+                row["reason"],
+            ]
+            for row in rows
+        ],
+    )
+    text = (
+        f"{table}\n{total['n_synthetic']} to make, {total['bytes'] / 2**20:.1f} MiB in "
+        f"{total['shards']} shards"
+    )
+    _print({"classes": rows, **total}, text, as_json)
+
+
+def _print_result(result: "AugmentResult", as_json: bool) -> None:
+    document = result.to_json()
+    lines = [_reports_table({each["name"]: each for each in document["classes"]})]
+    state = "already complete" if result.resumed else "written"
+    n_images = sum(each["accepted"] for each in document["classes"])
+    lines.append(
+        f"{n_images} samples in {len(document['shards'])} shards {state} in {result.out_dir}; "
+        f"see {result.out_dir / 'samples.png'}"
+    )
+    if document["gate"] == "not evaluated":
+        lines.append("Whether they help was not evaluated: compare on held-out real images.")
+    if not result.complete:
+        lines.append("Partial: " + "; ".join(result.shortfalls))
+    _print(document, "\n".join(lines), as_json)
+    if not result.complete:
+        sys.exit(PARTIAL)
+
+
+def _reports_table(classes: dict[str, Any]) -> str:
+    """Class, real, made, rejected by reason."""
+    reasons = list(dict.fromkeys(reason for each in classes.values() for reason in each["rejected"]))
+    with_real = all("real" in each for each in classes.values())
+    header = ["class", *(["real", "wanted"] if with_real else []), "made", "drawn", *reasons]
+    rows = [
+        [
+            name,
+            *([each["real"], each["n_synthetic"]] if with_real else []),
+            each["accepted"],
+            each["candidates"],
+            *(each["rejected"].get(reason, 0) for reason in reasons),
+        ]
+        for name, each in classes.items()
+    ]
+    return _table(header, rows)
+
+
+def _table(header: list[str], rows: list[list[Any]]) -> str:
+    cells = [header, *([str(each) for each in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    numeric = [
+        all(_is_number(row[column]) for row in cells[1:]) for column in range(len(header))
+    ]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in cells
+    )
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit()
+
+
+def _print(document: Any, text: str, as_json: bool) -> None:
+    click.echo(json.dumps(document, indent=2, sort_keys=True) if as_json else text)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise KeyboardInterrupt("SIGTERM")
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"vaeaug: {message}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

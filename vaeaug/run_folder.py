@@ -1,0 +1,218 @@
+"""OUT: who may write there, what it holds, and whether a run there may go on.
+
+A run is resumed only with the configuration and the data it was started with; anything else is
+refused, naming what changed, before a byte is written.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from vaeaug.config import AugmentConfig, ConfigError, changed_keys
+
+RUN_FORMAT = "vaeaug-run"
+FORMAT_VERSION = 1
+# All that a run writes into OUT. `--no-resume` deletes these and nothing else; the manifest goes
+# first, so that half a deletion is no dataset.
+CONTENTS = (
+    "manifest.json",
+    "samples.png",
+    "metrics.jsonl",
+    "checkpoints",
+    "shards",
+    "model",
+    "run.json",
+)
+_LIBRARIES = ("h5py", "imbalanced-learn", "numpy", "scikit-learn", "torch")
+
+
+class RunError(RuntimeError):
+    """The run folder cannot be used."""
+
+
+class RunFolder:
+    """OUT, claimed for one process; a context manager.
+
+    Args:
+        path: The folder; made if it is not there.
+        config: The job.
+        data: What identifies the data: at least "fingerprint".
+        resume: Go on with a run that is there. False: delete it and start again.
+
+    Raises:
+        ConfigError: If a run of another configuration or other data is there.
+        RunError: If the folder cannot be written, holds something else, or is in use.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        config: AugmentConfig,
+        data: Mapping[str, Any],
+        resume: bool = True,
+    ) -> None:
+        self.path = Path(path)
+        self._make()
+        self._lock = self._claim()
+        try:
+            self._check_contents()
+            if not resume:
+                self._delete()
+            self._check_same(config, data)
+            self._write_run(config, data)
+        except BaseException:
+            self._release()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._release()
+
+    @property
+    def model(self) -> Path:
+        """Folder of the generator."""
+        return self.path / "model"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the manifest is there."""
+        return (self.path / "manifest.json").exists()
+
+    def check_space(self, needed: int) -> None:
+        """Refuse to start what the disk cannot hold.
+
+        Raises:
+            RunError: If fewer than `needed` bytes are free.
+        """
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise RunError(
+                f"{self.path}: no space: expected at least {needed / 2**20:,.0f} MiB free for the "
+                f"shards, the model and its checkpoints, got {free / 2**20:,.0f} MiB; free some or "
+                "make fewer (plan.max_synthetic_ratio). What is done so far is kept"
+            )
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise RunError(f"{self.path}: expected a folder for the run, got a file") from None
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot make the folder: {error.strerror}") from error
+
+    def _claim(self) -> int:
+        try:
+            lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: expected a folder that can be written, got: {error.strerror}"
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise RunError(
+                f"{self.path}: another vaeaug is at work in this folder; wait for it or stop it"
+            ) from None
+        return lock
+
+    def _release(self) -> None:
+        (self.path / ".lock").unlink(missing_ok=True)
+        os.close(self._lock)
+
+    def _check_contents(self) -> None:
+        found = sorted(each.name for each in self.path.iterdir() if each.name != ".lock")
+        if found and "run.json" not in found:
+            raise RunError(
+                f"{self.path}: expected an empty folder or a run of vaeaug, got "
+                f"{', '.join(found[:5])}{', ...' if len(found) > 5 else ''}; nothing was changed"
+            )
+
+    def _delete(self) -> None:
+        for name in CONTENTS:
+            path = self.path / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _check_same(self, config: AugmentConfig, data: Mapping[str, Any]) -> None:
+        if not (self.path / "run.json").exists():
+            return
+        before = read_run(self.path)
+        changes = changed_keys(before["config"], config.to_json())
+        if before["data"].get("fingerprint") != data["fingerprint"]:
+            changes.append(
+                f"data: {before['data'].get('source')!r} of fingerprint "
+                f"{str(before['data'].get('fingerprint'))[:12]} -> {data.get('source')!r} of "
+                f"{str(data['fingerprint'])[:12]}"
+            )
+        if changes:
+            raise ConfigError(
+                f"{self.path}: a run of another configuration is here; changed: "
+                f"{'; '.join(changes)}. Give the old values, another --out, or --no-resume to "
+                "delete that run and start again"
+            )
+
+    def _write_run(self, config: AugmentConfig, data: Mapping[str, Any]) -> None:
+        path = self.path / "run.json"
+        if path.exists():
+            return
+        content = {
+            "format": RUN_FORMAT,
+            "format_version": FORMAT_VERSION,
+            "config": config.to_json(),
+            "data": dict(data),
+            "versions": library_versions(),
+        }
+        temporary = path.with_suffix(".tmp")
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.write(json.dumps(content, indent=2, sort_keys=True) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def read_run(out_dir: str | Path) -> dict[str, Any]:
+    """What ``run.json`` of a run folder says: its configuration, data and versions.
+
+    Raises:
+        RunError: If there is none or it is not one.
+    """
+    path = Path(out_dir) / "run.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{out_dir}: expected a run of vaeaug, but run.json is missing") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != RUN_FORMAT:
+        raise RunError(f"{path}: expected the description of a run of vaeaug, got something else")
+    if content.get("format_version") != FORMAT_VERSION:
+        raise RunError(
+            f"{path}: expected format version {FORMAT_VERSION}, got "
+            f"{content.get('format_version')!r}; a newer vaeaug wrote it"
+        )
+    return content
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what decides the bytes of a run."""
+    return {name: version(name) for name in ("vaeaug", *_LIBRARIES)}
