@@ -104,7 +104,7 @@ class TrainingConfig(_Part):
     weight_decay: float = Field(1e-4, ge=0)
     lr_warmup: int = Field(100, ge=0, description="Steps of linear learning-rate warm-up.")
     kl_warmup: float = Field(0.1, ge=0, le=1, description="Fraction of steps over which beta grows")
-    clip: float = Field(100.0, gt=0, description="Largest gradient norm (nats per image).")
+    clip: float = Field(10.0, gt=0, description="Largest gradient norm, nats per dimension.")
     ema_decay: float = Field(0.999, ge=0, lt=1)
     class_power: float = Field(
         0.5, ge=0, le=1, description="A class is drawn in proportion to count**class_power."

@@ -239,6 +239,7 @@ def generate(
     out_dir: str | Path,
     config: AugmentConfig | None = None,
     *,
+    screener: Screener | None = None,
     device: str | torch.device = "auto",
     resume: bool = True,
     progress: Progress | None = None,
@@ -250,6 +251,7 @@ def generate(
         data: The training split of the generator; without it a copy could not be told.
         out_dir: A run folder of its own.
         config: Plan, sampling, screening and shards of it are used.
+        screener: One already fitted to this data by this configuration, to save the time.
         device: "auto", "cpu" or "cuda".
         resume: False deletes a run that is there and starts again.
         progress: Called as ``progress(what, done, total, figures)``.
@@ -274,7 +276,9 @@ def generate(
             return AugmentResult(run.path, Manifest.load(run.path), resumed=True)
         run.check_space(plan.n_synthetic * bytes_per_sample(data, config) + SPACE_FOR_MODEL)
         generator.save(run.model)
-        return _make_dataset(run, generator.to(device), data, plan, config, device, progress)
+        return _make_dataset(
+            run, generator.to(device), data, plan, config, device, progress, screener
+        )
 
 
 def rescreen(
@@ -384,6 +388,7 @@ def _make_dataset(
     config: AugmentConfig,
     device: torch.device,
     progress: Progress | None,
+    screener: Screener | None = None,
 ) -> AugmentResult:
     """Draw, screen and write each class; then the picture; the manifest last."""
     provenance = ShardProvenance(
@@ -394,7 +399,6 @@ def _make_dataset(
         vaeaug_version=library_versions()["vaeaug"],
     )
     finished = _FinishedClasses.load(run.path)
-    screener: Screener | None = None
     for wanted in plan:
         if wanted.label in finished.classes:
             continue

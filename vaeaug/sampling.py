@@ -99,8 +99,7 @@ class Synthesizer:
         labels: Int64[np.ndarray, " n"],
         data_fingerprint: str,
     ) -> None:
-        # One memory format whatever the weights came from: the convolutions round alike.
-        self.model = model.eval().to(memory_format=torch.channels_last)
+        self.model = model.eval()
         self.densities = tuple(densities)
         self.class_names = tuple(class_names)
         self.value_range = value_range

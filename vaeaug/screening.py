@@ -337,7 +337,7 @@ def train_classifier(
         rng = np.random.default_rng([seed, 1])
         rows_by_class = [np.flatnonzero(data.labels == c) for c in range(data.n_classes)]
         rows_by_class = [rows for rows in rows_by_class if len(rows)]
-        optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
+        optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps + 1)
         model.train()
         for step in range(steps):

@@ -92,7 +92,7 @@ def train(
             model = SeparateCVAE.build(image_shape, data.n_classes, **keys)
         else:
             model = CVAE(image_shape, data.n_classes, **keys)
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device)
 
     steps = config.training.steps or default_steps(len(data), config.training.batch_size)
     if isinstance(model, SeparateCVAE):
@@ -218,6 +218,7 @@ class _Loop:
             lr=training.learning_rate,
             weight_decay=training.weight_decay,
             betas=(0.9, 0.99),
+            fused=True,
         )
         state = self._resume(stage, model, average, best, optimiser)
         if not state.step and stage.adapt:
@@ -276,7 +277,8 @@ class _Loop:
                 free_bits=self.config.model.free_bits,
             )
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        # Per dimension, so that one clipping norm serves images of every size (Adam does not mind).
+        (loss / x[0].numel()).backward()
         parameters = [each for group in optimiser.param_groups for each in group["params"]]
         norm = float(nn.utils.clip_grad_norm_(parameters, training.clip))
         error = float(terms.squared_error.detach().mean())

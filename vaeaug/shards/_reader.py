@@ -124,7 +124,7 @@ class Shard:
         path: The ``.h5`` file.
 
     Attributes:
-        attributes: Everything in the file's attributes.
+        attributes: The file's attributes by name, as plain Python.
         class_names: Names of all classes, in the order of the labels.
         layout: "NHWC", "NLC" or "NDHWC".
         dtype: "uint8" or "float32".
@@ -258,11 +258,13 @@ class Shard:
                 f"{path}: expected format_version {FORMAT_VERSION}, got {version!r}; a newer "
                 f"vaeaug may read it"
             )
-        self.attributes |= {name: _attribute(file, name, path) for name in file.attrs}
         for name, kind in _ATTRIBUTES.items():
             value = _attribute(file, name, path)
             if not isinstance(value, kind):
-                raise ShardError(f"{path}: attribute {name}: expected {kind}, got {value!r}")
+                raise ShardError(
+                    f"{path}: attribute {name}: expected {kind.__name__}, got {value!r}"
+                )
+            self.attributes[name] = value
         self.class_names = check_class_names(
             self.attributes["class_names"], f"{path}: attribute class_names"
         )
@@ -286,7 +288,7 @@ class Shard:
             )
 
 
-_ATTRIBUTES: dict[str, Any] = {
+_ATTRIBUTES: dict[str, type] = {
     "synthetic": bool,
     "layout": str,
     "label": int,
@@ -298,6 +300,10 @@ _ATTRIBUTES: dict[str, Any] = {
     "data_fingerprint": str,
     "run_seed": int,
     "shard_index": int,
+    "vaeaug_version": str,
+    "h5py_version": str,
+    "hdf5_version": str,
+    "numpy_version": str,
 }
 
 
@@ -320,13 +326,28 @@ def _open(path: Path) -> Any:
 
 
 def _attribute(file: Any, name: str, path: Path) -> Any:
-    """An attribute as plain Python."""
+    """An attribute as plain Python.
+
+    Types that are kept in HDF5's global heap are refused unread: it has no checksum, and a damaged
+    one can keep HDF5 busy for ever.
+    """
+    import h5py
+
     if name not in file.attrs:
         raise ShardError(f"{path}: expected the attribute {name!r}, which is missing")
-    value = file.attrs[name]
-    if isinstance(value, (np.generic, np.ndarray)):
-        value = value.tolist()
-    return value
+    stored = file.attrs.get_id(name).get_type()
+    plain = (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID, h5py.h5t.TypeEnumID)
+    fixed = isinstance(stored, h5py.h5t.TypeStringID) and not stored.is_variable_str()
+    if not fixed and not isinstance(stored, plain):
+        raise ShardError(
+            f"{path}: attribute {name}: expected numbers or strings of fixed length, got "
+            f"{type(stored).__name__.removeprefix('Type').removesuffix('ID').lower()} of another "
+            f"kind"
+        )
+    value = np.asarray(file.attrs[name])
+    if fixed:
+        value = np.char.decode(value, "utf-8")
+    return value.tolist()
 
 
 def _dataset(file: Any, name: str, path: Path) -> Any:

@@ -277,7 +277,7 @@ class ShardWriter:
         arrays = {name: values[: self._n] for name, values in self._buffer.items()}
         path = self._shards_folder / f"shard-{self._next_index:05d}.h5"
         needed = sum(values.nbytes for values in arrays.values())
-        kept = f"the {len(self.entries)} finished shards of this class are kept"
+        kept = f"finished shards are kept ({len(self.entries)} of this class)"
         with published_hdf5(path, needed=needed, kept=kept) as file:
             _fill(file, arrays, self._attributes(), self.compress)
         images = arrays[IMAGES]
@@ -322,8 +322,17 @@ def _fill(
     file: Any, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any], compress: str | None
 ) -> None:
     """Write arrays and attributes in a fixed order and without time stamps: same in, same bytes."""
+    import h5py
+
     for name, value in attributes.items():
-        file.attrs[name] = value
+        if isinstance(value, (str, list)):
+            # Strings of fixed length: those of variable length lie in a heap without a checksum,
+            # and one damaged byte there makes HDF5 read for ever.
+            encoded = np.char.encode(np.array(value), "utf-8")
+            text = h5py.string_dtype("utf-8", encoded.dtype.itemsize)
+            file.attrs.create(name, encoded, dtype=text)
+        else:
+            file.attrs[name] = value
     file.create_group("quality", track_order=False)
     for name in (*COLUMNS, *VECTORS):
         if name in arrays:

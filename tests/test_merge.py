@@ -1,0 +1,512 @@
+import dataclasses
+import errno
+import logging
+import math
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Subset
+
+sys.path.insert(0, str(Path(__file__).parent / "shards"))
+from example_run import CLASS_NAMES, PROVENANCE, make_run
+
+from vaeaug.merge import MergedDataset, MergeError, _fill, _slot_counts, merge, write_merged
+from vaeaug.shards import ShardDataset, ShardError
+
+SHAPE = (6, 5, 3)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """9, 7 and 8 synthetic images of three classes."""
+    folder = tmp_path_factory.mktemp("run")
+    make_run(folder, counts=(9, 7, 8), shape=SHAPE)
+    return folder
+
+
+def real_images(counts=(14, 7, 2), *, class_names=CLASS_NAMES, dtype="uint8", **more):
+    """What ``vaeaug.read`` returns, as far as ``merge`` looks at it. Pickles."""
+    rng = np.random.default_rng(1)
+    n = sum(counts)
+    images = rng.integers(0, 256, (n, *SHAPE), dtype=np.uint8)
+    if dtype == "float32":
+        images = (images / 255).astype(np.float32)
+    usual = {
+        "images": images,
+        "labels": rng.permutation(np.repeat(np.arange(len(counts)), counts)),
+        "class_names": class_names,
+        "fingerprint": PROVENANCE.data_fingerprint,
+        "value_range": (0.0, 255.0) if dtype == "uint8" else (0.0, 1.0),
+    }
+    return SimpleNamespace(**(usual | more))
+
+
+class TorchImages(Dataset):
+    """A map-style dataset over ``real_images``; ``how`` says what its items hold."""
+
+    def __init__(self, data, how="array", **attributes):
+        self.data = data
+        self.how = how
+        self.__dict__.update(attributes)
+
+    def __len__(self):
+        return len(self.data.labels)
+
+    def __getitem__(self, i):
+        image, label = self.data.images[i], int(self.data.labels[i])
+        if self.how == "pil":
+            return Image.fromarray(image), label
+        if self.how == "tensor":
+            return torch.from_numpy(image).movedim(-1, 0), torch.tensor(label)
+        return image, np.array([label])
+
+
+def expected_item(merged, data, synthetic, slot):
+    """The item of a slot by the plainest way there is."""
+    row = int(merged.index[slot])
+    if merged.is_synthetic[slot]:
+        image, label = synthetic[row]
+        return image, merged.class_names.index(synthetic.class_names[label])
+    return data.images[row], int(data.labels[row])
+
+
+def double(image):
+    """A transform that pickles."""
+    return image.float() * 2
+
+
+# --- shares
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    counts=st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 9)), min_size=1, max_size=6),
+    share=st.floats(0, 0.99),
+)
+def test_every_class_has_the_same_share_and_every_real_image(counts, share):
+    n_real, n_made = zip(*counts, strict=True)
+    names = [str(i) for i in range(len(counts))]
+    for n, slots in zip(n_real, _slot_counts(n_real, n_made, share, None, names), strict=True):
+        total = slots.real + slots.synthetic
+        assert slots.real == n
+        assert slots.synthetic == round(share * total)
+        assert abs(total - n / (1 - share)) <= 0.5 + 1e-6
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    n_real=st.lists(st.integers(1, 5000), min_size=1, max_size=6),
+    share=st.floats(0, 0.99),
+)
+def test_balanced_classes_have_equal_slots_and_equal_shares(n_real, share):
+    names = [str(i) for i in range(len(n_real))]
+    slots = _slot_counts(n_real, [1] * len(n_real), share, "classes", names)
+    assert len(set(slots)) == 1
+    assert slots[0].real == max(n_real)
+    assert slots[0].synthetic == round(share * sum(slots[0]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(pool=st.integers(1, 40), n=st.integers(1, 100), start=st.integers(0, 5))
+def test_a_pool_is_used_evenly_and_wholly(pool, n, start):
+    rest = n % pool
+    turn = math.ceil(pool / rest) if rest else 1
+    used = set()
+    for epoch in range(start * turn, (start + 1) * turn):
+        rows = _fill(pool, n, epoch, (0, 1, 1))
+        counts = np.bincount(rows, minlength=pool)
+        assert len(rows) == n
+        assert counts.max() - counts.min() <= 1
+        used |= set(rows.tolist())
+    assert used == set(range(pool))
+
+
+def test_known_slots(run):
+    data = real_images()
+    merged = merge(data, run, share=0.5)
+    assert np.bincount(merged.labels).tolist() == [28, 14, 4]
+    assert np.bincount(merged.labels[merged.is_synthetic]).tolist() == [14, 7, 2]
+    real_rows = merged.index[~merged.is_synthetic]
+    assert sorted(real_rows.tolist()) == list(range(23))
+    assert "46 images, 23 of them synthetic" in repr(merged)
+
+    balanced = merge(data, run, share=0.5, balance="classes")
+    assert np.bincount(balanced.labels).tolist() == [28, 28, 28]
+    assert np.bincount(balanced.labels[balanced.is_synthetic]).tolist() == [14, 14, 14]
+    rare = balanced.index[~balanced.is_synthetic & (balanced.labels == 2)]
+    assert sorted(Counter(rare.tolist()).values()) == [7, 7]
+
+
+def test_share_per_class_and_all(run):
+    data = real_images()
+    merged = merge(data, run, share={"ant": 0.5, 1: 0})
+    assert np.bincount(merged.labels[merged.is_synthetic], minlength=3).tolist() == [14, 0, 0]
+    merged = merge(data, run, share="all")
+    assert sorted(merged.index[merged.is_synthetic].tolist()) == list(range(24))
+    assert sorted(merged.index[~merged.is_synthetic].tolist()) == list(range(23))
+    assert not merge(data, run, share=0).is_synthetic.any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"share": 1.0}, r"share: expected a number in \[0, 1\), or 'all', got 1.0"),
+        ({"share": -0.1}, "share: expected a number"),
+        ({"share": "half"}, "share: expected a number .* got 'half'"),
+        ({"share": {"dog": 0.3}}, "share: expected each class once, by a name or index of .*'dog'"),
+        ({"share": {"ant": 0.3, 0: 0.2}}, "expected each class once"),
+        ({"share": {"ant": 2}}, r"share\['ant'\]: expected a number in \[0, 1\)"),
+        ({"share": "all", "balance": "classes"}, "expected balance None"),
+        ({"balance": "rare"}, "balance: expected None or 'classes', got 'rare'"),
+        ({"on_mismatch": "warn"}, "on_mismatch: expected 'error' or 'ignore', got 'warn'"),
+    ],
+)
+def test_impossible_shares_are_refused(run, arguments, message):
+    with pytest.raises(MergeError, match=message):
+        merge(real_images(), run, **arguments)
+
+
+def test_a_class_without_synthetic_samples_is_said(tmp_path):
+    make_run(tmp_path, counts=(9, 0, 8), shape=SHAPE)
+    with pytest.warns(UserWarning, match=r"no synthetic samples of the classes \['bee'\]") as seen:
+        merged = merge(real_images(), tmp_path, share=0.5)
+    assert len(seen) == 1
+    assert "plan.min_share" in str(seen[0].message)
+    assert seen[0].filename == __file__
+    assert np.bincount(merged.labels[merged.is_synthetic], minlength=3).tolist() == [14, 0, 2]
+    with warnings.catch_warnings():  # none was asked for
+        warnings.simplefilter("error")
+        merge(real_images(), tmp_path, share={"ant": 0.5})
+        merge(real_images(), tmp_path, share=0)
+
+
+def test_not_evaluated_is_logged(run, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="vaeaug")
+    merge(real_images(), run)
+    assert [r.message[:33] for r in caplog.records] == ["not evaluated: run vaeaug evaluate"[:33]]
+    caplog.clear()
+    manifest = make_run(tmp_path, counts=(9, 7, 8), shape=SHAPE)
+    dataclasses.replace(manifest, gate={"helps": False}).save(tmp_path)
+    merge(real_images(), tmp_path)
+    assert not caplog.records
+
+
+# --- items
+
+
+def test_items_are_those_of_the_sources(run):
+    data, synthetic = real_images(), ShardDataset(run)
+    merged = merge(data, run, share=0.4, return_is_synthetic=True)
+    for slot in range(len(merged)):
+        image, label, is_synthetic = merged[slot]
+        wanted, wanted_label = expected_item(merged, data, synthetic, slot)
+        assert image.dtype == torch.uint8
+        assert image.shape == (3, 6, 5)
+        np.testing.assert_array_equal(image.movedim(0, -1).numpy(), wanted)
+        assert (label, type(label)) == (wanted_label, int)
+        assert label == merged.labels[slot]
+        assert is_synthetic is bool(merged.is_synthetic[slot])
+    order = [len(merged) - 1, 0, 3, 3, 20]
+    for many, slot in zip(merged.__getitems__(order), order, strict=True):
+        assert torch.equal(many[0], merged[slot][0])
+        assert many[1:] == merged[slot][1:]
+    assert len(merged[0]) == 3
+    assert len(merge(data, run)[0]) == 2
+    with pytest.raises(IndexError, match="expected an index in"):
+        merged[len(merged)]
+
+
+def test_iterating_ends(run):
+    merged = merge(real_images(), run)
+    assert len(list(merged)) == len(merged)
+
+
+def test_transform_sees_both_kinds_and_the_source_stays(run):
+    data = real_images()
+    before = data.images.copy()
+    plain, doubled = merge(data, run), merge(data, run, transform=double)
+    for slot in (0, len(plain) - 1):
+        assert torch.equal(doubled[slot][0], plain[slot][0].float() * 2)
+    merge(data, run, transform=torch.Tensor.zero_).__getitems__(range(len(plain)))
+    np.testing.assert_array_equal(data.images, before)
+
+
+def test_labels_are_aligned_by_name(run):
+    data = real_images((4, 5, 6), class_names=["çat", "ant", "bee"])
+    merged = merge(data, run, share=0.5)
+    synthetic = ShardDataset(run)
+    assert merged.class_names == ("çat", "ant", "bee")
+    for slot in np.flatnonzero(merged.is_synthetic):
+        name = synthetic.class_names[synthetic.labels[merged.index[slot]]]
+        assert merged.class_names[merged.labels[slot]] == name
+        assert merged[slot][1] == merged.labels[slot]
+
+
+def test_weights_are_those_of_the_shards(run):
+    merged, synthetic = merge(real_images(), run, share=0.4), ShardDataset(run)
+    for epoch in (0, 3):
+        merged.set_epoch(epoch)
+        made = merged.is_synthetic
+        assert (merged.weights[~made] == 1).all()
+        np.testing.assert_array_equal(
+            merged.weights[made], synthetic.weight[merged.index[merged.is_synthetic]]
+        )
+
+
+def test_epochs_and_seeds(run):
+    data = real_images()
+    merged = merge(data, run, share=0.2)
+    first = merged.index.copy()
+    assert np.array_equal(merge(data, run, share=0.2).index, first)
+    used = set()
+    for epoch in range(9):  # 9, 7 and 8 samples, at least one slot each
+        merged.set_epoch(epoch)
+        if epoch == 1:
+            assert not np.array_equal(merged.index, first)
+        used |= set(merged.index[merged.is_synthetic & (merged.labels == 0)].tolist())
+    assert used == set(range(9))
+    merged.set_epoch(0)
+    assert np.array_equal(merged.index, first)
+    assert not np.array_equal(merge(data, run, share=0.2, seed=1).index, first)
+    with pytest.raises(MergeError, match="epoch: expected an integer >= 0, got -1"):
+        merged.set_epoch(-1)
+
+
+@pytest.mark.parametrize("how", ["array", "tensor", "pil"])
+def test_torch_datasets(run, how):
+    data = real_images()
+    wanted = merge(data, run, share=0.4)
+    for real in (
+        TorchImages(data, how),
+        TorchImages(data, how, targets=data.labels.tolist()),
+        TorchImages(data, how, labels=torch.from_numpy(data.labels), classes=list(CLASS_NAMES)),
+        Subset(TorchImages(data, how), range(len(data.labels))),
+    ):
+        merged = merge(real, run, share=0.4)
+        assert np.array_equal(merged.labels, wanted.labels)
+        for a, b in zip(merged, wanted, strict=True):
+            assert torch.equal(a[0], b[0])
+            assert a[1] == b[1]
+
+
+def test_labels_of_the_items_win_over_untransformed_targets(run):
+    data = real_images()
+    merged = merge(TorchImages(data, targets=(data.labels + 1) % 3), run, share=0.4)
+    assert np.array_equal(merged.labels, merge(data, run, share=0.4).labels)
+
+
+def test_gray_pil_images(tmp_path):
+    make_run(tmp_path, shape=(6, 5, 1))
+    data = real_images(images=np.arange(23 * 30, dtype=np.uint8).reshape(23, 6, 5))
+    merged = merge(TorchImages(data, "pil"), tmp_path)
+    assert merged[0][0].shape == (1, 6, 5)
+
+
+@pytest.mark.parametrize("layout", ["NLC", "NDHWC"])
+def test_other_layouts_and_floats(tmp_path, layout):
+    manifest = make_run(tmp_path, layout=layout, dtype="float32", counts=(9, 7, 8))
+    shape = manifest.image_shape
+    images = np.random.default_rng(0).random((23, *shape), dtype=np.float32)
+    merged = merge(real_images(images=images, value_range=(0, 1)), tmp_path)
+    image, _ = merged[0]
+    assert image.dtype == torch.float32
+    assert image.shape == (shape[-1], *shape[:-1])
+
+
+# --- what does not belong together
+
+
+@pytest.mark.parametrize(
+    ("real", "message"),
+    [
+        ({"class_names": ("ant", "bee", "cat")}, r"class names: expected those of the run \('ant'"),
+        ({"class_names": ("ant", "bee")}, "real labels: expected an index of the 2 classes, got 2"),
+        ({"images": np.zeros((23, 6, 5, 1), np.uint8)}, r"image shape: expected \(6, 5, 3\) .*1\)"),
+        ({"images": np.zeros((23, 6, 5, 3), np.float32)}, "image dtype: expected uint8 .* float32"),
+        ({"value_range": (0, 1)}, r"value range: expected \(0.0, 255.0\) .* got \(0.0, 1.0\)"),
+        ({"fingerprint": "d" * 64}, "fingerprint: expected c{64}, the training split .*got d{64}"),
+        ({"labels": np.zeros(5, int)}, r"real labels: expected shape \(23,\), .* got \(5,\)"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(run, real, message):
+    data = real_images(**real)
+    with pytest.raises(MergeError, match=message):
+        merge(data, run)
+    if "fingerprint" in real:
+        assert len(merge(data, run, on_mismatch="ignore")) > 0
+    else:
+        with pytest.raises(MergeError, match=message):
+            merge(data, run, on_mismatch="ignore")
+
+
+def test_torch_datasets_that_do_not_belong_are_refused(run):
+    data = real_images()
+    with pytest.raises(MergeError, match="class names: expected those of the run"):
+        merge(TorchImages(data, classes=["a", "b", "c"]), run)
+    merged = merge(TorchImages(data, classes=["a", "b", "c"]), run, class_names=CLASS_NAMES)
+    assert merged.class_names == CLASS_NAMES
+    with pytest.raises(MergeError, match=r"fingerprint: expected c{64}"):
+        merge(TorchImages(data, fingerprint="test split"), run)
+    with pytest.raises(MergeError, match="real labels: expected an index of the 3 classes, got 3"):
+        merge(TorchImages(real_images((9, 9, 4, 1))), run)
+    with pytest.raises(MergeError, match="expected at least one image, got none"):
+        merge(TorchImages(SimpleNamespace(labels=[], images=[])), run)
+    with pytest.raises(MergeError, match="real: expected images with class_names, or a map-style"):
+        merge(iter([]), run)
+
+    data.images = list(data.images)
+    data.images[5] = data.images[5][:3]
+    mixed = merge(TorchImages(data), run)
+    [slot] = np.flatnonzero(~mixed.is_synthetic & (mixed.index == 5))
+    with pytest.raises(MergeError, match=r"real dataset\[5\]: expected uint8 of shape \(6, 5, 3\)"):
+        mixed[slot]
+
+
+def test_floats_of_another_scale_are_refused(tmp_path):
+    make_run(tmp_path, dtype="float32", shape=SHAPE)
+    data = real_images(images=np.full((23, *SHAPE), 200, np.float32))
+    with pytest.raises(MergeError, match=r"value range: expected the first real image in \(0.0, 1"):
+        merge(TorchImages(data), tmp_path)
+
+
+def test_an_unfinished_run_is_refused(run, tmp_path):
+    (tmp_path / "shards").mkdir()
+    with pytest.raises(ShardError, match="no manifest: the run has not finished"):
+        merge(real_images(), tmp_path)
+
+
+# --- processes
+
+
+def _ids(batch):
+    images, labels, made = batch
+    keys = [image.numpy().tobytes() for image in images]
+    return list(zip(keys, labels.tolist(), made.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("method", "compress"),
+    [("fork", None), ("fork", "gzip"), ("spawn", "gzip"), ("forkserver", None)],
+)
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_workers_give_every_slot_once(tmp_path, method, compress):
+    make_run(tmp_path, counts=(9, 7, 8), shape=SHAPE, compress=compress)
+    merged = merge(real_images(), tmp_path, share=0.4, return_is_synthetic=True)
+    wanted = Counter(
+        _ids(
+            (
+                [i for i, _, _ in merged],
+                torch.tensor(merged.labels),
+                torch.tensor(merged.is_synthetic),
+            )
+        )
+    )  # and now handles are open
+    loader = DataLoader(
+        merged,
+        batch_size=7,
+        shuffle=True,
+        num_workers=2,
+        multiprocessing_context=method,
+        generator=torch.Generator().manual_seed(0),
+    )
+    got = Counter()
+    for batch in loader:
+        got.update(_ids(batch))
+    assert got == wanted
+    merged.synthetic.close()
+
+
+# --- one file
+
+
+def test_write_merged(run, tmp_path):
+    data = real_images()
+    path = write_merged(data, run, tmp_path / "merged.h5", share=0.4)
+    merged, synthetic = merge(data, run, share=0.4), ShardDataset(run)
+    with h5py.File(path) as file:
+        assert file["images"].chunks is None
+        assert file["images"].shape == (len(merged), *SHAPE)
+        for slot in range(len(merged)):
+            image, label = expected_item(merged, data, synthetic, slot)
+            np.testing.assert_array_equal(file["images"][slot], image)
+            assert file["labels"][slot] == label
+        np.testing.assert_array_equal(file["is_synthetic"][...], merged.is_synthetic)
+        np.testing.assert_array_equal(file["source_index"][...], merged.index)
+        np.testing.assert_array_equal(file["weight"][...], merged.weights)
+        assert file["is_synthetic"].dtype == bool
+        assert list(file.attrs["class_names"]) == list(CLASS_NAMES)
+        assert file.attrs["format"] == "vaeaug-merged"
+    assert [p.name for p in tmp_path.iterdir()] == ["merged.h5"]
+
+    before = path.read_bytes()
+    with pytest.raises(MergeError, match=r"merged.h5: expected no such file"):
+        write_merged(data, run, path, share=0.1)
+    assert path.read_bytes() == before
+    write_merged(data, run, path, share=0.4, overwrite=True)
+    assert path.read_bytes() == before  # same input, same bytes
+
+
+def test_write_merged_in_blocks(run, tmp_path, monkeypatch):
+    data = real_images()
+    whole = write_merged(data, run, tmp_path / "whole.h5").read_bytes()
+    monkeypatch.setattr("vaeaug.shards._format.BLOCK_BYTES", 300)
+    assert write_merged(data, run, tmp_path / "blocks.h5").read_bytes() == whole
+
+
+def test_a_failing_source_leaves_no_file(run, tmp_path):
+    data = real_images()
+    data.images = list(data.images)
+    data.images[5] = data.images[5][:3]
+    with pytest.raises(MergeError, match=r"real dataset\[5\]"):
+        write_merged(TorchImages(data), run, tmp_path / "merged.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
+FULL = """
+import resource, signal, sys
+sys.path.insert(0, sys.argv[1])
+from test_merge import real_images
+from vaeaug.merge import write_merged
+from vaeaug.shards import ShardError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    write_merged(real_images(), sys.argv[2], sys.argv[3])
+except ShardError as error:
+    print(error.errno, error)
+"""
+
+
+def test_no_room_leaves_no_file(run, tmp_path):
+    target = tmp_path / "merged.h5"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(Path(__file__).parent), str(run), str(target)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{errno.EFBIG} {target}: cannot be written: File too large")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_said(run, tmp_path):
+    with pytest.raises(ShardError, match="cannot be written: No such file or directory"):
+        write_merged(real_images(), run, tmp_path / "nowhere" / "merged.h5")
+
+
+def test_merged_is_a_torch_dataset(run):
+    assert isinstance(merge(real_images(), run), MergedDataset)
+    assert issubclass(MergedDataset, Dataset)
