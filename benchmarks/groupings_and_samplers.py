@@ -55,7 +55,9 @@ class SyntheticOnly:
 
         rows = self.rows[np.asarray(indices)]
         images = torch.from_numpy(self.shards.images_at(rows)).movedim(-1, 1)
-        return list(zip(map(self.transform, images), self.shards.labels[rows].tolist(), strict=True))
+        return list(
+            zip(map(self.transform, images), self.shards.labels[rows].tolist(), strict=True)
+        )
 
 
 def main() -> None:
@@ -124,11 +126,15 @@ def main() -> None:
             )
             classes = result.manifest.classes
             if ("real", "none") not in done:
-                real = vaeaug.merge(train, out, 0.0, balance="classes", transform=augment, seed=seed)
+                real = vaeaug.merge(
+                    train, out, 0.0, balance="classes", transform=augment, seed=seed
+                )
                 balanced, few = score(real)
                 record("real", "none", balanced_accuracy=balanced, rare_recall=few)
                 done.add(("real", "none"))
-            merged = vaeaug.merge(train, out, SHARE, balance="classes", transform=augment, seed=seed)
+            merged = vaeaug.merge(
+                train, out, SHARE, balance="classes", transform=augment, seed=seed
+            )
             balanced, few = score(merged)
             record(
                 grouping,

@@ -233,7 +233,9 @@ def screen(data: str, out: Path, device: str, as_json: bool, **configuration: An
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 @click.option("--workers", type=click.IntRange(min=0))
 @_json
-def merge(real: str, out: Path, to: Path, overwrite: bool, workers: int | None, as_json: bool) -> None:
+def merge(
+    real: str, out: Path, to: Path, overwrite: bool, workers: int | None, as_json: bool
+) -> None:
     """Write REAL and the synthetic images of OUT into one HDF5 file.
 
     REAL is read as the run in OUT read it.
@@ -396,7 +398,9 @@ def _print_result(result: "AugmentResult", as_json: bool) -> None:
 
 def _reports_table(classes: dict[str, Any]) -> str:
     """Class, real, made, rejected by reason."""
-    reasons = list(dict.fromkeys(reason for each in classes.values() for reason in each["rejected"]))
+    reasons = list(
+        dict.fromkeys(reason for each in classes.values() for reason in each["rejected"])
+    )
     with_real = all("real" in each for each in classes.values())
     header = ["class", *(["real", "wanted"] if with_real else []), "made", "drawn", *reasons]
     rows = [
@@ -415,9 +419,7 @@ def _reports_table(classes: dict[str, Any]) -> str:
 def _table(header: list[str], rows: list[list[Any]]) -> str:
     cells = [header, *([str(each) for each in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    numeric = [
-        all(_is_number(row[column]) for row in cells[1:]) for column in range(len(header))
-    ]
+    numeric = [all(_is_number(row[column]) for row in cells[1:]) for column in range(len(header))]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if right else cell.ljust(width)

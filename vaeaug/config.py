@@ -310,8 +310,8 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _explain(problem: Mapping[str, Any]) -> str:
     location = [str(part) for part in problem["loc"]]
     # A union reports one problem per branch; the branch is not a key that the user wrote.
-    location = location[:2] if location[:1] and location[0] in AugmentConfig.model_fields else (
-        location
+    location = (
+        location[:2] if location[:1] and location[0] in AugmentConfig.model_fields else (location)
     )
     key = ".".join(location)
     if problem["type"] != "extra_forbidden":

@@ -136,6 +136,4 @@ def _mixture(
 
 def _normal(mean: np.ndarray, covariance: np.ndarray, kind: str) -> ClassDensity:
     jitter = 1e-6 * np.eye(len(mean))
-    return ClassDensity(
-        np.ones(1), mean[None], np.linalg.cholesky(covariance + jitter)[None], kind
-    )
+    return ClassDensity(np.ones(1), mean[None], np.linalg.cholesky(covariance + jitter)[None], kind)

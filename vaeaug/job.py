@@ -157,15 +157,8 @@ def fit(
     config = config or AugmentConfig()
     path = None if folder is None else Path(folder)
     trained = train(data, config, device=device, folder=path, progress=progress)
-    for stage, elbo in trained.held_out_elbo.items():
-        log.info(
-            "%s: %d steps, held-out ELBO %.1f nats per image%s",
-            stage,
-            trained.steps[stage],
-            elbo,
-            f", {trained.skipped[stage]} steps skipped" if trained.skipped[stage] else "",
-        )
-    trained.model.to(resolve_device(device))
+    for line in trained.summary():
+        log.info("%s", line)
     return Synthesizer.from_training(trained.model, data, seed=config.seed)
 
 
@@ -348,9 +341,7 @@ def describe(path: str | Path) -> dict[str, Any]:
             "parameters": sum(each.numel() for each in generator.model.parameters()),
             "densities": {
                 name: density.kind if density else "none"
-                for name, density in zip(
-                    generator.class_names, generator.densities, strict=True
-                )
+                for name, density in zip(generator.class_names, generator.densities, strict=True)
             },
             "sha256": generator.sha256,
         }
@@ -453,9 +444,7 @@ def _screener(
         if progress is not None:
             progress(what, done, total, {})
 
-    screener = Screener(
-        data, config.screening, seed=config.seed, device=device, progress=report
-    )
+    screener = Screener(data, config.screening, seed=config.seed, device=device, progress=report)
     log.info(
         "screening: the real-only classifier gives held-out real images their label with "
         "probability %.2f on average",
@@ -597,9 +586,7 @@ class _FinishedClasses:
 def _is_whole(folder: Path, entry: ShardEntry) -> bool:
     path = folder / entry.path
     return (
-        path.exists()
-        and path.stat().st_size == entry.bytes
-        and sha256_file(path) == entry.sha256
+        path.exists() and path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256
     )
 
 
@@ -657,5 +644,3 @@ def _describe(data: LabelledImages) -> dict[str, Any]:
         "dtype": str(data.images.dtype),
         "notes": list(data.notes),
     }
-
-

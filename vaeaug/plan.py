@@ -199,9 +199,7 @@ def _resolve(
                 f"got {type(strategy).__name__}"
             )
     if isinstance(strategy, Mapping):
-        strategy = {
-            _class_index(key, names): _whole(total, key) for key, total in strategy.items()
-        }
+        strategy = {_class_index(key, names): _whole(total, key) for key, total in strategy.items()}
         for key, total in strategy.items():
             if total < counts[key]:
                 raise PlanError(

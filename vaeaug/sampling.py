@@ -284,8 +284,7 @@ class Synthesizer:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights = {
-            name: each.detach().cpu().contiguous()
-            for name, each in self.model.state_dict().items()
+            name: each.detach().cpu().contiguous() for name, each in self.model.state_dict().items()
         }
         arrays: dict[str, np.ndarray] = {
             "latents.mean": self.means,
@@ -558,5 +557,3 @@ def _replace(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-
-

@@ -40,9 +40,7 @@ class ElboTerms:
         """The evidence lower bound per image, nats."""
         return -(self.reconstruction + self.kl.sum(dim=1))
 
-    def loss(
-        self, *, beta: float = 1.0, free_bits: float = 0.0
-    ) -> Float[Tensor, ""]:
+    def loss(self, *, beta: float = 1.0, free_bits: float = 0.0) -> Float[Tensor, ""]:
         """Mean over images of ``reconstruction + beta * kl``.
 
         Args:

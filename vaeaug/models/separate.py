@@ -26,7 +26,9 @@ class SeparateCVAE(nn.Module):
         self.architecture = {**first.architecture, "n_classes": len(models)}
 
     @classmethod
-    def build(cls, image_shape: tuple[int, int, int], n_classes: int, **keys: int) -> "SeparateCVAE":
+    def build(
+        cls, image_shape: tuple[int, int, int], n_classes: int, **keys: int
+    ) -> "SeparateCVAE":
         """Fresh models; the keywords are those of `CVAE`."""
         return cls([CVAE(image_shape, 1, **keys) for _ in range(n_classes)])
 
@@ -71,6 +73,10 @@ class SeparateCVAE(nn.Module):
             reconstruction[rows], kl[rows] = terms.reconstruction, terms.kl
             squared_error[rows] = terms.squared_error
         return ElboTerms(reconstruction, kl, squared_error)
+
+    def of_class(self, label: int) -> CVAE:
+        """The model of one class; it calls that class 0."""
+        return self._models()[label]
 
     def _models(self) -> list[CVAE]:
         return [model for model in self.models if isinstance(model, CVAE)]

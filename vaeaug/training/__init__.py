@@ -1,0 +1,11 @@
+"""The loop: class-weighted batches, the ELBO, EMA, early stopping, checkpoints and resume.
+
+Every random draw is a function of (seed, stage, step), so a run that is killed and started again
+goes on exactly where its last checkpoint stood.
+"""
+
+from vaeaug.training._batches import resolve_device
+from vaeaug.training._state import TrainingError
+from vaeaug.training._train import Trained, default_steps, train
+
+__all__ = ["Trained", "TrainingError", "default_steps", "resolve_device", "train"]

@@ -1,0 +1,124 @@
+"""The images on the device, and what each step draws of them."""
+
+import hashlib
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from vaeaug.config import AugmentConfig
+from vaeaug.data import LabelledImages
+from vaeaug.training._state import Stage, TrainingError
+
+# At most so many held-out images are scored at each evaluation.
+MAX_HELD_OUT = 2048
+
+
+class Batches:
+    """The training images, resident on the device as they are stored, gathered there.
+
+    A part is held out, stratified by class; every class keeps at least one image to learn from.
+
+    Args:
+        data: The training split.
+        config: Batch size, class weights, held-out part and seed.
+        device: Where the images go.
+    """
+
+    def __init__(self, data: LabelledImages, config: AugmentConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.value_range = data.value_range
+        fit, held_out = data.split_off(config.training.held_out, seed=config.seed)
+        if len(held_out) > MAX_HELD_OUT:
+            rng = np.random.default_rng([config.seed, len(held_out)])
+            rows = np.sort(rng.choice(len(held_out), MAX_HELD_OUT, replace=False))
+            held_out = held_out.subset(rows)
+        self.images, self.labels = self._resident(fit)
+        self.held_images, self.held_labels = self._resident(held_out)
+        # Row numbers of each class.
+        self.rows = [np.flatnonzero(fit.labels == label) for label in range(data.n_classes)]
+
+    def draw(self, stage: Stage, step: int) -> tuple[Float[Tensor, "n c height width"], Tensor]:
+        """The images, scaled to [0, 1], and labels of one step."""
+        rows = torch.from_numpy(self.rows_of(stage, step)).to(self.device)
+        y = torch.zeros_like(rows) if stage.is_one_class else self.labels[rows]
+        return self.scale(self.images[rows]), y
+
+    def rows_of(self, stage: Stage, step: int) -> Int64[np.ndarray, " n"]:
+        """Which rows a step trains on: a function of (seed, stage, step)."""
+        key = [self.config.seed, mix(0, stage.name, 0)]
+        rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, step]))
+        size = self.config.training.batch_size
+        classes = [label for label in stage.classes if len(self.rows[label])]
+        if stage.adapt:
+            # Every class in every batch, equally: its rows see no other class's images.
+            drawn = np.resize(np.asarray(classes), max(size, 4 * len(classes)))
+        else:
+            weights = np.array([len(self.rows[label]) for label in classes], dtype=float)
+            weights **= self.config.training.class_power
+            drawn = rng.choice(np.asarray(classes), size=size, p=weights / weights.sum())
+        place = rng.random(len(drawn))
+        rows = [self.rows[c][int(u * len(self.rows[c]))] for c, u in zip(drawn, place, strict=True)]
+        return np.array(rows, dtype=np.int64)
+
+    def noise(self, purpose: str, step: int, shape: tuple[int, int]) -> Tensor:
+        """Standard normal draws on the device: a function of (seed, purpose, step)."""
+        seed = mix(self.config.seed, purpose, step)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        return torch.randn(shape, generator=generator, device=self.device)
+
+    def of_classes(self, stage: Stage, most: int) -> tuple[Tensor, Tensor]:
+        """A fixed sample of the stage's training images, as stored, and their labels."""
+        rows = np.concatenate([self.rows[label] for label in stage.classes])
+        rng = np.random.default_rng([self.config.seed, len(rows)])
+        index = torch.from_numpy(np.sort(rng.permutation(rows)[:most])).to(self.device)
+        labels = torch.zeros_like(index) if stage.is_one_class else self.labels[index]
+        return self.images[index], labels
+
+    def held_out(self, stage: Stage) -> tuple[Tensor, Tensor]:
+        """The stage's held-out images, as stored, and their labels.
+
+        A class too small to hold any out is scored on its training images.
+        """
+        if not stage.is_one_class:
+            return self.held_images, self.held_labels
+        images = self.held_images[self.held_labels == stage.classes[0]]
+        if not len(images):
+            return self.of_classes(stage, MAX_HELD_OUT)
+        return images, torch.zeros(len(images), dtype=torch.long, device=self.device)
+
+    def scale(self, images: Tensor) -> Float[Tensor, "n c height width"]:
+        """Images as stored, (n, H, W, C), to (n, C, H, W) in [0, 1]."""
+        low, high = self.value_range
+        return images.movedim(-1, 1).float().sub(low).div(high - low)
+
+    def precision(self) -> torch.autocast:
+        """bfloat16 on CUDA, float32 elsewhere."""
+        on_cuda = self.device.type == "cuda"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=on_cuda)
+
+    def _resident(self, data: LabelledImages) -> tuple[Tensor, Tensor]:
+        images = torch.from_numpy(np.ascontiguousarray(data.images)).to(self.device)
+        return images, torch.from_numpy(data.labels).to(self.device)
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device of a name; "auto" is CUDA where there is one.
+
+    Raises:
+        TrainingError: If CUDA is asked for and there is none.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    resolved = torch.device(device)
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("--device cuda: torch finds no CUDA device; use --device cpu or auto")
+    return resolved
+
+
+def mix(seed: int, name: str, step: int) -> int:
+    """A 63-bit seed from a run, a purpose and a step."""
+    digest = hashlib.blake2b(f"{seed}/{name}/{step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

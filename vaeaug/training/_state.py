@@ -1,0 +1,174 @@
+"""What a stage is, how far it has come, and how that outlives the process."""
+
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaeaug.models import CVAE
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of the loop.
+
+    Attributes:
+        name: Of its checkpoint and in the log.
+        steps: Optimiser steps.
+        classes: The classes it trains on.
+        adapt: Fit the classes' own parameters with the trunk frozen.
+        is_one_class: The model knows one class only and calls it 0.
+    """
+
+    name: str
+    steps: int
+    classes: tuple[int, ...]
+    adapt: bool = False
+    is_one_class: bool = False
+
+
+@dataclass
+class State:
+    """Everything that a checkpoint holds beside weights and optimiser.
+
+    Attributes:
+        step: Steps taken, skipped ones too.
+        done: Whether the stage has ended.
+        skipped: Steps skipped because the loss was not finite or exploding.
+        bad_in_a_row: Of these, the latest run.
+        evaluations_without_gain: Held-out evaluations since the best one.
+        running_error: Running mean of the squared error per image.
+        running_kl: Running mean of the KL per image, nats.
+        first: Held-out ELBO before the first step, per class or of all.
+        best: Best held-out ELBO so far, per class or of all.
+    """
+
+    step: int = 0
+    done: bool = False
+    skipped: int = 0
+    bad_in_a_row: int = 0
+    evaluations_without_gain: int = 0
+    running_error: float = math.nan
+    running_kl: float = math.nan
+    first: list[float] = field(default_factory=list)
+    best: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Trainee:
+    """What a stage changes.
+
+    Attributes:
+        model: The weights that the optimiser moves.
+        average: Their running mean, which is evaluated.
+        best: The averaged weights that were best on held-out images.
+        optimiser: Of the model.
+        state: How far it has come.
+    """
+
+    model: CVAE
+    average: CVAE
+    best: dict[str, Tensor]
+    optimiser: torch.optim.Optimizer
+    state: State
+
+
+def save(folder: Path | None, stage: Stage, trainee: Trainee) -> None:
+    """Replace the stage's checkpoint; a stage that is done keeps its best weights only."""
+    if folder is None:
+        return
+    content: dict[str, Any] = {"state": vars(trainee.state), "best": trainee.best}
+    if not trainee.state.done:
+        content["model"] = trainee.model.state_dict()
+        content["average"] = trainee.average.state_dict()
+        content["optimiser"] = trainee.optimiser.state_dict()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{stage.name}.pt"
+    temporary = path.with_suffix(".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise TrainingError(
+            f"{path}: the checkpoint cannot be written ({error}); the one before it is kept, and "
+            "the same command goes on from there"
+        ) from error
+
+
+def resume(folder: Path | None, stage: Stage, trainee: Trainee, device: torch.device) -> None:
+    """Put the trainee where its checkpoint stands, if there is one.
+
+    Raises:
+        TrainingError: If the checkpoint cannot be read or belongs to another model.
+    """
+    path = None if folder is None else folder / f"{stage.name}.pt"
+    if path is None or not path.exists():
+        return
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        trainee.state = State(**content["state"])
+        trainee.best = content["best"]
+        if not trainee.state.done:
+            trainee.model.load_state_dict(content["model"])
+            trainee.average.load_state_dict(content["average"])
+            trainee.optimiser.load_state_dict(content["optimiser"])
+    except Exception as error:  # damage shows as many things
+        raise TrainingError(
+            f"{path}: expected a checkpoint of stage {stage.name!r}, got one that cannot be used "
+            f"({type(error).__name__}: {error}); delete it to train the stage again"
+        ) from error
+
+
+class MetricsLog:
+    """``metrics.jsonl``, one line per logged step, in step with the checkpoints.
+
+    Args:
+        folder: The run folder; None logs nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.path = None if folder is None else folder / "metrics.jsonl"
+
+    def write(self, **entry: Any) -> None:
+        """Append a line. Figures that are not finite become text, which JSON can hold."""
+        if self.path is None:
+            return
+        safe = {
+            name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in entry.items()
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(safe) + "\n")
+
+    def rewind(self, stage: str, step: int) -> None:
+        """Drop what was logged after the checkpoint that training resumes from."""
+        if self.path is None or not self.path.exists():
+            return
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if not _is_later(line, stage, step)]
+        if len(kept) < len(lines):
+            temporary = self.path.with_suffix(".tmp")
+            temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            temporary.replace(self.path)
+
+
+def _is_later(line: str, stage: str, step: int) -> bool:
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError:  # the last line of a killed writer
+        return True
+    return bool(entry.get("stage") == stage and entry.get("step", 0) > step)
