@@ -3,7 +3,7 @@
 For every grouping one generator is trained, for every sampler one dataset is made from it. Columns:
 
 - accuracy of a classifier trained on the synthetic images alone, on real test images ("TSTR");
-- balanced accuracy of a classifier trained on merged data, the same synthetic share for every class;
+- balanced accuracy of a classifier trained on merged data, one synthetic share for all;
 - recall of the three rarest classes in it; share of candidates rejected.
 
 All classifiers draw all classes equally, with the same steps and augmentation; the first row is the
@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 import vaeaug
 from pipelines.balance_rare_classes import (
     COUNTS,

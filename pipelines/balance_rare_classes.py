@@ -28,7 +28,7 @@ COUNTS = [4000, 2000, 1000, 750, 500, 350, 200, 100, 60, 40]
 def long_tailed(
     source: str, counts: Sequence[int], seed: int
 ) -> tuple[vaeaug.LabelledImages, vaeaug.LabelledImages]:
-    """The training images with counts[i] of the i-th class of a seeded order, and the test images."""
+    """Training images with counts[i] of the i-th class of a seeded order, and the test images."""
     train = vaeaug.read(source, split="train")
     order = np.random.default_rng(seed).permutation(train.n_classes)
     wanted = {int(label): count for label, count in zip(order, counts, strict=True)}

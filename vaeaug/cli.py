@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import click
 
@@ -216,12 +216,12 @@ def generate(
 @_json
 def screen(data: str, out: Path, device: str, as_json: bool, **configuration: Any) -> None:
     """Judge the finished shards in OUT again, by other thresholds; changes nothing."""
-    from vaeaug.job import rescreen
+    from vaeaug.inspection import rescreen
+    from vaeaug.training import resolve_device
 
     config, workers = _config(**configuration)
     images = _read(data, config, workers)
-    with _progress() as progress:
-        reports = rescreen(images, out, config, device=device, progress=progress)
+    reports = rescreen(images, out, config, device=resolve_device(device))
     document = {name: report.to_json() for name, report in reports.items()}
     _print(document, _reports_table(document), as_json)
 
@@ -230,16 +230,32 @@ def screen(data: str, out: Path, device: str, as_json: bool, **configuration: An
 @click.argument("real")
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--share",
+    default="0.3",
+    show_default=True,
+    help="Synthetic part of every class, or `all`: every synthetic image once.",
+)
+@click.option("--balance", is_flag=True, help="Repeat images until every class is as large.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 @click.option("--workers", type=click.IntRange(min=0))
 @_json
 def merge(
-    real: str, out: Path, to: Path, overwrite: bool, workers: int | None, as_json: bool
+    real: str,
+    out: Path,
+    to: Path,
+    share: str,
+    balance: bool,
+    overwrite: bool,
+    workers: int | None,
+    as_json: bool,
 ) -> None:
     """Write REAL and the synthetic images of OUT into one HDF5 file.
 
     REAL is read as the run in OUT read it.
     """
+    import h5py
+
     from vaeaug.config import make_config
     from vaeaug.merge import write_merged
     from vaeaug.run_folder import read_run
@@ -247,11 +263,20 @@ def merge(
     run = read_run(out)
     config = make_config(run["config"], where=f"{out}/run.json")
     images = _read(real, config, workers)
-    written = write_merged(images, out, to, overwrite=overwrite)
-    synthetic = written - len(images)
+    path = write_merged(
+        images,
+        out,
+        to,
+        share=_share(share),
+        balance="classes" if balance else None,
+        overwrite=overwrite,
+    )
+    with h5py.File(path, "r") as file:
+        is_synthetic = file["is_synthetic"][:]
+    counts = {"real": int((~is_synthetic).sum()), "synthetic": int(is_synthetic.sum())}
     _print(
-        {"file": str(to), "real": len(images), "synthetic": synthetic},
-        f"{to}: {len(images)} real and {synthetic} synthetic images",
+        {"file": str(to), **counts},
+        f"{to}: {counts['real']} real and {counts['synthetic']} synthetic images",
         as_json,
     )
 
@@ -274,7 +299,7 @@ def verify(out: Path, as_json: bool) -> None:
 @_json
 def inspect(path: Path, as_json: bool) -> None:
     """Describe a run folder, a generator or one shard."""
-    from vaeaug.job import describe
+    from vaeaug.inspection import describe
 
     document = describe(path)
     text = "\n".join(f"{key}: {value}" for key, value in document.items())
@@ -310,6 +335,15 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width or height)
 
 
+def _share(text: str) -> "float | Literal['all']":
+    if text == "all":
+        return "all"
+    try:
+        return float(text)
+    except ValueError:
+        raise click.UsageError(f"--share: expected a number or `all`, got {text!r}") from None
+
+
 def _read(source: str, config: "AugmentConfig", workers: int | None) -> "LabelledImages":
     from vaeaug.job import read_data
 
@@ -335,9 +369,9 @@ def _progress() -> "Iterator[Progress | None]":
         def report(what: str, done: int, total: int, figures: dict[str, float]) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total, figures="")
-            text = f"ELBO {figures['held_out_elbo']:.1f}" if "held_out_elbo" in figures else None
-            fields = {"figures": text} if text else {}
-            bars.update(tasks[what], completed=done, total=total, **fields)
+            bars.update(tasks[what], completed=done, total=total)
+            if "held_out_elbo" in figures:
+                bars.update(tasks[what], figures=f"ELBO {figures['held_out_elbo']:.1f}")
 
         yield report
 

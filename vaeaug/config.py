@@ -128,7 +128,7 @@ class SamplingConfig(_Part):
 
 
 class ScreeningConfig(_Part):
-    """Which samples are turned away. Loose by default: strict label filters were measured to hurt."""
+    """Which samples are turned away. Loose: strict label filters were measured to hurt."""
 
     near_copy_quantile: float = Field(
         0.01,

@@ -75,8 +75,8 @@ def fit_density(
 
     A mixture is fitted to the posterior means; the average posterior variance is then added to each
     component, which is the exact convolution when every posterior has that variance. Components and
-    covariance shape are chosen by BIC where there are enough latents; a small class gets one normal,
-    shrunk towards a diagonal (Ledoit & Wolf 2004).
+    covariance shape are chosen by BIC where there are enough latents; a small class gets one
+    normal, shrunk towards a diagonal (Ledoit & Wolf 2004).
 
     Args:
         means: Posterior means of the class's training images.
@@ -122,7 +122,7 @@ def _mixture(
                 bic = mixture.bic(latents)
                 if bic < best_bic:
                     best, best_bic = mixture, bic
-    assert best is not None  # noqa: S101 - one component always fits
+    assert best is not None
     covariances = best.covariances_
     if best.covariance_type == "diag":
         covariances = np.stack([np.diag(each) for each in covariances])

@@ -6,7 +6,6 @@ again goes on after the last finished step.
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +16,16 @@ import torch
 
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages, read
-from vaeaug.plan import ClassPlan, Plan, make_plan
+from vaeaug.generation import ClassProgress, make_class
+from vaeaug.plan import Plan, make_plan
 from vaeaug.report import COLUMNS, MAX_CLASSES, ClassPanel, write_samples
-from vaeaug.run_folder import RunError, RunFolder, library_versions, read_run
+from vaeaug.run_folder import RunError, RunFolder, library_versions
 from vaeaug.sampling import Synthesizer
-from vaeaug.screening import Screener, ScreeningReport
+from vaeaug.screening import Screener
 from vaeaug.shards import (
-    ClassEntry,
     Manifest,
     Shard,
-    ShardDataset,
-    ShardEntry,
     ShardProvenance,
-    ShardWriter,
     sha256_file,
 )
 from vaeaug.training import resolve_device, train
@@ -39,8 +35,6 @@ log = logging.getLogger("vaeaug")
 # progress(what, done, total, figures)
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
-# Candidates drawn and screened at once.
-CHUNK = 512
 # Space kept for the model, its optimiser and the checkpoints, bytes.
 SPACE_FOR_MODEL = 64 * 2**20
 
@@ -274,89 +268,6 @@ def generate(
         )
 
 
-def rescreen(
-    data: LabelledImages,
-    out_dir: str | Path,
-    config: AugmentConfig | None = None,
-    *,
-    device: str | torch.device = "auto",
-    progress: Progress | None = None,
-) -> dict[str, ScreeningReport]:
-    """Judge the samples of a finished run by the thresholds of `config`. Nothing is changed.
-
-    Returns:
-        Counts by class name.
-
-    Raises:
-        RunError: If the data is not what the run was made from.
-    """
-    config = config or AugmentConfig()
-    dataset = ShardDataset(out_dir)
-    if dataset.fingerprint != data.fingerprint:
-        raise RunError(
-            f"screen: expected the images that {out_dir} was made from (fingerprint "
-            f"{dataset.fingerprint[:12]}), got {data.source!r} of {data.fingerprint[:12]}"
-        )
-    screener = _screener(data, config, resolve_device(device), progress)
-    reports = {}
-    for label in np.unique(dataset.labels).tolist():
-        screening, report = screener.new_class(label), ScreeningReport()
-        rows = np.flatnonzero(dataset.labels == label)
-        for begin in range(0, len(rows), CHUNK):
-            images = dataset.images_at(rows[begin : begin + CHUNK])
-            report.add(screening.screen(images).reason)
-        reports[dataset.class_names[label]] = report
-    return reports
-
-
-def describe(path: str | Path) -> dict[str, Any]:
-    """What a run folder, a generator's folder or a shard is, in plain words and numbers.
-
-    Raises:
-        RunError: If it is none of them.
-    """
-    path = Path(path)
-    if path.is_file():
-        with Shard(path) as shard:
-            return {"shard": str(path), "n": len(shard), **_plain(shard.attributes)}
-    if (path / "manifest.json").exists():
-        manifest = json.loads(Manifest.load(path).to_bytes())
-        counts = {each["name"]: each["accepted"] for each in manifest["classes"]}
-        return {
-            "run": str(path),
-            "n": sum(counts.values()),
-            "classes": counts,
-            **{
-                key: manifest[key]
-                for key in ("complete", "gate", "image_shape", "dtype", "run_seed", "versions")
-            },
-            "samplers": manifest["extra"].get("samplers", {}),
-        }
-    if (path / "config.json").exists() or (path / "model" / "config.json").exists():
-        generator = Synthesizer.load(path)
-        return {
-            "generator": str(path),
-            "model": type(generator.model).__name__,
-            **generator.model.architecture,
-            "parameters": sum(each.numel() for each in generator.model.parameters()),
-            "densities": {
-                name: density.kind if density else "none"
-                for name, density in zip(generator.class_names, generator.densities, strict=True)
-            },
-            "sha256": generator.sha256,
-        }
-    if (path / "run.json").exists():
-        return {"run": str(path), "state": "not finished", **read_run(path)["data"]}
-    raise RunError(f"{path}: expected a run folder, a generator or a shard")
-
-
-def _plain(attributes: Any) -> dict[str, Any]:
-    return {
-        name: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-        for name, value in dict(attributes).items()
-    }
-
-
 def _generator(
     run: RunFolder,
     data: LabelledImages,
@@ -389,24 +300,25 @@ def _make_dataset(
         run_seed=config.seed,
         vaeaug_version=library_versions()["vaeaug"],
     )
-    finished = _FinishedClasses.load(run.path)
+    done = ClassProgress(run.path)
     for wanted in plan:
-        if wanted.label in finished.classes:
+        if wanted.label in done.classes:
             continue
         if screener is None and wanted.n_synthetic:
             screener = _screener(data, config, device, progress)
-        entry, shards = _make_class(
+        finished = make_class(
             run.path,
             wanted,
             generator,
             screener,
             config,
             provenance,
-            first_shard=len(finished.shards),
-            progress=progress,
+            first_shard=len(done.shards),
+            progress=_named(progress, f"drawing {wanted.name}"),
         )
-        finished.add(entry, shards)
-    _draw_picture(run.path, data, finished, config)
+        done.add(finished)
+    _draw_picture(run.path, data, done, config)
+    entries = tuple(done.classes[each.label].entry for each in plan)
     manifest = Manifest(
         class_names=data.class_names,
         image_shape=data.image_shape,
@@ -419,9 +331,9 @@ def _make_dataset(
         run_seed=config.seed,
         versions=library_versions(),
         real_counts=tuple(int(count) for count in data.counts),
-        classes=tuple(finished.classes[each.label] for each in plan),
-        shards=tuple(finished.shards),
-        complete=all(each.accepted == each.n_synthetic for each in finished.classes.values()),
+        classes=entries,
+        shards=tuple(done.shards),
+        complete=all(each.accepted == each.n_synthetic for each in entries),
         files={
             name: sha256_file(run.path / name)
             for name in (
@@ -432,7 +344,10 @@ def _make_dataset(
                 "model/densities.safetensors",
             )
         },
-        extra={"plan": plan.to_json(), "samplers": finished.samplers},
+        extra={
+            "plan": plan.to_json(),
+            "samplers": {each.entry.name: each.sampler for each in done.classes.values()},
+        },
     ).save(run.path)
     return AugmentResult(run.path, manifest)
 
@@ -440,11 +355,13 @@ def _make_dataset(
 def _screener(
     data: LabelledImages, config: AugmentConfig, device: torch.device, progress: Progress | None
 ) -> Screener:
-    def report(what: str, done: int, total: int) -> None:
-        if progress is not None:
-            progress(what, done, total, {})
-
-    screener = Screener(data, config.screening, seed=config.seed, device=device, progress=report)
+    screener = Screener(
+        data,
+        config.screening,
+        seed=config.seed,
+        device=device,
+        progress=_named(progress, "classifier"),
+    )
     log.info(
         "screening: the real-only classifier gives held-out real images their label with "
         "probability %.2f on average",
@@ -453,162 +370,22 @@ def _screener(
     return screener
 
 
-def _make_class(
-    folder: Path,
-    wanted: ClassPlan,
-    generator: Synthesizer,
-    screener: Screener | None,
-    config: AugmentConfig,
-    provenance: ShardProvenance,
-    *,
-    first_shard: int,
-    progress: Progress | None,
-) -> tuple[ClassEntry, list[ShardEntry]]:
-    """Draw candidates of one class until enough are accepted or the budget is spent."""
-    report = ScreeningReport()
-    shards: list[ShardEntry] = []
-    if wanted.n_synthetic and screener is not None:
-        sampler = config.sampling.sampler
-        if sampler == "auto":
-            sampler = generator.default_sampler(wanted.label)  # type: ignore[assignment]
-        budget = int(config.screening.max_candidates_ratio * wanted.n_synthetic)
-        screening = screener.new_class(wanted.label)
-        with ShardWriter(
-            folder,
-            label=wanted.label,
-            class_names=generator.class_names,
-            sampler=sampler,
-            dtype=str(generator.dtype),
-            image_shape=generator.image_shape,
-            value_range=generator.value_range,
-            n_latents=generator.model.latent_dim,
-            provenance=provenance,
-            max_bytes=config.shards.max_bytes,
-            compress=config.shards.compress,
-            first_index=first_shard,
-        ) as writer:
-            while report.accepted < wanted.n_synthetic and report.candidates < budget:
-                batch = generator.sample(
-                    wanted.label,
-                    min(CHUNK, budget - report.candidates),
-                    seed=config.seed,
-                    sampler=sampler,
-                    temperature=config.sampling.temperature,
-                    start=report.candidates,
-                )
-                screened = screening.screen(batch.images)
-                rows = np.flatnonzero(screened.accepted)[: wanted.n_synthetic - report.accepted]
-                # The candidates after the last one needed were never asked for.
-                enough = report.accepted + len(rows) == wanted.n_synthetic
-                report.add(screened.reason[: rows[-1] + 1] if enough else screened.reason)
-                kept = batch.select(rows)
-                writer.append(
-                    images=kept.images,
-                    latents=kept.latents,
-                    source_index=kept.source_index,
-                    seed=kept.seed,
-                    p_label=screened.p_label[rows],
-                    nn_distance=screened.nn_distance[rows],
-                    nn_index=screened.nn_index[rows],
-                )
-                if progress is not None:
-                    name = f"drawing {wanted.name}"
-                    progress(name, report.accepted, wanted.n_synthetic, {})
-        shards = writer.entries
-    return ClassEntry(
-        label=wanted.label,
-        name=wanted.name,
-        real=wanted.real,
-        target_count=wanted.target_count,
-        n_synthetic=wanted.n_synthetic,
-        accepted=report.accepted,
-        rejected=report.to_json()["rejected"],
-        candidates=report.candidates,
-    ), shards
-
-
-class _FinishedClasses:
-    """``checkpoints/classes.json``: the classes whose shards are whole."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.classes: dict[int, ClassEntry] = {}
-        self.shards: list[ShardEntry] = []
-
-    @property
-    def samplers(self) -> dict[str, str]:
-        """Class name -> sampler its shards were drawn with."""
-        folder = self.path.parent.parent
-        names = {}
-        for entry in self.shards:
-            if entry.class_name not in names:
-                with Shard(folder / entry.path) as shard:
-                    names[entry.class_name] = str(shard.attributes["sampler"])
-        return names
-
-    @classmethod
-    def load(cls, folder: Path) -> "_FinishedClasses":
-        """Read what is finished; a class whose shards are not as recorded is made again."""
-        finished = cls(folder / "checkpoints" / "classes.json")
-        if not finished.path.exists():
-            return finished
-        for content in json.loads(finished.path.read_text(encoding="utf-8")):
-            entry = ClassEntry(**content["class"])
-            shards = [ShardEntry(**each) for each in content["shards"]]
-            if not all(_is_whole(folder, each) for each in shards):
-                # Shards are numbered on across classes: what follows is made again too.
-                log.warning("class %r: its shards are not whole; made again", entry.name)
-                break
-            finished.classes[entry.label] = entry
-            finished.shards.extend(shards)
-        return finished
-
-    def add(self, entry: ClassEntry, shards: list[ShardEntry]) -> None:
-        """Record a finished class."""
-        self.classes[entry.label] = entry
-        self.shards.extend(shards)
-        content = [
-            {
-                "class": {**vars(each), "rejected": dict(each.rejected)},
-                "shards": [vars(shard) for shard in self.shards if shard.label == label],
-            }
-            for label, each in self.classes.items()
-        ]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
-
-
-def _is_whole(folder: Path, entry: ShardEntry) -> bool:
-    path = folder / entry.path
-    return (
-        path.exists() and path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256
-    )
-
-
 def _draw_picture(
-    folder: Path, data: LabelledImages, finished: _FinishedClasses, config: AugmentConfig
+    folder: Path, data: LabelledImages, done: ClassProgress, config: AugmentConfig
 ) -> None:
     """A seeded, not a chosen, selection; the rarest classes first where there are many."""
     panels = []
-    first = {}
-    for entry in finished.shards:
-        first.setdefault(entry.label, entry)
     order = range(data.n_classes)
     if data.n_classes > MAX_CLASSES:
         order = np.argsort(data.counts, kind="stable").tolist()
     for label in order:
-        entry = finished.classes[label]
+        entry = done.classes[label].entry
         rows = np.random.default_rng([config.seed, label]).permutation(
             np.flatnonzero(data.labels == label)
         )
         synthetic = nearest = data.images[:0]
-        if label in first:
-            with Shard(folder / first[label].path) as shard:
+        if done.classes[label].shards:
+            with Shard(folder / done.classes[label].shards[0].path) as shard:
                 shown = np.arange(min(COLUMNS, len(shard)))
                 synthetic = shard.images_at(shown)
                 nearest = data.images[shard.nn_index[shown]]
@@ -622,6 +399,12 @@ def _draw_picture(
             )
         )
     write_samples(folder / "samples.png", panels, value_range=data.value_range)
+
+
+def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(what, done, total, {})
 
 
 def _with_totals(config: AugmentConfig, plan: Plan) -> AugmentConfig:

@@ -241,9 +241,11 @@ def _class_index(key: object, names: tuple[str, ...]) -> int:
 
 
 def _whole(total: object, key: object) -> int:
-    if isinstance(total, bool) or not isinstance(total, Real) or float(total) != int(total):
-        raise PlanError(f"sampling_strategy: class {key!r}: expected a whole total, got {total!r}")
-    return int(total)
+    if isinstance(total, int | float | np.number) and not isinstance(total, bool):
+        whole = int(total)
+        if whole == total:
+            return whole
+    raise PlanError(f"sampling_strategy: class {key!r}: expected a whole total, got {total!r}")
 
 
 def _check_bounds(

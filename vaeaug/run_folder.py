@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from vaeaug.config import AugmentConfig, ConfigError, changed_keys
+from vaeaug.shards import publish_bytes
 
 RUN_FORMAT = "vaeaug-run"
 FORMAT_VERSION = 1
@@ -179,15 +180,7 @@ class RunFolder:
             "data": dict(data),
             "versions": library_versions(),
         }
-        temporary = path.with_suffix(".tmp")
-        try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(json.dumps(content, indent=2, sort_keys=True) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError as error:
-            raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+        publish_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
 def read_run(out_dir: str | Path) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64, Shaped, UInt64
-from torch import Tensor
 
 from vaeaug.data import LabelledImages
 from vaeaug.density import ClassDensity, fit_density
@@ -382,7 +381,7 @@ class Synthesizer:
         temperature: float,
         rng: np.random.Generator,
     ) -> tuple[np.ndarray, int]:
-        """z and the row it came from (-1 for none)."""
+        """Z and the row it came from (-1 for none)."""
         uniform, other = rng.random(2)
         normal = rng.standard_normal(self.model.latent_dim)
         if sampler == "gmm":
@@ -451,7 +450,7 @@ class Synthesizer:
     @torch.no_grad()
     def _decode(self, z: np.ndarray, labels: np.ndarray, *, first: int) -> np.ndarray:
         """Decode in blocks of a fixed shape; row 0 has index `first`, a multiple of BLOCK."""
-        assert first % BLOCK == 0  # noqa: S101 - an invariant of this class
+        assert first % BLOCK == 0
         low, high = self.value_range
         images = np.empty((len(z), *self.image_shape), self.dtype)
         for begin in range(0, len(z), BLOCK):
@@ -507,7 +506,7 @@ class Synthesizer:
         y = np.asarray(labels, dtype=np.int64)
         if y.shape != (n,):
             raise SamplingError(f"expected one label per row, shape ({n},), got {y.shape}")
-        if n and not (0 <= y.min() and y.max() < len(self.class_names)):
+        if n and not (y.min() >= 0 and y.max() < len(self.class_names)):
             raise SamplingError(
                 f"labels: expected 0 to {len(self.class_names) - 1}, got {y.min()} to {y.max()}"
             )

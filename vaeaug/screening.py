@@ -86,7 +86,7 @@ class Screener:
         config: Thresholds.
         seed: Of the classifier's folds and training.
         device: Where the classifier runs.
-        progress: Called as ``progress("classifier", step, total)``.
+        progress: Called as ``progress(step, total)``.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Screener:
         *,
         seed: int,
         device: torch.device | str = "cpu",
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.config = config
         self.value_range = data.value_range
@@ -150,10 +150,10 @@ class ClassScreening:
         projected = screener._space.project(safe)
         nn_distance, nn_index = screener._space.nearest(safe, projected)
         limit = screener.near_copy_distance[self._label]
-        _mark(reason, nn_distance <= limit, "near-copy")
+        _mark(reason, np.asarray(nn_distance <= limit), "near-copy")
         labels = np.full(n, self._label, np.int64)
         p_label = screener.p_label(safe, labels)
-        too_unlikely = p_label < screener.config.min_label_probability
+        too_unlikely = np.asarray(p_label < screener.config.min_label_probability)
         self._mark_duplicates(reason, projected, too_unlikely, limit)
         _mark(reason, too_unlikely, "other class")
         self._accepted.append(projected[reason == ""])
@@ -284,7 +284,7 @@ def _cross_fit(
     *,
     seed: int,
     device: torch.device,
-    progress: Callable[[str, int, int], None] | None,
+    progress: Callable[[int, int], None] | None,
 ) -> tuple[list[SmallClassifier], Float32[np.ndarray, " n"]]:
     """One classifier per fold, and each real image's p(label) by the one that never saw it."""
     folds = _folds(data.labels, config.folds, seed)
@@ -294,7 +294,7 @@ def _cross_fit(
 
         def report(step: int, total: int, done: int = fold) -> None:
             if progress is not None:
-                progress("classifier", done * total + step, config.folds * total)
+                progress(done * total + step, config.folds * total)
 
         held = folds == fold
         classifier = train_classifier(
@@ -359,7 +359,7 @@ def train_classifier(
 
 
 def _folds(labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """Fold of each image, stratified; a class smaller than the folds is spread as far as it goes."""
+    """Fold of each image, stratified; a small class is spread as far as it goes."""
     rng = np.random.default_rng([seed, 2])
     folds = np.empty(len(labels), np.int64)
     for label in np.unique(labels):

@@ -6,6 +6,7 @@ Kingma & Welling 2014 (arXiv:1312.6114) for the bound, Sohn et al. 2015 for the 
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -121,8 +122,7 @@ class CVAE(nn.Module):
         self.encoder_stem = nn.Conv2d(folded, widths[0], 3, padding=1)
         self.encoder_blocks = nn.ModuleList(block(each) for each in widths)
         self.downs = nn.ModuleList(
-            nn.Conv2d(wide, wider, 3, stride=2, padding=1)
-            for wide, wider in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(wide, wider, 3, stride=2, padding=1) for wide, wider in pairwise(widths)
         )
         self.encoder_norm = group_norm(widths[-1])
         self.to_posterior = nn.Linear(flat, 2 * latent_dim)
@@ -130,8 +130,7 @@ class CVAE(nn.Module):
         self.from_latent = nn.Linear(latent_dim + class_embedding, flat)
         self.decoder_blocks = nn.ModuleList(block(each) for each in reversed(widths))
         self.ups = nn.ModuleList(
-            nn.Conv2d(wider, wide, 1)
-            for wide, wider in reversed(list(zip(widths, widths[1:], strict=False)))
+            nn.Conv2d(wider, wide, 1) for wide, wider in reversed(list(pairwise(widths)))
         )
         self.decoder_last = block(widths[0])
         self.decoder_norm = group_norm(widths[0])
@@ -244,6 +243,6 @@ def gaussian_kl(
 
 
 def optimal_log_sigma2(squared_error: Float[Tensor, " n"], n_values: int) -> Float[Tensor, ""]:
-    """The log variance that maximises the Gaussian likelihood of these errors (sigma-VAE, eq. 5)."""
+    """The log variance that maximises the Gaussian likelihood of these errors (sigma-VAE)."""
     mean_square = squared_error.detach().mean() / n_values
     return torch.log(mean_square.clamp(min=MIN_SIGMA**2))

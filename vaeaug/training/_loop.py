@@ -89,7 +89,8 @@ class Loop:
         # The embedding is learned with the trunk; FiLM rows and priors wait for the adaptation.
         trained = model.class_parameters()
         if not stage.adapt:
-            trained = {**model.trunk_parameters(), "embedding.weight": model.embedding.weight}
+            trained = model.trunk_parameters()
+            trained["embedding.weight"] = model.class_parameters()["embedding.weight"]
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trained)
         # Weight decay pulls what one class alone sees (its FiLM rows) to the shared trunk.

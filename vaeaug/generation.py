@@ -1,0 +1,194 @@
+"""Draw, screen and write one class after another, and remember which are whole.
+
+A class is the unit of resuming: its shards are recorded when all of them are on disk.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaeaug.config import AugmentConfig
+from vaeaug.plan import ClassPlan
+from vaeaug.sampling import Synthesizer
+from vaeaug.screening import Screener, ScreeningReport
+from vaeaug.shards import (
+    ClassEntry,
+    ShardEntry,
+    ShardProvenance,
+    ShardWriter,
+    publish_bytes,
+    sha256_file,
+)
+
+log = logging.getLogger("vaeaug")
+
+# Candidates drawn and screened at once.
+CHUNK = 512
+
+
+def make_class(
+    folder: Path,
+    wanted: ClassPlan,
+    generator: Synthesizer,
+    screener: Screener | None,
+    config: AugmentConfig,
+    provenance: ShardProvenance,
+    *,
+    first_shard: int,
+    progress: Callable[[int, int], None] | None,
+) -> FinishedClass:
+    """Draw candidates of one class until enough are accepted or the budget is spent.
+
+    Args:
+        folder: The run folder.
+        wanted: The class and how many of it.
+        generator: Draws them.
+        screener: Judges them; may be None where none are wanted.
+        config: Sampler, budget and shards.
+        provenance: Written into the shards.
+        first_shard: Number of the class's first shard.
+        progress: Called as ``progress(accepted, wanted)``.
+
+    """
+    report = ScreeningReport()
+    shards: list[ShardEntry] = []
+    sampler = ""
+    if wanted.n_synthetic and screener is not None:
+        sampler = config.sampling.sampler
+        if sampler == "auto":
+            sampler = generator.default_sampler(wanted.label)
+        budget = int(config.screening.max_candidates_ratio * wanted.n_synthetic)
+        screening = screener.new_class(wanted.label)
+        with ShardWriter(
+            folder,
+            label=wanted.label,
+            class_names=generator.class_names,
+            sampler=sampler,
+            dtype=str(generator.dtype),
+            image_shape=generator.image_shape,
+            value_range=generator.value_range,
+            n_latents=generator.model.latent_dim,
+            provenance=provenance,
+            max_bytes=config.shards.max_bytes,
+            compress=config.shards.compress,
+            first_index=first_shard,
+        ) as writer:
+            while report.accepted < wanted.n_synthetic and report.candidates < budget:
+                batch = generator.sample(
+                    wanted.label,
+                    min(CHUNK, budget - report.candidates),
+                    seed=config.seed,
+                    sampler=sampler,
+                    temperature=config.sampling.temperature,
+                    start=report.candidates,
+                )
+                screened = screening.screen(batch.images)
+                rows = np.flatnonzero(screened.accepted)[: wanted.n_synthetic - report.accepted]
+                # The candidates after the last one needed were never asked for.
+                enough = report.accepted + len(rows) == wanted.n_synthetic
+                report.add(screened.reason[: rows[-1] + 1] if enough else screened.reason)
+                kept = batch.select(rows)
+                writer.append(
+                    images=kept.images,
+                    latents=kept.latents,
+                    source_index=kept.source_index,
+                    seed=kept.seed,
+                    p_label=screened.p_label[rows],
+                    nn_distance=screened.nn_distance[rows],
+                    nn_index=screened.nn_index[rows],
+                )
+                if progress is not None:
+                    progress(report.accepted, wanted.n_synthetic)
+        shards = writer.entries
+    entry = ClassEntry(
+        label=wanted.label,
+        name=wanted.name,
+        real=wanted.real,
+        target_count=wanted.target_count,
+        n_synthetic=wanted.n_synthetic,
+        accepted=report.accepted,
+        rejected=report.to_json()["rejected"],
+        candidates=report.candidates,
+    )
+    return FinishedClass(entry, shards, sampler)
+
+
+@dataclass(frozen=True)
+class FinishedClass:
+    """A class whose shards are whole.
+
+    Attributes:
+        entry: What was wanted of it, and what came of it.
+        shards: Its shards, in order.
+        sampler: How they were drawn; "" where none were wanted.
+    """
+
+    entry: ClassEntry
+    shards: list[ShardEntry]
+    sampler: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "class": {**vars(self.entry), "rejected": dict(self.entry.rejected)},
+            "shards": [vars(each) for each in self.shards],
+            "sampler": self.sampler,
+        }
+
+
+class ClassProgress:
+    """``checkpoints/classes.json``: the classes that are finished, in the order of the plan.
+
+    Reading it deletes shards that belong to no finished class: they were left by a process that
+    ended in the middle of one, and its samples are drawn again, the same.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "checkpoints" / "classes.json"
+        self.classes: dict[int, FinishedClass] = {}
+        for content in self._recorded():
+            entry = ClassEntry(**content["class"])
+            shards = [ShardEntry(**each) for each in content["shards"]]
+            if not all(_is_whole(folder, each) for each in shards):
+                # Shards are numbered on across classes: what follows is made again too.
+                log.warning("class %r: its shards are not whole; made again", entry.name)
+                break
+            self.classes[entry.label] = FinishedClass(entry, shards, content["sampler"])
+        recorded = {folder / each.path for each in self.shards}
+        for path in (folder / "shards").glob("shard-*"):
+            if path not in recorded:
+                path.unlink()
+
+    @property
+    def shards(self) -> list[ShardEntry]:
+        """All shards, in order."""
+        return [shard for each in self.classes.values() for shard in each.shards]
+
+    def add(self, finished: FinishedClass) -> None:
+        """Record a class."""
+        self.classes[finished.entry.label] = finished
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = [each.to_json() for each in self.classes.values()]
+        publish_bytes(self.path, (json.dumps(content, indent=1) + "\n").encode())
+
+    def _recorded(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        recorded: list[dict[str, Any]] = json.loads(self.path.read_text(encoding="utf-8"))
+        return recorded
+
+
+def _is_whole(folder: Path, entry: ShardEntry) -> bool:
+    path = folder / entry.path
+    return (
+        path.exists() and path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256
+    )
