@@ -1,0 +1,289 @@
+"""Images per second for training, sampling, screening, writing and reading, and peak memory.
+
+Every figure stands beside a peer or a limit measured in the same run: training and sampling beside
+the bare network in a loop, writing beside `numpy.save`, reading beside a plain in-memory array and
+beside h5py's own reading of the same file.
+
+    python -m benchmarks.speed                 # nothing else may be running
+    python -m benchmarks.speed --memory 200000 # peak memory of generating so many 28 x 28 samples
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import vaeaug
+from vaeaug.models import CVAE
+from vaeaug.training import resolve_device, train
+
+
+def images_of(n: int, n_classes: int = 10) -> vaeaug.LabelledImages:
+    """Smooth random 28 x 28 images: the cost does not depend on what they show."""
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.random((n, 1, 4, 4), dtype=np.float32))
+    fine = torch.nn.functional.interpolate(coarse, size=(28, 28), mode="bilinear")
+    return vaeaug.LabelledImages(
+        images=(fine * 255).byte().movedim(1, -1).contiguous().numpy(),
+        labels=np.arange(n) % n_classes,
+        class_names=tuple(map(str, range(n_classes))),
+        value_range=(0.0, 255.0),
+    )
+
+
+def rate(work: Callable[[], int], *, repeats: int = 3) -> float:
+    """Best images per second of a few runs, after one to warm up."""
+    work()
+    best = 0.0
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        n = work()
+        best = max(best, n / (time.perf_counter() - begin))
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--memory", type=int, default=0, help="samples to generate")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    if arguments.memory:
+        memory(arguments.memory)
+    else:
+        speed(resolve_device(arguments.device))
+
+
+def speed(device: torch.device) -> None:
+    data = images_of(6000)
+    print(f"device {device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{'':28}{'images/s':>12}{'peer':>12}  ratio  peer is")
+
+    def row(name: str, ours: float, peer: float, what: str) -> None:
+        print(f"{name:28}{ours:12,.0f}{peer:12,.0f}{ours / peer:7.2f}  {what}")
+
+    steps, batch = 60, 64
+    config = vaeaug.load_config(
+        None, [f"training.steps={steps}", "training.eval_every=1000", "model.grouping=shared"]
+    )
+
+    def train_ours() -> int:
+        # Two lengths, so that what is done once cancels.
+        return timed_difference(
+            lambda n: train(data, config.changed(**{"training.steps": n}), device=device),
+            steps,
+            batch,
+        )
+
+    network = CVAE((28, 28, 1), 10, width=24).to(device)
+    x = torch.rand(batch, 1, 28, 28, device=device)
+    y = torch.randint(0, 10, (batch,), device=device)
+
+    def train_bare() -> int:
+        optimiser = torch.optim.AdamW(network.parameters(), fused=True)
+        for _ in range(steps):
+            noise = torch.randn(batch, 32, device=device)
+            loss = network.elbo(x, y, noise=noise, optimal_sigma=True).loss()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        float(loss)
+        return steps * batch
+
+    row("training", train_ours(), rate(train_bare), "the bare network and AdamW, no EMA")
+
+    trained = train(data, config.changed(**{"training.steps": 2}), device=device)
+    generator = vaeaug.Synthesizer.from_training(trained.model, data, seed=0)
+    z = torch.randn(64, 32, device=device)
+    labels = torch.zeros(64, dtype=torch.long, device=device)
+
+    @torch.no_grad()
+    def decode_bare() -> int:
+        for _ in range(20):
+            network.decode(z, labels)
+        return 20 * 64
+
+    peer = rate(decode_bare)
+    for sampler in ("prior", "posterior", "interpolate", "gmm", "transfer"):
+        row(
+            f"sampling, {sampler}",
+            rate(lambda s=sampler: len(generator.sample(0, 1280, seed=0, sampler=s))),
+            peer,
+            "the bare decoder",
+        )
+    screener = vaeaug.Screener(
+        data, config.changed(**{"screening.classifier_steps": 2}).screening, seed=0, device=device
+    )
+    samples = generator.sample(0, 1024, seed=0)
+    row(
+        "screening",
+        rate(lambda: len(screener.new_class(0).screen(samples.images).reason)),
+        peer,
+        "the bare decoder",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        shard_rates(Path(folder), row)
+
+
+def timed_difference(work: Callable[[int], object], steps: int, batch: int) -> float:
+    def seconds(n: int) -> float:
+        begin = time.perf_counter()
+        work(n)
+        return time.perf_counter() - begin
+
+    seconds(2)
+    rates = []
+    for _ in range(3):
+        short, long = seconds(10), seconds(10 + steps)
+        rates.append(steps * batch / (long - short))
+    return max(rates)
+
+
+def shard_rates(folder: Path, row: Callable[[str, float, float, str], None]) -> None:
+    n = 50_000
+    data = images_of(n, n_classes=1)
+    latents = np.zeros((n, 32), np.float32)
+    index, ones = np.arange(n), np.ones(n, np.float32)
+    numbered = iter(range(100))
+
+    def write(compress: str | None) -> Callable[[], int]:
+        def work() -> int:
+            with vaeaug.ShardWriter(
+                folder / f"run-{next(numbered)}",
+                label=0,
+                class_names=("a",),
+                sampler="gmm",
+                image_shape=(28, 28, 1),
+                value_range=(0.0, 255.0),
+                n_latents=32,
+                provenance={
+                    "model_sha256": "0",
+                    "config_sha256": "0",
+                    "data_fingerprint": "0",
+                    "run_seed": 0,
+                },
+                compress=compress,
+            ) as writer:
+                writer.append(
+                    images=data.images,
+                    latents=latents,
+                    source_index=index,
+                    seed=index.astype(np.uint64),
+                    p_label=ones,
+                    nn_distance=ones,
+                    nn_index=index,
+                )
+            return n
+
+        return work
+
+    def save() -> int:
+        with open(folder / "peer.npy", "wb") as file:
+            np.save(file, data.images)
+            file.flush()
+        return n
+
+    peer = rate(save)
+    row("writing, contiguous", rate(write(None)), peer, "numpy.save of the images, no hashes")
+    row("writing, gzip", rate(write("gzip"), repeats=1), peer, "the same")
+
+    shards = sorted(folder.glob("run-*/shards/*.h5"))
+    contiguous = next(p for p in shards if "contiguous" in layout(p))
+    chunked = next(p for p in shards if "chunked" in layout(p))
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(n, size=128) for _ in range(50)]
+
+    def read_by(take: Callable[[np.ndarray], np.ndarray], few: int = 50) -> Callable[[], int]:
+        def work() -> int:
+            for rows in batches[:few]:
+                take(rows)
+            return few * 128
+
+        return work
+
+    from vaeaug.shards import Shard
+
+    memory_rate = rate(read_by(lambda rows: data.images[rows]))
+    with Shard(contiguous) as shard:
+        row("reading, mapped shard", rate(read_by(shard.images_at)), memory_rate, "numpy in memory")
+    with Shard(chunked) as shard:
+        ours = rate(read_by(shard.images_at, 5), repeats=1)
+        row("reading, gzip shard", ours, memory_rate, "numpy in memory")
+    with h5py.File(contiguous) as file:
+        images = file["images"]
+        peer = rate(read_by(lambda rows: np.stack([images[int(i)] for i in rows]), 5), repeats=1)
+        row("reading, h5py one by one", peer, memory_rate, "numpy in memory")
+
+    tensors = TensorDataset(
+        torch.from_numpy(data.images).movedim(-1, 1).contiguous(), torch.from_numpy(data.labels)
+    )
+    real = images_of(20_000)
+    out = tiny_run(folder / "merged", real)
+    merged = vaeaug.merge(real, out, 0.3)
+
+    def load(dataset: object) -> Callable[[], int]:
+        def work() -> int:
+            seen = 0
+            for images, _ in DataLoader(dataset, batch_size=128, shuffle=True):
+                seen += len(images)
+            return seen
+
+        return work
+
+    peer = rate(load(tensors), repeats=2)
+    row("merged loader", rate(load(merged), repeats=2), peer, "TensorDataset loader, no workers")
+
+
+def tiny_run(out: Path, data: vaeaug.LabelledImages) -> Path:
+    """A finished run with a quarter as many samples; the network is not trained."""
+    config = vaeaug.load_config(
+        None,
+        [
+            "training.steps=2",
+            "training.adapt_steps=2",
+            "model.width=8",
+            "screening.classifier_steps=2",
+            "screening.near_copy_factor=0",
+            "screening.duplicate_factor=0",
+            "screening.min_label_probability=0",
+            "sampling.sampler=prior",
+            "plan.min_share=0.3",
+        ],
+    )
+    vaeaug.augment(data, out, config)
+    return out
+
+
+def memory(n: int) -> None:
+    """Generate, screen and write n samples; the whole process's peak memory."""
+    data = images_of(10_000)
+    per_class = n // 10
+    config = vaeaug.load_config(
+        None,
+        [
+            "training.steps=2",
+            "training.adapt_steps=2",
+            "screening.classifier_steps=2",
+            "screening.min_label_probability=0",
+            "screening.near_copy_factor=0",
+            "screening.duplicate_factor=0.01",
+        ],
+        **{"plan.sampling_strategy": dict.fromkeys(range(10), 1000 + per_class)},
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        result = vaeaug.augment(data, Path(folder) / "run", config)
+        seconds = time.perf_counter() - begin
+    made = sum(each.accepted for each in result.manifest.classes)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{made:,} samples in {seconds:,.0f} s, peak memory {peak:.2f} GiB (limit 1.5 GB)")
+
+
+if __name__ == "__main__":
+    main()
