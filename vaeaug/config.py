@@ -99,13 +99,17 @@ class TrainingConfig(_Part):
     adapt_steps: int | None = Field(
         None, ge=1, description="Steps of the per-class fit. Default: a quarter of `steps`."
     )
-    batch_size: int = Field(64, ge=2, le=65536)
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
+    batch_size: int = Field(64, ge=2, le=65536, description="Images per step.")
+    learning_rate: float = Field(2e-3, gt=0, description="Of AdamW, at its highest.")
+    weight_decay: float = Field(1e-4, ge=0, description="Of AdamW.")
     lr_warmup: int = Field(100, ge=0, description="Steps of linear learning-rate warm-up.")
-    kl_warmup: float = Field(0.1, ge=0, le=1, description="Fraction of steps over which beta grows")
+    kl_warmup: float = Field(
+        0.1, ge=0, le=1, description="Fraction of steps over which beta grows."
+    )
     clip: float = Field(10.0, gt=0, description="Largest gradient norm, nats per dimension.")
-    ema_decay: float = Field(0.999, ge=0, lt=1)
+    ema_decay: float = Field(
+        0.999, ge=0, lt=1, description="Of the running mean of the weights, which is what is kept."
+    )
     class_power: float = Field(
         0.5, ge=0, le=1, description="A class is drawn in proportion to count**class_power."
     )

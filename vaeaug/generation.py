@@ -31,6 +31,29 @@ log = logging.getLogger("vaeaug")
 CHUNK = 512
 
 
+@dataclass(frozen=True)
+class FinishedClass:
+    """A class whose shards are whole.
+
+    Attributes:
+        entry: What was wanted of it, and what came of it.
+        shards: Its shards, in order.
+        sampler: How they were drawn; "" where none were wanted.
+    """
+
+    entry: ClassEntry
+    shards: list[ShardEntry]
+    sampler: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "class": {**vars(self.entry), "rejected": dict(self.entry.rejected)},
+            "shards": [vars(each) for each in self.shards],
+            "sampler": self.sampler,
+        }
+
+
 def make_class(
     folder: Path,
     wanted: ClassPlan,
@@ -116,29 +139,6 @@ def make_class(
         candidates=report.candidates,
     )
     return FinishedClass(entry, shards, sampler)
-
-
-@dataclass(frozen=True)
-class FinishedClass:
-    """A class whose shards are whole.
-
-    Attributes:
-        entry: What was wanted of it, and what came of it.
-        shards: Its shards, in order.
-        sampler: How they were drawn; "" where none were wanted.
-    """
-
-    entry: ClassEntry
-    shards: list[ShardEntry]
-    sampler: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return {
-            "class": {**vars(self.entry), "rejected": dict(self.entry.rejected)},
-            "shards": [vars(each) for each in self.shards],
-            "sampler": self.sampler,
-        }
 
 
 class ClassProgress:
