@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig, ConfigError, load_config
     from vaeaug.data import DataError, LabelledImages, read
     from vaeaug.job import AugmentResult, augment, fit, generate
-    from vaeaug.merge import MergedDataset, MergeError, merge, write_merged
+    from vaeaug.merging import MergedDataset, MergeError, merge, write_merged
     from vaeaug.plan import ClassPlan, Plan, PlanError, make_plan
     from vaeaug.run_folder import RunError
     from vaeaug.sampling import SampleBatch, SamplingError, Synthesizer
@@ -29,8 +29,8 @@ _HOME = {
     "DataError": "data",
     "LabelledImages": "data",
     "Manifest": "shards",
-    "MergeError": "merge",
-    "MergedDataset": "merge",
+    "MergeError": "merging",
+    "MergedDataset": "merging",
     "Plan": "plan",
     "PlanError": "plan",
     "RunError": "run_folder",
@@ -48,11 +48,11 @@ _HOME = {
     "generate": "job",
     "load_config": "config",
     "make_plan": "plan",
-    "merge": "merge",
+    "merge": "merging",
     "read": "data",
     "screen": "screening",
     "verify": "shards",
-    "write_merged": "merge",
+    "write_merged": "merging",
 }
 
 __all__ = [

@@ -257,7 +257,7 @@ def merge(
     import h5py
 
     from vaeaug.config import make_config
-    from vaeaug.merge import write_merged
+    from vaeaug.merging import write_merged
     from vaeaug.run_folder import read_run
 
     run = read_run(out)

@@ -7,6 +7,7 @@ so that even floating-point rounding does not depend on how many are asked for a
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ NEIGHBOURS = 5
 # Below this many images a density of the class is a guess, and its own images are the better guide.
 SMALL_CLASS = 50
 FORMAT_VERSION = 1
+FILES = ("config.json", "model.safetensors", "densities.safetensors")
 
 
 class SamplingError(ValueError):
@@ -106,6 +108,7 @@ class Synthesizer:
         self.means, self.variances, self.labels = means, variances, labels
         self.data_fingerprint = data_fingerprint
         self.rows = [np.flatnonzero(labels == label) for label in range(len(self.class_names))]
+        # By class: for each of its rows, the rows of its neighbours.
         self._neighbours: dict[int, np.ndarray] = {}
 
     # -- Making one ----------------------------------------------------------------------------
@@ -223,14 +226,19 @@ class Synthesizer:
             start: Index of the first sample.
 
         Returns:
-            n samples, indices start to start + n.
+            n samples, indices start to start + n - 1.
 
         Raises:
-            SamplingError: For an unknown class or sampler, or a class without training images.
+            SamplingError: For an unknown class or sampler, a class without training images, a
+                source of another class, or a number out of range.
         """
         label = self._label(label)
         if n < 0 or start < 0:
             raise SamplingError(f"sample: expected n and start of at least 0, got {n} and {start}")
+        if not 0 <= seed < 2**64:
+            raise SamplingError(f"sample: expected a seed from 0 to 2**64 - 1, got {seed}")
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise SamplingError(f"sample: expected a temperature of at least 0, got {temperature}")
         if sampler == "auto":
             sampler = self.default_sampler(label)
         if sampler not in SAMPLERS:
@@ -319,27 +327,36 @@ class Synthesizer:
         """Read what `save` wrote; a run folder's ``model`` is found too.
 
         Raises:
-            SamplingError: If the folder holds no generator, or one of an unknown version.
+            SamplingError: If the folder holds no generator, a damaged one, or one of an unknown
+                version.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file as load_arrays
-        from safetensors.torch import load_file as load_tensors
-
         folder = Path(folder)
         if not (folder / "config.json").exists() and (folder / "model" / "config.json").exists():
             folder = folder / "model"
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            _check_format(config, folder)
-            weights = load_tensors(folder / "model.safetensors")
-            arrays = load_arrays(folder / "densities.safetensors")
-        except FileNotFoundError as error:
+        missing = [name for name in FILES if not (folder / name).exists()]
+        if missing:
             raise SamplingError(
-                f"{folder}: expected a generator (config.json, model.safetensors, "
-                f"densities.safetensors), but {Path(str(error.filename)).name} is missing"
-            ) from None
-        except (SafetensorError, json.JSONDecodeError, OSError) as error:
-            raise SamplingError(f"{folder}: the generator cannot be read: {error}") from error
+                f"{folder}: expected a generator ({', '.join(FILES)}), but {', '.join(missing)} is "
+                "missing"
+            )
+        try:
+            return cls._load(folder)
+        except SamplingError:
+            raise
+        except Exception as error:  # damage shows as many things
+            raise SamplingError(
+                f"{folder}: the generator cannot be read ({type(error).__name__}: {error})"
+            ) from error
+
+    @classmethod
+    def _load(cls, folder: Path) -> "Synthesizer":
+        from safetensors.numpy import load_file as load_arrays
+        from safetensors.torch import load_file as load_tensors
+
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        _check_format(config, folder)
+        weights = load_tensors(folder / "model.safetensors")
+        arrays = load_arrays(folder / "densities.safetensors")
         model = _build(config["model"], config["architecture"])
         model.load_state_dict(weights)
         n_classes = len(config["class_names"])
@@ -392,7 +409,7 @@ class Synthesizer:
             return mean + temperature * sigma * normal, -1
         row = int(pool[int(uniform * len(pool))])
         if sampler == "interpolate":
-            neighbours = self._neighbours_of(label)[row] if self.labels[row] == label else pool
+            neighbours = self._neighbours_of(row)
             towards = int(neighbours[int(other * len(neighbours))])
             share = rng.random()
             return (1 - share) * self.means[row] + share * self.means[towards], row
@@ -430,22 +447,20 @@ class Synthesizer:
             mean, logvar = self.model.prior(torch.tensor([label], device=self.device))
         return mean[0].cpu().numpy(), torch.exp(0.5 * logvar[0]).cpu().numpy()
 
-    def _neighbours_of(self, label: int) -> dict[int, np.ndarray]:
-        """Row -> rows of its nearest neighbours in the class."""
+    def _neighbours_of(self, row: int) -> Int64[np.ndarray, " k"]:
+        """Rows of the nearest neighbours of a row in its class; the only image has itself."""
         from sklearn.neighbors import NearestNeighbors
 
+        label = int(self.labels[row])
+        rows = self.rows[label]
         if label not in self._neighbours:
-            rows = self.rows[label]
-            if len(rows) == 1:
-                found = np.zeros((1, 1), np.int64)
-            else:
+            found = np.zeros((1, 1), np.int64)
+            if len(rows) > 1:
                 k = min(NEIGHBOURS, len(rows) - 1)
                 search = NearestNeighbors(n_neighbors=k).fit(self.means[rows])
                 found = search.kneighbors(return_distance=False)
-            table = np.full((len(self.labels), found.shape[1]), -1, np.int64)
-            table[rows] = rows[found]
-            self._neighbours[label] = table
-        return cast("dict[int, np.ndarray]", self._neighbours[label])
+            self._neighbours[label] = rows[found]
+        return self._neighbours[label][np.searchsorted(rows, row)]
 
     @torch.no_grad()
     def _decode(self, z: np.ndarray, labels: np.ndarray, *, first: int) -> np.ndarray:

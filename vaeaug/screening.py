@@ -144,8 +144,8 @@ class ClassScreening:
         finite = np.isfinite(flat).all(axis=1)
         safe = np.where(finite[:, None], flat, low).reshape(images.shape)
         reason[~finite] = "not finite"
-        inside = ((safe >= low) & (safe <= high)).reshape(n, -1).all(axis=1)
-        _mark(reason, ~inside, "out of range")
+        outside = ((safe < low) | (safe > high)).reshape(n, -1).any(axis=1)
+        _mark(reason, np.asarray(outside), "out of range")
 
         projected = screener._space.project(safe)
         nn_distance, nn_index = screener._space.nearest(safe, projected)
@@ -167,16 +167,20 @@ class ClassScreening:
         earlier = np.concatenate(self._accepted) if self._accepted else projected[:0]
         if len(earlier):
             _mark(reason, _nearest_distance(projected, earlier) <= radius, "duplicate")
-        candidates = np.flatnonzero((reason == "") & ~unlikely)
+        candidates = np.flatnonzero(reason == "")
         if len(candidates) < 2:
             return
         from sklearn.neighbors import radius_neighbors_graph
 
         graph = radius_neighbors_graph(projected[candidates], radius, include_self=False)
+        kept = np.zeros(len(candidates), bool)
         for row, candidate in enumerate(candidates):
             near = graph.indices[graph.indptr[row] : graph.indptr[row + 1]]
-            if any(each < row and reason[candidates[each]] == "" for each in near):
+            if kept[near].any():
                 reason[candidate] = "duplicate"
+            else:
+                # What will be rejected as another class is no sibling to copy.
+                kept[row] = not unlikely[candidate]
 
 
 def screen(
@@ -222,22 +226,22 @@ class _Space:
         )
 
     def nearest(
-        self, images: np.ndarray, projected: np.ndarray, *, own: np.ndarray | None = None
+        self, images: np.ndarray, projected: np.ndarray, *, other: bool = False
     ) -> tuple[Float32[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
         """Distance in pixels to the nearest training image, and its row.
 
-        Where the images are training images themselves, `own` gives their rows, and each one's
-        nearest other image is found.
+        Where the images are training images themselves, `other` finds each one's nearest other
+        image. Exact twins count as the same: they say nothing of how near two images come.
         """
-        k = min(SHORTLIST + (own is not None), len(self.projected))
+        k = min(SHORTLIST + other, len(self.projected))
         shortlist = self._search.kneighbors(projected, k, return_distance=False)
         flat = self._flat(images)
         distances = np.empty(shortlist.shape, np.float32)
         for column in range(shortlist.shape[1]):
             others = self._flat(self.images[shortlist[:, column]])
             distances[:, column] = np.linalg.norm(flat - others, axis=1)
-        if own is not None:
-            distances[shortlist == own[:, None]] = np.inf
+        if other:
+            distances[distances == 0] = np.inf
         best = distances.argmin(axis=1)
         rows = np.arange(len(images))
         return distances[rows, best], shortlist[rows, best].astype(np.int64)
@@ -251,9 +255,8 @@ class _Space:
                 for label in range(self.n_classes)
             ]
         )
-        distances, _ = self.nearest(self.images[rows], self.projected[rows], own=rows)
-        # Exact twins in the training data say nothing of how near two different images come.
-        apart = np.isfinite(distances) & (distances > 0)
+        distances, _ = self.nearest(self.images[rows], self.projected[rows], other=True)
+        apart = np.isfinite(distances)
         pooled = float(np.quantile(distances[apart], quantile)) if apart.any() else 0.0
         limits = np.full(self.n_classes, pooled, np.float32)
         for label in range(self.n_classes):

@@ -36,7 +36,11 @@ def evaluate(batches: Batches, stage: Stage, trainee: Trainee) -> dict[str, floa
         state.first = scores
         state.best = [-math.inf] * len(scores)
     better = [now > best for now, best in zip(scores, state.best, strict=True)]
-    state.best = [max(pair) for pair in zip(scores, state.best, strict=True)]
+    # Not max(): a score that is not a number must neither win nor be kept.
+    state.best = [
+        now if gained else best
+        for now, best, gained in zip(scores, state.best, better, strict=True)
+    ]
     state.evaluations_without_gain = 0 if any(better) else state.evaluations_without_gain + 1
     if stage.adapt:
         rows = [label for label, gained in enumerate(better) if gained]

@@ -65,20 +65,21 @@ class Loop:
         if state.step == 0:
             self._start(stage, trainee)
         self.log.rewind(stage.name, state.step)
-        try:
-            while state.step < stage.steps and not state.done:
-                figures = self._step(stage, trainee)
-                if state.step % training.eval_every == 0 or state.step == stage.steps:
-                    figures |= evaluate(self.batches, stage, trainee)
-                    self.log.write(stage=stage.name, step=state.step, **figures)
-                    state.done = state.evaluations_without_gain >= training.patience
-                if state.step % training.checkpoint_every == 0:
-                    save(self.checkpoints, stage, trainee)
-                if self.progress is not None:
-                    self.progress(stage.name, state.step, stage.steps, figures)
-        except KeyboardInterrupt:
-            save(self.checkpoints, stage, trainee)
-            raise
+        # Nothing is saved on Ctrl-C: it may come in the middle of a step.
+        while state.step < stage.steps and not state.done:
+            figures = self._step(stage, trainee)
+            evaluates = state.step % training.eval_every == 0 or state.step == stage.steps
+            if evaluates:
+                figures |= evaluate(self.batches, stage, trainee)
+                state.done = state.evaluations_without_gain >= training.patience
+            if evaluates or state.bad_in_a_row:
+                self.log.write(stage=stage.name, step=state.step, **figures)
+            if state.bad_in_a_row >= training.max_bad_steps:
+                raise self._too_many_bad(stage, state, figures)
+            if state.step % training.checkpoint_every == 0:
+                save(self.checkpoints, stage, trainee)
+            if self.progress is not None:
+                self.progress(stage.name, state.step, stage.steps, figures)
         state.done = True
         model.load_state_dict(trainee.best)
         save(self.checkpoints, stage, trainee)
@@ -136,8 +137,9 @@ class Loop:
         value = float(loss.detach())
         state.step += 1
         if _is_bad(state, error, kl, value, norm):
-            self._count_bad(stage, state, value, norm)
-            return {"skipped": float(state.skipped)}
+            state.skipped += 1
+            state.bad_in_a_row += 1
+            return {"loss": value, "gradient_norm": norm, "skipped": float(state.skipped)}
         optimiser.step()
         state.bad_in_a_row = 0
         state.running_error = _running(state.running_error, error)
@@ -172,18 +174,14 @@ class Loop:
         moving = [(mean, now) for mean, now in pairs if now.requires_grad]
         torch._foreach_lerp_([mean for mean, _ in moving], [now for _, now in moving], 1 - decay)
 
-    def _count_bad(self, stage: Stage, state: State, loss: float, norm: float) -> None:
-        state.skipped += 1
-        state.bad_in_a_row += 1
-        self.log.write(stage=stage.name, step=state.step, skipped=state.skipped, loss=loss)
-        if state.bad_in_a_row >= self.config.training.max_bad_steps:
-            raise TrainingError(
-                f"stage {stage.name!r}, step {state.step}: the loss was not finite or exploding "
-                f"for {state.bad_in_a_row} steps in a row (loss {loss:g}, gradient norm {norm:g}; "
-                f"{state.skipped} steps skipped in all); lower training.learning_rate (now "
-                f"{self.config.training.learning_rate:g}) or training.clip (now "
-                f"{self.config.training.clip:g})"
-            )
+    def _too_many_bad(self, stage: Stage, state: State, figures: dict[str, float]) -> TrainingError:
+        return TrainingError(
+            f"stage {stage.name!r}, step {state.step}: the loss was not finite or exploding for "
+            f"{state.bad_in_a_row} steps in a row (loss {figures['loss']:g}, gradient norm "
+            f"{figures['gradient_norm']:g}; {state.skipped} steps skipped in all); lower "
+            f"training.learning_rate (now {self.config.training.learning_rate:g}) or training.clip "
+            f"(now {self.config.training.clip:g})"
+        )
 
 
 def _is_bad(state: State, error: float, kl: float, loss: float, norm: float) -> bool:

@@ -121,6 +121,7 @@ def resume(folder: Path | None, stage: Stage, trainee: Trainee, device: torch.de
         content = torch.load(path, map_location=device, weights_only=True)
         trainee.state = State(**content["state"])
         trainee.best = content["best"]
+        trainee.model.load_state_dict(trainee.best)  # fits, or the stage is of another model
         if not trainee.state.done:
             trainee.model.load_state_dict(content["model"])
             trainee.average.load_state_dict(content["average"])

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 sys.path.insert(0, str(Path(__file__).parent / "shards"))
 from example_run import CLASS_NAMES, PROVENANCE, make_run
 
-from vaeaug.merge import MergedDataset, MergeError, _fill, _slot_counts, merge, write_merged
+from vaeaug.merging import MergedDataset, MergeError, _fill, _slot_counts, merge, write_merged
 from vaeaug.shards import ShardDataset, ShardError
 
 SHAPE = (6, 5, 3)
@@ -477,7 +477,7 @@ FULL = """
 import resource, signal, sys
 sys.path.insert(0, sys.argv[1])
 from test_merge import real_images
-from vaeaug.merge import write_merged
+from vaeaug.merging import write_merged
 from vaeaug.shards import ShardError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
