@@ -55,13 +55,24 @@ class _Group(click.Group):
             _fail(str(error), FAILED)
 
 
+class _Stderr(logging.StreamHandler[Any]):
+    """Writes to what stderr is at the moment, so that lines appear above a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(vaeaug.__version__, prog_name="vaeaug")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only.")
 def main(quiet: bool) -> None:
     """Learn a conditional VAE per class, draw labelled samples, screen them, write HDF5 shards."""
     logging.basicConfig(
-        level=logging.ERROR if quiet else logging.WARNING, format="%(message)s", stream=sys.stderr
+        level=logging.ERROR if quiet else logging.WARNING,
+        format="%(message)s",
+        handlers=[_Stderr()],
+        force=True,
     )
     logging.getLogger("vaeaug").setLevel(logging.ERROR if quiet else logging.INFO)
 
@@ -421,6 +432,11 @@ def _print_result(result: "AugmentResult", as_json: bool) -> None:
         f"{n_images} samples in {len(document['shards'])} shards {state} in {result.out_dir}; "
         f"see {result.out_dir / 'samples.png'}"
     )
+    lines.extend(
+        f"class {each['name']!r} got none: {each['reason']}"
+        for each in document["plan"]
+        if not each["n_synthetic"]
+    )
     if document["gate"] == "not evaluated":
         lines.append("Whether they help was not evaluated: compare on held-out real images.")
     if not result.complete:
@@ -432,9 +448,10 @@ def _print_result(result: "AugmentResult", as_json: bool) -> None:
 
 def _reports_table(classes: dict[str, Any]) -> str:
     """Class, real, made, rejected by reason."""
-    reasons = list(
-        dict.fromkeys(reason for each in classes.values() for reason in each["rejected"])
-    )
+    from vaeaug.screening import REASONS
+
+    found = {reason for each in classes.values() for reason in each["rejected"]}
+    reasons = [reason for reason in REASONS if reason in found]
     with_real = all("real" in each for each in classes.values())
     header = ["class", *(["real", "wanted"] if with_real else []), "made", "drawn", *reasons]
     rows = [

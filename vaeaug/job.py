@@ -75,6 +75,7 @@ class AugmentResult:
             "out": str(self.out_dir),
             "complete": self.complete,
             "gate": manifest["gate"],
+            "plan": manifest["extra"]["plan"],
             "classes": manifest["classes"],
             "shards": manifest["shards"],
         }
