@@ -476,7 +476,7 @@ def test_a_failing_source_leaves_no_file(run, tmp_path):
 FULL = """
 import resource, signal, sys
 sys.path.insert(0, sys.argv[1])
-from test_merge import real_images
+from test_merging import real_images
 from vaeaug.merging import write_merged
 from vaeaug.shards import ShardError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -1,0 +1,46 @@
+"""Shared pieces: real digits, one small trained generator, one finished run."""
+
+import os
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import pytest
+import torch
+import vaeaug
+
+# A fixed number of threads: sums in another order would round otherwise.
+torch.set_num_threads(1)
+
+COUNTS = [60, 50, 40, 35, 30, 30, 25, 20, 16, 12]
+SMALL = [
+    "model.width=8",
+    "training.steps=120",
+    "training.adapt_steps=40",
+    "training.eval_every=40",
+    "screening.classifier_steps=40",
+]
+
+
+@pytest.fixture(scope="session")
+def digits() -> vaeaug.LabelledImages:
+    """Digits, long-tailed."""
+    return vaeaug.read("digits").imbalanced(COUNTS, seed=0)
+
+
+@pytest.fixture(scope="session")
+def small_config() -> vaeaug.AugmentConfig:
+    """A job of seconds."""
+    return vaeaug.load_config(None, SMALL)
+
+
+@pytest.fixture(scope="session")
+def synthesizer(digits, small_config) -> vaeaug.Synthesizer:
+    """A generator trained on the long-tailed digits."""
+    return vaeaug.fit(digits, small_config, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def finished(digits, small_config, tmp_path_factory) -> vaeaug.AugmentResult:
+    """A whole run."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    return vaeaug.augment(digits, out, small_config, device="cpu")

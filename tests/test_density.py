@@ -1,0 +1,82 @@
+"""Class densities against mixtures whose moments are known."""
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+from vaeaug.density import fit_density
+
+
+def gaussian(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    mean = np.array([1.0, -2.0, 0.5])
+    root = np.array([[1.0, 0, 0], [0.5, 0.8, 0], [-0.3, 0.2, 0.6]])
+    return mean + rng.standard_normal((n, 3)) @ root.T, mean, root @ root.T
+
+
+def draws(density, n: int, seed: int = 1) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.stack(
+        [
+            density.sample(rng.random(), rng.standard_normal(density.means.shape[1]))
+            for _ in range(n)
+        ]
+    )
+
+
+def test_moments_of_a_gaussian_come_back():
+    n = 4000
+    z, mean, covariance = gaussian(n)
+    density = fit_density(z, np.zeros_like(z), seed=0)
+    made = draws(density, n)
+    # Five standard errors of both means together.
+    bound = 5 * np.sqrt(2 * np.diag(covariance) / n)
+    assert np.all(np.abs(made.mean(axis=0) - mean) < bound)
+    spread = 5 * np.sqrt(2 * 2 / n) * np.diag(covariance).max()
+    assert np.all(np.abs(np.cov(made.T) - covariance) < spread)
+
+
+def test_bic_finds_one_component_and_several():
+    z, _, _ = gaussian(600)
+    assert len(fit_density(z, np.zeros_like(z), seed=0).weights) == 1
+    apart = np.concatenate([z, z + 20, z - 20])
+    density = fit_density(apart, np.zeros_like(apart), seed=0)
+    assert len(density.weights) == 3
+    assert density.weights == pytest.approx([1 / 3] * 3, abs=0.02)
+    assert density.kind.startswith("gmm (3 ")
+
+
+def test_log_prob_is_scipys():
+    z, _, _ = gaussian(30)
+    density = fit_density(z, np.zeros_like(z), seed=0)
+    covariance = density.choleskys[0] @ density.choleskys[0].T
+    expected = multivariate_normal(density.means[0], covariance).logpdf(z)
+    np.testing.assert_allclose(density.log_prob(z), expected, rtol=1e-6)
+
+
+def test_the_posterior_variance_is_added():
+    z, _, _ = gaussian(500)
+    narrow = fit_density(z, np.zeros_like(z), seed=0)
+    wide = fit_density(z, np.full_like(z, 2.0), seed=0)
+    difference = (
+        wide.choleskys[0] @ wide.choleskys[0].T - narrow.choleskys[0] @ narrow.choleskys[0].T
+    )
+    np.testing.assert_allclose(difference, 2 * np.eye(3), atol=1e-9)
+
+
+def test_small_classes_fall_back_to_one_normal():
+    z, _, _ = gaussian(12)
+    assert fit_density(z, np.ones_like(z), seed=0).kind == "normal (small class)"
+    one = fit_density(z[:1], np.full((1, 3), 0.25), seed=0)
+    assert one.kind == "normal (one image)"
+    np.testing.assert_allclose(one.means[0], z[0])
+    np.testing.assert_allclose(one.choleskys[0], 0.5 * np.eye(3), atol=1e-5)
+
+
+def test_the_uniform_number_chooses_the_component():
+    z, _, _ = gaussian(300)
+    density = fit_density(np.concatenate([z, z + 30]), np.zeros((600, 3)), seed=0)
+    assert len(density.weights) == 2
+    still = np.zeros(3)
+    edge = density.weights[0]
+    np.testing.assert_array_equal(density.sample(edge - 1e-6, still), density.means[0])
+    np.testing.assert_array_equal(density.sample(edge + 1e-6, still), density.means[1])
