@@ -61,6 +61,23 @@ class SyntheticOnly:
         )
 
 
+def print_table(out: Path) -> None:
+    """Mean over the seeds of every row; the number of seeds beside it."""
+    rows: dict[tuple[str, str], list[dict]] = {}
+    for results in sorted(out.glob("seed-*/results.jsonl")):
+        for line in map(json.loads, results.read_text().splitlines()):
+            rows.setdefault((line["grouping"], line["sampler"]), []).append(line)
+    columns = ("train_on_synthetic", "balanced_accuracy", "rare_recall", "rejected")
+    print("| grouping | sampler | synthetic only | merged | rarest three | rejected | seeds |")
+    print("|---|---|---|---|---|---|---|")
+    for (grouping, sampler), lines in rows.items():
+        cells = [
+            f"{100 * np.mean([line[column] for line in lines]):.1f}" if column in lines[0] else ""
+            for column in columns
+        ]
+        print(f"| {grouping} | {sampler} | {' | '.join(cells)} | {len(lines)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
@@ -68,7 +85,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000, help="of each classifier")
     parser.add_argument("--groupings", nargs="+", default=GROUPINGS)
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c")
+    parser.add_argument("--table", action="store_true", help="print what is there, as Markdown")
     arguments = parser.parse_args()
+    if arguments.table:
+        print_table(arguments.out)
+        return
     seed, steps = arguments.seed, arguments.steps
     folder = arguments.out / f"seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -41,7 +41,7 @@ def classic_augmentation(image_shape: tuple[int, int, int]) -> nn.Module:
 
 
 def small_cnn(image_shape: tuple[int, int, int], n_classes: int) -> nn.Module:
-    """Three convolutions with batch norm and a linear layer, for 16 x 16 and more."""
+    """Three convolutions with batch norm and a linear layer, for 8 x 8 and more."""
     height, width, channels = image_shape
 
     def stage(n_in: int, n_out: int, stride: int = 1) -> list[nn.Module]:
@@ -89,7 +89,7 @@ def recalls(model: nn.Module, test: vaeaug.LabelledImages) -> np.ndarray:
     return np.array([(predicted[test.labels == c] == c).mean() for c in range(test.n_classes)])
 
 
-def main() -> None:
+def main(command_line: Sequence[str] | None = None) -> None:
     """Run the whole comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default=FASHION_MNIST, help="anything vaeaug.read takes")
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.3)
     parser.add_argument("--steps", type=int, default=1600, help="of each classifier")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(command_line)
 
     train, test = long_tailed(arguments.data, arguments.counts, arguments.seed)
     config = vaeaug.load_config(arguments.config, arguments.set, seed=arguments.seed)

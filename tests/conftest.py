@@ -6,6 +6,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import pytest
 import torch
+
 import vaeaug
 
 # A fixed number of threads: sums in another order would round otherwise.

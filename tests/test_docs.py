@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
+
 from vaeaug.config import AugmentConfig
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
+
 from vaeaug.models import CVAE, ElboTerms, SeparateCVAE, SmallClassifier
 from vaeaug.models.cvae import gaussian_kl, optimal_log_sigma2
 

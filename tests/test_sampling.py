@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 import vaeaug
 from vaeaug.sampling import SAMPLERS, SamplingError, Synthesizer, sample_generator
 

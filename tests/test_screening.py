@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 import vaeaug
 from vaeaug.config import ScreeningConfig
 from vaeaug.screening import REASONS, Screener, ScreeningReport, _folds, screen

@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+
 import vaeaug
 from vaeaug.training import TrainingError, default_steps, resolve_device, train
 from vaeaug.training._batches import Batches

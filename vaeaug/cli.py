@@ -46,9 +46,10 @@ class _Group(click.Group):
         except KeyboardInterrupt as error:
             code = 143 if error.args else 130
             resumable = ctx.invoked_subcommand in ("augment", "train", "generate")
-            again = f": {shlex.join(['vaeaug', *sys.argv[1:]])}" if resumable else ""
-            hint = f"; nothing is lost, the same command goes on from here{again}"
-            _fail("interrupted" + (hint if resumable else ""), code)
+            # --no-resume would delete what there is.
+            again = shlex.join(["vaeaug", *(a for a in sys.argv[1:] if a != "--no-resume")])
+            hint = f"; nothing is lost, this goes on from here: {again}" if resumable else ""
+            _fail(f"interrupted{hint}", code)
         except (RuntimeError, ValueError, OSError) as error:
             if not type(error).__module__.startswith("vaeaug.") and not isinstance(error, OSError):
                 raise

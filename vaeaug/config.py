@@ -26,6 +26,10 @@ SamplingStrategy = (
 )
 
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
+_STRATEGIES = (
+    "a rule (auto, minority, not minority, not majority, all), a number, a mapping {class: total} "
+    "or a list of classes"
+)
 
 
 class ConfigError(ValueError):
@@ -33,7 +37,9 @@ class ConfigError(ValueError):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class DataConfig(_Part):
@@ -76,6 +82,16 @@ class PlanConfig(_Part):
         description="Make enough for every class that this share of it can be synthetic. Default: "
         "0.25 for rules, 0 where the strategy names exact classes or totals.",
     )
+
+    @field_validator("sampling_strategy", mode="before")
+    @classmethod
+    def _digits_are_indices(cls, value: object) -> object:
+        """JSON has text alone for keys, so a key of digits is the index of a class."""
+        if isinstance(value, bool):
+            raise ValueError("not a strategy")  # noqa: TRY004 - pydantic wants ValueError
+        if isinstance(value, Mapping):
+            return {_index_or_name(key): total for key, total in value.items()}
+        return value
 
 
 class ModelConfig(_Part):
@@ -127,7 +143,7 @@ class TrainingConfig(_Part):
 class SamplingConfig(_Part):
     """How z is drawn."""
 
-    sampler: Sampler | Literal["auto"] = Field("auto", description="auto: by class size.")
+    sampler: Literal["auto", Sampler] = Field("auto", description="auto: by class size.")
     temperature: float = Field(1.0, gt=0, le=4, description="Scale of the noise.")
 
 
@@ -228,7 +244,7 @@ def make_config(document: Mapping[str, Any], *, where: str = "configuration") ->
     try:
         return AugmentConfig.model_validate(dict(document))
     except ValidationError as error:
-        lines = dict.fromkeys(_explain(problem) for problem in error.errors())
+        lines = dict.fromkeys(line for problem in error.errors() for line in _explain(problem))
         raise ConfigError(f"{where}: " + "; ".join(lines)) from None
 
 
@@ -311,17 +327,28 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _explain(problem: Mapping[str, Any]) -> str:
+def _explain(problem: Mapping[str, Any]) -> list[str]:
+    """A line per wrong key."""
     location = [str(part) for part in problem["loc"]]
     # A union reports one problem per branch; the branch is not a key that the user wrote.
-    location = (
-        location[:2] if location[:1] and location[0] in AugmentConfig.model_fields else (location)
-    )
-    key = ".".join(location)
-    if problem["type"] != "extra_forbidden":
-        return f"{key}: {problem['msg']}, got {problem['input']!r}"
+    key = ".".join(location[:2] if location[0] in AugmentConfig.model_fields else location)
+    value = problem["input"]
+    if problem["type"] == "extra_forbidden":
+        # Of an unknown group, the keys that the user wrote in it.
+        wrong = (
+            [f"{key}.{each}" for each in value] if isinstance(value, Mapping) and value else [key]
+        )
+        return [_unknown(each) for each in wrong]
+    if key == "plan.sampling_strategy":
+        # The first branch has the whole value; what the others say is the same.
+        is_first = len(location) == 2 or location[2].startswith("literal")
+        return [f"{key}: expected {_STRATEGIES}, got {value!r}"] if is_first else []
+    return [f"{key}: {problem['msg']}, got {value!r}"]
+
+
+def _unknown(key: str) -> str:
     known = _known_keys()
-    last = location[-1]
+    last = key.rpartition(".")[2]
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or [
         name
         for match in difflib.get_close_matches(
@@ -332,6 +359,10 @@ def _explain(problem: Mapping[str, Any]) -> str:
     ]
     hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
     return f"unknown key {key!r}; {hint}"
+
+
+def _index_or_name(key: object) -> object:
+    return int(key) if isinstance(key, str) and key.isdecimal() else key
 
 
 def _known_keys() -> list[str]:

@@ -183,7 +183,11 @@ class ClassProgress:
     def _recorded(self) -> list[dict[str, Any]]:
         if not self.path.exists():
             return []
-        recorded: list[dict[str, Any]] = json.loads(self.path.read_text(encoding="utf-8"))
+        try:
+            recorded: list[dict[str, Any]] = json.loads(self.path.read_text(encoding="utf-8"))
+        except ValueError:
+            log.warning("%s: cannot be read; every class is made again", self.path)
+            return []
         return recorded
 
 

@@ -172,8 +172,10 @@ def train_only(
         The generator's folder.
     """
     config = _with_totals(config or AugmentConfig(), plan_of(data, config or AugmentConfig()))
-    with RunFolder(out_dir, config=config, data=_describe(data), resume=resume) as run:
-        run.check_space(SPACE_FOR_MODEL)
+    needed = SPACE_FOR_MODEL
+    with RunFolder(
+        out_dir, config=config, data=_describe(data), needed=needed, resume=resume
+    ) as run:
         _generator(run, data, config, resolve_device(device), progress)
         return run.model
 
@@ -207,16 +209,14 @@ def augment(
     if not isinstance(data, LabelledImages):
         data = read_data(data, config)
     device = resolve_device(device)
-    plan = plan_of(data, config)
+    plan = _plan_something(data, config)
     config = _with_totals(config, plan)
-    if not plan.n_synthetic:
-        raise RunError(
-            "nothing to make: " + "; ".join(f"class {each.name!r}: {each.reason}" for each in plan)
-        )
-    with RunFolder(out_dir, config=config, data=_describe(data), resume=resume) as run:
+    needed = plan.n_synthetic * bytes_per_sample(data, config) + SPACE_FOR_MODEL
+    with RunFolder(
+        out_dir, config=config, data=_describe(data), needed=needed, resume=resume
+    ) as run:
         if run.is_complete:
             return AugmentResult(run.path, Manifest.load(run.path), resumed=True)
-        run.check_space(plan.n_synthetic * bytes_per_sample(data, config) + SPACE_FOR_MODEL)
         generator = _generator(run, data, config, device, progress)
         return _make_dataset(run, generator, data, plan, config, device, progress)
 
@@ -245,7 +245,10 @@ def generate(
         progress: Called as ``progress(what, done, total, figures)``.
 
     Raises:
-        RunError: If the data is not what the generator was trained on.
+        ConfigError: If the folder holds a run of another configuration or generator.
+        PlanError: If the sampling strategy cannot be satisfied.
+        RunError: If the data is not what the generator was trained on, the folder cannot be used,
+            or nothing is to be made.
     """
     config = config or AugmentConfig()
     device = resolve_device(device)
@@ -256,17 +259,26 @@ def generate(
             f"{generator.data_fingerprint[:12]}), got {data.source!r} of fingerprint "
             f"{data.fingerprint[:12]}"
         )
-    plan = plan_of(data, config)
+    plan = _plan_something(data, config)
     config = _with_totals(config, plan)
     description = {**_describe(data), "generator": generator.sha256}
-    with RunFolder(out_dir, config=config, data=description, resume=resume) as run:
+    needed = plan.n_synthetic * bytes_per_sample(data, config) + SPACE_FOR_MODEL
+    with RunFolder(out_dir, config=config, data=description, needed=needed, resume=resume) as run:
         if run.is_complete:
             return AugmentResult(run.path, Manifest.load(run.path), resumed=True)
-        run.check_space(plan.n_synthetic * bytes_per_sample(data, config) + SPACE_FOR_MODEL)
         generator.save(run.model)
         return _make_dataset(
             run, generator.to(device), data, plan, config, device, progress, screener
         )
+
+
+def _plan_something(data: LabelledImages, config: AugmentConfig) -> Plan:
+    plan = plan_of(data, config)
+    if not plan.n_synthetic:
+        raise RunError(
+            "nothing to make: " + "; ".join(f"class {each.name!r}: {each.reason}" for each in plan)
+        )
+    return plan
 
 
 def _generator(

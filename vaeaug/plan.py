@@ -115,6 +115,8 @@ def make_plan(
             f"{labels.shape}"
         )
     labels = labels[labels >= 0]
+    if not labels.size:
+        raise PlanError("labels: expected at least one labelled image, got unlabelled ones alone")
     n_classes = len(class_names) if class_names is not None else int(labels.max(initial=-1)) + 1
     counts = np.bincount(labels, minlength=n_classes)
     if len(counts) > n_classes:
@@ -158,9 +160,11 @@ def _plan_class(
     if companions > n_synthetic:
         n_synthetic = companions
         reason = f"so that {min_share:.0%} of the class can be synthetic, as of the others"
-    if max_synthetic_ratio is not None and n_synthetic > max_synthetic_ratio * real:
-        n_synthetic = math.floor(max_synthetic_ratio * real)
-        reason = f"bounded by max_synthetic_ratio {max_synthetic_ratio:g}"
+    if max_synthetic_ratio is not None:
+        most = math.floor(max_synthetic_ratio * real + 1e-9)
+        if n_synthetic > most:
+            n_synthetic = most
+            reason = f"bounded by max_synthetic_ratio {max_synthetic_ratio:g}"
     if real < min_class_count and n_synthetic:
         n_synthetic = 0
         reason = (

@@ -30,6 +30,8 @@ CONTENTS = (
     "model",
     "run.json",
 )
+# What a process that was killed may leave before the run is described.
+_LEFTOVERS = (".lock", "run.json.tmp")
 _LIBRARIES = ("h5py", "imbalanced-learn", "numpy", "scikit-learn", "torch")
 
 
@@ -43,12 +45,15 @@ class RunFolder:
     Args:
         path: The folder; made if it is not there.
         config: The job.
-        data: What identifies the data: at least "fingerprint".
+        data: What identifies the data: at least "fingerprint"; "generator" where it came ready.
+        needed: Bytes of the whole run. Shards that are there already need none, nor does a
+            finished run.
         resume: Go on with a run that is there. False: delete it and start again.
 
     Raises:
-        ConfigError: If a run of another configuration or other data is there.
-        RunError: If the folder cannot be written, holds something else, or is in use.
+        ConfigError: If a run of another configuration, data or generator is there.
+        RunError: If the folder cannot be written, holds something else, is in use, or the disk
+            cannot hold the run.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class RunFolder:
         *,
         config: AugmentConfig,
         data: Mapping[str, Any],
+        needed: int = 0,
         resume: bool = True,
     ) -> None:
         self.path = Path(path)
@@ -67,6 +73,8 @@ class RunFolder:
             if not resume:
                 self._delete()
             self._check_same(config, data)
+            # Before the run is described: it can then be asked for with a smaller plan.
+            self._check_space(needed)
             self._write_run(config, data)
         except BaseException:
             self._release()
@@ -93,20 +101,6 @@ class RunFolder:
         """Whether the manifest is there."""
         return (self.path / "manifest.json").exists()
 
-    def check_space(self, needed: int) -> None:
-        """Refuse to start what the disk cannot hold.
-
-        Raises:
-            RunError: If fewer than `needed` bytes are free.
-        """
-        free = shutil.disk_usage(self.path).free
-        if free < needed:
-            raise RunError(
-                f"{self.path}: no space: expected at least {needed / 2**20:,.0f} MiB free for the "
-                f"shards, the model and its checkpoints, got {free / 2**20:,.0f} MiB; free some or "
-                "make fewer (plan.max_synthetic_ratio). What is done so far is kept"
-            )
-
     def _make(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -116,19 +110,24 @@ class RunFolder:
             raise RunError(f"{self.path}: cannot make the folder: {error.strerror}") from error
 
     def _claim(self) -> int:
+        path = self.path / ".lock"
         try:
-            lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+            lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
         except OSError as error:
             raise RunError(
                 f"{self.path}: expected a folder that can be written, got: {error.strerror}"
             ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had it may have ended, and deleted it, between the two calls above.
+            is_there = path.exists() and os.path.samestat(os.fstat(lock), path.stat())
         except OSError:
+            is_there = False
+        if not is_there:
             os.close(lock)
             raise RunError(
                 f"{self.path}: another vaeaug is at work in this folder; wait for it or stop it"
-            ) from None
+            )
         return lock
 
     def _release(self) -> None:
@@ -136,7 +135,7 @@ class RunFolder:
         os.close(self._lock)
 
     def _check_contents(self) -> None:
-        found = sorted(each.name for each in self.path.iterdir() if each.name != ".lock")
+        found = sorted(each.name for each in self.path.iterdir() if each.name not in _LEFTOVERS)
         if found and "run.json" not in found:
             raise RunError(
                 f"{self.path}: expected an empty folder or a run of vaeaug, got "
@@ -162,11 +161,28 @@ class RunFolder:
                 f"{str(before['data'].get('fingerprint'))[:12]} -> {data.get('source')!r} of "
                 f"{str(data['fingerprint'])[:12]}"
             )
+        if before["data"].get("generator") != data.get("generator"):
+            changes.append(
+                f"generator: {before['data'].get('generator', 'trained here')} -> "
+                f"{data.get('generator', 'trained here')}"
+            )
         if changes:
             raise ConfigError(
                 f"{self.path}: a run of another configuration is here; changed: "
                 f"{'; '.join(changes)}. Give the old values, another --out, or --no-resume to "
                 "delete that run and start again"
+            )
+
+    def _check_space(self, needed: int) -> None:
+        if self.is_complete:
+            return
+        needed -= sum(each.stat().st_size for each in (self.path / "shards").glob("shard-*"))
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise RunError(
+                f"{self.path}: no space: expected at least {needed / 2**20:,.0f} MiB free for the "
+                f"shards, the model and its checkpoints, got {free / 2**20:,.0f} MiB; free some or "
+                "make fewer (plan.max_synthetic_ratio). What is done so far is kept"
             )
 
     def _write_run(self, config: AugmentConfig, data: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ BLOCK = 64
 # Nearest neighbours within the class that `interpolate` may move towards.
 NEIGHBOURS = 5
 # Below this many images a density of the class is a guess, and its own images are the better guide.
-SMALL_CLASS = 50
+SMALL_CLASS = 20
 FORMAT_VERSION = 1
 FILES = ("config.json", "model.safetensors", "densities.safetensors")
 
@@ -272,8 +272,10 @@ class Synthesizer:
     def default_sampler(self, label: int | str) -> str:
         """The sampler for a class of this size.
 
-        A small class has too few latents for a density; between its own images is where its
-        samples are safest. A larger class is drawn from its mixture.
+        A class under `SMALL_CLASS` images has too few latents for a density; between its own
+        images is where its samples are safest. A larger one is drawn from the density fitted to
+        it: measured as useful as interpolating, without the near-copies and duplicates that a
+        class of a few dozen images runs into (`benchmarks/README.md`).
         """
         return "interpolate" if len(self.rows[self._label(label)]) < SMALL_CLASS else "gmm"
 

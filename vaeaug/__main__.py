@@ -1,0 +1,5 @@
+"""``python -m vaeaug``: the command line."""
+
+from vaeaug.cli import main
+
+main(prog_name="vaeaug")
