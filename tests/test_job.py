@@ -416,7 +416,7 @@ def test_generate_does_not_mix_generators(
 def test_generate_with_nothing_to_make(
     finished: AugmentResult, data: LabelledImages, tmp_path: Path
 ) -> None:
-    with pytest.raises(RunError, match="^nothing to make: class 'zero'"):
+    with pytest.raises(RunError, match=r"^nothing to make: class 'zero'"):
         generate(
             finished.out_dir, data, tmp_path / "out", tiny_config(**{"plan.min_class_count": 99})
         )
@@ -509,7 +509,7 @@ def test_screening_again_gives_the_same_verdicts_and_changes_nothing(
 
 
 def test_screening_again_refuses_other_data(finished: AugmentResult) -> None:
-    with pytest.raises(RunError, match="^screen: expected the images that .* was made from"):
+    with pytest.raises(RunError, match=r"^screen: expected the images that .* was made from"):
         rescreen(digits((20, 16, 10, 5)), finished.out_dir)
 
 

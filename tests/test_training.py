@@ -23,7 +23,7 @@ TINY = [
 ]
 
 
-class Killed(Exception):
+class Killed(Exception):  # noqa: N818 - an event, not a fault
     """Stands for a process that ends."""
 
 
