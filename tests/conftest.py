@@ -6,8 +6,13 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
 
-import vaeaug
+# The annotations of these are contracts on shapes and types; in the tests they bind. The hook sees
+# what is imported after it.
+install_import_hook(["vaeaug.models", "vaeaug.density", "vaeaug.sampling"], "beartype.beartype")
+
+import vaeaug  # noqa: E402
 
 # A fixed number of threads: sums in another order would round otherwise.
 torch.set_num_threads(1)

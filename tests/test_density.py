@@ -81,3 +81,39 @@ def test_the_uniform_number_chooses_the_component():
     edge = density.weights[0]
     np.testing.assert_array_equal(density.sample(edge - 1e-6, still), density.means[0])
     np.testing.assert_array_equal(density.sample(edge + 1e-6, still), density.means[1])
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_fewer_images_than_dimensions_still_make_a_density(n):
+    z = np.random.default_rng(0).standard_normal((n, 6))
+    density = fit_density(z, np.zeros_like(z), seed=0)
+    assert density.kind == "normal (small class)"
+    assert np.isfinite(density.log_prob(z)).all()
+
+
+def test_equal_latents_make_a_density():
+    z = np.ones((100, 3), np.float32)
+    density = fit_density(z, np.full_like(z, 0.01), seed=0)
+    np.testing.assert_allclose(density.weights @ density.means, 1, atol=1e-6)
+    assert np.isfinite(density.log_prob(z)).all()
+
+
+def test_the_same_seed_fits_the_same_density():
+    z, _, _ = gaussian(120)
+    z = np.concatenate([z, z + 4])
+    first, second = (fit_density(z, np.zeros_like(z), seed=7) for _ in range(2))
+    for name in ("weights", "means", "choleskys"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+def test_log_prob_of_a_mixture_is_that_of_its_parts():
+    z, _, _ = gaussian(200)
+    density = fit_density(np.concatenate([z, z + 9]), np.zeros((400, 3)), seed=0)
+    assert len(density.weights) == 2
+    parts = [
+        weight * multivariate_normal(mean, cholesky @ cholesky.T).pdf(z)
+        for weight, mean, cholesky in zip(
+            density.weights, density.means, density.choleskys, strict=True
+        )
+    ]
+    np.testing.assert_allclose(density.log_prob(z), np.log(sum(parts)), rtol=1e-9)

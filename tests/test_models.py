@@ -58,8 +58,6 @@ def test_elbo_of_a_linear_gaussian_model_meets_the_evidence_only_at_the_true_pos
     torch.manual_seed(1)
     weights, sigma = torch.randn(5, 2, dtype=torch.float64), 0.7
     x = torch.randn(5, dtype=torch.float64)
-    covariance = weights @ weights.T + sigma**2 * torch.eye(5, dtype=torch.float64)
-    evidence = MultivariateNormal(torch.zeros(5, dtype=torch.float64), covariance).log_prob(x)
     # Orthogonal columns make the posterior diagonal, as an encoder's is.
     q, _ = torch.linalg.qr(weights)
     weights = q * torch.tensor([1.5, 0.8], dtype=torch.float64)
@@ -142,3 +140,66 @@ def test_separate_models_answer_for_their_class():
     mean, logvar = model.prior(y)
     assert np.all(mean.detach().numpy() == 0)
     assert np.all(logvar.detach().numpy() == 0)
+
+
+@pytest.mark.parametrize(
+    ("shift", "widen"), [(0.0, 0.0), (0.3, 0.0), (-0.1, 0.0), (0.0, 0.5), (0.0, -0.5), (0.2, 1.0)]
+)
+def test_the_bound_of_the_model_lies_below_the_evidence_by_the_kl_to_the_posterior(shift, widen):
+    """`CVAE.elbo` itself, around a linear decoder whose evidence is known."""
+
+    class Linear(CVAE):
+        def posterior(self, x, y):
+            variance = 1 / (1 + weights.square().sum(dim=0) / sigma2)
+            mean = (x.flatten(1) - bias) @ weights / sigma2 * variance
+            return mean + shift, (variance.log() + widen).expand_as(mean)
+
+        def decode(self, z, y):
+            return (z @ weights.T + bias).view(-1, 1, 8, 8)
+
+    generator = torch.Generator().manual_seed(0)
+    basis, _ = torch.linalg.qr(torch.randn(64, 2, generator=generator))
+    weights, bias, sigma2 = basis * torch.tensor([1.5, 0.4]), torch.full((64,), 0.5), 0.2
+    x = torch.rand(9, 1, 8, 8, generator=generator)
+    model = Linear((8, 8, 1), 1, latent_dim=2, width=8)
+    model.log_sigma2.fill_(math.log(sigma2))
+    y = torch.zeros(9, dtype=torch.long)
+    # The estimate is quadratic in the noise, so these four points average it exactly.
+    points = math.sqrt(2) * torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    with torch.no_grad():
+        bounds = [model.elbo(x, y, noise=point.expand(9, 2)).elbo for point in points]
+    covariance = weights @ weights.T + sigma2 * torch.eye(64)
+    evidence = MultivariateNormal(bias, covariance).log_prob(x.flatten(1))
+    gap = evidence - torch.stack(bounds).mean(dim=0)
+    approximate = model.posterior(x, y)
+    exact = (approximate[0] - shift, approximate[1] - widen)
+    expected = gaussian_kl(*approximate, *exact).sum(dim=1)
+    torch.testing.assert_close(gap, expected, rtol=1e-2, atol=2e-3)
+
+
+def test_training_uses_the_optimal_sigma_of_its_batch():
+    model, y = small(), torch.tensor([0, 1, 2])
+    x, noise = torch.rand(3, 1, 8, 8), torch.randn(3, 4)
+    optimal = model.elbo(x, y, noise=noise, optimal_sigma=True)
+    calibrated = model.elbo(x, y, noise=noise)
+    assert optimal.reconstruction.mean() < calibrated.reconstruction.mean()
+    model.log_sigma2.copy_(optimal_log_sigma2(calibrated.squared_error, 64))
+    again = model.elbo(x, y, noise=noise)
+    torch.testing.assert_close(optimal.reconstruction, again.reconstruction)
+
+
+def test_a_new_class_is_its_embedding_alone():
+    model = small()
+    rows = [each for name, each in model.named_parameters() if ".rows." in name]
+    assert len(rows) == len(model.encoder_blocks) + len(model.decoder_blocks) + 1
+    assert not any(each.any() for each in [*rows, *model.prior(torch.arange(3))])
+
+
+def test_log_variances_are_bounded():
+    model, y = small(), torch.tensor([0, 1, 2])
+    with torch.no_grad():
+        model.to_posterior.bias.fill_(1e6)
+        model.prior_logvar.weight.fill_(-1e6)
+    assert model.posterior(torch.rand(3, 1, 8, 8), y)[1].max() == 10
+    assert model.prior(y)[1].min() == -10
+    assert model.elbo(torch.rand(3, 1, 8, 8), y, noise=torch.randn(3, 4)).kl.isfinite().all()

@@ -1,11 +1,14 @@
 """Samples are functions of (seed, class, index); the samplers do what they say."""
 
 import json
+import math
+import pickle
 
 import numpy as np
 import pytest
 
 import vaeaug
+from vaeaug.models import CVAE
 from vaeaug.sampling import SAMPLERS, SamplingError, Synthesizer, sample_generator
 
 
@@ -142,3 +145,112 @@ def test_a_class_without_images_has_no_samples(digits, small_config):
     generator = vaeaug.fit(some, small_config.changed(**{"training.steps": 10}), device="cpu")
     with pytest.raises(SamplingError, match="class '4' had no training images to learn from"):
         generator.sample(4, 1, seed=0)
+
+
+def test_the_prior_is_standard_normal_unless_adapted(digits):
+    generator = Synthesizer.from_training(CVAE((8, 8, 1), 10, width=8), digits, seed=0)
+    batch = generator.sample(2, 9, seed=1, sampler="prior", temperature=0.5)
+    for row, z in enumerate(batch.latents):
+        rng = sample_generator(1, 2, row)
+        rng.random(2)
+        np.testing.assert_array_equal(z, (0.5 * rng.standard_normal(32)).astype(np.float32))
+
+
+def test_gmm_draws_from_the_density_of_the_class(synthesizer):
+    batch = synthesizer.sample(0, 5, seed=1, sampler="gmm", temperature=0.7)
+    for row, z in enumerate(batch.latents):
+        rng = sample_generator(1, 0, row)
+        uniform, _ = rng.random(2)
+        normal = rng.standard_normal(32)
+        expected = synthesizer.densities[0].sample(uniform, normal, temperature=0.7)
+        np.testing.assert_array_equal(z, expected.astype(np.float32))
+
+
+def test_transfer_decodes_the_latent_of_its_source(synthesizer):
+    batch = synthesizer.sample(0, 50, seed=0, sampler="transfer", temperature=0.0)
+    assert len(np.unique(synthesizer.labels[batch.source_index])) > 3
+    np.testing.assert_array_equal(batch.latents, synthesizer.means[batch.source_index])
+    decoded = synthesizer.decode(batch.latents, np.zeros(50, np.int64))
+    np.testing.assert_array_equal(decoded, batch.images)
+
+
+@pytest.mark.parametrize("sampler", ["posterior", "interpolate", "transfer"])
+def test_sources_that_are_given_are_used(sampler, synthesizer):
+    source = synthesizer.rows[1][[3, 5]]
+    label = 0 if sampler == "transfer" else 1
+    batch = synthesizer.sample(label, 30, seed=0, sampler=sampler, source=source)
+    assert set(batch.source_index) == set(source)
+
+
+def test_a_class_of_one_image_and_a_single_class(digits):
+    model = CVAE((8, 8, 1), 10, width=8)
+    data = digits.imbalanced([1, *[0] * 9], seed=0)
+    generator = Synthesizer.from_training(model, data, seed=0)
+    batch = generator.sample(0, 3, seed=0, sampler="interpolate")
+    np.testing.assert_allclose(batch.latents, np.tile(generator.means, (3, 1)), atol=1e-6)
+    with pytest.raises(SamplingError, match="transfer needs training images of another class"):
+        generator.sample(0, 1, seed=0, sampler="transfer")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"label": 10}, "unknown class 10; expected one of 0, 1, .* or an index below 10"),
+        ({"label": -1}, "unknown class -1"),
+        ({"n": -1}, "expected n and start of at least 0, got -1 and 0"),
+        ({"start": -2}, "expected n and start of at least 0, got 1 and -2"),
+        ({"seed": -1}, r"expected a seed from 0 to 2\*\*64 - 1, got -1"),
+        ({"temperature": -0.1}, "expected a temperature of at least 0, got -0.1"),
+        ({"temperature": math.nan}, "expected a temperature of at least 0, got nan"),
+        ({"sampler": "posterior", "source": []}, "expected source rows from 0 to"),
+        ({"sampler": "transfer", "source": [-1]}, "expected source rows from 0 to"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(keys, message, synthesizer):
+    with pytest.raises(SamplingError, match=message):
+        synthesizer.sample(**{"label": 0, "n": 1, "seed": 0, **keys})
+
+
+def test_nothing_asked_nothing_made(synthesizer):
+    assert synthesizer.sample(0, 0, seed=0, start=5).images.shape == (0, 8, 8, 1)
+    empty = np.empty((0, 8, 8, 1), np.uint8)
+    assert synthesizer.reconstruct(empty, []).shape == empty.shape
+
+
+def test_pickle_round_trip(synthesizer):
+    again = pickle.loads(pickle.dumps(synthesizer))  # noqa: S301
+    first, second = (each.sample(0, 5, seed=2) for each in (synthesizer, again))
+    np.testing.assert_array_equal(first.images, second.images)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["model.safetensors"], ["densities.safetensors"], ["config.json", "model.safetensors"]],
+)
+def test_missing_files_are_named(names, synthesizer, tmp_path):
+    synthesizer.save(tmp_path)
+    for name in names:
+        (tmp_path / name).unlink()
+    with pytest.raises(SamplingError, match=f"but {', '.join(names)} is missing"):
+        vaeaug.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("densities.safetensors", lambda content: content[: len(content) // 2]),
+        ("model.safetensors", lambda _: b""),
+        ("config.json", lambda content: content[: len(content) // 2]),
+        ("config.json", lambda content: content.replace(b'"width": 8', b'"width": 16')),
+        ("config.json", lambda content: content.replace(b'"class_names"', b'"class_name"')),
+        ("config.json", lambda content: content.replace(b'"class_names"', b'"class_nam\xff"')),
+        ("config.json", lambda _: b"[]"),
+    ],
+)
+def test_damage_is_an_error_that_names_the_folder(name, damage, synthesizer, tmp_path):
+    synthesizer.save(tmp_path)
+    path = tmp_path / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(SamplingError, match="the generator cannot be read") as caught:
+        vaeaug.load(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}: ")

@@ -1,11 +1,23 @@
 """What is rejected, what is not, and that the order of batches does not matter."""
 
+import copy
+
 import numpy as np
 import pytest
+import torch
 
 import vaeaug
 from vaeaug.config import ScreeningConfig
-from vaeaug.screening import REASONS, Screener, ScreeningReport, _folds, screen
+from vaeaug.screening import (
+    REASONS,
+    Screener,
+    ScreeningReport,
+    _cross_fit,
+    _folds,
+    _probabilities,
+    screen,
+    train_classifier,
+)
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +129,123 @@ def test_the_report_counts():
         "accepted": 2,
         "rejected": {**dict.fromkeys(REASONS, 0), "near-copy": 2, "duplicate": 1},
     }
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return vaeaug.read("digits", split="test")
+
+
+def with_config(screener, **keys):
+    """The same screener with other thresholds, without training its classifiers again."""
+    other = copy.copy(screener)
+    other.config = screener.config.model_copy(update=keys)
+    return other
+
+
+def test_the_limit_is_a_quantile_of_the_distances_between_real_images(real, screener):
+    everything = real.images.reshape(len(real), -1).astype(float) / 255
+    own = everything[real.labels == 4]
+    distances = np.sqrt(np.square(own[:, None] - everything[None]).mean(axis=2))
+    distances[distances == 0] = np.inf
+    expected = 0.5 * np.quantile(distances.min(axis=1), 0.01)
+    assert screener.near_copy_distance[4] == pytest.approx(expected, rel=1e-3)
+
+
+def test_exact_twins_do_not_change_the_calibration(real):
+    config = ScreeningConfig(folds=2, classifier_steps=1)
+    once = np.flatnonzero(np.isin(real.labels, (0, 1)))
+    alone, doubled = (
+        Screener(real.subset(np.repeat(once, times)), config, seed=0) for times in (1, 2)
+    )
+    np.testing.assert_allclose(
+        doubled.near_copy_distance[:2], alone.near_copy_distance[:2], rtol=1e-2
+    )
+
+
+def test_an_unlikely_duplicate_is_called_the_same_in_any_batch(screener, held_out):
+    images = held_out.images[held_out.labels == 5]
+    image = images[screen(images, 5, screener).accepted][:1]
+    close = image.copy()
+    close[0, 0, 0, 0] ^= 1
+    p = [float(screen(each, 5, screener).p_label[0]) for each in (image, close)]
+    assert p[0] != p[1]
+    likely, unlikely = (image, close) if p[0] > p[1] else (close, image)
+    # One of them passes the threshold and the other does not.
+    strict = with_config(screener, min_label_probability=(p[0] + p[1]) / 2)
+    judge = strict.new_class(5)
+    apart = [judge.screen(each).reason[0] for each in (likely, unlikely)]
+    assert apart == ["", "duplicate"]
+    assert list(screen(np.concatenate([likely, unlikely]), 5, strict).reason) == apart
+    # What is rejected is no sibling: it does not keep the next one out.
+    swapped = screen(np.concatenate([unlikely, likely]), 5, strict)
+    assert list(swapped.reason) == ["other class", ""]
+
+
+@pytest.mark.parametrize("size", [1, 7, 40])
+def test_every_reason_is_the_same_in_any_batch(size, screener, real, held_out):
+    rng = np.random.default_rng(0)
+    images = np.concatenate(
+        [
+            held_out.images[held_out.labels == 2],
+            held_out.images[held_out.labels == 9][:10],
+            real.images[real.labels == 2][:10],
+            rng.integers(0, 256, (10, 8, 8, 1), dtype=np.uint8),
+        ]
+    )
+    images = images[rng.permutation(np.repeat(np.arange(len(images)), 2))]
+    strict = with_config(screener, min_label_probability=0.05)
+    whole = screen(images, 2, strict)
+    assert set(whole.reason) == {"", "near-copy", "duplicate", "other class"}
+    judge = strict.new_class(2)
+    parts = [judge.screen(images[at : at + size]) for at in range(0, len(images), size)]
+    assert [reason for each in parts for reason in each.reason] == list(whole.reason)
+    for name in ("p_label", "nn_distance", "nn_index"):
+        got = np.concatenate([getattr(each, name) for each in parts])
+        np.testing.assert_allclose(got, getattr(whole, name), rtol=1e-4, atol=1e-5)
+
+
+def test_garbage_is_no_class_at_all(screener):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    verdicts = [screen(noise, label, screener) for label in range(10)]
+    p = np.stack([each.p_label for each in verdicts])
+    np.testing.assert_allclose(p.sum(axis=0), 1, atol=1e-5)
+    rejected = np.stack([each.reason for each in verdicts]) == "other class"
+    np.testing.assert_array_equal(rejected, p < 0.02)
+    assert rejected.mean() > 0.1
+
+
+def test_the_label_threshold_is_that_of_the_configuration(screener, held_out):
+    images = held_out.images[held_out.labels == 8]
+    p_label = screen(images, 8, screener).p_label
+    for least in (0.0, 0.3, 0.9):
+        reason = screen(images, 8, with_config(screener, min_label_probability=least)).reason
+        considered = (reason == "") | (reason == "other class")
+        np.testing.assert_array_equal(
+            reason[considered] == "other class", p_label[considered] < least
+        )
+    assert (reason == "other class").any()
+
+
+def test_no_image_is_judged_by_a_classifier_that_saw_it(digits):
+    config, cpu = ScreeningConfig(folds=2, classifier_steps=4), torch.device("cpu")
+    _, p_label = _cross_fit(digits, config, seed=5, device=cpu, progress=None)
+    folds = _folds(digits.labels, 2, seed=5)
+    for fold in range(2):
+        held = folds == fold
+        classifier = train_classifier(digits.subset(~held), steps=4, seed=5 + fold)
+        expected = _probabilities(classifier, digits.images[held], (0, 255), cpu)
+        expected = expected[np.arange(held.sum()), digits.labels[held]]
+        np.testing.assert_allclose(p_label[held], expected, rtol=1e-5)
+
+
+def test_progress_counts_the_steps_of_all_folds(digits):
+    seen = []
+    config = ScreeningConfig(folds=2, classifier_steps=2)
+    Screener(digits, config, seed=0, progress=lambda *at: seen.append(at))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_an_empty_batch_has_an_empty_verdict(screener):
+    verdict = screen(np.empty((0, 8, 8, 1), np.uint8), 0, screener)
+    assert verdict.accepted.shape == verdict.p_label.shape == verdict.nn_index.shape == (0,)

@@ -1,17 +1,26 @@
 """The loop: resuming, early stopping, bad steps, what each grouping may change."""
 
+import itertools
 import json
 import math
 import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import vaeaug
+from vaeaug.models import CVAE
 from vaeaug.training import TrainingError, default_steps, resolve_device, train
 from vaeaug.training._batches import Batches
-from vaeaug.training._state import Stage
+from vaeaug.training._held_out import evaluate
+from vaeaug.training._loop import Loop
+from vaeaug.training._state import Stage, State, Trainee
 
 TINY = [
     "model.width=8",
@@ -131,9 +140,6 @@ def test_bad_steps_are_skipped_and_counted_and_training_goes_on(few, tmp_path):
                 x = x * math.nan
             return x, y
 
-    from vaeaug.models import CVAE
-    from vaeaug.training._loop import Loop
-
     loop = Loop(Poisoned(data, config, torch.device("cpu")), config, tmp_path, None)
     torch.manual_seed(0)
     model = CVAE((8, 8, 1), 10, width=8)
@@ -198,3 +204,231 @@ def test_default_steps_are_about_20_passes_within_bounds():
     assert default_steps(100, 64) == 2_000
     assert default_steps(32_000, 64) == 10_000
     assert default_steps(10**7, 64) == 20_000
+
+
+CPU = torch.device("cpu")
+
+
+def same_weights(model, other) -> bool:
+    ours, theirs = model.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+@pytest.fixture(scope="module")
+def whole(few, tmp_path_factory):
+    """The folder of a run that nothing interrupted, and what it trained."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, train(few, tiny(), device="cpu", folder=folder)
+
+
+def stop_at(stage: str, step: int):
+    """A progress callback that ends training there."""
+
+    def progress(at: str, now: int, *_: object) -> None:
+        if (at, now) == (stage, step):
+            raise Killed
+
+    return progress
+
+
+def test_ctrl_c_in_the_middle_of_a_step_leaves_no_half_step(few, whole, tmp_path):
+    steps = itertools.count(1)
+
+    def interrupt(*_: object) -> None:
+        if next(steps) == 12:
+            raise KeyboardInterrupt
+
+    # After the weights have moved, before their average has.
+    hook = register_optimizer_step_post_hook(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(few, tiny(), device="cpu", folder=tmp_path)
+    finally:
+        hook.remove()
+    again = train(few, tiny(), device="cpu", folder=tmp_path)
+    assert same_weights(again.model, whole[1].model)
+
+
+def test_a_process_that_is_killed_goes_on_from_its_checkpoint(few, whole, tmp_path):
+    np.savez(tmp_path / "few.npz", images=few.images, labels=few.labels)
+    code = """
+import os, pathlib, signal, sys
+import torch
+import vaeaug
+from vaeaug.training import train
+
+torch.set_num_threads(1)
+folder, *overrides = sys.argv[1:]
+
+def kill(stage, step, *_):
+    if step == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+few = vaeaug.read(folder + "/few.npz")
+config = vaeaug.load_config(None, overrides)
+train(few, config, device="cpu", folder=pathlib.Path(folder), progress=kill)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path), *TINY]
+    assert subprocess.run(command, timeout=300, check=False).returncode == -signal.SIGKILL
+    steps = []
+    again = train(
+        few,
+        tiny(),
+        device="cpu",
+        folder=tmp_path,
+        progress=lambda stage, step, *_: steps.append((stage, step)),
+    )
+    assert steps[0] == ("trunk", 6)
+    assert same_weights(again.model, whole[1].model)
+    assert (tmp_path / "metrics.jsonl").read_text() == (whole[0] / "metrics.jsonl").read_text()
+
+
+def test_the_log_is_that_of_an_uninterrupted_run_even_after_a_torn_line(few, whole, tmp_path):
+    with pytest.raises(Killed):
+        train(few, tiny(), device="cpu", folder=tmp_path, progress=stop_at("adapt", 8))
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"stage": "adapt", "st')
+    train(few, tiny(), device="cpu", folder=tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == (whole[0] / "metrics.jsonl").read_text()
+
+
+def test_what_is_done_is_loaded_and_not_trained_again(few, whole):
+    steps = []
+    again = train(few, tiny(), device="cpu", folder=whole[0], progress=lambda *at: steps.append(at))
+    assert not steps
+    assert same_weights(again.model, whole[1].model)
+    assert again.summary() == whole[1].summary()
+
+
+def test_training_leaves_the_global_generator_alone(few):
+    before = torch.random.get_rng_state()
+    train(few, tiny("training.steps=2", "model.grouping=shared"), device="cpu")
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.fixture
+def stopped(few, tmp_path) -> Path:
+    """The checkpoint of a trunk that was stopped on its way."""
+    with pytest.raises(Killed):
+        train(few, tiny(), device="cpu", folder=tmp_path, progress=stop_at("trunk", 6))
+    return tmp_path / "checkpoints" / "trunk.pt"
+
+
+class Evil:
+    """A pickle that runs code of its own when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_checkpoint_is_not_run(stopped, few, tmp_path):
+    content = torch.load(stopped, weights_only=True)
+    torch.save(content | {"evil": Evil(tmp_path / "ran")}, stopped)
+    with pytest.raises(TrainingError, match=r"trunk\.pt: expected a checkpoint .*UnpicklingError"):
+        train(few, tiny(), device="cpu", folder=tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_checkpoint_of_another_model_is_refused(done, stopped, few, tmp_path):
+    if done:
+        train(few, tiny(), device="cpu", folder=tmp_path)
+    with pytest.raises(TrainingError, match=r"trunk\.pt: expected a checkpoint of stage 'trunk'"):
+        train(few, tiny("model.width=16"), device="cpu", folder=tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_no_space_for_a_checkpoint_keeps_the_one_before(stopped, few, tmp_path):
+    before = stopped.read_bytes()
+    stopped.with_suffix(".tmp").symlink_to("/dev/full")
+    with pytest.raises(TrainingError, match=r"trunk\.pt: the checkpoint cannot be written .*kept"):
+        train(few, tiny(), device="cpu", folder=tmp_path)
+    assert list(stopped.parent.iterdir()) == [stopped]
+    assert stopped.read_bytes() == before
+
+
+def test_a_bad_step_that_is_also_evaluated_is_one_line(few, tmp_path):
+    floats = vaeaug.LabelledImages(
+        few.images.astype(np.float32) / 255, few.labels, few.class_names, (0.0, 1.0)
+    )
+    batches = Batches(floats, tiny("training.max_bad_steps=5"), CPU)
+    images = batches.images.clone()
+
+    def progress(_: str, step: int, *__: object) -> None:
+        if step == 4:
+            batches.images.fill_(math.nan)
+        if step == 8:
+            batches.images.copy_(images)
+
+    model = CVAE((8, 8, 1), 10, width=8)
+    loop = Loop(batches, batches.config, tmp_path, progress)
+    state = loop.run(Stage("trunk", 24, tuple(range(10))), model)
+    assert (state.skipped, state.bad_in_a_row) == (4, 0)
+    assert math.isfinite(state.best[0])
+    assert all(each.isfinite().all() for each in model.state_dict().values())
+    log = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    # Steps 5 to 8 are bad, and every sixth is evaluated.
+    assert [entry["step"] for entry in log] == [5, 6, 7, 8, 12, 18, 24]
+    assert [entry["loss"] for entry in log[:4]] == ["nan"] * 4
+    assert [entry["skipped"] for entry in log] == [1, 2, 3, 4, 4, 4, 4]
+
+
+def test_a_score_that_is_not_a_number_is_never_the_best(few):
+    stage = Stage("trunk", 10, tuple(range(10)))
+    model = CVAE(few.image_shape, 10, width=8)
+    before = model.decoder_out.bias.detach().clone()
+    trainee = Trainee(model, model, {}, torch.optim.SGD(model.parameters()), State())
+    batches = Batches(few, tiny(), CPU)
+    evaluate(batches, stage, trainee)
+    [first] = trainee.state.best
+    with torch.no_grad():
+        model.decoder_out.bias.fill_(math.nan)
+    evaluate(batches, stage, trainee)
+    assert trainee.state.best == [first]
+    assert trainee.state.evaluations_without_gain == 1
+    assert torch.equal(trainee.best["decoder_out.bias"], before)
+
+
+@pytest.mark.parametrize("rate", [2e-3, 3.0])
+def test_no_class_is_worse_for_adapting_when_scored_again(rate, few):
+    """Whatever the learning rate: a class that only gets worse keeps what it started with."""
+    config = tiny(f"training.learning_rate={rate}", "training.max_bad_steps=99")
+    batches = Batches(few, config, CPU)
+    torch.manual_seed(0)
+    model = CVAE(few.image_shape, 10, latent_dim=6, width=8)
+    stage = Stage("adapt", 12, tuple(range(10)), adapt=True)
+    state = Loop(batches, config, None, None).run(stage, model)
+    # From the weights that were kept, not from what the loop has noted.
+    optimiser = torch.optim.SGD(model.parameters())
+    again = Trainee(model, model, dict(model.state_dict()), optimiser, State())
+    evaluate(batches, stage, again)
+    held = sorted(set(batches.held_labels.tolist()))
+    assert len(held) > 3
+    for label in held:
+        assert again.state.best[label] == pytest.approx(state.best[label], abs=1e-3)
+        assert state.best[label] >= state.first[label]
+
+
+def test_separate_trains_only_classes_that_have_images(few):
+    some = few.subset(np.flatnonzero(few.labels != 1))
+    config = tiny("model.grouping=separate", "training.steps=2", "training.checkpoint_every=99")
+    stages = train(some, config, device="cpu").stages
+    assert list(stages) == [f"class-{label:03d}" for label in range(10) if label != 1]
+
+
+def test_adapting_draws_all_classes_alike(few):
+    batches = Batches(few, tiny(), CPU)
+    _, labels = batches.draw(Stage("adapt", 10, tuple(range(10)), adapt=True), 3)
+    assert np.bincount(labels.numpy(), minlength=10).tolist() == [4] * 10
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1), (0, 65535)])
+def test_images_are_scaled_to_the_unit_interval(low, high, few):
+    images = (low + (high - low) * (few.images / 255)).astype(np.float32).clip(low, high)
+    floats = vaeaug.LabelledImages(images, few.labels, few.class_names, (low, high))
+    stage = Stage("trunk", 10, tuple(range(10)))
+    got, expected = (Batches(each, tiny(), CPU).draw(stage, 0)[0] for each in (floats, few))
+    torch.testing.assert_close(got, expected)

@@ -139,6 +139,9 @@ class ClassScreening:
         """
         screener, n = self._screener, len(images)
         reason = np.full(n, "", dtype=object)
+        if not n:
+            nothing = np.empty(0, np.float32)
+            return Screened(reason, nothing, nothing, np.empty(0, np.int64))
         low, high = screener.value_range
         flat = images.reshape(n, -1)
         finite = np.isfinite(flat).all(axis=1)

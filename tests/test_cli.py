@@ -1,0 +1,132 @@
+"""The command line: verbs, streams, exit codes, interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+import vaeaug
+from vaeaug.cli import main
+
+VERBS = ("augment", "plan", "train", "generate", "screen", "merge", "verify", "inspect")
+JOB = [
+    *("augment", "digits", "--set", "data.class_counts=[40,40,40,40,40,30,30,30,20,20]"),
+    *("--set", "model.width=8", "--set", "screening.classifier_steps=20"),
+    *("--set", "training.checkpoint_every=10", "--device", "cpu"),
+]
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(each) for each in arguments])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb):
+    result = run(verb, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: main {verb}")
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
+    result = run(*JOB, "--out", tmp_path / "out", "--dry-run", "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert [each["real"] for each in document["classes"]] == [40] * 5 + [30] * 3 + [20] * 2
+    assert document["n_synthetic"] == sum(each["n_synthetic"] for each in document["classes"])
+    assert {"target_count", "bytes", "shards", "reason"} <= document["classes"][0].keys()
+    assert not (tmp_path / "out").exists()
+    table = run("plan", *JOB[1:-2]).stdout
+    assert table.splitlines()[0].split() == [
+        "class",
+        "real",
+        "target",
+        "to",
+        "make",
+        "MiB",
+        "shards",
+        "why",
+    ]
+
+
+def test_the_verbs_on_a_finished_run(finished, digits, tmp_path):
+    out = finished.out_dir
+    checked = run("verify", out, "--json")
+    assert checked.exit_code == 0
+    assert json.loads(checked.stdout)["ok"] is True
+    document = json.loads(run("inspect", out, "--json").stdout)
+    assert document["n"] == finished.manifest.n_images
+    shard = out / finished.manifest.shards[0].path
+    assert json.loads(run("inspect", shard, "--json").stdout)["synthetic"] is True
+    assert json.loads(run("inspect", out / "model", "--json").stdout)["latent_dim"] == 32
+    damaged = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(out), str(damaged)], check=True)
+    victim = damaged / finished.manifest.shards[3].path
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    wrong = run("verify", damaged)
+    assert wrong.exit_code == 1
+    assert victim.name in wrong.stdout
+
+
+def test_usage_errors_exit_2(tmp_path):
+    assert run("augment", "digits").exit_code == 2
+    assert run("plan", "digits", "--size", "8xq").exit_code == 2
+    assert run("plan", "digits", "--set", "seed").exit_code == 2
+    assert run("frobnicate").exit_code == 2
+
+
+def command(out):
+    options = ["--set", "training.steps=400", "--set", "training.adapt_steps=20", "--json"]
+    return [sys.executable, "-m", "vaeaug", *JOB, "--out", str(out), *options]
+
+
+def test_killed_by_each_signal_it_goes_on_to_the_same_bytes(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    done = subprocess.run(command(whole), env=environment, capture_output=True, text=True)
+    assert done.returncode in (0, 4), done.stderr
+    assert json.loads(done.stdout)["out"] == str(whole)
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)):
+        process = subprocess.Popen(
+            command(broken),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        checkpoint = broken / "checkpoints" / "trunk.pt"
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        deadline = time.monotonic() + 60
+        while not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == code, errors
+        if code > 0:
+            assert "interrupted; nothing is lost, this goes on from here" in errors
+            assert f"--out {broken}" in errors
+        assert not (broken / "manifest.json").exists()
+    again = subprocess.run(command(broken), env=environment, capture_output=True, text=True)
+    assert again.returncode == done.returncode, again.stderr
+    for name in ("manifest.json", "model/model.safetensors", "samples.png"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
+    assert vaeaug.verify(broken).ok
+
+
+def test_a_shortfall_exits_4_and_is_said(tmp_path):
+    tight = ["--set", "screening.duplicate_factor=50", "--set", "training.steps=10"]
+    result = run(*JOB, "--out", tmp_path / "out", *tight)
+    assert result.exit_code == 4, result.output
+    assert "Partial: class '0':" in result.stdout
+    manifest = vaeaug.Manifest.load(tmp_path / "out")
+    assert not manifest.complete
+    assert vaeaug.verify(tmp_path / "out").ok
+    assert sum(each.accepted for each in manifest.classes) == manifest.n_images

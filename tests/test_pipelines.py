@@ -1,0 +1,31 @@
+"""The recipes run, on a small size."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+RECIPE = Path(__file__).parent.parent / "pipelines" / "balance_rare_classes.py"
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+SMALL = [
+    *("--set", "model.width=8", "--set", "training.steps=10", "--set", "training.adapt_steps=4"),
+    *("--set", "screening.classifier_steps=4", "--set", "plan.target_ratio=0.5", "--steps", "4"),
+]
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", [str(RECIPE), *map(str, arguments)])
+    runpy.run_path(str(RECIPE), run_name="__main__")
+
+
+@pytest.mark.fashion_mnist
+def test_balance_rare_classes_on_fashion_mnist(monkeypatch, capsys, tmp_path):
+    if not FASHION.exists():
+        pytest.skip("needs the Debian package dataset-fashion-mnist")
+    counts = [60, 40, 30, 30, 20, 20, 16, 12, 10, 8]
+    run(monkeypatch, "--out", tmp_path / "run", *SMALL, "--counts", *counts)
+    printed = capsys.readouterr().out
+    assert "real: balanced accuracy" in printed
+    assert "merged: balanced accuracy" in printed
+    assert "Merged training was" in printed
