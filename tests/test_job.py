@@ -1,6 +1,8 @@
 """The whole job on real digits: what it makes, that it is whole, and that nothing stops it."""
 
+import errno
 import os
+import re
 import resource
 import shutil
 import signal
@@ -120,10 +122,11 @@ def test_a_finished_run_returns_at_once(finished: AugmentResult, data: LabelledI
 
 
 def test_it_merges(finished: AugmentResult, data: LabelledImages) -> None:
-    merged = vaeaug.merge(data, finished.out_dir, share=0.25)
+    with pytest.warns(UserWarning, match=r"no synthetic samples of the classes \['three'\]"):
+        merged = vaeaug.merge(data, finished.out_dir, share=0.25)
     labels = np.array([int(merged[index][1]) for index in range(len(merged))])
-    for label in range(3):
-        assert np.mean(merged.is_synthetic[labels == label]) == pytest.approx(0.25, abs=0.03)
+    for label, share in enumerate((0.25, 0.25, 0.25, 0)):
+        assert np.mean(merged.is_synthetic[labels == label]) == pytest.approx(share, abs=0.03)
     assert merged.class_names == NAMES
 
 
@@ -138,7 +141,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_others(
     augment(data, tmp_path / "other", tiny_config(seed=1))
     same, other = contents(finished.out_dir), contents(tmp_path / "other")
     assert same.keys() == other.keys()
-    assert all(same[name] != other[name] for name in same)
+    # What the architecture is has no seed.
+    assert [name for name in same if same[name] == other[name]] == ["model/config.json"]
 
 
 # -- Interrupted -------------------------------------------------------------------------------
@@ -235,8 +239,8 @@ def by_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("number", "when", "code"),
     [
-        (signal.SIGINT, "checkpoints/trunk.pt", 130),
-        (signal.SIGTERM, "model/config.json", 143),
+        # While training: in test_cli.py.
+        (signal.SIGINT, "checkpoints/adapt.pt", 130),
         (signal.SIGKILL, "checkpoints/classes.json", -signal.SIGKILL),
     ],
 )
@@ -246,7 +250,7 @@ def test_a_signal_loses_nothing(
     out = tmp_path / "out"
     command = [*COMMAND, "--out", str(out)]
     with subprocess.Popen(
-        [sys.executable, "-m", "vaeaug", *command],
+        [sys.executable, "-m", "vaeaug", *command, "--no-resume"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -265,16 +269,14 @@ def test_a_signal_loses_nothing(
             "vaeaug: interrupted; nothing is lost, this goes on from here: vaeaug augment digits "
         )
         assert "Traceback" not in log
+        # Going on is what the command below does, and --no-resume would not.
         assert log.splitlines()[-1].endswith(f"--out {out}")
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
     assert contents(out) == contents(by_command)
 
 
-@pytest.mark.parametrize(
-    ("limit", "file"), [(50_000, "checkpoints/trunk.pt"), (90_000, "shards/shard-00000.h5")]
-)
-def test_a_disk_that_is_full_loses_nothing(tmp_path: Path, limit: int, file: str) -> None:
+def test_a_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
     """A limit on the size of a file stands for the disk: the system refuses the same write."""
     command = [
         "augment",
@@ -295,16 +297,17 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path: Path, limit: int, file: str
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, 90_000)),
     )
     assert limited.returncode == 1, limited.stderr
     message = limited.stderr.splitlines()[-1]
-    assert message.startswith(f"vaeaug: {tmp_path / file}: ")
-    assert os.strerror(27) in message
-    assert "kept" in message
-    if file.startswith("shards"):
-        assert "It needs " in message
-        assert " bytes are free there" in message
+    shard = tmp_path / "shards" / "shard-00000.h5"
+    reason = re.escape(os.strerror(errno.EFBIG))
+    assert re.fullmatch(
+        rf"vaeaug: {shard}: cannot be written: {reason}\. It needs [\d,]+ bytes and [\d,]+ bytes "
+        r"are free there; finished shards are kept \(0 of this class\)\.",
+        message,
+    )
     assert "Traceback" not in limited.stderr
     assert not list(tmp_path.rglob("*.tmp"))
     assert not (tmp_path / "manifest.json").exists()
@@ -327,7 +330,7 @@ def test_an_absurd_plan_is_refused_and_a_sensible_one_goes_on(
 
 
 def test_a_shortfall_is_stated_and_never_padded(data: LabelledImages, tmp_path: Path) -> None:
-    config = tiny_config(**{"screening.near_copy_quantile": 0.5, "screening.near_copy_factor": 1.0})
+    config = tiny_config(**{"screening.near_copy_factor": 1, "screening.duplicate_factor": 1})
     result = augment(data, tmp_path, config)
     short = [each for each in result.manifest.classes if each.accepted < each.n_synthetic]
     assert short, "the thresholds are meant to be tight"
@@ -475,7 +478,7 @@ def test_describe(finished: AugmentResult) -> None:
     assert (run["n"], run["complete"]) == (30, True)
     assert run["classes"] == {"zero": 8, "one": 8, "two": 14, "three": 0}
     assert run["samplers"] == {
-        "zero": "interpolate",
+        "zero": "gmm",
         "one": "interpolate",
         "two": "interpolate",
         "three": "",

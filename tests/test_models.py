@@ -84,7 +84,7 @@ def test_free_bits_and_beta():
     kl = torch.tensor([[0.1, 3.0], [0.3, 1.0]])
     terms = ElboTerms(torch.tensor([1.0, 3.0]), kl, torch.zeros(2))
     assert float(terms.loss()) == pytest.approx(2 + 0.2 + 2.0)
-    assert float(terms.loss(beta=4)) == pytest.approx(2 + 4 * 2.2)
+    assert float(terms.loss(beta=4.0)) == pytest.approx(2 + 4 * 2.2)
     assert float(terms.loss(free_bits=0.5)) == pytest.approx(2 + 0.5 + 2.0)
 
 

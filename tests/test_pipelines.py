@@ -29,3 +29,12 @@ def test_balance_rare_classes_on_fashion_mnist(monkeypatch, capsys, tmp_path):
     assert "real: balanced accuracy" in printed
     assert "merged: balanced accuracy" in printed
     assert "Merged training was" in printed
+
+
+def test_balance_rare_classes_on_digits(monkeypatch, capsys, tmp_path):
+    counts = [24, 20, 16, 14, 12, 12, 10, 10, 9, 8]
+    run(monkeypatch, "--out", tmp_path / "run", *SMALL, "--data", "digits", "--counts", *counts)
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(int(line.split()[1]) for line in lines[:10]) == sorted(counts)
+    assert [line.split(":")[0].strip() for line in lines[10:12]] == ["real", "merged"]
+    assert lines[12].startswith("Merged training was ")
