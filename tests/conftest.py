@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+# One thread here and in the processes that tests start: sums in another order round otherwise.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch

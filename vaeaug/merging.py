@@ -222,7 +222,9 @@ def merge(
     source = _real_source(real, synthetic, class_names)
     _check_belongs(source, synthetic, on_mismatch)
     if not synthetic.manifest.evaluated:
-        _log.info("not evaluated: run vaeaug evaluate to see whether this synthetic data helps")
+        _log.info(
+            "not evaluated: whether this synthetic data helps is not known; compare on real images"
+        )
     return MergedDataset(
         source,
         synthetic,
