@@ -1,7 +1,10 @@
 """Shared pieces: real digits, one small trained generator, one finished run."""
 
 import os
+import signal
 
+# A shell that starts the tests in the background has them ignore Ctrl-C, and what they start too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # One thread here and in the processes that tests start: sums in another order round otherwise.
 os.environ["OMP_NUM_THREADS"] = "1"
