@@ -194,8 +194,8 @@ def shard_rates(folder: Path, row: Callable[[str, float, float, str], None]) -> 
     row("writing, gzip", rate(write("gzip"), repeats=1), peer, "the same")
 
     shards = sorted(folder.glob("run-*/shards/*.h5"))
-    contiguous = next(p for p in shards if "contiguous" in layout(p))
-    chunked = next(p for p in shards if "chunked" in layout(p))
+    contiguous = next(path for path in shards if not is_chunked(path))
+    chunked = next(path for path in shards if is_chunked(path))
     rng = np.random.default_rng(0)
     batches = [rng.integers(n, size=128) for _ in range(50)]
 
@@ -238,6 +238,11 @@ def shard_rates(folder: Path, row: Callable[[str, float, float, str], None]) -> 
 
     peer = rate(load(tensors), repeats=2)
     row("merged loader", rate(load(merged), repeats=2), peer, "TensorDataset loader, no workers")
+
+
+def is_chunked(shard: Path) -> bool:
+    with h5py.File(shard) as file:
+        return file["images"].chunks is not None
 
 
 def tiny_run(out: Path, data: vaeaug.LabelledImages) -> Path:
