@@ -17,7 +17,7 @@ from jaxtyping import install_import_hook
 # what is imported after it.
 install_import_hook(["vaeaug.models", "vaeaug.density", "vaeaug.sampling"], "beartype.beartype")
 
-import vaeaug  # noqa: E402
+import vaeaug
 
 # A fixed number of threads: sums in another order would round otherwise.
 torch.set_num_threads(1)
