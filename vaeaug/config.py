@@ -10,13 +10,16 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 Grouping = Literal["adapted", "separate", "shared"]
-Sampler = Literal["prior", "posterior", "interpolate", "gmm", "transfer"]
+Sampler = Literal["prior", "posterior", "interpolate", "gmm", "flow", "transfer", "blend"]
+Latent = Literal["vector", "spatial", "hierarchical"]
+LikelihoodName = Literal["gaussian", "gaussian_per_pixel", "bernoulli", "logistic_mixture"]
+DensityKind = Literal["auto", "normal", "gmm", "flow"]
 SamplingStrategy = (
     Literal["auto", "minority", "not minority", "not majority", "all"]
     | float
@@ -25,7 +28,6 @@ SamplingStrategy = (
     | Callable[..., Any]
 )
 
-SAMPLERS: tuple[str, ...] = get_args(Sampler)
 _STRATEGIES = (
     "a rule (auto, minority, not minority, not majority, all), a number, a mapping {class: total} "
     "or a list of classes"
@@ -98,7 +100,23 @@ class ModelConfig(_Part):
     """The network and its likelihood."""
 
     grouping: Grouping = Field("adapted", description="How classes share parameters.")
-    latent_dim: int = Field(32, ge=1, le=4096, description="Length of z.")
+    conditional: bool = Field(
+        True, description="False: a plain VAE, whose network never sees the class."
+    )
+    latent: Latent = Field(
+        "vector",
+        description="vector: one code. spatial: a grid, sharper. hierarchical: a vector and grids.",
+    )
+    latent_dim: int = Field(32, ge=1, le=4096, description="Length of the vector in z.")
+    latent_channels: int | None = Field(
+        None, ge=1, le=256, description="Channels of the grid in z. Default: by the image size."
+    )
+    levels: Literal[2, 3] = Field(2, description="Levels of hierarchical latents.")
+    likelihood: LikelihoodName = Field(
+        "gaussian",
+        description="p(x given z): one optimal sigma, a sigma per value, Bernoulli, or a mixture of "
+        "discretised logistics.",
+    )
     width: int = Field(24, ge=8, le=512, description="Channels at the highest resolution.")
     max_width: int = Field(128, ge=8, le=1024, description="Channels are doubled up to this.")
     class_embedding: int = Field(32, ge=1, le=512, description="Length of the class embedding.")
@@ -138,6 +156,77 @@ class TrainingConfig(_Part):
     max_bad_steps: int = Field(
         25, ge=1, description="Steps in a row with a non-finite or exploding loss before failure."
     )
+    budget_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="Stop after so many seconds of all stages together: processor time on the CPU, "
+        "clock time on CUDA. What is learned then depends on the machine.",
+    )
+    denoise: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Train to clean up: noise of this standard deviation, as a fraction of the "
+        "value range, is added to what the encoder sees.",
+    )
+    feature_matching: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of likeness in the features of a classifier of the real images.",
+    )
+    rescue: bool = Field(
+        True, description="Lower beta and raise free bits where the posterior collapses."
+    )
+    bound_samples: int = Field(
+        50, ge=1, le=5000, description="Latents per image of the reported bound."
+    )
+
+
+class AdversarialConfig(_Part):
+    """VAE-GAN: the trained decoder is sharpened against a discriminator."""
+
+    steps: int = Field(0, ge=0, description="Steps of sharpening; 0: a VAE without adversary.")
+    weight: float = Field(
+        0.5, ge=0, description="Of the adversary, relative to the likelihood's own gradient."
+    )
+    features: float = Field(
+        1.0, ge=0, description="Weight of the likelihood in the discriminator's features."
+    )
+    r1: float = Field(1.0, ge=0, description="Gradient penalty on real images.")
+    learning_rate: float = Field(5e-4, gt=0, description="Of decoder and discriminator.")
+
+
+class SemiSupervisedConfig(_Part):
+    """What is done with images without labels."""
+
+    mode: Literal["pseudo_label", "m2"] = Field(
+        "pseudo_label",
+        description="pseudo_label: a classifier labels what it is sure of. m2: the bound of "
+        "unlabelled images, over all classes.",
+    )
+    threshold: float = Field(
+        0.9, gt=0, lt=1, description="An image is given the label of at least this probability."
+    )
+    classifier_steps: int = Field(600, ge=1, description="Steps of the classifier.")
+    classifier_weight: float = Field(
+        1.0, ge=0, description="m2: weight of the classifier's loss, nats per value."
+    )
+    unlabelled_share: float = Field(
+        0.25, gt=0, le=4, description="m2: unlabelled images per labelled one in a step."
+    )
+
+
+class DensityConfig(_Part):
+    """The densities fitted to the latents of each class after training."""
+
+    kind: DensityKind = Field("auto", description="auto: by the latents and the class sizes.")
+    steps: int | None = Field(
+        None, ge=1, description="Training steps of the flow. Default: those of the trunk."
+    )
+    batch_size: int = Field(256, ge=2, le=65536, description="Latents per step of the flow.")
+    width: int = Field(64, ge=8, le=1024, description="Channels of the flow.")
+    depth: int = Field(4, ge=1, le=64, description="Residual blocks of the flow.")
+    learning_rate: float = Field(1e-3, gt=0, description="Of the flow, at its highest.")
 
 
 class SamplingConfig(_Part):
@@ -145,6 +234,14 @@ class SamplingConfig(_Part):
 
     sampler: Literal["auto", Sampler] = Field("auto", description="auto: by class size.")
     temperature: float = Field(1.0, gt=0, le=4, description="Scale of the noise.")
+    guidance: float = Field(
+        1.0, ge=0, le=10, description="flow: 1 draws from the class; more stresses it."
+    )
+    solver_steps: int = Field(12, ge=1, le=1000, description="flow: steps of Heun's method.")
+    residual: bool = Field(
+        False,
+        description="Add what the decoder lost of the source image (samplers with a source).",
+    )
 
 
 class ScreeningConfig(_Part):
@@ -191,6 +288,9 @@ class AugmentConfig(_Part):
     plan: PlanConfig = PlanConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    adversarial: AdversarialConfig = AdversarialConfig()
+    semi_supervised: SemiSupervisedConfig = SemiSupervisedConfig()
+    density: DensityConfig = DensityConfig()
     sampling: SamplingConfig = SamplingConfig()
     screening: ScreeningConfig = ScreeningConfig()
     shards: ShardConfig = ShardConfig()

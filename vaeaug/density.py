@@ -17,6 +17,8 @@ COMPONENTS = (1, 2, 3, 5, 8)
 LATENTS_PER_COMPONENT = 20
 # Latents used to fit one class: more does not change the chosen mixture.
 MAX_LATENTS = 5_000
+# Longer latents get diagonal mixtures only.
+MAX_FULL = 128
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,11 @@ class ClassDensity:
 
 
 def fit_density(
-    means: Shaped[np.ndarray, "n z"], variances: Shaped[np.ndarray, "n z"], *, seed: int
+    means: Shaped[np.ndarray, "n z"],
+    variances: Shaped[np.ndarray, "n z"],
+    *,
+    seed: int,
+    mixture: bool = True,
 ) -> ClassDensity:
     """Fit the aggregate posterior of one class.
 
@@ -82,6 +88,7 @@ def fit_density(
         means: Posterior means of the class's training images.
         variances: Their posterior variances.
         seed: Of the mixture's initialisation.
+        mixture: False: one normal, whatever the size of the class.
     """
     mean_variance = np.diag(variances.mean(axis=0, dtype=np.float64))
     latents = means.astype(np.float64)
@@ -91,11 +98,12 @@ def fit_density(
     if len(latents) > n_fit:
         latents = latents[np.random.default_rng(seed).permutation(len(latents))[:n_fit]]
     largest = n_fit // LATENTS_PER_COMPONENT
-    if largest < 2:
+    if largest < 2 or not mixture:
         from sklearn.covariance import ledoit_wolf
 
         covariance, _ = ledoit_wolf(latents)
-        return _normal(latents.mean(axis=0), covariance + mean_variance, "normal (small class)")
+        kind = "normal (small class)" if largest < 2 else "normal"
+        return _normal(latents.mean(axis=0), covariance + mean_variance, kind)
     return _mixture(latents, mean_variance, largest, seed)
 
 
@@ -110,7 +118,9 @@ def _mixture(
     with warnings.catch_warnings():
         # A mixture that has not converged is still compared by its BIC.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for covariance_type in ("full", "diag"):
+        # A full covariance of so many units has more parameters than any class has latents.
+        types = ("full", "diag") if latents.shape[1] <= MAX_FULL else ("diag",)
+        for covariance_type in types:
             for n_components in (each for each in COMPONENTS if each <= largest):
                 mixture = GaussianMixture(
                     n_components,

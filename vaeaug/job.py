@@ -154,7 +154,14 @@ def fit(
     trained = train(data, config, device=device, folder=path, progress=progress)
     for line in trained.summary():
         log.info("%s", line)
-    return Synthesizer.from_training(trained.model, data, seed=config.seed)
+    return Synthesizer.from_training(
+        trained.model,
+        data,
+        seed=config.seed,
+        flow=trained.flow,
+        pool_labels=trained.pool_labels if data.unlabelled is not None else None,
+        kind=config.density.kind,
+    )
 
 
 def train_only(

@@ -1,7 +1,28 @@
-"""Networks: q(z|x,y), p(x|z,y), the ELBO, and the small classifier that screening asks."""
+"""Networks: q(z|x,y), p(z|y), p(x|z,y) and their bounds; the flow over latents; the judges."""
 
+from vaeaug.models.blocks import Geometry, scale_images
+from vaeaug.models.bounds import bits_per_dimension, importance_weighted_bound
 from vaeaug.models.classifier import SmallClassifier
-from vaeaug.models.cvae import CVAE, MIN_SIGMA, ElboTerms
+from vaeaug.models.cvae import CVAE, ElboTerms, gaussian_kl
+from vaeaug.models.discriminator import Discriminator, feature_distance
+from vaeaug.models.flow import LatentFlow
+from vaeaug.models.likelihoods import LIKELIHOODS, MIN_SIGMA, optimal_log_sigma2
 from vaeaug.models.separate import SeparateCVAE
 
-__all__ = ["CVAE", "MIN_SIGMA", "ElboTerms", "SeparateCVAE", "SmallClassifier"]
+__all__ = [
+    "CVAE",
+    "LIKELIHOODS",
+    "MIN_SIGMA",
+    "Discriminator",
+    "ElboTerms",
+    "Geometry",
+    "LatentFlow",
+    "SeparateCVAE",
+    "SmallClassifier",
+    "bits_per_dimension",
+    "feature_distance",
+    "gaussian_kl",
+    "importance_weighted_bound",
+    "optimal_log_sigma2",
+    "scale_images",
+]

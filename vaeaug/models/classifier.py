@@ -1,54 +1,50 @@
-"""A small convolutional classifier: the judge of screening and of the examples."""
+"""A small convolutional classifier: screening's judge, and q(y|x) of the semi-supervised VAE."""
 
-import math
+from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vaeaug.models.blocks import group_norm, patch_size
+from vaeaug.models.blocks import Geometry, conv, group_norm
+
+_POOL = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 
 
 class SmallClassifier(nn.Module):
-    """Three convolutions and a linear layer, for images scaled to [0, 1].
+    """Three convolutions and a linear layer, for samples scaled to [0, 1].
+
+    Like the CVAE it folds pixels into channels, so that large samples cost like small ones.
 
     Args:
-        image_shape: (height, width, channels).
+        image_shape: (space..., channels).
         n_classes: Number of classes.
         width: Channels of the first convolution, doubled twice.
     """
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], n_classes: int, *, width: int = 32
-    ) -> None:
+    def __init__(self, image_shape: Sequence[int], n_classes: int, *, width: int = 32) -> None:
         super().__init__()
-        height, wide, channels = image_shape
-        # Like the CVAE, fold pixels into channels, so that large images cost like small ones.
-        self.fold = patch_size(height, wide)
-        rows, columns = math.ceil(height / self.fold), math.ceil(wide / self.fold)
-        self.pad = (columns * self.fold - wide, rows * self.fold - height)
+        self.geometry = geometry = Geometry.of(image_shape)
+        rank = geometry.rank
         self.convolutions = nn.Sequential(
-            nn.Conv2d(channels * self.fold**2, width, 3, padding=1),
+            conv(rank, geometry.folded_channels, width),
             group_norm(width),
             nn.SiLU(),
-            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            conv(rank, width, 2 * width, stride=2),
             group_norm(2 * width),
             nn.SiLU(),
-            nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),
+            conv(rank, 2 * width, 4 * width, stride=2),
             group_norm(4 * width),
             nn.SiLU(),
-            nn.AdaptiveAvgPool2d(2),
+            _POOL[rank - 1](2),
             nn.Flatten(),
         )
         self.dropout = nn.Dropout(0.2)
-        self.linear = nn.Linear(16 * width, n_classes)
+        self.linear = nn.Linear(4 * width * 2**rank, n_classes)
 
-    def features(self, x: Float[Tensor, "n c height width"]) -> Float[Tensor, "n f"]:
+    def features(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n f"]:
         """The penultimate layer."""
-        if any(self.pad):
-            x = F.pad(x, (0, self.pad[0], 0, self.pad[1]), mode="replicate")
-        return self.convolutions(F.pixel_unshuffle(2 * x - 1, self.fold))
+        return self.convolutions(self.geometry.folded(2 * x - 1))
 
-    def forward(self, x: Float[Tensor, "n c height width"]) -> Float[Tensor, "n k"]:
+    def forward(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n k"]:
         """Class logits."""
         return self.linear(self.dropout(self.features(x)))

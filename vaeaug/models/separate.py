@@ -1,12 +1,14 @@
 """An independent VAE for each class behind the interface of one conditional VAE."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vaeaug.models.cvae import CVAE, ElboTerms
+from vaeaug.models.networks import Decoded
 
 
 class SeparateCVAE(nn.Module):
@@ -20,69 +22,87 @@ class SeparateCVAE(nn.Module):
         super().__init__()
         self.models = nn.ModuleList(models)
         first = models[0]
-        self.image_shape = first.image_shape
-        self.latent_dim = first.latent_dim
+        self.image_shape, self.geometry = first.image_shape, first.geometry
+        self.groups, self.latent_dim = first.groups, first.latent_dim
         self.n_classes = len(models)
         self.architecture = {**first.architecture, "n_classes": len(models)}
 
     @classmethod
-    def build(
-        cls, image_shape: tuple[int, int, int], n_classes: int, **keys: int
-    ) -> "SeparateCVAE":
+    def build(cls, image_shape: Sequence[int], n_classes: int, **keys: Any) -> "SeparateCVAE":
         """Fresh models; the keywords are those of `CVAE`."""
         return cls([CVAE(image_shape, 1, **keys) for _ in range(n_classes)])
 
     def posterior(
-        self, x: Float[Tensor, "n c height width"], y: Int[Tensor, " n"]
+        self, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
     ) -> tuple[Float[Tensor, "n z"], Float[Tensor, "n z"]]:
         """Mean and log variance of q(z|x,y)."""
-        mean = x.new_empty(len(x), self.latent_dim)
-        logvar = torch.empty_like(mean)
-        for model, rows, own in self._by_class(y):
-            mean[rows], logvar[rows] = model.posterior(x[rows], own)
+        mean, logvar = self._each(y, lambda model, own, rows: model.posterior(x[rows], own))
         return mean, logvar
 
-    def prior(self, y: Int[Tensor, " n"]) -> tuple[Float[Tensor, "n z"], Float[Tensor, "n z"]]:
-        """Mean and log variance of p(z|y)."""
-        mean = torch.stack([model.prior_mean.weight[0] for model in self._models()])[y]
-        logvar = torch.stack([model.prior_logvar.weight[0] for model in self._models()])[y]
+    def prior(self, y: Int[Tensor, " n"]) -> tuple[Float[Tensor, "n z1"], Float[Tensor, "n z1"]]:
+        """Mean and log variance of p(z1|y), the first group of latents."""
+        mean, logvar = self._each(y, lambda model, own, rows: model.prior(own))
         return mean, logvar
 
-    def decode(
-        self, z: Float[Tensor, "n z"], y: Int[Tensor, " n"]
-    ) -> Float[Tensor, "n c height width"]:
+    def generate(self, z: Float[Tensor, "n z"], y: Int[Tensor, " n"]) -> Decoded:
+        """Parameters of p(x|z,y), and the prior of every latent given those before it."""
+
+        def own_part(model: CVAE, own: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+            decoded = model.generate(z[rows], own)
+            return decoded.raw, decoded.z, decoded.mean, decoded.logvar
+
+        return Decoded(*self._each(y, own_part))
+
+    def decode(self, z: Float[Tensor, "n z"], y: Int[Tensor, " n"]) -> Float[Tensor, "n c *space"]:
         """Mean of p(x|z,y), not clipped."""
-        height, width, channels = self.image_shape
-        x = z.new_empty(len(z), channels, height, width)
-        for model, rows, own in self._by_class(y):
-            x[rows] = model.decode(z[rows], own)
-        return x
+        return self._each(y, lambda model, own, rows: (model.decode(z[rows], own),))[0]
+
+    def draw_prior(
+        self, noise: Float[Tensor, "n z"], y: Int[Tensor, " n"], *, temperature: float = 1.0
+    ) -> Float[Tensor, "n z"]:
+        """Latents of p(z|y) from standard normal draws, group after group."""
+        return self._each(
+            y,
+            lambda model, own, rows: (model.draw_prior(noise[rows], own, temperature=temperature),),
+        )[0]
 
     def elbo(
         self,
-        x: Float[Tensor, "n c height width"],
+        x: Float[Tensor, "n c *space"],
         y: Int[Tensor, " n"],
         *,
         noise: Float[Tensor, "n z"],
     ) -> ElboTerms:
         """One-sample estimate of the bound under each class's own model."""
-        reconstruction, squared_error = x.new_empty(len(x)), x.new_empty(len(x))
-        kl = x.new_empty(len(x), self.latent_dim)
-        for model, rows, own in self._by_class(y):
+
+        def own_terms(model: CVAE, own: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
             terms = model.elbo(x[rows], own, noise=noise[rows])
-            reconstruction[rows], kl[rows] = terms.reconstruction, terms.kl
-            squared_error[rows] = terms.squared_error
-        return ElboTerms(reconstruction, kl, squared_error)
+            return terms.reconstruction, terms.kl, terms.squared_error, terms.mean
+
+        return ElboTerms(*self._each(y, own_terms))
+
+    def log_prob(
+        self, decoded: Decoded, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        """Log p(x|z,y) of what `generate` gave, nats."""
+        return self._each(
+            y,
+            lambda model, own, rows: (model.likelihood.log_prob(decoded.raw[rows], x[rows]),),
+        )[0]
 
     def of_class(self, label: int) -> CVAE:
         """The model of one class; it calls that class 0."""
-        return self._models()[label]
+        return self.models[label]  # type: ignore[return-value]
 
-    def _models(self) -> list[CVAE]:
-        return [model for model in self.models if isinstance(model, CVAE)]
-
-    def _by_class(self, y: Tensor) -> list[tuple[CVAE, Tensor, Tensor]]:
-        models = self._models()
-        present = torch.unique(y).tolist()
-        rows = [(label, torch.nonzero(y == label).squeeze(1)) for label in present]
-        return [(models[label], index, torch.zeros_like(index)) for label, index in rows]
+    def _each(
+        self, y: Tensor, part: Callable[[CVAE, Tensor, Tensor], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """Every model on its own rows, put back in the order of y. No rows: the first model."""
+        present = torch.unique(y).tolist() or [0]
+        index = [torch.nonzero(y == label).squeeze(1) for label in present]
+        parts = [
+            part(self.of_class(label), torch.zeros_like(rows), rows)
+            for label, rows in zip(present, index, strict=True)
+        ]
+        back = torch.argsort(torch.cat(index))
+        return tuple(torch.cat(each)[back] for each in zip(*parts, strict=True))

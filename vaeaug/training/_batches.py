@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
+from vaeaug.models import scale_images
 from vaeaug.training._state import Stage, TrainingError
 
 # At most so many held-out images are scored at each evaluation.
@@ -30,44 +31,70 @@ class Batches:
         self.config = config
         self.device = device
         self.value_range = data.value_range
+        self.n_classes = data.n_classes
         fit, held_out = data.split_off(config.training.held_out, seed=config.seed)
         if len(held_out) > MAX_HELD_OUT:
-            rng = np.random.default_rng([config.seed, len(held_out)])
-            rows = np.sort(rng.choice(len(held_out), MAX_HELD_OUT, replace=False))
-            held_out = held_out.subset(rows)
-        self.images, self.labels = self._resident(fit)
-        self.held_images, self.held_labels = self._resident(held_out)
-        # Row numbers of each class.
+            held_out = _thinned(held_out, MAX_HELD_OUT, config.seed)
+        self.images, self.labels = self._resident(fit.images), self._resident(fit.labels)
+        self.held_images = self._resident(held_out.images)
+        self.held_labels = self._resident(held_out.labels)
+        # Row numbers of each class, and how many of the rows came with a label.
         self.rows = [np.flatnonzero(fit.labels == label) for label in range(data.n_classes)]
+        self.n_labelled = len(fit)
+        self.pool = None if data.unlabelled is None else self._resident(data.unlabelled)
 
-    def draw(self, stage: Stage, step: int) -> tuple[Float[Tensor, "n c height width"], Tensor]:
+    def adopt(self, rows: np.ndarray, labels: np.ndarray) -> None:
+        """Train on these rows of the pool too, under these labels."""
+        if self.pool is None or not len(rows):
+            return
+        index = torch.from_numpy(rows).to(self.device)
+        first = len(self.images)
+        self.images = torch.cat([self.images, self.pool[index]])
+        self.labels = torch.cat([self.labels, torch.from_numpy(labels).to(self.device)])
+        self.rows = [
+            np.concatenate([own, first + np.flatnonzero(labels == label)])
+            for label, own in enumerate(self.rows)
+        ]
+
+    def draw(
+        self, stage: Stage, step: int, size: int | None = None
+    ) -> tuple[Float[Tensor, "n c *space"], Tensor]:
         """The images, scaled to [0, 1], and labels of one step."""
-        rows = torch.from_numpy(self.rows_of(stage, step)).to(self.device)
+        rows = torch.from_numpy(self.rows_of(stage, step, size)).to(self.device)
         y = torch.zeros_like(rows) if stage.is_one_class else self.labels[rows]
         return self.scale(self.images[rows]), y
 
-    def rows_of(self, stage: Stage, step: int) -> Int64[np.ndarray, " n"]:
+    def rows_of(self, stage: Stage, step: int, size: int | None = None) -> Int64[np.ndarray, " n"]:
         """Which rows a step trains on: a function of (seed, stage, step)."""
         key = [self.config.seed, mix(0, stage.name, 0)]
         rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, step]))
-        size = self.config.training.batch_size
+        size = size or self.config.training.batch_size
         classes = [label for label in stage.classes if len(self.rows[label])]
         if stage.adapt:
             # Every class in every batch, equally: its rows see no other class's images.
             drawn = np.resize(np.asarray(classes), max(size, 4 * len(classes)))
         else:
             weights = np.array([len(self.rows[label]) for label in classes], dtype=float)
-            weights **= self.config.training.class_power
+            weights **= stage.class_power
             drawn = rng.choice(np.asarray(classes), size=size, p=weights / weights.sum())
         place = rng.random(len(drawn))
         rows = [self.rows[c][int(u * len(self.rows[c]))] for c, u in zip(drawn, place, strict=True)]
         return np.array(rows, dtype=np.int64)
 
-    def noise(self, purpose: str, step: int, shape: tuple[int, int]) -> Tensor:
+    def draw_pool(self, stage: Stage, step: int, size: int) -> Float[Tensor, "n c *space"]:
+        """Unlabelled images of one step, scaled to [0, 1]."""
+        assert self.pool is not None
+        rng = np.random.default_rng([self.config.seed, mix(1, stage.name, 0), step])
+        rows = torch.from_numpy(rng.integers(len(self.pool), size=size)).to(self.device)
+        return self.scale(self.pool[rows])
+
+    def noise(self, purpose: str, step: int, shape: tuple[int, ...]) -> Tensor:
         """Standard normal draws on the device: a function of (seed, purpose, step)."""
-        seed = mix(self.config.seed, purpose, step)
-        generator = torch.Generator(self.device).manual_seed(seed)
-        return torch.randn(shape, generator=generator, device=self.device)
+        return torch.randn(shape, generator=self._generator(purpose, step), device=self.device)
+
+    def uniform(self, purpose: str, step: int, shape: tuple[int, ...]) -> Tensor:
+        """Uniform draws from [0, 1) on the device: a function of (seed, purpose, step)."""
+        return torch.rand(shape, generator=self._generator(purpose, step), device=self.device)
 
     def of_classes(self, stage: Stage, most: int) -> tuple[Tensor, Tensor]:
         """A fixed sample of the stage's training images, as stored, and their labels."""
@@ -89,19 +116,21 @@ class Batches:
             return self.of_classes(stage, MAX_HELD_OUT)
         return images, torch.zeros(len(images), dtype=torch.long, device=self.device)
 
-    def scale(self, images: Tensor) -> Float[Tensor, "n c height width"]:
-        """Images as stored, (n, H, W, C), to (n, C, H, W) in [0, 1]."""
-        low, high = self.value_range
-        return images.movedim(-1, 1).float().sub(low).div(high - low)
+    def scale(self, images: Tensor) -> Float[Tensor, "n c *space"]:
+        """Images as stored, (n, *space, C), to (n, C, *space) in [0, 1]."""
+        return scale_images(images, self.value_range)
 
     def precision(self) -> torch.autocast:
         """bfloat16 on CUDA, float32 elsewhere."""
         on_cuda = self.device.type == "cuda"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=on_cuda)
 
-    def _resident(self, data: LabelledImages) -> tuple[Tensor, Tensor]:
-        images = torch.from_numpy(np.ascontiguousarray(data.images)).to(self.device)
-        return images, torch.from_numpy(data.labels).to(self.device)
+    def _generator(self, purpose: str, step: int) -> torch.Generator:
+        seed = mix(self.config.seed, purpose, step)
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def _resident(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -122,3 +151,13 @@ def mix(seed: int, name: str, step: int) -> int:
     """A 63-bit seed from a run, a purpose and a step."""
     digest = hashlib.blake2b(f"{seed}/{name}/{step}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def _thinned(data: LabelledImages, most: int, seed: int) -> LabelledImages:
+    """About `most` images, the same part of every class, at least one of each."""
+    rng = np.random.default_rng([seed, len(data)])
+    kept = []
+    for label in range(data.n_classes):
+        rows = rng.permutation(np.flatnonzero(data.labels == label))
+        kept.append(rows[: -(-len(rows) * most // len(data))])
+    return data.subset(np.sort(np.concatenate(kept)))

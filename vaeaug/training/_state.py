@@ -3,14 +3,13 @@
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
-
-from vaeaug.models import CVAE
+from torch import Tensor, nn
 
 
 class TrainingError(RuntimeError):
@@ -27,6 +26,9 @@ class Stage:
         classes: The classes it trains on.
         adapt: Fit the classes' own parameters with the trunk frozen.
         is_one_class: The model knows one class only and calls it 0.
+        learning_rate: Of AdamW, at its highest.
+        class_power: A class is drawn in proportion to count**class_power.
+        budget: Seconds after which it ends; None: none but the steps count.
     """
 
     name: str
@@ -34,6 +36,14 @@ class Stage:
     classes: tuple[int, ...]
     adapt: bool = False
     is_one_class: bool = False
+    learning_rate: float = 2e-3
+    class_power: float = 0.5
+    budget: float | None = None
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Which part of the stage is over, 0 to 1."""
+        by_time = 0.0 if self.budget is None else seconds / self.budget
+        return min(1.0, max(step / self.steps, by_time))
 
 
 @dataclass
@@ -48,8 +58,12 @@ class State:
         evaluations_without_gain: Held-out evaluations since the best one.
         running_error: Running mean of the squared error per image.
         running_kl: Running mean of the KL per image, nats.
-        first: Held-out ELBO before the first step, per class or of all.
-        best: Best held-out ELBO so far, per class or of all.
+        first: Held-out score before the first step, per class or of all; higher is better. For
+            the VAE it is the ELBO in nats.
+        best: Best held-out score so far, per class or of all.
+        seconds: Spent in the stage.
+        relief: What beta is multiplied by, and free bits are raised by, after a collapse.
+        notes: What was seen and done on the way, for the user.
     """
 
     step: int = 0
@@ -61,6 +75,9 @@ class State:
     running_kl: float = math.nan
     first: list[float] = field(default_factory=list)
     best: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    relief: list[float] = field(default_factory=lambda: [1.0, 0.0])
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -75,18 +92,60 @@ class Trainee:
         state: How far it has come.
     """
 
-    model: CVAE
-    average: CVAE
+    model: nn.Module
+    average: nn.Module
     best: dict[str, Tensor]
     optimiser: torch.optim.Optimizer
     state: State
+    objective: "Objective"
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """What one step found.
+
+    Attributes:
+        loss: To be minimised, of a size that one clipping norm serves: nats per value, say.
+        guard: Figures that are watched for explosion, such as the squared error and the KL.
+        figures: For the log.
+    """
+
+    loss: Tensor
+    guard: tuple[float, float]
+    figures: dict[str, float]
+
+
+class Objective(Protocol):
+    """What a stage minimises, and how it is judged on held-out images."""
+
+    def trained(self, model: Any) -> Mapping[str, nn.Parameter]:
+        """The parameters that the stage moves."""
+
+    def start(self, trainee: Trainee) -> None:
+        """What is set before the first step."""
+
+    def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
+        """The loss of a step, when the part `done` of the stage is over."""
+
+    def evaluate(self, trainee: Trainee, done: float) -> dict[str, float]:
+        """Score the averaged weights, keep the best, return figures for the log."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it must remember beside the trainee, tensors and plain types."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse."""
 
 
 def save(folder: Path | None, stage: Stage, trainee: Trainee) -> None:
     """Replace the stage's checkpoint; a stage that is done keeps its best weights only."""
     if folder is None:
         return
-    content: dict[str, Any] = {"state": vars(trainee.state), "best": trainee.best}
+    content: dict[str, Any] = {
+        "state": vars(trainee.state),
+        "best": trainee.best,
+        "objective": trainee.objective.state_dict(),
+    }
     if not trainee.state.done:
         content["model"] = trainee.model.state_dict()
         content["average"] = trainee.average.state_dict()
@@ -126,6 +185,7 @@ def resume(folder: Path | None, stage: Stage, trainee: Trainee, device: torch.de
             trainee.model.load_state_dict(content["model"])
             trainee.average.load_state_dict(content["average"])
             trainee.optimiser.load_state_dict(content["optimiser"])
+        trainee.objective.load_state_dict(content["objective"])
     except Exception as error:  # damage shows as many things
         raise TrainingError(
             f"{path}: expected a checkpoint of stage {stage.name!r}, got one that cannot be used "

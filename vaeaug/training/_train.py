@@ -1,7 +1,7 @@
 """Training as a whole: which stages, of which models, in which order."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +9,20 @@ import torch
 
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
-from vaeaug.models import CVAE, SeparateCVAE
+from vaeaug.models import CVAE, Discriminator, LatentFlow, SeparateCVAE, SmallClassifier
+from vaeaug.training._adversarial import AdversarialObjective
 from vaeaug.training._batches import Batches, mix, resolve_device
-from vaeaug.training._held_out import mean_finite
+from vaeaug.training._elbo import ElboObjective
+from vaeaug.training._flow import FlowObjective
 from vaeaug.training._loop import Loop, Progress
-from vaeaug.training._state import Stage, State
+from vaeaug.training._scores import mean_finite
+from vaeaug.training._semi_supervised import ClassifierObjective, M2Objective, pseudo_labels
+from vaeaug.training._state import Stage, State, TrainingError
+
+# How a budget of seconds is divided among the stages that there are.
+SHARES = {"classifier": 0.05, "trunk": 0.6, "adapt": 0.1, "sharpen": 0.25, "flow": 0.3}
+# Fewer labelled images than this do not carry a flow.
+FLOW_IMAGES = 200
 
 
 @dataclass(frozen=True)
@@ -23,19 +32,35 @@ class Trained:
     Attributes:
         model: In evaluation mode, with the averaged weights that were best on held-out images.
         stages: By name, in order.
+        flow: The density over latents of all classes; None where it was not trained.
+        pool_labels: Class of each unlabelled image, -1 where it is not known; empty without a pool.
+        notes: What the user should know of how it was trained.
     """
 
     model: CVAE | SeparateCVAE
     stages: dict[str, State]
+    flow: LatentFlow | None = None
+    pool_labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> list[str]:
-        """A line per stage."""
-        return [
-            f"{name}: {state.step} steps, held-out ELBO {mean_finite(state.first):.1f} -> "
-            f"{mean_finite(state.best):.1f} nats{' (mean over classes)' * (len(state.best) > 1)}"
-            + (f", {state.skipped} steps skipped" if state.skipped else "")
-            for name, state in self.stages.items()
-        ]
+        """A line per stage, then the notes."""
+        lines = []
+        for name, state in self.stages.items():
+            first, best = mean_finite(state.first), mean_finite(state.best)
+            if name == "flow":
+                what = f"held-out velocity error {-first:.3f} -> {-best:.3f}"
+            elif name == "classifier":
+                what = f"held-out log-likelihood {first:.2f} -> {best:.2f} nats"
+            elif name == "sharpen":
+                what = "decoder sharpened against a discriminator"
+            else:
+                what = f"held-out ELBO {first:.1f} -> {best:.1f} nats"
+                what += " (mean over classes)" * (len(state.best) > 1)
+            skipped = f", {state.skipped} steps skipped" if state.skipped else ""
+            lines.append(f"{name}: {state.step} steps, {what}{skipped}")
+            lines.extend(state.notes)
+        return [*lines, *self.notes]
 
 
 def train(
@@ -46,10 +71,13 @@ def train(
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Trained:
-    """Train the generator on `data` as ``config.model.grouping`` says.
+    """Train the generator on `data` as `config` says.
 
-    "shared" trains one model on all classes. "adapted" then freezes its trunk and fits each class's
-    own parameters. "separate" trains a model of its own for each class.
+    The stages, those that are asked for, in this order: a classifier of the real images (for
+    unlabelled images and feature matching); the trunk, one model of all classes; its adaptation,
+    each class's own parameters with the trunk frozen; the sharpening of the decoder against a
+    discriminator; the flow over the latents. "separate" grouping trains a model for each class in
+    place of trunk and adaptation.
 
     Args:
         data: The training split. A part of it is held out for early stopping.
@@ -60,25 +88,34 @@ def train(
         progress: Called after every step.
 
     Raises:
-        TrainingError: If the loss stays non-finite or exploding, or a checkpoint cannot be used.
+        TrainingError: If the configuration does not fit the data, the loss stays non-finite or
+            exploding, or a checkpoint cannot be used.
     """
     device = resolve_device(device)
-    loop = Loop(Batches(data, config, device), config, folder, progress)
-    model = _new_model(data, config).to(device)
-    steps = config.training.steps or default_steps(len(data), config.training.batch_size)
-    stages: dict[str, State] = {}
-    if isinstance(model, SeparateCVAE):
-        for label, steps_of_class in enumerate(_separate_steps(data.counts, steps)):
-            if data.counts[label]:
-                stage = Stage(f"class-{label:03d}", steps_of_class, (label,), is_one_class=True)
-                stages[stage.name] = loop.run(stage, model.of_class(label))
-        return Trained(model.eval(), stages)
-    classes = tuple(range(data.n_classes))
-    stages["trunk"] = loop.run(Stage("trunk", steps, classes), model)
-    if config.model.grouping == "adapted":
-        adapt_steps = config.training.adapt_steps or max(100, steps // 4)
-        stages["adapt"] = loop.run(Stage("adapt", adapt_steps, classes, adapt=True), model)
-    return Trained(model.eval(), stages)
+    _check(data, config)
+    course = _Course(data, config, Batches(data, config, device), folder, progress)
+    classifier = course.classifier()
+    rows, labels = course.label_pool(classifier)
+    model = course.vae(classifier)
+    if isinstance(model, CVAE) and config.semi_supervised.mode == "m2" and classifier is not None:
+        rows, labels = course.pool_labels(classifier)  # it has learned more since
+    if config.adversarial.steps:
+        course.sharpen(model)
+    flow = course.flow(model) if wants_flow(data, config) else None
+    pool = np.full(0 if data.unlabelled is None else len(data.unlabelled), -1, np.int64)
+    pool[rows] = labels
+    return Trained(model.eval(), course.stages, flow, pool, tuple(course.notes))
+
+
+def wants_flow(data: LabelledImages, config: AugmentConfig) -> bool:
+    """Whether a flow is trained.
+
+    "auto" trains one where z is a grid or a hierarchy, of which a mixture of normals is a poor
+    description, and there are images enough to learn from.
+    """
+    if config.density.kind == "auto":
+        return config.model.latent != "vector" and len(data) >= FLOW_IMAGES
+    return config.density.kind == "flow"
 
 
 def default_steps(n_images: int, batch_size: int) -> int:
@@ -86,17 +123,210 @@ def default_steps(n_images: int, batch_size: int) -> int:
     return min(20_000, max(2_000, round(20 * n_images / batch_size)))
 
 
+class _Course:
+    """The stages of one training, each by one method."""
+
+    def __init__(
+        self,
+        data: LabelledImages,
+        config: AugmentConfig,
+        batches: Batches,
+        folder: Path | None,
+        progress: Progress | None,
+    ) -> None:
+        self.data, self.config, self.batches = data, config, batches
+        self.loop = Loop(batches, config, folder, progress)
+        self.steps = config.training.steps or default_steps(len(data), config.training.batch_size)
+        if config.training.budget_seconds is not None and config.training.steps is None:
+            self.steps = 10**7  # the budget ends it
+        self.stages: dict[str, State] = {}
+        self.notes: list[str] = []
+        planned = self._planned()
+        self.shares = {
+            name: SHARES[name] / sum(SHARES[each] for each in planned) for name in planned
+        }
+
+    def classifier(self) -> SmallClassifier | None:
+        """The real-only classifier, where something needs it."""
+        if "classifier" not in self.shares:
+            return None
+        model = self._fresh(
+            "classifier", SmallClassifier, self.data.image_shape, self.data.n_classes
+        )
+        stage = self._stage("classifier", self.config.semi_supervised.classifier_steps, power=0.0)
+        self.stages["classifier"] = self.loop.run(
+            stage, model, ClassifierObjective(self.batches, stage)
+        )
+        return model.eval()
+
+    def label_pool(self, classifier: SmallClassifier | None) -> tuple[np.ndarray, np.ndarray]:
+        """Give labels to the pool, and train on what got one."""
+        if classifier is None or self.batches.pool is None:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        if self.config.semi_supervised.mode == "m2":
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        rows, labels = self.pool_labels(classifier)
+        self.batches.adopt(rows, labels)
+        return rows, labels
+
+    def pool_labels(self, classifier: SmallClassifier) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the pool whose class the classifier is sure of, and the class."""
+        assert self.batches.pool is not None
+        threshold = self.config.semi_supervised.threshold
+        rows, labels, _ = pseudo_labels(classifier, self.batches, threshold)
+        self.notes.append(
+            f"unlabelled pool: {len(rows)} of {len(self.batches.pool)} images were given a label "
+            f"(probability {threshold:g} or more)"
+        )
+        return rows, labels
+
+    def vae(self, classifier: SmallClassifier | None) -> CVAE | SeparateCVAE:
+        """The model, trained as the grouping says."""
+        model = _new_model(self.data, self.config).to(self.batches.device)
+        if isinstance(model, SeparateCVAE):
+            total = self.config.training.steps or default_steps(
+                len(self.data), self.config.training.batch_size
+            )
+            steps = _separate_steps(self.data.counts, total)
+            for label, steps_of_class in enumerate(steps):
+                if self.data.counts[label]:
+                    share = steps_of_class / sum(steps)
+                    stage = self._stage(
+                        f"class-{label:03d}",
+                        steps_of_class,
+                        classes=(label,),
+                        is_one_class=True,
+                        share=share * (self.shares["trunk"] + self.shares["adapt"]),
+                    )
+                    objective = ElboObjective(self.batches, self.config, stage, classifier)
+                    self.stages[stage.name] = self.loop.run(stage, model.of_class(label), objective)
+            return model
+        stage = self._stage("trunk", self.steps)
+        objective = ElboObjective(self.batches, self.config, stage, classifier)
+        if self.config.semi_supervised.mode == "m2" and self.batches.pool is not None:
+            assert classifier is not None
+            objective = M2Objective(self.batches, self.config, stage, classifier, classifier)
+        self.stages["trunk"] = self.loop.run(stage, model, objective)
+        if self.config.model.grouping == "adapted":
+            steps = self.config.training.adapt_steps or max(100, self.steps // 4)
+            stage = self._stage("adapt", steps, adapt=True)
+            self.stages["adapt"] = self.loop.run(
+                stage, model, ElboObjective(self.batches, self.config, stage, classifier)
+            )
+        return model
+
+    def sharpen(self, model: CVAE | SeparateCVAE) -> None:
+        """Train the decoder on against a discriminator."""
+        assert isinstance(model, CVAE)
+        discriminator = self._fresh(
+            "discriminator",
+            Discriminator,
+            self.data.image_shape,
+            self.data.n_classes,
+            width=self.config.model.width,
+            max_width=self.config.model.max_width,
+        )
+        stage = self._stage(
+            "sharpen", self.config.adversarial.steps, rate=self.config.adversarial.learning_rate
+        )
+        objective = AdversarialObjective(self.batches, self.config, stage, discriminator)
+        self.stages["sharpen"] = self.loop.run(stage, model, objective)
+
+    def flow(self, model: CVAE | SeparateCVAE) -> LatentFlow:
+        """The density over the latents of all classes."""
+        settings = self.config.density
+        shape = model.groups[0].shape if len(model.groups) == 1 else (model.latent_dim,)
+        flow = self._fresh(
+            "flow",
+            LatentFlow,
+            shape,
+            self.data.n_classes,
+            width=settings.width,
+            depth=settings.depth,
+        )
+        stage = self._stage("flow", settings.steps or self.steps, rate=settings.learning_rate)
+        objective = FlowObjective(self.batches, self.config, stage, model.eval())
+        self.stages["flow"] = self.loop.run(stage, flow, objective)
+        return flow.eval()
+
+    def _planned(self) -> list[str]:
+        names = ["trunk", "adapt"] if self.config.model.grouping != "shared" else ["trunk"]
+        if self.batches.pool is not None or self.config.training.feature_matching > 0:
+            names.append("classifier")
+        if self.config.adversarial.steps:
+            names.append("sharpen")
+        if wants_flow(self.data, self.config):
+            names.append("flow")
+        return names
+
+    def _stage(
+        self,
+        name: str,
+        steps: int,
+        *,
+        classes: tuple[int, ...] | None = None,
+        adapt: bool = False,
+        is_one_class: bool = False,
+        rate: float | None = None,
+        power: float | None = None,
+        share: float | None = None,
+    ) -> Stage:
+        training = self.config.training
+        share = self.shares[name] if share is None else share
+        return Stage(
+            name,
+            steps,
+            tuple(range(self.data.n_classes)) if classes is None else classes,
+            adapt=adapt,
+            is_one_class=is_one_class,
+            learning_rate=training.learning_rate if rate is None else rate,
+            class_power=training.class_power if power is None else power,
+            budget=None if training.budget_seconds is None else share * training.budget_seconds,
+        )
+
+    def _fresh(self, purpose: str, kind, *arguments, **keys):  # type: ignore[no-untyped-def]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(self.config.seed, f"weights/{purpose}", 0))
+            return kind(*arguments, **keys).to(self.batches.device)
+
+
+def _check(data: LabelledImages, config: AugmentConfig) -> None:
+    model = config.model
+    problems = []
+    if not model.conditional and model.grouping != "shared":
+        problems.append(
+            "model.conditional false: a network that never sees the class has nothing to adapt; "
+            f"expected model.grouping shared, got {model.grouping}"
+        )
+    if model.grouping == "separate" and config.adversarial.steps:
+        problems.append(
+            "adversarial.steps: expected model.grouping adapted or shared, got separate"
+        )
+    if model.likelihood == "logistic_mixture" and data.images.dtype != np.uint8:
+        problems.append(
+            f"model.likelihood logistic_mixture: expected uint8 data, got {data.images.dtype}"
+        )
+    if problems:
+        raise TrainingError("; ".join(problems))
+
+
 def _new_model(data: LabelledImages, config: AugmentConfig) -> CVAE | SeparateCVAE:
+    wanted = config.model
     keys = {
-        "latent_dim": config.model.latent_dim,
-        "width": config.model.width,
-        "max_width": config.model.max_width,
-        "class_embedding": config.model.class_embedding,
+        "latent": wanted.latent,
+        "latent_dim": wanted.latent_dim,
+        "latent_channels": wanted.latent_channels,
+        "levels": wanted.levels,
+        "likelihood": wanted.likelihood,
+        "conditional": wanted.conditional,
+        "width": wanted.width,
+        "max_width": wanted.max_width,
+        "class_embedding": wanted.class_embedding,
     }
     # Initial weights come from torch's global generator; what it was is put back.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(config.seed, "weights", 0))
-        if config.model.grouping == "separate":
+        if wanted.grouping == "separate":
             return SeparateCVAE.build(data.image_shape, data.n_classes, **keys)
         return CVAE(data.image_shape, data.n_classes, **keys)
 

@@ -1,0 +1,308 @@
+"""The encoder and the decoder: convolutional, class-conditioned, for one to three spatial axes.
+
+Latents come in groups, coarse to fine. A group is a vector, (z,), or a grid, (c, *grid). Between
+the methods of a model they travel as one flat vector, group after group.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vaeaug.models.blocks import (
+    FilmBlock,
+    Geometry,
+    conv,
+    group_norm,
+    level_widths,
+    pairs,
+    per_channel,
+    resize_to,
+)
+
+# Bounds of log variances: exp stays finite in bfloat16 and the KL stays differentiable.
+LOGVAR_BOUND = 10.0
+# Of a sample's values, how many a spatial latent has where its channels are not given.
+SPATIAL_SHARE = 0.375
+
+
+@dataclass(frozen=True)
+class LatentGroup:
+    """One group of latents.
+
+    Attributes:
+        shape: (z,) or (c, *grid).
+        level: Level of the geometry it enters at; the coarsest is the last.
+        start: Where it begins in the flat vector.
+    """
+
+    shape: tuple[int, ...]
+    level: int
+    start: int
+
+    @property
+    def size(self) -> int:
+        """Units in the group."""
+        return math.prod(self.shape)
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether it has spatial axes."""
+        return len(self.shape) > 1
+
+    def of(self, flat: Float[Tensor, "n z"]) -> Tensor:
+        """This group of flat latents, in its shape."""
+        return flat[:, self.start : self.start + self.size].reshape(len(flat), *self.shape)
+
+
+def latent_groups(
+    geometry: Geometry, latent: str, latent_dim: int, latent_channels: int | None, levels: int
+) -> tuple[LatentGroup, ...]:
+    """The groups of a kind of latent.
+
+    Args:
+        geometry: Of the samples.
+        latent: "vector" (one vector), "spatial" (one grid at the coarsest level) or "hierarchical"
+            (a vector, a grid at the coarsest level and, with three levels, one at the next finer).
+        latent_dim: Length of the vector.
+        latent_channels: Channels of the coarsest grid. None: as many as make the grid hold
+            `SPATIAL_SHARE` of a sample's values, 1 to 16.
+        levels: Groups of a hierarchy, 2 or 3.
+
+    Raises:
+        ValueError: For an unknown kind, or three levels on samples that are never halved.
+    """
+    last = len(geometry.grids) - 1
+    cells = math.prod(geometry.grids[last])
+    channels = latent_channels or min(16, max(1, round(SPATIAL_SHARE * geometry.n_values / cells)))
+    if latent == "vector":
+        shapes: list[tuple[tuple[int, ...], int]] = [((latent_dim,), last)]
+    elif latent == "spatial":
+        shapes = [((channels, *geometry.grids[last]), last)]
+    elif latent == "hierarchical":
+        shapes = [((latent_dim,), last), ((channels, *geometry.grids[last]), last)]
+        if levels == 3:
+            if not last:
+                raise ValueError(
+                    f"three latent levels: samples of shape {geometry.image_shape} are too small to "
+                    "be halved; use two"
+                )
+            finer = max(1, channels // 4)
+            shapes.append(((finer, *geometry.grids[last - 1]), last - 1))
+    else:
+        raise ValueError(f"latent: expected vector, spatial or hierarchical, got {latent!r}")
+    groups: list[LatentGroup] = []
+    for shape, level in shapes:
+        start = groups[-1].start + groups[-1].size if groups else 0
+        groups.append(LatentGroup(shape, level, start))
+    return tuple(groups)
+
+
+class Encoder(nn.Module):
+    """Samples in [0, 1] and classes to the mean and log variance of every latent.
+
+    Args:
+        geometry: Of the samples.
+        groups: Of the latents.
+        n_classes: Rows of the FiLM layers.
+        width: Channels at the finest level.
+        max_width: Bound on the channels.
+        class_embedding: Length of the class embedding.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        groups: Sequence[LatentGroup],
+        n_classes: int,
+        *,
+        width: int,
+        max_width: int,
+        class_embedding: int,
+    ) -> None:
+        super().__init__()
+        self.geometry, self.groups = geometry, tuple(groups)
+        widths, rank = level_widths(geometry, width, max_width), geometry.rank
+        self.stem = conv(rank, geometry.folded_channels, widths[0])
+        self.blocks = nn.ModuleList(
+            FilmBlock(rank, each, n_classes, class_embedding) for each in widths
+        )
+        self.downs = nn.ModuleList(
+            conv(rank, wide, wider, stride=stride)
+            for (wide, wider), stride in zip(pairs(widths), geometry.strides, strict=True)
+        )
+        self.norms = nn.ModuleList(group_norm(widths[each.level]) for each in groups)
+        self.heads = nn.ModuleList(
+            conv(rank, widths[each.level], 2 * each.shape[0], size=1)
+            if each.is_grid
+            else nn.Linear(
+                widths[each.level] * math.prod(geometry.grids[each.level]), 2 * each.size
+            )
+            for each in groups
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "n c *space"],
+        y: Int[Tensor, " n"],
+        embedded: Float[Tensor, "n e"],
+    ) -> tuple[Float[Tensor, "n z"], Float[Tensor, "n z"]]:
+        """Mean and log variance of q(z|x,y)."""
+        h = self.stem(self.geometry.folded(2 * x - 1))
+        features = []
+        for level, block in enumerate(self.blocks):
+            if level:
+                h = self.downs[level - 1](h)
+            h = block(h, y, embedded)
+            features.append(h)
+        means, logvars = [], []
+        for group, norm, head in zip(self.groups, self.norms, self.heads, strict=True):
+            h = F.silu(norm(features[group.level]))
+            out = head(h if group.is_grid else h.flatten(1)).float()
+            mean, logvar = out.chunk(2, dim=1)
+            means.append(mean.flatten(1))
+            logvars.append(logvar.flatten(1))
+        mean, logvar = torch.cat(means, dim=1), torch.cat(logvars, dim=1)
+        return mean, logvar.clamp(-LOGVAR_BOUND, LOGVAR_BOUND)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the decoder makes of latents.
+
+    Attributes:
+        raw: Parameters of p(x|z,y), for the likelihood to read.
+        z: The latents, flat; those that were drawn too.
+        mean: Mean of each latent under the prior, given the groups before its own.
+        logvar: Log variance likewise.
+    """
+
+    raw: Float[Tensor, "n d *space"]
+    z: Float[Tensor, "n z"]
+    mean: Float[Tensor, "n z"]
+    logvar: Float[Tensor, "n z"]
+
+
+class Decoder(nn.Module):
+    """Latents and classes to the parameters of p(x|z,y).
+
+    In a hierarchy each group after the first has a prior that depends on the groups before it:
+    p(z1|y) p(z2|z1,y) ... (Sønderby et al. 2016, arXiv:1602.02282).
+
+    Args:
+        geometry: Of the samples.
+        groups: Of the latents.
+        n_classes: Rows of the FiLM layers.
+        n_outputs: Outputs per value, as the likelihood asks.
+        width: Channels at the finest level.
+        max_width: Bound on the channels.
+        class_embedding: Length of the class embedding.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        groups: Sequence[LatentGroup],
+        n_classes: int,
+        *,
+        n_outputs: int,
+        width: int,
+        max_width: int,
+        class_embedding: int,
+    ) -> None:
+        super().__init__()
+        self.geometry, self.groups = geometry, tuple(groups)
+        widths, rank = level_widths(geometry, width, max_width), geometry.rank
+        first, *later = groups
+        self.start: nn.Module
+        if first.is_grid:
+            self.start = conv(rank, first.shape[0], widths[-1])
+            self.start_class = nn.Linear(class_embedding, widths[-1])
+        else:
+            flat = widths[-1] * math.prod(geometry.grids[-1])
+            self.start = nn.Linear(first.size + class_embedding, flat)
+        self.prior_heads = nn.ModuleList(
+            nn.Sequential(
+                group_norm(widths[each.level]),
+                nn.SiLU(),
+                conv(rank, widths[each.level], 2 * each.shape[0]),
+            )
+            for each in later
+        )
+        for head in self.prior_heads:  # starts as a standard normal
+            nn.init.zeros_(head[-1].weight)  # type: ignore[index]
+            nn.init.zeros_(head[-1].bias)  # type: ignore[index]
+        self.enter = nn.ModuleList(conv(rank, each.shape[0], widths[each.level]) for each in later)
+        coarse_to_fine = list(reversed(widths))
+        self.blocks = nn.ModuleList(
+            FilmBlock(rank, each, n_classes, class_embedding) for each in coarse_to_fine
+        )
+        self.ups = nn.ModuleList(
+            conv(rank, wider, wide, size=1) for wide, wider in reversed(pairs(widths))
+        )
+        self.last = FilmBlock(rank, widths[0], n_classes, class_embedding)
+        self.norm = group_norm(widths[0])
+        self.out = conv(rank, widths[0], n_outputs * geometry.folded_channels)
+
+    def forward(
+        self,
+        z: Float[Tensor, "n z"],
+        y: Int[Tensor, " n"],
+        embedded: Float[Tensor, "n e"],
+        first_mean: Float[Tensor, "n z1"],
+        first_logvar: Float[Tensor, "n z1"],
+        *,
+        is_noise: bool = False,
+        temperature: float = 1.0,
+    ) -> Decoded:
+        """Decode latents, or draw them from the prior on the way.
+
+        Args:
+            z: Latents; with `is_noise`, standard normal draws that are turned into latents.
+            y: Class indices.
+            embedded: Their embeddings.
+            first_mean: Prior mean of the first group.
+            first_logvar: Prior log variance of the first group.
+            is_noise: What z is.
+            temperature: Scale of the noise.
+        """
+        first, *later = self.groups
+        means, logvars, latents = [first_mean], [first_logvar], []
+
+        def latent(group: LatentGroup, mean: Tensor, logvar: Tensor) -> Tensor:
+            own = group.of(z)
+            if is_noise:
+                sigma = torch.exp(0.5 * logvar).reshape(own.shape)
+                own = mean.reshape(own.shape) + temperature * sigma * own
+            latents.append(own.flatten(1))
+            return own
+
+        own = latent(first, first_mean, first_logvar)
+        if first.is_grid:
+            h = self.start(own)
+            h = h + per_channel(self.start_class(embedded), h)
+        else:
+            h = self.start(torch.cat([own, embedded], dim=1))
+            h = h.view(len(z), -1, *self.geometry.grids[-1])
+        n_levels = len(self.geometry.grids)
+        for step, block in enumerate(self.blocks):
+            level = n_levels - 1 - step
+            if step:
+                h = resize_to(self.ups[step - 1](h), self.geometry.grids[level])
+            for group, head, enter in zip(later, self.prior_heads, self.enter, strict=True):
+                if group.level == level:
+                    mean, logvar = head(h).float().chunk(2, dim=1)
+                    logvar = logvar.clamp(-LOGVAR_BOUND, LOGVAR_BOUND)
+                    means.append(mean.flatten(1))
+                    logvars.append(logvar.flatten(1))
+                    h = h + enter(latent(group, mean, logvar))
+            h = block(h, y, embedded)
+        h = F.silu(self.norm(self.last(h, y, embedded)))
+        raw = self.geometry.unfolded(self.out(h))
+        return Decoded(
+            raw, torch.cat(latents, dim=1), torch.cat(means, dim=1), torch.cat(logvars, dim=1)
+        )

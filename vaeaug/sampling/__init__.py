@@ -1,0 +1,20 @@
+"""(model, label, seeds) -> samples, whatever the batch, the worker or the device.
+
+Sample i of class c in run r is a function of (r, c, i): a counter-based generator keyed by them
+draws the noise on the CPU, and networks run in blocks of a fixed shape that start at fixed
+multiples, so that even floating-point rounding does not depend on how many are asked for at once.
+"""
+
+from vaeaug.sampling._draws import SAMPLERS, SMALL_CLASS, sample_generator
+from vaeaug.sampling._storage import FILES
+from vaeaug.sampling._synthesizer import SampleBatch, SamplingError, Synthesizer
+
+__all__ = [
+    "FILES",
+    "SAMPLERS",
+    "SMALL_CLASS",
+    "SampleBatch",
+    "SamplingError",
+    "Synthesizer",
+    "sample_generator",
+]

@@ -1,0 +1,148 @@
+"""A generator on disk: safetensors and JSON, nothing that runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeaug.density import ClassDensity
+from vaeaug.models import CVAE, LatentFlow, SeparateCVAE
+
+if TYPE_CHECKING:
+    from vaeaug.sampling._synthesizer import Synthesizer
+
+FORMAT = "vaeaug-generator"
+FORMAT_VERSION = 2
+FILES = ("config.json", "model.safetensors", "densities.safetensors")
+
+
+def save(generator: Synthesizer, folder: Path) -> None:
+    """Write the three files, each replaced whole, the configuration last."""
+    from safetensors.numpy import save as save_arrays
+    from safetensors.torch import save as save_tensors
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: each.detach().cpu().contiguous()
+        for name, each in generator.model.state_dict().items()
+    }
+    arrays: dict[str, np.ndarray] = {
+        "latents.mean": generator.means,
+        "latents.variance": generator.variances,
+        "latents.label": generator.labels,
+    }
+    kinds: dict[str, str] = {}
+    for label, density in enumerate(generator.densities):
+        if density is not None:
+            kinds[str(label)] = density.kind
+            arrays[f"density.{label}.weights"] = density.weights
+            arrays[f"density.{label}.means"] = density.means
+            arrays[f"density.{label}.choleskys"] = density.choleskys
+    if generator.flow is not None:
+        arrays |= {
+            f"flow.{name}": each.detach().cpu().numpy()
+            for name, each in generator.flow.state_dict().items()
+        }
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "model": type(generator.model).__name__,
+        "architecture": generator.model.architecture,
+        "flow": None if generator.flow is None else generator.flow.architecture,
+        "class_names": list(generator.class_names),
+        "value_range": list(generator.value_range),
+        "dtype": str(generator.dtype),
+        "data_fingerprint": generator.data_fingerprint,
+        "n_real": generator.n_real,
+        "densities": kinds,
+    }
+    arrays = {name: np.ascontiguousarray(each) for name, each in arrays.items()}
+    _replace(folder / "model.safetensors", save_tensors(weights))
+    _replace(folder / "densities.safetensors", save_arrays(arrays))
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    _replace(folder / "config.json", text.encode())
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """What `save` wrote, as the arguments of a `Synthesizer`.
+
+    Raises:
+        ValueError: If the format or its version is another.
+        Exception: Whatever damage shows as.
+    """
+    import torch
+    from safetensors.numpy import load_file as load_arrays
+    from safetensors.torch import load_file as load_tensors
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found = (config.get("format"), config.get("format_version"))
+    if found != (FORMAT, FORMAT_VERSION):
+        raise ValueError(
+            f"expected format {FORMAT!r} version {FORMAT_VERSION}, got {found[0]!r} version "
+            f"{found[1]!r}"
+        )
+    arrays = load_arrays(folder / "densities.safetensors")
+    model = _build(config["model"], config["architecture"])
+    model.load_state_dict(load_tensors(folder / "model.safetensors"))
+    flow = None
+    if config["flow"] is not None:
+        keys = dict(config["flow"])
+        flow = LatentFlow(keys.pop("shape"), keys.pop("n_classes"), **keys)
+        flow.load_state_dict(
+            {
+                name.removeprefix("flow."): torch.from_numpy(each)
+                for name, each in arrays.items()
+                if name.startswith("flow.")
+            }
+        )
+    low, high = config["value_range"]
+    return {
+        "model": model,
+        "flow": flow,
+        "densities": [
+            _density(arrays, label, config["densities"])
+            for label in range(len(config["class_names"]))
+        ],
+        "class_names": config["class_names"],
+        "value_range": (low, high),
+        "dtype": config["dtype"],
+        "means": arrays["latents.mean"],
+        "variances": arrays["latents.variance"],
+        "labels": arrays["latents.label"],
+        "n_real": config["n_real"],
+        "data_fingerprint": config["data_fingerprint"],
+    }
+
+
+def _build(kind: str, architecture: dict[str, Any]) -> CVAE | SeparateCVAE:
+    keys = dict(architecture)
+    image_shape, n_classes = keys.pop("image_shape"), keys.pop("n_classes")
+    if kind == "SeparateCVAE":
+        return SeparateCVAE.build(image_shape, n_classes, **keys)
+    return CVAE(image_shape, n_classes, **keys)
+
+
+def _density(
+    arrays: dict[str, np.ndarray], label: int, kinds: dict[str, str]
+) -> ClassDensity | None:
+    if str(label) not in kinds:
+        return None
+    return ClassDensity(
+        arrays[f"density.{label}.weights"],
+        arrays[f"density.{label}.means"],
+        arrays[f"density.{label}.choleskys"],
+        kinds[str(label)],
+    )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

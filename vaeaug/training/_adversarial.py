@@ -1,0 +1,185 @@
+"""VAE-GAN: the decoder of a trained VAE sharpened against a discriminator.
+
+Larsen et al. 2016 (arXiv:1512.09300), with what later work found to keep it stable: a warm start
+from the trained VAE, spectral normalisation, a gradient penalty on real images (Mescheder et al.
+2018, arXiv:1801.04406), and an adversarial weight set by the ratio of gradients at the last layer
+(Esser et al. 2021, arXiv:2012.09841, eq. 7).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vaeaug.config import AugmentConfig
+from vaeaug.models import CVAE, Discriminator, feature_distance
+from vaeaug.training._batches import Batches
+from vaeaug.training._elbo import _cvae, encode, held_out_terms
+from vaeaug.training._scores import keep_best
+from vaeaug.training._state import Stage, StepLoss, Trainee
+
+# The gradient penalty is taken every so many steps, and weighs as many times as much.
+PENALTY_EVERY = 8
+# Part of the stage in which the discriminator learns alone.
+HEAD_START = 0.1
+# Beyond this multiple of its error at the start, the decoder has left its latents.
+WORST_ERROR = 2.0
+# The adaptive weight is bounded, or a vanishing adversarial gradient would make it explode.
+MAX_WEIGHT = 100.0
+
+
+class AdversarialObjective:
+    """Likelihood in pixels and in the discriminator's features, and the adversary's verdict.
+
+    The encoder is left alone, so latents and their densities keep their meaning. The decoder is
+    judged on reconstructions and on latents between two images of a class, where samples come from.
+
+    Args:
+        batches: The data.
+        config: The job.
+        stage: Which classes.
+        discriminator: The adversary.
+    """
+
+    def __init__(
+        self, batches: Batches, config: AugmentConfig, stage: Stage, discriminator: Discriminator
+    ) -> None:
+        self.batches, self.config, self.stage = batches, config, stage
+        self.settings = config.adversarial
+        self.discriminator = discriminator
+        self.optimiser = torch.optim.Adam(
+            discriminator.parameters(), lr=self.settings.learning_rate, betas=(0.0, 0.99)
+        )
+        self.weight = self.settings.weight
+        self.first_error = 0.0
+
+    def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
+        """The decoder, without what belongs to one class alone."""
+        return {
+            name: each
+            for name, each in model.named_parameters()
+            if name.startswith("decoder.") and ".rows." not in name and ".prior_heads." not in name
+        }
+
+    def start(self, trainee: Trainee) -> None:
+        """Remember the error of the warm start."""
+        self.first_error = self._error(trainee.model.eval())
+
+    def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
+        """One step of the discriminator, then the decoder's loss."""
+        model = _cvae(trainee.model)
+        x, y = self.batches.draw(self.stage, step)
+        with torch.no_grad():
+            mean, logvar = model.posterior(x, y)
+        noise = self.batches.noise(self.stage.name, step, tuple(mean.shape))
+        z = mean + torch.exp(0.5 * logvar) * noise
+        decoded = model.generate(z, y)
+        rebuilt = model.likelihood.mean(decoded.raw)
+        between = self._between(mean, y, step)
+        drawn = model.decode(between, y)
+        self._train_discriminator(x, y, rebuilt.detach(), drawn.detach(), step)
+
+        n_values = x[0].numel()
+        pixels = -model.likelihood.log_prob(decoded.raw, x).mean() / n_values
+        self.discriminator.requires_grad_(False)
+        with torch.no_grad():
+            _, real = self.discriminator(x, y)
+        score, features = self.discriminator(rebuilt, y)
+        score_drawn, _ = self.discriminator(drawn, y)
+        self.discriminator.requires_grad_(True)
+        likeness = self.settings.features * feature_distance(real, features)
+        likelihood = pixels + likeness
+        adversarial = -0.5 * (score.mean() + score_drawn.mean())
+        last = model.decoder.out.weight
+        weight = self._adaptive_weight(likelihood, adversarial, last) if done > HEAD_START else 0.0
+        error = float((rebuilt.detach() - x).square().flatten(1).sum(dim=1).mean())
+        figures = {
+            "mean_squared_error": error / n_values,
+            "feature_distance": float(likeness.detach()),
+            "adversarial": float(adversarial.detach()),
+            "adversarial_weight": float(weight),
+        }
+        return StepLoss(likelihood + weight * adversarial, (error, 0.0), figures)
+
+    @torch.no_grad()
+    def evaluate(self, trainee: Trainee, done: float) -> dict[str, float]:
+        """Keep the latest weights, unless the decoder has left its latents."""
+        error = self._error(trainee.average.eval())
+        state = trainee.state
+        if error > WORST_ERROR * self.first_error:
+            trainee.model.load_state_dict(trainee.best)
+            trainee.average.load_state_dict(trainee.best)
+            self.weight /= 2
+            state.notes.append(
+                f"adversarial training drifted at {done:.0%}: held-out error {error:.4g} per value "
+                f"against {self.first_error:.4g} at its start; the last good weights were put back "
+                f"and the adversary's weight lowered to {self.weight:g}"
+            )
+            keep_best(trainee, -1.0)
+        else:
+            keep_best(trainee, done)
+        images, labels = self.batches.held_out(self.stage)
+        elbo, _ = held_out_terms(self.batches, trainee.average, images, labels)
+        return {"held_out_elbo": float(elbo.mean()), "held_out_error": error}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The discriminator, its optimiser and the weight."""
+        return {
+            "discriminator": self.discriminator.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "weight": self.weight,
+            "first_error": self.first_error,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.weight, self.first_error = state["weight"], state["first_error"]
+
+    def _between(self, mean: Tensor, y: Tensor, step: int) -> Tensor:
+        """Latents between each row's and another row's of its class; its own where it is alone."""
+        same = y[:, None] == y[None, :]
+        draws = self.batches.uniform(f"{self.stage.name}/partner", step, tuple(same.shape))
+        partner = (draws * same).argmax(dim=1)
+        share = self.batches.uniform(f"{self.stage.name}/share", step, (len(y), 1))
+        return torch.lerp(mean, mean[partner], share)
+
+    def _train_discriminator(
+        self, x: Tensor, y: Tensor, rebuilt: Tensor, drawn: Tensor, step: int
+    ) -> None:
+        self.discriminator.train()
+        penalised = self.settings.r1 > 0 and step % PENALTY_EVERY == 0
+        seen = x.detach().clone().requires_grad_(penalised)
+        on_real, _ = self.discriminator(seen, y)
+        on_rebuilt, _ = self.discriminator(rebuilt, y)
+        on_drawn, _ = self.discriminator(drawn, y)
+        loss = F.relu(1 - on_real).mean() + 0.5 * (
+            F.relu(1 + on_rebuilt).mean() + F.relu(1 + on_drawn).mean()
+        )
+        if penalised:
+            (gradient,) = torch.autograd.grad(on_real.sum(), seen, create_graph=True)
+            penalty = gradient.square().flatten(1).sum(dim=1).mean() / x[0].numel()
+            loss = loss + 0.5 * self.settings.r1 * PENALTY_EVERY * penalty
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+
+    def _adaptive_weight(self, likelihood: Tensor, adversarial: Tensor, last: Tensor) -> float:
+        ours = torch.autograd.grad(likelihood, last, retain_graph=True)[0].norm()
+        theirs = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()
+        return self.weight * float((ours / (theirs + 1e-6)).clamp(max=MAX_WEIGHT))
+
+    @torch.no_grad()
+    def _error(self, model: nn.Module) -> float:
+        """Mean squared error per value of held-out images through the posterior mean."""
+        images, labels = self.batches.held_out(self.stage)
+        means, _ = encode(self.batches, model, images, labels)
+        total = 0.0
+        for begin in range(0, len(images), 512):
+            rows = slice(begin, begin + 512)
+            decoded = _cvae(model).decode(means[rows], labels[rows])
+            total += float((decoded - self.batches.scale(images[rows])).square().sum())
+        return total / images.numel()

@@ -1,0 +1,235 @@
+"""The VAE's own objective, what is set in closed form (sigma, priors), and relief from collapse."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vaeaug.config import AugmentConfig
+from vaeaug.models import (
+    CVAE,
+    MIN_SIGMA,
+    ElboTerms,
+    SmallClassifier,
+    feature_distance,
+)
+from vaeaug.training._batches import Batches
+from vaeaug.training._scores import by_class, keep_best, keep_best_rows, mean_finite
+from vaeaug.training._state import Stage, StepLoss, Trainee
+
+# Images that sigma and the priors are fitted to.
+SIGMA_IMAGES = 1024
+PRIOR_IMAGES = 4096
+# Weight of the standard normal in a class's prior, in images: a rare class's own moments are noise.
+PRIOR_WEIGHT = 10.0
+# A unit is active when its posterior mean varies by more than this over the data (Burda et al.
+# 2016, arXiv:1509.00519).
+ACTIVE_VARIANCE = 0.01
+# Collapse is judged between these parts of a stage: earlier, units are still waking up.
+RESCUE_FROM, RESCUE_UNTIL = 0.2, 0.8
+# Fewer active units than this part is a collapse.
+COLLAPSED = 0.1
+LOWEST_RELIEF = 1 / 64
+
+
+class ElboObjective:
+    """Minus the ELBO, per value, of all classes or of each class's own parameters.
+
+    Args:
+        batches: The data.
+        config: The job.
+        stage: Which classes, and whether they are being adapted.
+        judge: A classifier of the real images, for feature matching; None for none.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        config: AugmentConfig,
+        stage: Stage,
+        judge: SmallClassifier | None = None,
+    ) -> None:
+        self.batches, self.config, self.stage = batches, config, stage
+        self.judge = judge if config.training.feature_matching > 0 else None
+        if self.judge is not None:
+            self.judge.requires_grad_(False)
+
+    def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
+        """The trunk and the embedding; FiLM rows and priors wait for the adaptation."""
+        if self.stage.adapt:
+            return model.class_parameters()
+        trained = model.trunk_parameters()
+        trained["embedding.weight"] = model.class_parameters()["embedding.weight"]
+        return trained
+
+    def start(self, trainee: Trainee) -> None:
+        """Score what an adaptation starts from: it may only gain."""
+        if self.stage.adapt:
+            match_priors(self.batches, _cvae(trainee.model))
+            trainee.average.load_state_dict(trainee.model.state_dict())
+            trainee.best = {
+                name: each.detach().clone() for name, each in trainee.model.state_dict().items()
+            }
+            self.evaluate(trainee, 0.0)
+
+    def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
+        """One-sample ELBO of a batch."""
+        model = _cvae(trainee.model)
+        x, y = self.batches.draw(self.stage, step)
+        terms = self.terms(model, x, y, step)
+        loss = self.reduce(terms, trainee, done)
+        if self.judge is not None:
+            weight = self.config.training.feature_matching * x[0].numel()
+            loss = loss + weight * feature_distance(
+                [self.judge.features(x)], [self.judge.features(terms.mean)]
+            )
+        error = float(terms.squared_error.detach().mean())
+        kl = float(terms.kl.detach().sum(dim=1).mean())
+        figures = {
+            "reconstruction": float(terms.reconstruction.detach().mean()),
+            "kl": kl,
+            "mean_squared_error": error / x[0].numel(),
+        }
+        # Per value, so that one clipping norm serves samples of every size (Adam does not mind).
+        return StepLoss(loss / x[0].numel(), (error, kl), figures)
+
+    def terms(self, model: CVAE, x: Tensor, y: Tensor, step: int, what: str = "") -> ElboTerms:
+        """The bound of a batch, the encoder's view of it corrupted where denoising is trained."""
+        name = f"{self.stage.name}{what}"
+        noise = self.batches.noise(name, step, (len(x), model.latent_dim))
+        seen = x
+        if self.config.training.denoise > 0:
+            seen = x + self.config.training.denoise * self.batches.noise(
+                f"{name}/corrupt", step, tuple(x.shape)
+            )
+        # The sigma is the trunk's: it stays as it is while the classes adapt.
+        return model.elbo(seen, y, noise=noise, optimal_sigma=not self.stage.adapt, target=x)
+
+    def reduce(self, terms: ElboTerms, trainee: Trainee, done: float) -> Tensor:
+        """Mean loss, with beta's warm-up and what relief a collapse has brought."""
+        factor, floor = trainee.state.relief
+        return terms.loss(
+            beta=self.config.model.beta * factor * self._kl_weight(done),
+            free_bits=max(self.config.model.free_bits, floor),
+        )
+
+    @torch.no_grad()
+    def evaluate(self, trainee: Trainee, done: float) -> dict[str, float]:
+        """Held-out ELBO: of all, or class by class while adapting."""
+        model = _cvae(trainee.average.eval())
+        if not self.stage.adapt:
+            calibrate_sigma(self.batches, self.stage, model)
+        images, labels = self.batches.held_out(self.stage)
+        elbo, kl = held_out_terms(self.batches, model, images, labels)
+        if self.stage.adapt:
+            scores = by_class(elbo, labels, model.n_classes)
+            keep_best_rows(trainee, scores)
+            return {"held_out_elbo": mean_finite(scores)}
+        keep_best(trainee, float(elbo.mean()))
+        active = active_units(self.batches, model, images, labels)
+        figures = {
+            "held_out_elbo": float(elbo.mean()),
+            "held_out_kl": float(kl.sum(dim=1).mean()),
+            "active_units": float(active.sum()),
+        }
+        if self.config.training.rescue and RESCUE_FROM <= done < RESCUE_UNTIL:
+            self._rescue(trainee, active, done)
+        return figures
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: it is all in the trainee."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def _kl_weight(self, done: float) -> float:
+        warmup = self.config.training.kl_warmup
+        if self.stage.adapt or warmup == 0:
+            return 1.0
+        return min(1.0, (done + 1 / self.stage.steps) / warmup)
+
+    def _rescue(self, trainee: Trainee, active: Tensor, done: float) -> None:
+        state = trainee.state
+        factor, floor = state.relief
+        if float(active.float().mean()) >= COLLAPSED or factor <= LOWEST_RELIEF:
+            return
+        state.relief = [factor / 4, max(2 * floor, 0.02)]
+        # What was best under the heavier KL is no measure for what comes now.
+        state.best, state.evaluations_without_gain = [], 0
+        state.notes.append(
+            f"posterior collapse: {int(active.sum())} of {len(active)} latent units were active at "
+            f"{done:.0%} of stage {self.stage.name!r}; beta was lowered to "
+            f"{self.config.model.beta * factor / 4:g} and free bits raised to "
+            f"{max(self.config.model.free_bits, state.relief[1]):g} nats"
+        )
+
+
+@torch.no_grad()
+def calibrate_sigma(batches: Batches, stage: Stage, model: CVAE) -> None:
+    """Set the decoder's sigma to its optimum for a fixed sample of the training images."""
+    images, labels = batches.of_classes(stage, SIGMA_IMAGES)
+    errors = [each.squared_error for each in _terms(batches, model, images, labels, "sigma")]
+    mean_square = float(torch.cat(errors).double().mean()) / images[0].numel()
+    model.likelihood.log_sigma2.fill_(math.log(max(mean_square, MIN_SIGMA**2)))
+
+
+@torch.no_grad()
+def match_priors(batches: Batches, model: CVAE) -> None:
+    """Start each class's prior at the normal nearest in KL to its aggregate posterior."""
+    model.eval()
+    size = model.groups[0].size
+    for label, rows in enumerate(batches.rows):
+        if len(rows) < 2:
+            continue
+        index = torch.from_numpy(rows[:PRIOR_IMAGES]).to(batches.device)
+        y = torch.full((len(index),), label, device=batches.device)
+        mean, logvar = encode(batches, model, batches.images[index], y)
+        mean, variance = mean[:, :size], logvar[:, :size].exp()
+        share = len(mean) / (len(mean) + PRIOR_WEIGHT)
+        spread = variance.mean(dim=0) + mean.var(dim=0, correction=0)
+        model.prior_mean.weight[label] = share * mean.mean(dim=0)
+        model.prior_logvar.weight[label] = (share * spread + (1 - share)).log()
+
+
+@torch.no_grad()
+def encode(batches: Batches, model: Any, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Posterior means and log variances of images as stored."""
+    parts = [
+        model.posterior(batches.scale(images[begin : begin + 512]), labels[begin : begin + 512])
+        for begin in range(0, len(images), 512)
+    ]
+    means, logvars = zip(*parts, strict=True)
+    return torch.cat(means), torch.cat(logvars)
+
+
+def active_units(batches: Batches, model: Any, images: Tensor, labels: Tensor) -> Tensor:
+    """Which units' posterior means vary over these images."""
+    means, _ = encode(batches, model, images, labels)
+    return means.var(dim=0, correction=0) > ACTIVE_VARIANCE
+
+
+def held_out_terms(
+    batches: Batches, model: Any, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """ELBO per image, and KL per image and unit."""
+    terms = list(_terms(batches, model, images, labels, "held-out"))
+    return torch.cat([each.elbo for each in terms]), torch.cat([each.kl for each in terms])
+
+
+@torch.no_grad()
+def _terms(
+    batches: Batches, model: Any, images: Tensor, labels: Tensor, purpose: str
+) -> Iterator[ElboTerms]:
+    for start in range(0, len(images), 512):
+        block, y = images[start : start + 512], labels[start : start + 512]
+        noise = batches.noise(purpose, start, (len(block), model.latent_dim))
+        with batches.precision():
+            yield model.elbo(batches.scale(block), y, noise=noise)
+
+
+def _cvae(module: nn.Module) -> CVAE:
+    assert isinstance(module, CVAE)
+    return module

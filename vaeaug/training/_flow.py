@@ -1,0 +1,97 @@
+"""The flow over the latents of a trained model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vaeaug.config import AugmentConfig
+from vaeaug.models import LatentFlow
+from vaeaug.training._batches import Batches
+from vaeaug.training._elbo import encode
+from vaeaug.training._scores import keep_best
+from vaeaug.training._state import Stage, StepLoss, Trainee
+
+
+class FlowObjective:
+    """Flow matching on draws of q(z|x,y), the class left out of some rows.
+
+    Args:
+        batches: The data.
+        config: The job.
+        stage: Of the flow.
+        model: The trained model, whose posterior is encoded once.
+    """
+
+    def __init__(
+        self, batches: Batches, config: AugmentConfig, stage: Stage, model: nn.Module
+    ) -> None:
+        self.batches, self.config, self.stage = batches, config, stage
+        self.mean, self.logvar = encode(batches, model, batches.images, batches.labels)
+        held_out, self.held_labels = batches.held_out(stage)
+        self.held_mean, self.held_logvar = encode(batches, model, held_out, self.held_labels)
+
+    def trained(self, model: nn.Module) -> Mapping[str, nn.Parameter]:
+        """All of it."""
+        return dict(model.named_parameters())
+
+    def start(self, trainee: Trainee) -> None:
+        """Standardise by the training latents."""
+        for each in (trainee.model, trainee.average):
+            _flow(each).standardise(self.mean, self.logvar.exp())
+
+    def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
+        """Squared error of the velocity."""
+        rows = torch.from_numpy(
+            self.batches.rows_of(self.stage, step, self.config.density.batch_size)
+        ).to(self.batches.device)
+        loss = self._loss(
+            _flow(trainee.model),
+            self.mean[rows],
+            self.logvar[rows],
+            self.batches.labels[rows],
+            self.stage.name,
+            step,
+        ).mean()
+        return StepLoss(loss, (float(loss.detach()), 0.0), {})
+
+    @torch.no_grad()
+    def evaluate(self, trainee: Trainee, done: float) -> dict[str, float]:
+        """The same error on held-out latents, by fixed draws."""
+        flow = _flow(trainee.average.eval())
+        parts = [
+            self._loss(
+                flow,
+                self.held_mean[begin : begin + 512],
+                self.held_logvar[begin : begin + 512],
+                self.held_labels[begin : begin + 512],
+                f"{self.stage.name}/held-out",
+                begin,
+            )
+            for begin in range(0, len(self.held_mean), 512)
+        ]
+        error = float(torch.cat(parts).mean())
+        keep_best(trainee, -error)
+        return {"held_out_error": error}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: it is all in the trainee."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def _loss(
+        self, flow: LatentFlow, mean: Tensor, logvar: Tensor, y: Tensor, name: str, step: int
+    ) -> Tensor:
+        shape = tuple(mean.shape)
+        z = mean + torch.exp(0.5 * logvar) * self.batches.noise(f"{name}/posterior", step, shape)
+        uniform = self.batches.uniform(f"{name}/time", step, (2, len(z)))
+        noise = self.batches.noise(name, step, shape)
+        return flow.loss(z, y, noise=noise, time=uniform[0], drop=uniform[1])
+
+
+def _flow(module: nn.Module) -> LatentFlow:
+    assert isinstance(module, LatentFlow)
+    return module

@@ -1,0 +1,179 @@
+"""Images without labels: a classifier that gives them labels, or the bound over all labels."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vaeaug.config import AugmentConfig
+from vaeaug.models import CVAE, SmallClassifier
+from vaeaug.training._batches import Batches
+from vaeaug.training._elbo import ElboObjective, _cvae
+from vaeaug.training._scores import by_class, keep_best, mean_finite
+from vaeaug.training._state import Stage, StepLoss, Trainee
+
+# Largest shift of the classifier's images, values per axis.
+SHIFT = 2
+# Classes over which the unlabelled bound is summed; of more, the most likely ones.
+MAX_ENUMERATED = 10
+
+
+class ClassifierObjective:
+    """Cross-entropy of the labelled images, every class equally often, slightly shifted.
+
+    Args:
+        batches: The data.
+        stage: Its class_power should be 0.
+    """
+
+    def __init__(self, batches: Batches, stage: Stage) -> None:
+        self.batches, self.stage = batches, stage
+
+    def trained(self, model: nn.Module) -> Mapping[str, nn.Parameter]:
+        """All of it."""
+        return dict(model.named_parameters())
+
+    def start(self, trainee: Trainee) -> None:
+        """Nothing is set."""
+
+    def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
+        """Cross-entropy with label smoothing."""
+        x, y = self.batches.draw(self.stage, step, 128)
+        # Dropout draws from the global generator; what it was is put back.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(step)
+            logits = trainee.model(shifted(self.batches, self.stage.name, step, x))
+        loss = F.cross_entropy(logits, y, label_smoothing=0.05)
+        value = float(loss.detach())
+        accuracy = float((logits.detach().argmax(dim=1) == y).float().mean())
+        return StepLoss(loss, (value, 0.0), {"accuracy": accuracy})
+
+    @torch.no_grad()
+    def evaluate(self, trainee: Trainee, done: float) -> dict[str, float]:
+        """Held-out log-likelihood, mean over classes."""
+        images, labels = self.batches.held_out(self.stage)
+        logits = class_logits(trainee.average.eval(), self.batches, images)
+        log_p = F.log_softmax(logits, dim=1)[torch.arange(len(labels)), labels]
+        score = mean_finite(by_class(log_p, labels, self.batches.n_classes))
+        keep_best(trainee, score)
+        right = (logits.argmax(dim=1) == labels).float()
+        accuracy = mean_finite(by_class(right, labels, self.batches.n_classes))
+        return {"held_out_log_likelihood": score, "held_out_accuracy": accuracy}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: it is all in the trainee."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+class M2Objective(ElboObjective):
+    """The semi-supervised bound of Kingma et al. 2014 (arXiv:1406.5298), eq. 6 to 9.
+
+    Labelled images have their ELBO and the classifier's loss; an unlabelled one has
+    ``sum_y q(y|x) ELBO(x,y) + H(q(y|x))``, with q(y|x) the classifier.
+
+    Args:
+        batches: The data, with a pool.
+        config: The job.
+        stage: The trunk.
+        classifier: q(y|x), trained on the labelled images beforehand; it goes on learning here.
+        judge: For feature matching.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        config: AugmentConfig,
+        stage: Stage,
+        classifier: SmallClassifier,
+        judge: SmallClassifier | None = None,
+    ) -> None:
+        super().__init__(batches, config, stage, judge)
+        self.classifier = classifier.requires_grad_(True)
+        # Entropy of the classes as they come, which the pool is taken to share.
+        counts = torch.tensor([len(rows) for rows in batches.rows], device=batches.device)
+        self.log_class = torch.log((counts + 1.0) / (counts + 1.0).sum())
+
+    def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
+        """The model's trunk and the classifier."""
+        own = {f"classifier.{name}": each for name, each in self.classifier.named_parameters()}
+        return {**super().trained(model), **own}
+
+    def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
+        """The labelled loss, the unlabelled one and the classifier's."""
+        found = super().loss(trainee, step, done)
+        settings, stage = self.config.semi_supervised, self.stage
+        size = self.config.training.batch_size
+        x, y = self.batches.draw(stage, step)
+        logits = self.classifier(shifted(self.batches, stage.name, step, x))
+        supervised = F.cross_entropy(logits, y, label_smoothing=0.05)
+        pool = self.batches.draw_pool(stage, step, max(1, round(size * settings.unlabelled_share)))
+        unlabelled = self._unlabelled(trainee, pool, step, done) / pool[0].numel()
+        n_pool = len(pool) / size
+        loss = found.loss + n_pool * unlabelled + settings.classifier_weight * supervised
+        figures = {
+            **found.figures,
+            "classifier_loss": float(supervised.detach()),
+            "unlabelled_loss": float(unlabelled.detach()),
+        }
+        return StepLoss(loss, found.guard, figures)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The classifier."""
+        return {"classifier": self.classifier.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        self.classifier.load_state_dict(state["classifier"])
+
+    def _unlabelled(self, trainee: Trainee, x: Tensor, step: int, done: float) -> Tensor:
+        model = _cvae(trainee.model)
+        log_q = F.log_softmax(self.classifier(x), dim=1)
+        k = min(MAX_ENUMERATED, log_q.shape[1])
+        log_q, classes = log_q.topk(k, dim=1)
+        log_q = F.log_softmax(log_q, dim=1)
+        terms = self.terms(
+            model, x.repeat_interleave(k, dim=0), classes.flatten(), step, "/unlabelled"
+        )
+        factor, _ = trainee.state.relief
+        beta = self.config.model.beta * factor * self._kl_weight(done)
+        negative = terms.reconstruction + beta * terms.kl.sum(dim=1)
+        negative = negative.view(len(x), k) - self.log_class[classes]
+        return (log_q.exp() * (negative + log_q)).sum(dim=1).mean()
+
+
+def pseudo_labels(
+    classifier: nn.Module, batches: Batches, threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the pool of whose class the classifier is sure; their classes; all probabilities."""
+    assert batches.pool is not None
+    probability = torch.softmax(class_logits(classifier.eval(), batches, batches.pool), dim=1)
+    top, label = probability.max(dim=1)
+    rows = torch.nonzero(top >= threshold).squeeze(1)
+    return rows.cpu().numpy(), label[rows].cpu().numpy(), probability.cpu().numpy()
+
+
+@torch.no_grad()
+def class_logits(classifier: nn.Module, batches: Batches, images: Tensor) -> Tensor:
+    """Logits of images as stored."""
+    return torch.cat([classifier(batches.scale(block)) for block in images.split(512)])
+
+
+def shifted(batches: Batches, name: str, step: int, x: Tensor) -> Tensor:
+    """Every image moved by up to `SHIFT` along each axis, by itself, edges repeated."""
+    rank, n = x.ndim - 2, len(x)
+    draws = batches.uniform(f"{name}/shift", step, (n, rank))
+    shift = (draws * (2 * SHIFT + 1)).long() - SHIFT
+    for axis in range(rank):
+        size = x.shape[2 + axis]
+        index = torch.arange(size, device=x.device)[None] + shift[:, axis : axis + 1]
+        index = index.clamp(0, size - 1)
+        shape = [n, 1] + [1] * rank
+        shape[2 + axis] = size
+        x = torch.gather(x, 2 + axis, index.view(shape).expand_as(x))
+    return x
