@@ -114,8 +114,8 @@ class ModelConfig(_Part):
     levels: Literal[2, 3] = Field(2, description="Levels of hierarchical latents.")
     likelihood: LikelihoodName = Field(
         "gaussian",
-        description="p(x given z): one optimal sigma, a sigma per value, Bernoulli, or a mixture of "
-        "discretised logistics.",
+        description="p(x given z): one optimal sigma, a sigma per value, Bernoulli, or a mixture "
+        "of discretised logistics.",
     )
     width: int = Field(24, ge=8, le=512, description="Channels at the highest resolution.")
     max_width: int = Field(128, ge=8, le=1024, description="Channels are doubled up to this.")

@@ -23,7 +23,8 @@ from vaeaug.shards._files import published_hdf5
 from vaeaug.shards._format import blocks, library_versions
 
 Share = float | Mapping[int | str, float] | Literal["all"]
-Item = tuple[Any, int] | tuple[Any, int, bool]
+Label = int | torch.Tensor  # an index, or with soft=True (K,) float32
+Item = tuple[Any, Label] | tuple[Any, Label, bool]
 
 _log = logging.getLogger("vaeaug")
 _SYNTHETIC, _REAL = 1, 0  # last word of the key of a class's random order
@@ -40,8 +41,9 @@ class MergedDataset(Dataset[Item]):
     ordered by class, real before synthetic, so a trainer has to shuffle.
 
     Items are ``(image, label)``, or ``(image, label, is_synthetic)``: the image a ``uint8`` or
-    ``float32`` tensor with channels first, the label in the order of the real dataset's classes.
-    Made by :func:`merge`.
+    ``float32`` tensor with channels first, (C, L), (C, H, W) or (C, D, H, W), the label in the
+    order of the real dataset's classes; with ``soft`` class probabilities in that order, a
+    ``float32`` tensor (K,). Made by :func:`merge`.
 
     Attributes:
         class_names: Names in the order of the labels.
@@ -63,7 +65,9 @@ class MergedDataset(Dataset[Item]):
         transform: Callable[[Any], Any] | None,
         seed: int,
         return_is_synthetic: bool,
+        soft: bool = False,
     ) -> None:
+        self.soft = bool(soft)
         self.class_names = source.class_names
         self.real = source.given
         self.synthetic = synthetic
@@ -73,6 +77,7 @@ class MergedDataset(Dataset[Item]):
         self._source = source
         k = len(self.class_names)
         to_real = np.array([source.class_names.index(n) for n in synthetic.class_names])
+        self._to_real = to_real
         self._synthetic_labels = to_real[synthetic.labels]
         self._real_rows = _rows_by_class(source.labels, k)
         self._synthetic_rows = _rows_by_class(self._synthetic_labels, k)
@@ -132,12 +137,27 @@ class MergedDataset(Dataset[Item]):
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         """The items of a batch; each source is read once. ``DataLoader`` calls this by itself."""
         slots = np.asarray(indices, dtype=np.int64)
+        labels: Sequence[Label] = self.labels[slots].tolist()
+        if self.soft:
+            labels = torch.from_numpy(self.soft_labels_at(slots)).unbind(0)
         items = []
-        for image, slot in zip(self._images(slots), slots.tolist(), strict=True):
-            label, is_synthetic = int(self.labels[slot]), bool(self.is_synthetic[slot])
+        for image, label, slot in zip(self._images(slots), labels, slots.tolist(), strict=True):
+            is_synthetic = bool(self.is_synthetic[slot])
             seen = image if self.transform is None else self.transform(image)
             items.append((seen, label, is_synthetic) if self.return_is_synthetic else (seen, label))
         return cast(list[Item], items)
+
+    def soft_labels_at(self, slots: Sequence[int] | np.ndarray) -> Float32[np.ndarray, "n k"]:
+        """Class probabilities in this epoch: one-hot for a real image, the shard's for others."""
+        slots = np.asarray(slots, dtype=np.int64)
+        rows = np.zeros((len(slots), len(self.class_names)), dtype=np.float32)
+        rows[np.arange(len(slots)), self.labels[slots]] = 1
+        made = self.is_synthetic[slots]
+        # Column j of the shards is the class that the real dataset numbers _to_real[j].
+        found = np.empty((int(made.sum()), rows.shape[1]), dtype=np.float32)
+        found[:, self._to_real] = self.synthetic.soft_labels_at(self.index[slots[made]])
+        rows[made] = found
+        return rows
 
     def __repr__(self) -> str:
         made = int(self.is_synthetic.sum())
@@ -174,6 +194,7 @@ def merge(
     on_mismatch: Literal["error", "ignore"] = "error",
     return_is_synthetic: bool = False,
     class_names: Sequence[str] | None = None,
+    soft: bool = False,
 ) -> MergedDataset:
     """Real and synthetic images as one torch ``Dataset``.
 
@@ -181,15 +202,15 @@ def merge(
     are synthetic: every real image occurs once, and every class has the same synthetic share.
 
     Args:
-        real: Either an object with ``images`` (n, height, width, channels) ``uint8`` or
-            ``float32``, ``labels``, ``class_names``, ``fingerprint`` and ``value_range``, as
-            ``vaeaug.read`` returns; or a map-style torch ``Dataset`` of (PIL image, tensor (C, H,
-            W) or array (H, W, C); label). Of the latter, ``classes`` and ``fingerprint`` are
-            checked where it has them; else the class names are taken to be those of the run, in
-            its order. Its labels come from ``targets`` or ``labels``, else from reading it once.
-            Shape, type and values of its first image are checked, those of the others when they
-            are read. **Not checked** without a fingerprint: that it is the split that the generator
-            saw, and not the test split.
+        real: Either an object with ``images`` (n, space..., channels) ``uint8`` or ``float32``,
+            ``labels``, ``class_names``, ``fingerprint`` and ``value_range``, as ``vaeaug.read``
+            returns; or a map-style torch ``Dataset`` of (PIL image, tensor (C, space...) or array
+            (space..., C); label), where one channel may be left out. Of the latter, ``classes`` and
+            ``fingerprint`` are checked where it has them; else the class names are taken to be
+            those of the run, in its order. Its labels come from ``targets`` or ``labels``, else
+            from reading it once. Shape, type and values of its first image are checked, those of
+            the others when they are read. **Not checked** without a fingerprint: that it is the
+            split that the generator saw, and not the test split.
         out_dir: A finished run folder (or its manifest, or an open ``ShardDataset``).
         share: Part of the slots that is synthetic: a number in [0, 1) for all classes; a mapping
             from class name or index to such a number (0 for classes it does not name); or "all"
@@ -203,6 +224,8 @@ def merge(
         return_is_synthetic: Items have a third entry, True for a synthetic image.
         class_names: Names of the real dataset's classes in the order of its labels, where it does
             not say them, or says others than the run.
+        soft: Labels are class probabilities, float32 (K,): those of the run, which are one-hot
+            where it has none, and one-hot for real images.
 
     Returns:
         The merged dataset, in the real dataset's order of classes.
@@ -233,6 +256,7 @@ def merge(
         transform=transform,
         seed=seed,
         return_is_synthetic=return_is_synthetic,
+        soft=soft,
     )
 
 
@@ -459,7 +483,7 @@ class _RealSource:
             items = [self.given[row] for row in rows.tolist()]
         images = []
         for row, item in zip(rows.tolist(), items, strict=True):
-            image = _image(item, row)
+            image = _image(item, row, len(self.shape))
             if image.shape != self.shape or image.dtype != self.dtype:
                 raise MergeError(
                     f"real dataset[{row}]: expected {self.dtype.name} of shape {self.shape}, got "
@@ -488,7 +512,7 @@ def _real_source(
         if len(real) == 0:
             raise MergeError("real dataset: expected at least one image, got none")
         arrays = None
-        first = _image(real[0], 0)
+        first = _image(real[0], 0, len(synthetic.image_shape))
         shape, dtype = first.shape, first.dtype
         labels = _labels_of(real)
         if names is None:
@@ -570,18 +594,19 @@ def _label(item: Any, row: int) -> int:
     return int(label.reshape(()))
 
 
-def _image(item: Any, row: int) -> np.ndarray:
-    """The image of an item as an array with channels last."""
+def _image(item: Any, row: int, rank: int) -> np.ndarray:
+    """The image of an item as an array with channels last, which has so many axes in the run."""
     try:
         image = item[0]
     except (TypeError, IndexError, KeyError) as error:
         raise MergeError(
             f"real dataset[{row}]: expected (image, label), got {type(item).__name__}"
         ) from error
-    if isinstance(image, torch.Tensor):
-        return np.moveaxis(image.detach().cpu().numpy(), 0, -1)
-    array = np.asarray(image)  # a PIL image, or an array
-    return array[..., None] if array.ndim == 2 else array
+    is_tensor = isinstance(image, torch.Tensor)
+    array = image.detach().cpu().numpy() if is_tensor else np.asarray(image)  # or a PIL image
+    if array.ndim == rank - 1:
+        return array[..., None]
+    return np.moveaxis(array, 0, -1) if is_tensor and array.ndim else array
 
 
 def _check_values(image: np.ndarray, value_range: tuple[float, float]) -> None:

@@ -6,7 +6,8 @@ image, what copies a sibling, and what plainly shows another class.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from vaeaug.config import ScreeningConfig
 from vaeaug.data import LabelledImages
 from vaeaug.models import SmallClassifier
+from vaeaug.models.blocks import scale_images
 
 # In the order they are judged; a sample carries the first that applies.
 REASONS = ("not finite", "out of range", "near-copy", "duplicate", "other class")
@@ -28,6 +30,10 @@ COMPONENTS = 64
 SHORTLIST = 4
 # Real images whose own neighbours calibrate the near-copy distance of a class.
 CALIBRATION_IMAGES = 2_000
+# Values held as floats at a time, where images are projected, compared or classified in blocks.
+BLOCK_VALUES = 2**24
+# Values that the principal components are fitted on, at most.
+PCA_VALUES = 2**28
 # A class with fewer images is calibrated on the pooled distances of all.
 MIN_CALIBRATION = 20
 
@@ -39,9 +45,9 @@ class Screened:
     Attributes:
         reason: Why each sample was rejected, "" where it was accepted, (n,).
         p_label: Probability that the real-only classifier gives its label, (n,).
-        nn_distance: Root mean square difference to the nearest training image, in units of the
-            value range, (n,).
-        nn_index: Row of that image, (n,).
+        nn_distance: Root mean square difference to the nearest training image, labelled or not,
+            in units of the value range, (n,).
+        nn_index: Row of that image, (n,); of an unlabelled one, len(data) + its row in the pool.
     """
 
     reason: np.ndarray
@@ -81,8 +87,10 @@ class ScreeningReport:
 class Screener:
     """Judges samples against the training images. Fitted once per run.
 
+    Images without labels taught the generator too: copies of them are near-copies like others.
+
     Args:
-        data: The training split.
+        data: The training split, with its pool if it has one.
         config: Thresholds.
         seed: Of the classifier's folds and training.
         device: Where the classifier runs.
@@ -114,7 +122,7 @@ class Screener:
         return ClassScreening(self, label)
 
     def p_label(
-        self, images: Shaped[np.ndarray, "n height width c"], labels: Int64[np.ndarray, " n"]
+        self, images: Shaped[np.ndarray, "n *space c"], labels: Int64[np.ndarray, " n"]
     ) -> Float32[np.ndarray, " n"]:
         """Probability of the label, averaged over the folds' classifiers."""
         total = np.zeros(len(images), np.float32)
@@ -132,7 +140,7 @@ class ClassScreening:
         self._label = label
         self._accepted: list[np.ndarray] = []
 
-    def screen(self, images: Shaped[np.ndarray, "n height width c"]) -> Screened:
+    def screen(self, images: Shaped[np.ndarray, "n *space c"]) -> Screened:
         """Judge the next samples of the class.
 
         A sample's verdict depends on the samples accepted before it, not on how they were batched.
@@ -186,15 +194,13 @@ class ClassScreening:
                 kept[row] = not unlikely[candidate]
 
 
-def screen(
-    images: Shaped[np.ndarray, "n height width c"], label: int, screener: Screener
-) -> Screened:
+def screen(images: Shaped[np.ndarray, "n *space c"], label: int, screener: Screener) -> Screened:
     """Judge samples of one class by themselves."""
     return screener.new_class(label).screen(images)
 
 
 class _Space:
-    """Principal components of the training images, for fast nearest neighbours.
+    """Principal components of the training images and the pool, for fast nearest neighbours.
 
     Lengths in it never exceed lengths in pixels, so a copy is always near; the shortlist it gives
     is then measured in pixels. Coordinates are divided so that a distance is a root mean square
@@ -205,24 +211,27 @@ class _Space:
         from sklearn.decomposition import PCA
         from sklearn.neighbors import NearestNeighbors
 
+        self.data = data
         self.labels = data.labels
         self.n_classes = data.n_classes
-        self.images = data.images
         low, high = data.value_range
         self.low, self.range = low, high - low
         rng = np.random.default_rng(seed)
-        rows = rng.permutation(len(data))[:5_000]
-        sample = self._flat(data.images[np.sort(rows)])
+        pool = data.images[:0] if data.unlabelled is None else data.unlabelled
+        most = max(COMPONENTS, min(5_000, PCA_VALUES // data.images[0].size))
+        rows = rng.permutation(len(data) + len(pool))[:most]
+        sample = self._flat(data.images_at(np.sort(rows)))
         components = min(COMPONENTS, *sample.shape)
         self._pca = PCA(components, svd_solver="randomized", random_state=seed % 2**32).fit(sample)
-        self.projected = self.project(data.images)
+        # The rows of the pool follow those of the labelled images, as in `images_at`.
+        self.projected = np.concatenate([self.project(data.images), self.project(pool)])
         self._search = NearestNeighbors(algorithm="brute").fit(self.projected)
 
     def project(self, images: np.ndarray) -> Float32[np.ndarray, "n p"]:
         """Coordinates, in blocks, so that a large set is never held as floats."""
         blocks = [
-            self._pca.transform(self._flat(images[begin : begin + 4096])).astype(np.float32)
-            for begin in range(0, len(images), 4096)
+            self._pca.transform(self._flat(images[rows])).astype(np.float32)
+            for rows in _blocks(images, 4096)
         ]
         return (
             np.concatenate(blocks) if blocks else np.empty((0, self._pca.n_components_), np.float32)
@@ -238,11 +247,12 @@ class _Space:
         """
         k = min(SHORTLIST + other, len(self.projected))
         shortlist = self._search.kneighbors(projected, k, return_distance=False)
-        flat = self._flat(images)
         distances = np.empty(shortlist.shape, np.float32)
-        for column in range(shortlist.shape[1]):
-            others = self._flat(self.images[shortlist[:, column]])
-            distances[:, column] = np.linalg.norm(flat - others, axis=1)
+        for block in _blocks(images, len(images)):
+            flat = self._flat(images[block])
+            for column in range(shortlist.shape[1]):
+                others = self._flat(self.data.images_at(shortlist[block, column]))
+                distances[block, column] = np.linalg.norm(flat - others, axis=1)
         if other:
             distances[distances == 0] = np.inf
         best = distances.argmin(axis=1)
@@ -258,7 +268,7 @@ class _Space:
                 for label in range(self.n_classes)
             ]
         )
-        distances, _ = self.nearest(self.images[rows], self.projected[rows], other=True)
+        distances, _ = self.nearest(self.data.images[rows], self.projected[rows], other=True)
         apart = np.isfinite(distances)
         pooled = float(np.quantile(distances[apart], quantile)) if apart.any() else 0.0
         limits = np.full(self.n_classes, pooled, np.float32)
@@ -272,6 +282,13 @@ class _Space:
         flat = images.reshape(len(images), -1).astype(np.float32)
         scale = self.range * np.sqrt(flat.shape[1], dtype=np.float32)
         return (flat - np.float32(self.low)) / np.float32(scale)
+
+
+def _blocks(images: np.ndarray, most: int) -> Iterator[slice]:
+    """Slices of at most so many images that a large set is never held as floats."""
+    step = max(1, min(most, BLOCK_VALUES // max(1, images[:1].size)))
+    for begin in range(0, len(images), step):
+        yield slice(begin, begin + step)
 
 
 def _mark(reason: np.ndarray, where: np.ndarray, why: str) -> None:
@@ -336,10 +353,9 @@ def train_classifier(
         batch_size: Images per step.
         progress: Called as ``progress(step, steps)``.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        height, width, channels = data.image_shape
-        model = SmallClassifier((height, width, channels), data.n_classes).to(device)
+    device = torch.device(device)
+    with _seeded(seed, device):
+        model = SmallClassifier(data.image_shape, data.n_classes).to(device)
         rng = np.random.default_rng([seed, 1])
         rows_by_class = [np.flatnonzero(data.labels == c) for c in range(data.n_classes)]
         rows_by_class = [rows for rows in rows_by_class if len(rows)]
@@ -349,10 +365,10 @@ def train_classifier(
         for step in range(steps):
             classes = rng.integers(len(rows_by_class), size=batch_size)
             rows = np.array([rng.choice(rows_by_class[c]) for c in classes])
-            x = _scaled(data.images[rows], data.value_range, device)
+            x = scale_images(torch.from_numpy(data.images[rows]).to(device), data.value_range)
             # A shift of up to one pixel: enough to keep a few dozen images from being memorised.
-            dy, dx = rng.integers(-1, 2, size=2)
-            x = torch.roll(x, (int(dy), int(dx)), dims=(2, 3))
+            space = tuple(range(2, x.ndim))
+            x = torch.roll(x, tuple(rng.integers(-1, 2, size=len(space)).tolist()), dims=space)
             y = torch.from_numpy(data.labels[rows]).to(device)
             loss = F.cross_entropy(model(x), y, label_smoothing=0.05)
             optimiser.zero_grad(set_to_none=True)
@@ -362,6 +378,21 @@ def train_classifier(
             if progress is not None:
                 progress(step + 1, steps)
     return model.eval()
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's generators of the CPU and of the device seeded; all left as they were.
+
+    `torch.manual_seed` would seed every GPU, also those that are not put back.
+    """
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def _folds(labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
@@ -381,18 +412,8 @@ def _probabilities(
     value_range: tuple[float, float],
     device: torch.device,
 ) -> Float32[np.ndarray, "n k"]:
-    parts = [
-        torch.softmax(
-            classifier(_scaled(images[begin : begin + 512], value_range, device)), dim=1
-        ).cpu()
-        for begin in range(0, len(images), 512)
-    ]
+    parts = []
+    for rows in _blocks(images, 512):
+        block = torch.from_numpy(np.ascontiguousarray(images[rows])).to(device)
+        parts.append(torch.softmax(classifier(scale_images(block, value_range)), dim=1).cpu())
     return torch.cat(parts).numpy()
-
-
-def _scaled(
-    images: np.ndarray, value_range: tuple[float, float], device: torch.device | str
-) -> torch.Tensor:
-    low, high = value_range
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-    return x.movedim(-1, 1).float().sub(low).div(high - low)

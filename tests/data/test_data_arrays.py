@@ -120,7 +120,7 @@ def test_channels_last_wins_where_both_fit(save, noise):
     np.testing.assert_array_equal(read(save(images=images, labels=LABELS)).images, images)
 
 
-@pytest.mark.parametrize("shape", [(6,), (6, 5), (6, 5, 7, 9), (6, 5, 4, 3, 1)])
+@pytest.mark.parametrize("shape", [(6,), (6, 5, 7, 9), (6, 5, 4, 3, 2, 1)])
 def test_shapes_that_are_no_images(save, shape):
     with pytest.raises(DataError, match=r"\[images\]: expected images of shape .*, got shape \(6,"):
         read(save(images=np.zeros(shape, "uint8"), labels=LABELS))
@@ -269,7 +269,8 @@ def test_string_labels_are_sorted_names(save):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 1, 2, 0, 1, -1], "labels of at least 0, got -1 at index 5"),
+        ([0, 1, 2, 0, 1, -2], "labels of at least 0, or -1 for unlabelled, got -2 at index 5"),
+        ([-1] * 6, r"at least one image with a label, got label -1 \(unlabelled\) for all 6"),
         ([0, 1, 3, 0, 1, 3], "labels 0..3 without gaps, got no image with label 2; number"),
         ([1, 2, 3, 1, 2, 3], "got no image with label 0;"),
         ([0, 1, 10**12, 0, 1, 2], r"no image with label 3, 4, 5, .*, \.\.\.;"),

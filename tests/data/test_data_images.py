@@ -67,7 +67,7 @@ def nan_image():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": np.zeros((10, 4, 3), "uint8")}, r"\(N, H, W, C\), got shape \(10, 4, 3\)"),
+        ({"images": np.zeros((10, 4), "uint8")}, r"\(N, D, H, W, C\), got shape \(10, 4\)"),
         ({"images": np.zeros((10, 4, 3, 1), "float64")}, "uint8 or float32 images, got float64"),
         (
             {"images": np.zeros((0, 4, 3, 1), "uint8"), "labels": np.zeros(0, "int64")},

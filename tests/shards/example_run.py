@@ -33,6 +33,10 @@ def samples(label, n, *, layout="NHWC", dtype="uint8", n_latents=3, soft_labels=
     else:
         images = rng.random(shape, dtype=np.float32)
     soft = rng.dirichlet(np.ones(len(CLASS_NAMES)), n).astype(np.float32) if soft_labels else None
+    if soft is not None:
+        # The largest probability is that of the label.
+        rows, most = np.arange(n), soft.argmax(axis=1)
+        soft[rows, most], soft[:, label] = soft[:, label].copy(), soft.max(axis=1)
     return {
         "images": images,
         "latents": rng.standard_normal((n, n_latents), dtype=np.float32),

@@ -5,6 +5,7 @@ that need them, when they run; importing this package loads numpy only.
 """
 
 from vaeaug.data._images import DataError, LabelledImages
+from vaeaug.data._pool import read_pool
 from vaeaug.data._read import read
 
-__all__ = ["DataError", "LabelledImages", "read"]
+__all__ = ["DataError", "LabelledImages", "read", "read_pool"]

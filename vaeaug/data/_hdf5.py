@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data._arrays import finish_pixels, normalise_labels
+from vaeaug.data._arrays import finish_pixels
 from vaeaug.data._images import DataError, LabelledImages
-from vaeaug.data._keys import choose
-from vaeaug.data._request import Request
+from vaeaug.data._keys import choose, choose_images
+from vaeaug.data._labels import labelled, normalise_labels
+from vaeaug.data._request import STORED_LAYOUTS, Request
 
 if TYPE_CHECKING:
     import h5py
@@ -20,17 +21,8 @@ _MOST_HOPS = 16
 
 def read_hdf5(path: Path, request: Request) -> LabelledImages:
     """Read an HDF5 file; see `read` for the names that its datasets may have."""
-    import h5py
-
     where = str(path)
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise DataError(
-            f"{where}: expected an HDF5 file, got {path.stat().st_size} bytes that cannot be "
-            f"opened: {error}"
-        ) from error
-    with file:
+    with _open(path) as file:
         # Names given by the caller are judged link by link, below, and not by the list.
         names_there = _names(file) | set((request.keys or {}).values())
         pair = choose(names_there, request, where)
@@ -42,6 +34,7 @@ def read_hdf5(path: Path, request: Request) -> LabelledImages:
                 f"{image_set.shape} and {pair.labels!r} of shape {label_set.shape}"
             )
         names = request.class_names or _class_names(file, image_set, label_set, where)
+        layout = request.layout or _layout(file, image_set)
         raw_images = _load(image_set, f"{where}[{pair.images}]")
         raw_labels = _load(label_set, f"{where}[{pair.labels}]")
         reference = (
@@ -50,12 +43,16 @@ def read_hdf5(path: Path, request: Request) -> LabelledImages:
             else _load(_dataset(file, pair.reference, where), f"{where}[{pair.reference}]")
         )
     images, value_range, notes = finish_pixels(
-        raw_images, f"{where}[{pair.images}]", size=request.size, alpha=request.alpha
+        raw_images,
+        f"{where}[{pair.images}]",
+        size=request.size,
+        alpha=request.alpha,
+        layout=layout,
     )
     labels, class_names = normalise_labels(
         raw_labels, f"{where}[{pair.labels}]", class_names=names, reference=reference
     )
-    return LabelledImages(
+    return labelled(
         images=images,
         labels=labels,
         class_names=class_names,
@@ -64,6 +61,48 @@ def read_hdf5(path: Path, request: Request) -> LabelledImages:
         source=where,
         notes=(*pair.notes, *notes),
     )
+
+
+def load_hdf5_images(
+    path: Path, request: Request
+) -> tuple[Shaped[np.ndarray, "..."], str, str | None]:
+    """The images alone, as stored; where they were, for messages; the layout that the file says."""
+    import h5py
+
+    where = str(path)
+    with _open(path) as file:
+        # Groups are no arrays; what is no hard link is judged when it is followed.
+        names = {
+            name
+            for name in _names(file)
+            if file.get(name, getclass=True, getlink=True) is not h5py.HardLink
+            or file.get(name, getclass=True) is h5py.Dataset
+        } | set((request.keys or {}).values())
+        key = choose_images(names, request, where)
+        dataset = _dataset(file, key, where)
+        return _load(dataset, f"{where}[{key}]"), f"{where}[{key}]", _layout(file, dataset)
+
+
+def _open(path: Path) -> "h5py.File":
+    import h5py
+
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected an HDF5 file, got {path.stat().st_size} bytes that cannot be "
+            f"opened: {error}"
+        ) from error
+
+
+def _layout(file: "h5py.File", images: "h5py.Dataset") -> str | None:
+    """The attribute `layout` of the images or the file, which merged files and shards have."""
+    for holder in (images, file):
+        value = holder.attrs.get("layout")
+        text = value.decode(errors="replace") if isinstance(value, bytes) else value
+        if isinstance(text, str) and text in STORED_LAYOUTS and len(text) == images.ndim:
+            return str(text)
+    return None
 
 
 def _names(file: "h5py.File") -> set[str]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from vaeaug.data._arrays import finish_pixels, normalise_labels
+from vaeaug.data._arrays import finish_pixels
 from vaeaug.data._images import DataError, LabelledImages
+from vaeaug.data._labels import labelled, normalise_labels
 from vaeaug.data._request import Request
 from vaeaug.data._splits import canonical, require_split
 
@@ -67,7 +68,7 @@ def read_idx(folder: Path, request: Request) -> LabelledImages:
     labels, class_names = normalise_labels(
         raw_labels, str(files[split, "labels"]), class_names=names, reference=reference
     )
-    return LabelledImages(
+    return labelled(
         images=images,
         labels=labels,
         class_names=class_names,
@@ -76,6 +77,20 @@ def read_idx(folder: Path, request: Request) -> LabelledImages:
         source=where,
         notes=notes,
     )
+
+
+def is_idx(path: Path) -> bool:
+    """Whether a file is named as IDX images are."""
+    match = _NAME.fullmatch(path.name)
+    return match is not None and match["kind"] == "images"
+
+
+def load_idx_images(path: Path, split: str) -> tuple[UInt8[np.ndarray, "n h w"], str]:
+    """The images alone, of a folder's split or of one file, and where they were."""
+    if path.is_dir():
+        files = {s: file for (s, kind), file in _files(path).items() if kind == "images"}
+        path = files[require_split(split, files, str(path))]
+    return _load(path, rank=3), str(path)
 
 
 def _files(folder: Path) -> dict[tuple[str, str], Path]:

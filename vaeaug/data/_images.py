@@ -6,6 +6,7 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, Shaped
@@ -13,6 +14,9 @@ from jaxtyping import Int64, Shaped
 # Whole-array checks and hashes go in slices of about this many bytes, so that they need no second
 # copy of a large dataset.
 _SLICE_BYTES = 64 * 2**20
+# By the rank of the array: signals, images, volumes or short video.
+LAYOUTS = {3: "NLC", 4: "NHWC", 5: "NDHWC"}
+NOUNS = {"NLC": "signals", "NHWC": "images", "NDHWC": "volumes"}
 
 
 class DataError(ValueError):
@@ -21,30 +25,35 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Labelled images in memory, validated once when constructed.
+    """Labelled images, signals or volumes in memory, validated once when constructed.
 
     Attributes:
-        images: pixels, shape (N, H, W, C), C-contiguous; uint8, or float32 where the input was
+        images: values, C-contiguous, shape (N, L, C) for signals, (N, H, W, C) for images or
+            (N, D, H, W, C) for volumes and short video; uint8, or float32 where the input was
             float or 16 bit.
         labels: class indices 0..K-1, shape (N,), int64.
         class_names: the K class names; index c is the class with label c.
         value_range: (lowest, highest) pixel value by convention, in the units of `images`:
-            (0, 255) for uint8; (0, 1), (-1, 1), (0, 255) or (0, 65535) for float32.
+            (0, 255) for uint8; (0, 1), (-1, 1), (0, 255) or (0, 65535) for float32, or a signal's
+            or volume's own lowest and highest value.
         split: "train", "val", "test" or "all", where known.
         source: where the data came from, for messages; not part of the fingerprint.
         notes: what was done on purpose while reading that the user should know.
+        unlabelled: a pool of images without labels, shape (M, *image_shape), of the type and value
+            range of `images`; None where there is none. An empty pool becomes None.
 
     Raises:
         DataError: if the parts do not fit together.
     """
 
-    images: Shaped[np.ndarray, "n h w c"]
+    images: Shaped[np.ndarray, "n *space c"]
     labels: Int64[np.ndarray, " n"]
     class_names: tuple[str, ...]
     value_range: tuple[float, float]
     split: str | None = None
     source: str = ""
     notes: tuple[str, ...] = ()
+    unlabelled: Shaped[np.ndarray, "m *space c"] | None = None
 
     def __post_init__(self) -> None:
         where = self.source or "LabelledImages"
@@ -58,17 +67,19 @@ class LabelledImages:
         object.__setattr__(self, "value_range", (low, high))
         object.__setattr__(self, "notes", tuple(self.notes))
 
-        if np.ndim(self.images) != 4:
+        if images.ndim not in LAYOUTS:
             raise DataError(
-                f"{where}: expected images of shape (N, H, W, C), got shape {np.shape(self.images)}"
+                f"{where}: expected signals of shape (N, L, C), images (N, H, W, C) or volumes "
+                f"(N, D, H, W, C), got shape {images.shape}"
             )
         if images.dtype not in (np.uint8, np.float32):
             raise DataError(f"{where}: expected uint8 or float32 images, got {images.dtype}")
         if len(images) == 0:
             raise DataError(f"{where}: expected at least one image, got none")
         if 0 in images.shape:
+            axes = ", ".join(LAYOUTS[images.ndim][1:-1])
             raise DataError(
-                f"{where}: expected H, W and C of at least 1, got image shape {images.shape[1:]}"
+                f"{where}: expected {axes} and C of at least 1, got image shape {images.shape[1:]}"
             )
         if labels.dtype != np.int64 or labels.shape != (len(images),):
             raise DataError(
@@ -92,30 +103,41 @@ class LabelledImages:
                 f"{where}: expected value_range (0, 255) for uint8 images, got ({low}, {high})"
             )
         if images.dtype == np.float32:
-            check_finite(images, where)
-            got_low, got_high = extent(images)
-            if got_low < low or got_high > high:
-                raise DataError(
-                    f"{where}: expected values inside value_range ({low:g}, {high:g}), "
-                    f"got {got_low:g} to {got_high:g}"
-                )
+            _check_inside(images, (low, high), where)
+        if self.unlabelled is not None:
+            self._set_pool(np.ascontiguousarray(self.unlabelled), f"{where}: unlabelled")
+
+    def _set_pool(self, pool: Shaped[np.ndarray, "m *space c"], where: str) -> None:
+        if pool.shape[1:] != self.image_shape or pool.dtype != self.images.dtype:
+            want = ", ".join(map(str, self.image_shape))
+            raise DataError(
+                f"{where}: expected {self.images.dtype} images of shape (M, {want}), as the "
+                f"labelled ones, got {pool.dtype} of shape {pool.shape}"
+            )
+        if len(pool) and pool.dtype == np.float32:
+            _check_inside(pool, self.value_range, where)
+        object.__setattr__(self, "unlabelled", pool if len(pool) else None)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __repr__(self) -> str:
-        height, width, channels = self.image_shape
+        pool = "" if self.unlabelled is None else f"{len(self.unlabelled)} unlabelled, "
         return (
-            f"LabelledImages({len(self)} images of {height}x{width}x{channels} "
-            f"{self.images.dtype}, {self.n_classes} classes, split={self.split!r}, "
-            f"source={self.source!r})"
+            f"LabelledImages({len(self)} {NOUNS[self.layout]} of "
+            f"{'x'.join(map(str, self.image_shape))} {self.images.dtype}, {pool}"
+            f"{self.n_classes} classes, split={self.split!r}, source={self.source!r})"
         )
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of one image."""
-        height, width, channels = self.images.shape[1:]
-        return height, width, channels
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image: its one to three axes in space (and time), then its channels."""
+        return self.images.shape[1:]
+
+    @property
+    def layout(self) -> str:
+        """The axes of `images`: "NLC" (signals), "NHWC" (images) or "NDHWC" (volumes, video)."""
+        return LAYOUTS[self.images.ndim]
 
     @property
     def n_classes(self) -> int:
@@ -131,22 +153,62 @@ class LabelledImages:
     def fingerprint(self) -> str:
         """SHA-256 of what the data is: pixels, labels, names and range; not of where it lay.
 
-        Computed once; do not write into `images` or `labels` afterwards.
+        It covers the pool where there is one. Computed once; do not write into the arrays
+        afterwards.
         """
-        head = {
+        head: dict[str, Any] = {
             "dtype": self.images.dtype.str,
             "shape": list(self.images.shape),
             "class_names": list(self.class_names),
             "value_range": list(self.value_range),
         }
+        parts = [self.images, self.labels]
+        if self.unlabelled is not None:
+            head["unlabelled"] = len(self.unlabelled)
+            parts.append(self.unlabelled)
         digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
-        for part in (self.images, self.labels):
+        for part in parts:
             for piece in _slices(part):
                 digest.update(piece.data.cast("B"))
         return digest.hexdigest()
 
+    def with_unlabelled(self, images: Shaped[np.ndarray, "m *space c"]) -> "LabelledImages":
+        """A copy with these images without labels, after those that it has already.
+
+        Args:
+            images: shape (M, *image_shape), of the type and in the value range of `self.images`;
+                `read_pool` gives them so.
+
+        Raises:
+            DataError: if they do not fit.
+        """
+        added = replace(self, unlabelled=np.asarray(images))
+        if self.unlabelled is None or added.unlabelled is None:
+            return self if added.unlabelled is None else added
+        return replace(self, unlabelled=np.concatenate([self.unlabelled, added.unlabelled]))
+
+    def images_at(self, rows: Int64[np.ndarray, " m"]) -> Shaped[np.ndarray, "m *space c"]:
+        """Copies of the images in `rows`; row N + i is row i of the pool.
+
+        Raises:
+            IndexError: if a row is negative or past the end.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        n_pool = 0 if self.unlabelled is None else len(self.unlabelled)
+        if rows.size and not 0 <= rows.min() <= rows.max() < len(self) + n_pool:
+            raise IndexError(
+                f"images_at: expected rows in 0..{len(self) + n_pool - 1} ({len(self)} labelled "
+                f"and {n_pool} unlabelled images), got {rows.min()} to {rows.max()}"
+            )
+        out = np.empty((len(rows), *self.image_shape), dtype=self.images.dtype)
+        own = rows < len(self)
+        out[own] = self.images[rows[own]]
+        if self.unlabelled is not None:
+            out[~own] = self.unlabelled[rows[~own] - len(self)]
+        return out
+
     def subset(self, indices: Shaped[np.ndarray, " m"] | Sequence[int]) -> "LabelledImages":
-        """The images at `indices`, in that order, with all class names kept.
+        """The images at `indices`, in that order, with all class names and the pool kept.
 
         Args:
             indices: shape (M,), integers in 0..N-1 (no negative ones), or a boolean mask of
@@ -220,7 +282,7 @@ class LabelledImages:
 
         Each class gives the floor or the ceiling of its share, so that the held-out part has
         round(fraction * N) images where possible; every class keeps at least one image in rest,
-        so a class of one image gives none.
+        so a class of one image gives none. The pool stays with rest.
 
         Args:
             fraction: the part to hold out, 0 < fraction < 1.
@@ -250,7 +312,7 @@ class LabelledImages:
         held = np.concatenate([index[:n] for index, n in zip(shuffled, take, strict=True)])
         mask = np.zeros(len(self), dtype=np.bool_)
         mask[held] = True
-        return self.subset(~mask), self.subset(mask)
+        return self.subset(~mask), replace(self, unlabelled=None).subset(mask)
 
     def _shuffled_by_class(self, seed: int) -> list[Int64[np.ndarray, " n_c"]]:
         # One generator, and every class shuffled whole: what a class draws depends on the class
@@ -278,6 +340,18 @@ def extent(images: Shaped[np.ndarray, "n ..."]) -> tuple[float, float]:
     """Lowest and highest pixel value."""
     pieces = [(float(piece.min()), float(piece.max())) for piece in _slices(images)]
     return min(low for low, _ in pieces), max(high for _, high in pieces)
+
+
+def _check_inside(
+    images: Shaped[np.ndarray, "n ..."], value_range: tuple[float, float], where: str
+) -> None:
+    check_finite(images, where)
+    (low, high), (got_low, got_high) = value_range, extent(images)
+    if got_low < low or got_high > high:
+        raise DataError(
+            f"{where}: expected values inside value_range ({low:g}, {high:g}), "
+            f"got {got_low:g} to {got_high:g}"
+        )
 
 
 def _check_names(names: tuple[str, ...], where: str) -> None:

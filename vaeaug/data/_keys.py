@@ -23,6 +23,8 @@ _BY_SPLIT = (
     ("x_{}", "y_{}"),
     ("X_{}", "y_{}"),
 )
+# A pool of images without labels.
+_POOLS = ("unlabelled_images", "unlabelled", "unlabeled_images", "unlabeled")
 _SPELLINGS = ("train", "val", "valid", "validation", "test")
 
 
@@ -72,6 +74,43 @@ def choose(names: Collection[str], request: Request, where: str) -> Pair:
         f"{where}: expected arrays named {', '.join(looked)} (or val, test), "
         f"{', '.join(f'{a}/{b}' for a, b in _FLAT)}; got {_listed(names)}; "
         f"pass keys={{'images': ..., 'labels': ...}} to name them"
+    )
+
+
+def choose_images(names: Collection[str], request: Request, where: str) -> str:
+    """Find the images alone, whether or not labels are beside them.
+
+    Named by the caller; else a pool by its name; else those of the asked split; else those of a
+    file without splits; else the only array there is.
+
+    Raises:
+        DataError: saying which names were looked for and which were found.
+    """
+    if request.keys is not None:
+        key = request.keys["images"]
+        if key not in names:
+            raise DataError(f"{where}: expected an array {key!r} (from keys), got {_listed(names)}")
+        return key
+    for pool in _POOLS:
+        if pool in names:
+            return pool
+    by_split: dict[str, str] = {}
+    for spelling in _SPELLINGS:
+        for pattern, _ in _BY_SPLIT:
+            split, key = canonical(spelling), pattern.format(spelling)
+            if split is not None and key in names:
+                by_split.setdefault(split, key)
+    if by_split:
+        return by_split[require_split(request.split, by_split, where)]
+    flat = dict.fromkeys(images for images, _ in _FLAT)
+    for key in (*flat, *(names if len(names) == 1 else ())):
+        if key in names:
+            without_splits(request.split, where)
+            return key
+    raise DataError(
+        f"{where}: expected images in an array named {', '.join((*_POOLS, *flat))}, "
+        f"{_BY_SPLIT[0][0].format('train')} or {_BY_SPLIT[2][0].format('train')}, got "
+        f"{_listed(names)}; pass keys={{'images': ...}} to name it"
     )
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeaug.data._arrays import finish_pixels
+from vaeaug.data._arrays import check_resizable, resize_all
 from vaeaug.data._digits import read_digits
 from vaeaug.data._folder import read_folder
 from vaeaug.data._hdf5 import read_hdf5
 from vaeaug.data._idx import has_idx, read_idx
 from vaeaug.data._images import DataError, LabelledImages
+from vaeaug.data._memory import is_pair, read_pair
 from vaeaug.data._npz import read_npz
 from vaeaug.data._request import Request, make_request
 from vaeaug.data._table import read_table
@@ -31,10 +32,11 @@ _BY_ENDING = {
     ".tsv": read_table,
 }
 _TAKES_KEYS = (".npz", ".h5", ".hdf5")
+_TAKES_LAYOUT = f"{', '.join(_TAKES_KEYS)} files, pairs of arrays and torch Datasets"
 
 
 def read(
-    source: "str | os.PathLike[str] | LabelledImages | Dataset[Any]",
+    source: "str | os.PathLike[str] | LabelledImages | Dataset[Any] | tuple[Any, Any]",
     *,
     split: str = "train",
     size: int | Sequence[int] | None = None,
@@ -43,8 +45,12 @@ def read(
     workers: int | None = None,
     progress: bool = False,
     class_names: Sequence[str] | None = None,
+    layout: str | None = None,
 ) -> LabelledImages:
-    """Read labelled images from whatever they are kept in.
+    """Read labelled images, signals or volumes from whatever they are kept in.
+
+    Images whose label is the number -1 are unlabelled: they become the pool `unlabelled` of the
+    result, with a note.
 
     Args:
         source: one of
@@ -58,6 +64,7 @@ def read(
             - `.csv` with rows of path and label, or with a header that names the columns
               (path|file|filename|image, label|class|target, and optionally split);
             - a map-style torch Dataset whose items begin with (image, label);
+            - a tuple (images, labels) of arrays or tensors;
             - a `LabelledImages`, which is returned as it is (resized, if `size` says so).
         split: "train", "val", "test", or "all" where the source has no splits. Where it has
             splits, the asked one must exist; where it has none, "train" takes all of it.
@@ -70,9 +77,15 @@ def read(
         progress: show a bar on stderr while decoding, if that is a terminal.
         class_names: the names in the order of their labels, where the source does not say or says
             otherwise; a class without images is then no error.
+        layout: the axes of the arrays, or of a Dataset's items with N before them: NL, NLC, NCL
+            (signals), NHW, NHWC, NCHW (images), NDHW, NDHWC, NCDHW (volumes or short video).
+            Without it an HDF5 attribute `layout` says it, or the rank: (N, L) is signals of one
+            channel, (N, H, W) gray images, four axes images, five volumes. So (N, L, C) needs
+            "NLC", (N, D, H, W) needs "NDHW", and images of other than 1, 3 or 4 channels "NHWC".
 
     Returns:
-        The images, uint8 or float32, shape (N, H, W, C), with labels, names and notes.
+        The images, uint8 or float32, shape (N, H, W, C) or (N, L, C) or (N, D, H, W, C), with
+        labels, names and notes.
 
     Raises:
         DataError: naming the file, what was expected and what was found.
@@ -85,15 +98,24 @@ def read(
         workers=workers,
         progress=progress,
         class_names=class_names,
+        layout=layout,
     )
     if isinstance(source, LabelledImages):
-        return source if request.size is None else _resized(source, request)
+        if layout not in (None, source.layout):
+            raise DataError(
+                f"{source.source or 'LabelledImages'}: expected layout={layout!r}, got data of "
+                f"layout {source.layout!r}"
+            )
+        return source if request.size is None else _resized(source, request.size)
     data = _read_any(source, request)
     _require_two_classes(data)
     return data
 
 
 def _read_any(source: Any, request: Request) -> LabelledImages:
+    if is_pair(source):
+        _refuse_keys(request, "arrays")
+        return read_pair(source, request)
     if not isinstance(source, str | os.PathLike):
         if not is_map_style(source):
             raise DataError(
@@ -104,6 +126,7 @@ def _read_any(source: Any, request: Request) -> LabelledImages:
         return read_torch(source, request)
     if source in _BUILT_IN:
         _refuse_keys(request, str(source))
+        _refuse_layout(request, str(source))
         return _BUILT_IN[str(source)](request)
     # Path("") is the current folder, which an unset shell variable should not select.
     if source == "":
@@ -114,6 +137,7 @@ def _read_any(source: Any, request: Request) -> LabelledImages:
 def _read_path(path: Path, request: Request) -> LabelledImages:
     if path.is_dir():
         _refuse_keys(request, str(path))
+        _refuse_layout(request, str(path))
         # IDX before folders of classes: its names are unmistakable.
         return read_idx(path, request) if has_idx(path) else read_folder(path, request)
     if not path.exists():
@@ -128,6 +152,7 @@ def _read_path(path: Path, request: Request) -> LabelledImages:
         )
     if ending not in _TAKES_KEYS:
         _refuse_keys(request, str(path))
+        _refuse_layout(request, str(path))
     return _BY_ENDING[ending](path, request)
 
 
@@ -138,10 +163,28 @@ def _refuse_keys(request: Request, where: str) -> None:
         )
 
 
-def _resized(data: LabelledImages, request: Request) -> LabelledImages:
-    # A four-channel image in hand has its alpha because it was asked for.
-    images, _, notes = finish_pixels(data.images, data.source, size=request.size, alpha="keep")
-    return replace(data, images=images, notes=(*data.notes, *notes))
+def _refuse_layout(request: Request, where: str) -> None:
+    # Files of images say themselves what they are.
+    if request.layout not in (None, "NHWC"):
+        raise DataError(
+            f"{where}: layout= is for {_TAKES_LAYOUT}, expected none or 'NHWC' here, got "
+            f"layout={request.layout!r}"
+        )
+
+
+def _resized(data: LabelledImages, size: tuple[int, int]) -> LabelledImages:
+    where = data.source or "LabelledImages"
+    check_resizable(data.images, where)
+    if data.image_shape[:2] == size:
+        return data
+    old, new = ("x".join(map(str, pair)) for pair in (data.image_shape[:2], size))
+    pool = data.unlabelled
+    return replace(
+        data,
+        images=resize_all(data.images, size, data.value_range),
+        unlabelled=None if pool is None else resize_all(pool, size, data.value_range),
+        notes=(*data.notes, f"resized from {old} to {new}"),
+    )
 
 
 def _require_two_classes(data: LabelledImages) -> None:

@@ -9,6 +9,9 @@ from vaeaug.data._decode import ALPHA
 from vaeaug.data._images import DataError
 from vaeaug.data._splits import check_split
 
+# The axes that an array as stored may have; C is missing where there is one channel.
+STORED_LAYOUTS = ("NL", "NLC", "NCL", "NHW", "NHWC", "NCHW", "NDHW", "NDHWC", "NCDHW")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -21,6 +24,7 @@ class Request:
     workers: int | None
     progress: bool
     class_names: tuple[str, ...] | None
+    layout: str | None = None
 
 
 def make_request(
@@ -32,22 +36,27 @@ def make_request(
     workers: int | None,
     progress: bool,
     class_names: Sequence[str] | None,
+    layout: str | None = None,
+    needed_keys: tuple[str, ...] = ("images", "labels"),
 ) -> Request:
-    """Check the arguments of `read`.
+    """Check the arguments of `read` or `read_pool`, which needs the key of the images only.
 
     Raises:
         DataError: naming the argument, what it may be and what it was.
     """
     if alpha not in ALPHA:
         raise DataError(f"alpha: expected one of {', '.join(ALPHA)}, got {alpha!r}")
-    if keys is not None and set(keys) != {"images", "labels"}:
-        raise DataError(f"keys: expected a mapping with 'images' and 'labels', got {sorted(keys)}")
+    if keys is not None and not set(needed_keys) <= set(keys) <= {"images", "labels"}:
+        names = " and ".join(repr(key) for key in needed_keys)
+        raise DataError(f"keys: expected a mapping with {names}, got {sorted(keys)}")
     if keys is not None and not all(isinstance(name, str) for name in keys.values()):
         raise DataError(f"keys: expected the names of arrays, got {dict(keys)}")
     if isinstance(class_names, str):
         raise DataError(f"class_names: expected a sequence of names, got the text {class_names!r}")
     if workers is not None and workers < 0:
         raise DataError(f"workers: expected 0 or more, got {workers}")
+    if layout is not None and layout not in STORED_LAYOUTS:
+        raise DataError(f"layout: expected one of {', '.join(STORED_LAYOUTS)}, got {layout!r}")
     return Request(
         split=check_split(split),
         size=_check_size(size),
@@ -56,6 +65,7 @@ def make_request(
         workers=workers,
         progress=progress,
         class_names=None if class_names is None else tuple(class_names),
+        layout=layout,
     )
 
 

@@ -21,13 +21,15 @@ class Stack:
         self._n = n
         self._where = where
         self._filled = 0
-        self._images: Shaped[np.ndarray, "n h w c"] | None = None
+        self._images: Shaped[np.ndarray, "n *space c"] | None = None
         self._first = ""
         # The first image of each size, in the order they came.
         self._sizes: dict[tuple[int, ...], str] = {}
         self._notes: dict[str, int] = {}
 
-    def add(self, image: Shaped[np.ndarray, "h w c"], name: str, notes: Iterable[str] = ()) -> None:
+    def add(
+        self, image: Shaped[np.ndarray, "*space c"], name: str, notes: Iterable[str] = ()
+    ) -> None:
         """Append one image.
 
         Raises:
@@ -43,31 +45,34 @@ class Stack:
             self._images = np.empty((self._n, *image.shape), dtype=image.dtype)
             self._first = name
         self._check_kind(image, name)
-        self._sizes.setdefault(image.shape[:2], name)
+        self._sizes.setdefault(image.shape[:-1], name)
         # After a second size has come the rest is only looked at, to say how many there are.
         if len(self._sizes) == 1:
             self._images[self._filled] = image
             self._filled += 1
 
-    def finish(self) -> tuple[Shaped[np.ndarray, "n h w c"], tuple[str, ...]]:
-        """The images, shape (N, H, W, C), and the notes with how many images each concerns.
+    def finish(self) -> tuple[Shaped[np.ndarray, "n *space c"], tuple[str, ...]]:
+        """The images, shape (N, space..., C), and the notes with how many images each concerns.
 
         Raises:
             DataError: if the sizes differ.
         """
         if len(self._sizes) > 1:
             (size_a, name_a), (size_b, name_b) = list(self._sizes.items())[:2]
+            advice = "; cut or pad them to one"
+            if len(size_a) == len(size_b) == 2:
+                advice = " (height x width); pass size= (--size HxW) to resize"
             raise DataError(
                 f"{self._where}: expected images of one size, got {len(self._sizes)} sizes: "
-                f"{name_a} is {size_a[0]}x{size_a[1]} and {name_b} is {size_b[0]}x{size_b[1]} "
-                f"(height x width); pass size= (--size HxW) to resize"
+                f"{name_a} is {'x'.join(map(str, size_a))} and {name_b} is "
+                f"{'x'.join(map(str, size_b))}{advice}"
             )
         if self._images is None or self._filled != self._n:
             raise DataError(f"{self._where}: expected {self._n} images, got {self._filled}")
         notes = tuple(f"{note} ({k} of {self._n} images)" for note, k in self._notes.items())
         return self._images, notes
 
-    def _check_kind(self, image: Shaped[np.ndarray, "h w c"], name: str) -> None:
+    def _check_kind(self, image: Shaped[np.ndarray, "*space c"], name: str) -> None:
         assert self._images is not None
         have = self._images.shape[-1]
         got = image.shape[-1]

@@ -10,6 +10,7 @@ import numpy as np
 from vaeaug.data._arrays import normalise_pixels
 from vaeaug.data._files import read_files
 from vaeaug.data._images import DataError, LabelledImages
+from vaeaug.data._labels import UNLABELLED, labelled
 from vaeaug.data._request import Request
 from vaeaug.data._splits import canonical, require_split, without_splits
 
@@ -43,13 +44,18 @@ def read_table(path: Path, request: Request) -> LabelledImages:
     for row in mine:
         if not Path(row.path).is_file():
             raise DataError(f"{where}, line {row.line}: expected an image file, got no {row.path}")
-    index, class_names, label_notes = _classes(naming, request.class_names)
+    index, class_names, label_notes = _classes(naming, request.class_names, where)
     for row in mine:
         if row.label not in index:
             raise DataError(
                 f"{where}, line {row.line}: expected one of the labels "
                 f"{', '.join(list(index)[:20])}, got {row.label!r}"
             )
+    if all(index[row.label] == UNLABELLED for row in mine):
+        raise DataError(
+            f"{where}: expected at least one image with a label, got label -1 (unlabelled) for all "
+            f"{len(mine)}"
+        )
     images, decode_notes = read_files(
         [row.path for row in mine],
         where,
@@ -59,7 +65,7 @@ def read_table(path: Path, request: Request) -> LabelledImages:
         progress=request.progress,
     )
     images, value_range, value_notes = normalise_pixels(images, where)
-    return LabelledImages(
+    return labelled(
         images=images,
         labels=np.array([index[row.label] for row in mine], dtype=np.int64),
         class_names=class_names,
@@ -153,25 +159,39 @@ def _distinct(rows: list[_Row], where: str) -> tuple[list[_Row], int]:
 
 
 def _classes(
-    rows: list[_Row], class_names: tuple[str, ...] | None
+    rows: list[_Row], class_names: tuple[str, ...] | None, where: str
 ) -> tuple[dict[str, int], tuple[str, ...], tuple[str, ...]]:
-    """Index of each label text, the class names, and notes."""
+    """Index of each label text, the class names, and notes; -1 is unlabelled among numbers."""
     texts = {row.label for row in rows}
     whole = all(_is_whole(text) for text in texts)
     if class_names is not None:
         index = {name: c for c, name in enumerate(class_names)}
         if whole and not texts <= set(index):
-            index = {str(c): c for c in range(len(class_names))}
+            index = {str(c): c for c in range(UNLABELLED, len(class_names))}
         return index, class_names, ()
+    if whole:
+        _refuse_negative(rows, where)
+        texts.discard(str(UNLABELLED))
     ordered = sorted(texts, key=int) if whole else sorted(texts)
     index = {text: c for c, text in enumerate(ordered)}
+    if whole:
+        index[str(UNLABELLED)] = UNLABELLED
     notes: tuple[str, ...] = ()
-    if whole and ordered != [str(c) for c in range(len(ordered))]:
+    if whole and ordered and ordered != [str(c) for c in range(len(ordered))]:
         notes = (
             f"integer labels {ordered[0]}..{ordered[-1]} renumbered 0..{len(ordered) - 1} in "
             f"their order; the class names are the original ones",
         )
     return index, tuple(ordered), notes
+
+
+def _refuse_negative(rows: list[_Row], where: str) -> None:
+    for row in rows:
+        if int(row.label) < UNLABELLED:
+            raise DataError(
+                f"{where}, line {row.line}: expected labels of at least 0, or -1 for unlabelled, "
+                f"got {row.label}"
+            )
 
 
 def _is_whole(text: str) -> bool:

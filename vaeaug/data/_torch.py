@@ -5,13 +5,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data._arrays import normalise_labels, normalise_pixels
+from vaeaug.data._arrays import check_resizable, normalise_pixels
 from vaeaug.data._decode import NOTE_ALPHA, BadImageError, apply_alpha, decode_image, resize
 from vaeaug.data._images import DataError, LabelledImages
+from vaeaug.data._labels import labelled, normalise_labels
+from vaeaug.data._layout import IMAGE_CHANNELS
 from vaeaug.data._request import Request
 from vaeaug.data._stack import Stack
 
-_CHANNELS = (1, 3, 4)
+# What an item is without a layout, by its rank.
+_LAYOUTS = {1: "NL", 2: "NHW", 3: "NHWC", 4: "NDHWC"}
 
 
 def is_map_style(source: object) -> bool:
@@ -46,14 +49,14 @@ def read_torch(dataset: Any, request: Request) -> LabelledImages:
         )
     images, value_range, value_notes = normalise_pixels(images, where)
     # Pillow images have had their alpha handled; those that keep it are left as they are.
-    if images.shape[3] == 4 and request.alpha != "keep":
+    if images.ndim == 4 and images.shape[3] == 4 and request.alpha != "keep":
         low, high = value_range
         images = apply_alpha(images, request.alpha, low=low, high=high)
         notes = (*notes, f"four channels taken as RGBA: {NOTE_ALPHA[request.alpha]}")
     indices, class_names = normalise_labels(
         np.array(labels), where, class_names=request.class_names or _classes(dataset)
     )
-    return LabelledImages(
+    return labelled(
         images=images,
         labels=indices,
         class_names=class_names,
@@ -89,7 +92,7 @@ def _label(label: Any, name: str) -> Any:
 
 def _pixels(
     image: Any, name: str, request: Request
-) -> tuple[Shaped[np.ndarray, "h w c"], str, list[str]]:
+) -> tuple[Shaped[np.ndarray, "*space c"], str, list[str]]:
     """The image as an array, its name and notes, as `Stack.add` takes them."""
     import torch
     from PIL import Image
@@ -102,9 +105,6 @@ def _pixels(
         return array, name, notes
     if isinstance(image, torch.Tensor):
         array = image.detach().cpu().numpy()
-        if array.ndim == 3:
-            # torch's convention; (H, W, C) tensors are ambiguous only where H is 1, 3 or 4.
-            array = array.transpose(1, 2, 0) if array.shape[0] in _CHANNELS else array
     elif isinstance(image, np.ndarray):
         array = image
     else:
@@ -112,17 +112,35 @@ def _pixels(
             f"{name}: expected a PIL image, an array (H, W[, C]) or a tensor (C, H, W), got "
             f"{type(image).__name__}"
         )
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or array.shape[2] not in _CHANNELS:
+    layout = request.layout or _LAYOUTS.get(array.ndim, "")
+    # torch's convention; channels-last tensors are ambiguous only where the first axis is 1, 3
+    # or 4 long.
+    if request.layout is None and isinstance(image, torch.Tensor) and array.ndim in (3, 4):
+        layout = f"NC{layout[1:-1]}" if array.shape[0] in IMAGE_CHANNELS else layout
+    fits = array.ndim == len(layout) - 1
+    if fits:
+        array = _channels_last(array, layout)
+    known = request.layout or array.ndim != 3 or array.shape[2] in IMAGE_CHANNELS
+    if not fits or not known:
+        asked = f", by layout={request.layout!r}" if request.layout else ""
         raise DataError(
-            f"{name}: expected an array (H, W[, C]) or a tensor (C, H, W) with C of 1, 3 or 4, "
-            f"got shape {tuple(image.shape)}"
+            f"{name}: expected a signal (L,), a volume (D, H, W, C), an array (H, W[, C]) or a "
+            f"tensor (C, H, W) with C of 1, 3 or 4, got shape {tuple(image.shape)}{asked}"
         )
-    array = np.ascontiguousarray(array)
     if request.size is not None:
+        check_resizable(array[None], name)
         array = resize(array, request.size)
     return array, name, []
+
+
+def _channels_last(
+    array: Shaped[np.ndarray, "*axes"], layout: str
+) -> Shaped[np.ndarray, "*space c"]:
+    if layout.startswith("NC"):
+        array = np.moveaxis(array, 0, -1)
+    elif not layout.endswith("C"):
+        array = array[..., None]
+    return np.ascontiguousarray(array)
 
 
 def _classes(dataset: Any) -> tuple[str, ...] | None:

@@ -1,7 +1,7 @@
 """Building blocks for one to three spatial axes: folding, FiLM, residual blocks, sizes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_CONV: tuple[Callable[..., nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # By number of spatial axes: sides allowed, and the side up to which pixels are not folded.
 MIN_SIDE = (8, 8, 4)
 MAX_SIDE = (4096, 128, 64)
@@ -103,7 +103,9 @@ class Geometry:
     def unfolded(self, h: Float[Tensor, "n d *grid"]) -> Float[Tensor, "n c *space"]:
         """The inverse of `folded`, for any multiple of its channels."""
         x = unfold_space(h, self.fold)
-        return x[(..., *(slice(side) for side in self.image_shape[:-1]))]
+        for axis, side in enumerate(self.image_shape[:-1], start=2):
+            x = x.narrow(axis, 0, side)
+        return x
 
 
 def _fold_of(side: int, unfolded: int) -> int:

@@ -2,7 +2,8 @@
 
 A velocity field is regressed on straight lines from noise to latents (Lipman et al. 2023,
 arXiv:2210.02747; Liu et al. 2023, arXiv:2209.03003) and integrated to draw. The class is left out
-of some training rows, so that it can be stressed when drawing (Ho & Salimans 2022, arXiv:2207.12598).
+of some training rows, so that it can be stressed when drawing (Ho & Salimans 2022,
+arXiv:2207.12598).
 """
 
 import math

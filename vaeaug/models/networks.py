@@ -88,8 +88,8 @@ def latent_groups(
         if levels == 3:
             if not last:
                 raise ValueError(
-                    f"three latent levels: samples of shape {geometry.image_shape} are too small to "
-                    "be halved; use two"
+                    f"three latent levels: samples of shape {geometry.image_shape} are too small "
+                    "to be halved; use two"
                 )
             finer = max(1, channels // 4)
             shapes.append(((finer, *geometry.grids[last - 1]), last - 1))
@@ -247,6 +247,11 @@ class Decoder(nn.Module):
         self.last = FilmBlock(rank, widths[0], n_classes, class_embedding)
         self.norm = group_norm(widths[0])
         self.out = conv(rank, widths[0], n_outputs * geometry.folded_channels)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """Weights of the last convolution."""
+        return self.out.get_parameter("weight")
 
     def forward(
         self,

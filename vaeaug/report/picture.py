@@ -3,20 +3,29 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Shaped
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 COLUMNS = 12
 MAX_CLASSES = 20
 _ROWS = ("real", "synthetic", "nearest real")
 _GAP = 2
+_SIDE = 48  # pixels that a small image is enlarged to
+_PLOT = (88, 48)  # width and height of a signal's plot
+_FINER = 4  # plots are drawn so much larger and then averaged, for smooth lines
+_LINE = 6  # width of a line then
+_LIGHTEST = 190  # gray of a signal's last channel; the first is black
 _INK, _PAPER, _QUIET = (20, 20, 20), (255, 255, 255), (110, 110, 110)
 
 
 @dataclass(frozen=True)
 class ClassPanel:
-    """What is shown of one class. Images (n, H, W, C) in `value_range`; n may be 0.
+    """What is shown of one class. Samples (n, space..., C) in `value_range`; n may be 0.
 
     Attributes:
         name: Class name.
@@ -38,6 +47,9 @@ def write_samples(
 ) -> None:
     """Draw at most `MAX_CLASSES` panels below one another and publish the file whole.
 
+    Images are shown as they are, signals as line plots with the channels over one another in
+    grays and `value_range` from bottom to top, volumes by their middle slice.
+
     Args:
         path: A ``.png``.
         panels: One per class, the ones to keep first where there are too many.
@@ -46,9 +58,8 @@ def write_samples(
     from PIL import Image, ImageDraw, ImageFont
 
     shown = panels[:MAX_CLASSES]
-    height, width = shown[0].real.shape[1:3]
-    zoom = max(1, round(48 / max(height, width)))
-    cell_h, cell_w = height * zoom + _GAP, width * zoom + _GAP
+    width, height = _tile_size(shown[0].real.shape[1:])
+    cell_h, cell_w = height + _GAP, width + _GAP
     font = ImageFont.load_default(13)
     title = 22
     left = 100
@@ -69,8 +80,7 @@ def write_samples(
             y = top + title + row * cell_h
             draw.text((8, y + cell_h / 2 - 9), name, _QUIET, font)
             for column, image in enumerate(images[:COLUMNS]):
-                tile = Image.fromarray(_rgb(image, value_range))
-                tile = tile.resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
+                tile = _tile(image, value_range, (width, height))
                 sheet.paste(tile, (left + column * cell_w, y))
             if not len(images):
                 draw.text((left, y + cell_h / 2 - 9), "none", _QUIET, font)
@@ -83,11 +93,60 @@ def write_samples(
     temporary.replace(path)
 
 
+def _tile_size(image_shape: tuple[int, ...]) -> tuple[int, int]:
+    """Width and height in pixels of the picture of one sample."""
+    if len(image_shape) == 2:
+        return _PLOT
+    height, width = image_shape[-3:-1]
+    zoom = max(1, round(_SIDE / max(height, width)))
+    return width * zoom, height * zoom
+
+
+def _tile(
+    sample: Shaped[np.ndarray, "*space c"],
+    value_range: tuple[float, float],
+    size: tuple[int, int],
+) -> "Image.Image":
+    from PIL import Image
+
+    if sample.ndim == 2:
+        return _plot(sample, value_range, size)
+    if sample.ndim == 4:
+        sample = sample[len(sample) // 2]
+    return Image.fromarray(_rgb(sample, value_range)).resize(size, Image.Resampling.NEAREST)
+
+
+def _plot(
+    signal: Shaped[np.ndarray, "length c"],
+    value_range: tuple[float, float],
+    size: tuple[int, int],
+) -> "Image.Image":
+    from PIL import Image, ImageDraw
+
+    width, height = (n * _FINER for n in size)
+    low, high = value_range
+    length, channels = signal.shape
+    plot = Image.new("RGB", (width, height), (244, 244, 244))
+    draw = ImageDraw.Draw(plot)
+    x = (np.arange(length) + 0.5) / length * (width - 1)
+    share = ((signal.astype(np.float64) - low) / (high - low)).clip(0, 1)
+    # The line stays whole at both ends of the range.
+    y = _FINER + (1 - share) * (height - 1 - 2 * _FINER)
+    # The first channel lies on top.
+    for c in reversed(range(channels)):
+        gray = round(_LIGHTEST * c / max(1, channels - 1))
+        points = list(zip(x.tolist(), y[:, c].tolist(), strict=True))
+        if length == 1:
+            points = [(0.0, points[0][1]), (width - 1.0, points[0][1])]
+        draw.line(points, (gray, gray, gray), width=_LINE, joint="curve")
+    return plot.resize(size, Image.Resampling.BOX)
+
+
 def _rgb(
     image: Shaped[np.ndarray, "height width c"], value_range: tuple[float, float]
 ) -> Shaped[np.ndarray, "height width 3"]:
     low, high = value_range
     scaled = (image.astype(np.float64) - low) / (high - low) * 255
     pixels = scaled.clip(0, 255).round().astype(np.uint8)
-    # Gray to three channels; of more than three, the first three (alpha is left out).
-    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] < 3 else pixels[:, :, :3]
+    # Of fewer than three channels the first as gray, of more the first three (alpha is left out).
+    return np.repeat(pixels[:, :, :1], 3, axis=2) if pixels.shape[2] < 3 else pixels[:, :, :3]

@@ -120,7 +120,7 @@ class Synthesizer:
         self.rows = [np.flatnonzero(labels == label) for label in range(len(self.class_names))]
         # By class: for each of its rows, the rows of its neighbours.
         self._neighbours: dict[int, np.ndarray] = {}
-        self._images: list[np.ndarray] | None = None
+        self._data: LabelledImages | None = None
 
     # -- Making one ----------------------------------------------------------------------------
 
@@ -209,9 +209,7 @@ class Synthesizer:
                 "attach: expected the images that the generator was trained on (fingerprint "
                 f"{self.data_fingerprint[:12]}), got {data.source!r} of {data.fingerprint[:12]}"
             )
-        self._images = [data.images]
-        if data.unlabelled is not None:
-            self._images.append(data.unlabelled)
+        self._data = data
         return self
 
     @property
@@ -381,7 +379,7 @@ class Synthesizer:
             raise SamplingError(
                 "sample: this generator has no flow; train one with density.kind: flow"
             )
-        if residual and (sampler not in WITH_SOURCE or self._images is None):
+        if residual and (sampler not in WITH_SOURCE or self._data is None):
             raise SamplingError(
                 "sample: a residual needs a sampler that starts from an image "
                 f"({', '.join(WITH_SOURCE)}; got {sampler!r}) and the training images (attach)"
@@ -548,15 +546,9 @@ class Synthesizer:
 
     def _lost(self, sources: np.ndarray) -> Tensor:
         """What the decoder loses of training images: the image less its reconstruction."""
-        assert self._images is not None
-        images = np.stack([self._source_image(row) for row in sources.tolist()])
-        labels = self.labels[sources]
-        return self._scaled(images).cpu() - self._decoded(self.means[sources], labels)
-
-    def _source_image(self, row: int) -> np.ndarray:
-        assert self._images is not None
-        n = len(self._images[0])
-        return self._images[0][row] if row < n else self._images[1][row - n]
+        assert self._data is not None
+        images = self._scaled(self._data.images_at(sources)).cpu()
+        return images - self._decoded(self.means[sources], self.labels[sources])
 
     def _stored(self, scaled: Tensor) -> np.ndarray:
         """[0, 1], channels first, to the type and value range of the training images."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped, UInt64
 
-from vaeaug.shards._format import COLUMNS, VECTORS, ShardError
+from vaeaug.shards._format import COLUMNS, VECTORS, ShardError, one_hot
 from vaeaug.shards._manifest import Manifest, ShardEntry
 from vaeaug.shards._reader import ImageStore, Shard
 
@@ -67,7 +67,7 @@ class ShardDataset:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def __getitem__(self, index: int) -> tuple[Shaped[np.ndarray, "*shape"], int]:
+    def __getitem__(self, index: int) -> tuple[Shaped[np.ndarray, "*space c"], int]:
         """A copy of one image in the layout of the run, and its label."""
         i = operator.index(index)
         return self.images_at([i])[0], int(self.labels[i])
@@ -78,30 +78,30 @@ class ShardDataset:
         labels = self.labels[np.asarray(indices, dtype=np.int64)].tolist()
         return list(zip(images, labels, strict=True))
 
-    def images_at(self, indices: Sequence[int] | np.ndarray) -> Shaped[np.ndarray, "n *shape"]:
+    def images_at(self, indices: Sequence[int] | np.ndarray) -> Shaped[np.ndarray, "n *space c"]:
         """Copies of the images at ``indices``, in that order; each shard is read once.
 
         Raises:
             IndexError: If an index is out of range.
         """
-        index = np.asarray(indices)
-        if index.size == 0:
-            index = index.astype(np.int64)
-        if index.ndim != 1 or index.dtype.kind not in "iu":
-            raise IndexError(
-                f"expected a sequence of integers, got {index.dtype} of shape {index.shape}"
-            )
-        n = len(self)
-        bad = index[(index < -n) | (index >= n)]
-        if bad.size:
-            raise IndexError(f"expected an index in [{-n}, {n}), got {int(bad[0])}")
-        index = np.where(index < 0, index + n, index).astype(np.int64, copy=False)
+        index = self._checked(indices)
         out = np.empty((len(index), *self.image_shape), dtype=self.dtype)
         shard_of = np.searchsorted(self._starts, index, side="right") - 1
         for s in np.unique(shard_of).tolist():
             at = np.flatnonzero(shard_of == s)
             self._stores[s].take(index[at] - self._starts[s], out, at)
         return out
+
+    def soft_labels_at(self, indices: Sequence[int] | np.ndarray) -> Float32[np.ndarray, "n k"]:
+        """Class probabilities of the samples; one-hot where the run has none.
+
+        Raises:
+            IndexError: If an index is out of range.
+        """
+        index = self._checked(indices)
+        if self.soft_labels is None:
+            return one_hot(self.labels[index], len(self.class_names))
+        return self.soft_labels[index].astype(np.float32, copy=False)
 
     @property
     def labels(self) -> Int64[np.ndarray, " n"]:
@@ -147,6 +147,20 @@ class ShardDataset:
     def soft_labels(self) -> Float32[np.ndarray, "n k"] | None:
         """Class probabilities, or None where the run has none."""
         return self._arrays.get("soft_labels")
+
+    def _checked(self, indices: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " n"]:
+        index = np.asarray(indices)
+        if index.size == 0:
+            index = index.astype(np.int64)
+        if index.ndim != 1 or index.dtype.kind not in "iu":
+            raise IndexError(
+                f"expected a sequence of integers, got {index.dtype} of shape {index.shape}"
+            )
+        n = len(self)
+        bad = index[(index < -n) | (index >= n)]
+        if bad.size:
+            raise IndexError(f"expected an index in [{-n}, {n}), got {int(bad[0])}")
+        return np.where(index < 0, index + n, index).astype(np.int64, copy=False)
 
     def close(self) -> None:
         """Give all file handles back; the next read opens them again."""

@@ -14,6 +14,8 @@ MANIFEST_NAME = "manifest.json"
 SHARDS_FOLDER = "shards"
 TMP_SUFFIX = ".tmp"
 BLOCK_BYTES = 8 * 2**20  # read and hash at most so many bytes at a time
+# Sums of k float32 numbers, each rounded by itself.
+SUM_TOLERANCE = 1e-4
 
 Layout = Literal["NHWC", "NLC", "NDHWC"]
 DType = Literal["uint8", "float32"]
@@ -84,6 +86,46 @@ class ShardProvenance:
 def is_int(value: Any) -> bool:
     """True for an integer of Python or numpy that is not a bool."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def check_soft_labels(soft_labels: np.ndarray, label: int, where: str) -> None:
+    """Refuse class probabilities that are none, or that are largest for another class.
+
+    Args:
+        soft_labels: (n, k) float32.
+        label: The class of all n samples.
+        where: What is checked, for the message.
+
+    Raises:
+        ShardError: Naming the first bad row.
+    """
+    inside = ((soft_labels >= 0) & (soft_labels <= 1)).all(axis=1)  # False for NaN
+    whole = np.abs(soft_labels.sum(axis=1, dtype=np.float64) - 1) <= SUM_TOLERANCE
+    bad = np.flatnonzero(~(inside & whole))
+    if bad.size:
+        row = soft_labels[bad[0]]
+        raise ShardError(
+            f"{where}: expected rows of numbers in [0, 1] with sum 1, got {_numbers(row)} with sum "
+            f"{row.sum(dtype=np.float64):g} in row {bad[0]} ({bad.size} such rows)"
+        )
+    other = np.flatnonzero(soft_labels[:, label] < soft_labels.max(axis=1, initial=0))
+    if other.size:
+        raise ShardError(
+            f"{where}: expected none larger than that of the label {label}, got "
+            f"{_numbers(soft_labels[other[0]])} in row {other[0]} ({other.size} such rows)"
+        )
+
+
+def _numbers(row: np.ndarray) -> str:
+    shown = ", ".join(f"{value:g}" for value in row[:8])
+    return f"({shown}, ...)" if len(row) > 8 else f"({shown})"
+
+
+def one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """(n, k) float32: 1 for the label, 0 for the other classes."""
+    rows = np.zeros((len(labels), n_classes), dtype=np.float32)
+    rows[np.arange(len(labels)), labels] = 1
+    return rows
 
 
 def stored_dtype(name: str) -> np.dtype[Any]:

@@ -23,6 +23,7 @@ from vaeaug.shards._format import (
     check_layout,
     decoded_sha256,
     is_int,
+    one_hot,
 )
 
 _FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32"}  # HDF5's own; none loads a plug-in
@@ -214,6 +215,13 @@ class Shard:
         out = np.empty((len(index), *self.image_shape), dtype=self.store.dtype)
         self.store.take(index, out, np.arange(len(index)))
         return out
+
+    def soft_labels_at(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Class probabilities of ``rows``, (n, k) float32; one-hot where the shard has none."""
+        index = np.asarray(rows, dtype=np.int64)
+        if self.soft_labels is None:
+            return one_hot(self.labels[index], len(self.class_names))
+        return self.soft_labels[index].astype(np.float32, copy=False)
 
     def sha256_decoded(self) -> str:
         """Hash of all arrays, the same for every compression.

@@ -8,7 +8,13 @@ from typing import NamedTuple
 
 from vaeaug.shards._dataset import disagreements
 from vaeaug.shards._files import sha256_file
-from vaeaug.shards._format import MANIFEST_NAME, SHARDS_FOLDER, TMP_SUFFIX, ShardError
+from vaeaug.shards._format import (
+    MANIFEST_NAME,
+    SHARDS_FOLDER,
+    TMP_SUFFIX,
+    ShardError,
+    check_soft_labels,
+)
 from vaeaug.shards._manifest import Manifest, ShardEntry, manifest_path
 from vaeaug.shards._reader import Shard
 
@@ -69,7 +75,8 @@ class VerifyReport:
 def verify(out_dir: str | Path) -> VerifyReport:
     """Check that a run folder is whole and unchanged.
 
-    Every shard's size, file hash and decoded hash, its labels and attributes against the manifest,
+    Every shard's size, file hash and decoded hash, its labels, soft labels and attributes against
+    the manifest,
     the manifest against itself, files that the manifest does not name, and files that it names and
     are not there. Bad data is reported, never raised.
 
@@ -142,6 +149,11 @@ def _check_shard(manifest: Manifest, entry: ShardEntry) -> list[Problem]:
                 Problem("content", entry.path, text)
                 for text in disagreements(shard, manifest, entry)
             ]
+            if shard.soft_labels is not None:
+                try:
+                    check_soft_labels(shard.soft_labels, entry.label, "soft_labels")
+                except ShardError as error:
+                    content.append(Problem("content", entry.path, str(error)))
             decoded = shard.sha256_decoded()
             if decoded != entry.sha256_decoded:
                 content.append(

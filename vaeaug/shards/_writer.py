@@ -23,6 +23,7 @@ from vaeaug.shards._format import (
     blocks,
     check_class_names,
     check_layout,
+    check_soft_labels,
     decoded_sha256,
     is_int,
     library_versions,
@@ -131,7 +132,7 @@ class ShardWriter:
     def append(
         self,
         *,
-        images: Shaped[np.ndarray, "n *shape"],
+        images: Shaped[np.ndarray, "n *space c"],
         latents: Float[np.ndarray, "n z"],
         source_index: Shaped[np.ndarray, " n"],
         seed: Shaped[np.ndarray, " n"],
@@ -152,7 +153,8 @@ class ShardWriter:
             nn_distance: Distance to the nearest real image; NaN if not measured.
             nn_index: Row of the nearest real image, -1 if not measured.
             weight: Loss weight; None is 1.0.
-            soft_labels: Class probabilities; for all samples of a writer or for none.
+            soft_labels: Class probabilities: numbers in [0, 1], each row with sum 1, none larger
+                than that of the writer's label; for all samples of a writer or for none.
 
         Raises:
             ShardError: On an array of another shape or type, a value out of range, or a shard that
@@ -177,6 +179,7 @@ class ShardWriter:
         if soft_labels is not None:
             shape = (n, len(self.class_names))
             batch["soft_labels"] = _cast(soft_labels, np.dtype("<f4"), shape, "soft_labels")
+            check_soft_labels(batch["soft_labels"], self.label, "soft_labels")
         if n == 0:
             return
         if not self._buffer:

@@ -92,7 +92,7 @@ class AdversarialObjective:
         likeness = self.settings.features * feature_distance(real, features)
         likelihood = pixels + likeness
         adversarial = -0.5 * (score.mean() + score_drawn.mean())
-        last = model.decoder.out.weight
+        last = model.decoder.last_layer
         weight = self._adaptive_weight(likelihood, adversarial, last) if done > HEAD_START else 0.0
         error = float((rebuilt.detach() - x).square().flatten(1).sum(dim=1).mean())
         figures = {

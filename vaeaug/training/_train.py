@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -187,10 +188,10 @@ class _Course:
             total = self.config.training.steps or default_steps(
                 len(self.data), self.config.training.batch_size
             )
-            steps = _separate_steps(self.data.counts, total)
-            for label, steps_of_class in enumerate(steps):
+            by_class = _separate_steps(self.data.counts, total)
+            for label, steps_of_class in enumerate(by_class):
                 if self.data.counts[label]:
-                    share = steps_of_class / sum(steps)
+                    share = steps_of_class / sum(by_class)
                     stage = self._stage(
                         f"class-{label:03d}",
                         steps_of_class,
@@ -312,7 +313,7 @@ def _check(data: LabelledImages, config: AugmentConfig) -> None:
 
 def _new_model(data: LabelledImages, config: AugmentConfig) -> CVAE | SeparateCVAE:
     wanted = config.model
-    keys = {
+    keys: dict[str, Any] = {
         "latent": wanted.latent,
         "latent_dim": wanted.latent_dim,
         "latent_channels": wanted.latent_channels,
