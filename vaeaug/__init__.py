@@ -8,8 +8,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vaeaug.applications import ApplicationError
     from vaeaug.config import AugmentConfig, ConfigError, load_config
-    from vaeaug.data import DataError, LabelledImages, read
+    from vaeaug.data import DataError, LabelledImages, read, read_pool
+    from vaeaug.diagnostics import Diagnostics, diagnose
+    from vaeaug.exporting import export_decoder
     from vaeaug.job import AugmentResult, augment, fit, generate
     from vaeaug.merging import MergedDataset, MergeError, merge, write_merged
     from vaeaug.plan import ClassPlan, Plan, PlanError, make_plan
@@ -22,11 +25,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "ApplicationError": "applications",
     "AugmentConfig": "config",
     "AugmentResult": "job",
     "ClassPlan": "plan",
     "ConfigError": "config",
     "DataError": "data",
+    "Diagnostics": "diagnostics",
     "LabelledImages": "data",
     "Manifest": "shards",
     "MergeError": "merging",
@@ -44,23 +49,28 @@ _HOME = {
     "Synthesizer": "sampling",
     "TrainingError": "training",
     "augment": "job",
+    "diagnose": "diagnostics",
+    "export_decoder": "exporting",
     "fit": "job",
     "generate": "job",
     "load_config": "config",
     "make_plan": "plan",
     "merge": "merging",
     "read": "data",
+    "read_pool": "data",
     "screen": "screening",
     "verify": "shards",
     "write_merged": "merging",
 }
 
 __all__ = [
+    "ApplicationError",
     "AugmentConfig",
     "AugmentResult",
     "ClassPlan",
     "ConfigError",
     "DataError",
+    "Diagnostics",
     "LabelledImages",
     "Manifest",
     "MergeError",
@@ -79,6 +89,8 @@ __all__ = [
     "TrainingError",
     "__version__",
     "augment",
+    "diagnose",
+    "export_decoder",
     "fit",
     "generate",
     "load",
@@ -86,6 +98,7 @@ __all__ = [
     "make_plan",
     "merge",
     "read",
+    "read_pool",
     "screen",
     "verify",
     "write_merged",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vaeaug.data import LabelledImages
     from vaeaug.job import AugmentResult, Progress
     from vaeaug.plan import Plan
+    from vaeaug.sampling import Synthesizer
 
 FAILED, USAGE, PARTIAL = 1, 2, 4
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -101,6 +102,11 @@ def _configured(command: Command) -> Command:
         click.option("--split", help="Split to read. Default: train."),
         click.option("--size", metavar="HxW", help="Resize the images, pixels."),
         click.option(
+            "--pool",
+            metavar="UNLABELLED",
+            help="Images without labels that the generator may learn from.",
+        ),
+        click.option(
             "--workers",
             type=click.IntRange(min=0),
             help="Processes that decode image files. Default: the cores, for large folders.",
@@ -149,8 +155,7 @@ def augment(
     """
     from vaeaug.job import augment as run
 
-    config, workers = _config(**configuration)
-    images = _read(data, config, workers)
+    config, images = _request(data, **configuration)
     if dry_run:
         _print_plan(images, config, as_json)
         return
@@ -165,8 +170,8 @@ def augment(
 @_json
 def plan(data: str, as_json: bool, **configuration: Any) -> None:
     """Print how many samples of each class would be made, and why."""
-    config, workers = _config(**configuration)
-    _print_plan(_read(data, config, workers), config, as_json)
+    config, images = _request(data, **configuration)
+    _print_plan(images, config, as_json)
 
 
 @main.command()
@@ -182,8 +187,7 @@ def train(
     """Train the generator only; it is saved in OUT/model."""
     from vaeaug.job import train_only
 
-    config, workers = _config(**configuration)
-    images = _read(data, config, workers)
+    config, images = _request(data, **configuration)
     with _progress() as progress:
         model = train_only(images, out, config, device=device, resume=resume, progress=progress)
     _print({"model": str(model)}, f"generator: {model}", as_json)
@@ -213,8 +217,7 @@ def generate(
     """
     from vaeaug.job import generate as run
 
-    config, workers = _config(**configuration)
-    images = _read(data, config, workers)
+    config, images = _request(data, **configuration)
     with _progress() as progress:
         result = run(model, images, out, config, device=device, resume=resume, progress=progress)
     _print_result(result, as_json)
@@ -231,8 +234,7 @@ def screen(data: str, out: Path, device: str, as_json: bool, **configuration: An
     from vaeaug.inspection import rescreen
     from vaeaug.training import resolve_device
 
-    config, workers = _config(**configuration)
-    images = _read(data, config, workers)
+    config, images = _request(data, **configuration)
     reports = rescreen(images, out, config, device=resolve_device(device))
     document = {name: report.to_json() for name, report in reports.items()}
     _print(document, _reports_table(document), as_json)
@@ -269,12 +271,13 @@ def merge(
     import h5py
 
     from vaeaug.config import make_config
+    from vaeaug.job import read_data
     from vaeaug.merging import write_merged
     from vaeaug.run_folder import read_run
 
     run = read_run(out)
     config = make_config(run["config"], where=f"{out}/run.json")
-    images = _read(real, config, workers)
+    images = read_data(real, config, workers=workers, progress=sys.stderr.isatty())
     path = write_merged(
         images,
         out,
@@ -318,7 +321,172 @@ def inspect(path: Path, as_json: bool) -> None:
     _print(document, text, as_json)
 
 
+_generator = click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
+_to = click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path))
+
+
+@main.command()
+@_generator
+@click.argument("data")
+@_to
+@_configured
+@_device
+@_json
+def encode(
+    model: Path, data: str, to: Path, device: str, as_json: bool, **configuration: Any
+) -> None:
+    """Compress DATA to latents, an HDF5 file, by the generator MODEL."""
+    from vaeaug.applications import encode_to
+
+    _, images = _request(data, **configuration)
+    figures = encode_to(to, _loaded(model, device), images)
+    loss = figures["reconstruction"]
+    bits = figures["bits_per_value"]
+    text = (
+        f"{to}: {figures['n']} samples, {figures['stored_bits_per_value']:.2f} bits per value as "
+        f"stored (original {figures['original_bits_per_value']})"
+        + (f", {bits:.2f} by lossless coding with this model" if bits is not None else "")
+        + f"; reconstruction: PSNR {loss['psnr']:.1f} dB, SSIM {loss['ssim']:.3f}"
+    )
+    _print(figures, text, as_json)
+
+
+@main.command()
+@click.argument("latents", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_generator
+@_to
+@_device
+@_json
+def decode(latents: Path, model: Path, to: Path, device: str, as_json: bool) -> None:
+    """Turn LATENTS, a file of `encode`, into an HDF5 file of images."""
+    from vaeaug.applications import decode_from, write_images
+
+    generator = _loaded(model, device)
+    images, labels = decode_from(latents, generator)
+    write_images(to, generator, images, labels)
+    _print({"file": str(to), "n": len(images)}, f"{to}: {len(images)} samples", as_json)
+
+
+@main.command()
+@_generator
+@click.argument("data")
+@_to
+@_configured
+@_device
+@_json
+def reconstruct(
+    model: Path, data: str, to: Path, device: str, as_json: bool, **configuration: Any
+) -> None:
+    """Pass DATA through the generator MODEL and back, into an HDF5 file of images."""
+    from vaeaug.applications import check_fits, likeness, write_images
+
+    _, images = _request(data, **configuration)
+    generator = _loaded(model, device)
+    check_fits(generator, images)
+    rebuilt = generator.reconstruct(images.images, images.labels)
+    write_images(to, generator, rebuilt, images.labels)
+    figures = vars(likeness(rebuilt, images.images, images.value_range))
+    text = f"{to}: PSNR {figures['psnr']:.1f} dB, SSIM {figures['ssim']:.3f}"
+    _print({"file": str(to), "n": len(rebuilt), **figures}, text, as_json)
+
+
+@main.command()
+@_generator
+@click.argument("data")
+@_to
+@_configured
+@click.option(
+    "--noise",
+    type=click.FloatRange(min=0),
+    help="DATA is clean: add noise of this standard deviation (fraction of the value range).",
+)
+@click.option("--use-labels", is_flag=True, help="Trust DATA's labels; else the likeliest is used.")
+@_device
+@_json
+def denoise(
+    model: Path,
+    data: str,
+    to: Path,
+    noise: float | None,
+    use_labels: bool,
+    device: str,
+    as_json: bool,
+    **configuration: Any,
+) -> None:
+    """Clean up the noisy images of DATA, into an HDF5 file of images.
+
+    With --noise the clean images are known, and PSNR and SSIM are given before and after.
+    """
+    from vaeaug.applications import add_noise, check_fits, likeness, write_images
+
+    config, images = _request(data, **configuration)
+    generator = _loaded(model, device)
+    check_fits(generator, images)
+    noisy = images.images
+    if noise is not None:
+        noisy = add_noise(noisy, images.value_range, sigma=noise, seed=config.seed)
+    labels = images.labels if use_labels else generator.likeliest_labels(noisy)
+    cleaned = generator.denoise(noisy, labels)
+    write_images(to, generator, cleaned, labels)
+    document: dict[str, Any] = {"file": str(to), "n": len(cleaned)}
+    text = f"{to}: {len(cleaned)} samples"
+    if noise is not None:
+        before = likeness(noisy, images.images, images.value_range)
+        after = likeness(cleaned, images.images, images.value_range)
+        document |= {"noisy": vars(before), "cleaned": vars(after)}
+        text += (
+            f"; PSNR {before.psnr:.1f} -> {after.psnr:.1f} dB, SSIM {before.ssim:.3f} -> "
+            f"{after.ssim:.3f} (noisy -> cleaned)"
+        )
+    _print(document, text, as_json)
+
+
+@main.command()
+@_generator
+@_to
+@click.option("--class", "names", multiple=True, metavar="NAME", help="Default: every class.")
+@click.option("--units", default=8, show_default=True, type=click.IntRange(min=1, max=64))
+@_device
+def traverse(model: Path, to: Path, names: tuple[str, ...], units: int, device: str) -> None:
+    """Draw what each latent of the generator MODEL does, into a PNG file."""
+    from vaeaug.applications import write_traversal
+
+    generator = _loaded(model, device)
+    shown = names or [
+        name for name, rows in zip(generator.class_names, generator.rows, strict=True) if len(rows)
+    ]
+    click.echo(str(write_traversal(to, generator, list(shown), n_units=units)))
+
+
+@main.command()
+@_generator
+@_to
+def export(model: Path, to: Path) -> None:
+    """Write the decoder of the generator MODEL as a torch.export program (.pt2)."""
+    from vaeaug.exporting import export_decoder
+
+    click.echo(str(export_decoder(_loaded(model, "cpu"), to)))
+
+
 # -- Between the command line and the library ---------------------------------------------------
+
+
+def _request(
+    source: str, pool: str | None, workers: int | None, **configuration: Any
+) -> tuple["AugmentConfig", "LabelledImages"]:
+    """The configuration that the options make up, and the data it is for."""
+    from vaeaug.job import read_data
+
+    config = _config(**configuration)
+    bar = sys.stderr.isatty()
+    return config, read_data(source, config, pool=pool, workers=workers, progress=bar)
+
+
+def _loaded(model: Path, device: str) -> "Synthesizer":
+    from vaeaug.sampling import Synthesizer
+    from vaeaug.training import resolve_device
+
+    return Synthesizer.load(model).to(resolve_device(device))
 
 
 def _config(
@@ -328,8 +496,7 @@ def _config(
     seed: int | None,
     split: str | None,
     size: str | None,
-    workers: int | None,
-) -> tuple["AugmentConfig", int | None]:
+) -> "AugmentConfig":
     from vaeaug.config import load_config
 
     keys: dict[str, Any] = {"seed": seed, "data.split": split}
@@ -337,7 +504,7 @@ def _config(
         overrides = (*overrides, f"plan.sampling_strategy={strategy}")
     if size is not None:
         keys["data.size"] = _size(size)
-    return load_config(config_file, overrides, **keys), workers
+    return load_config(config_file, overrides, **keys)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -354,12 +521,6 @@ def _share(text: str) -> "float | Literal['all']":
         return float(text)
     except ValueError:
         raise click.UsageError(f"--share: expected a number or `all`, got {text!r}") from None
-
-
-def _read(source: str, config: "AugmentConfig", workers: int | None) -> "LabelledImages":
-    from vaeaug.job import read_data
-
-    return read_data(source, config, workers=workers, progress=sys.stderr.isatty())
 
 
 @contextmanager

@@ -55,6 +55,10 @@ class DataConfig(_Part):
     keys: dict[Literal["images", "labels"], str] | None = Field(
         None, description="Names of the arrays in an .npz or HDF5 file."
     )
+    layout: str | None = Field(
+        None,
+        description="Axes of arrays where their number leaves a doubt, such as NLC for signals.",
+    )
     class_counts: dict[int, int] | list[int] | None = Field(
         None,
         description="Keep only so many images of each class, drawn by the seed: makes a balanced "

@@ -14,7 +14,7 @@ import numpy as np
 
 from vaeaug.config import AugmentConfig
 from vaeaug.plan import ClassPlan
-from vaeaug.sampling import Synthesizer
+from vaeaug.sampling import BLOCK, WITH_SOURCE, Synthesizer
 from vaeaug.screening import Screener, ScreeningReport
 from vaeaug.shards import (
     ClassEntry,
@@ -93,6 +93,7 @@ def make_class(
             class_names=generator.class_names,
             sampler=sampler,
             dtype=str(generator.dtype),
+            layout=generator.layout,
             image_shape=generator.image_shape,
             value_range=generator.value_range,
             n_latents=generator.model.latent_dim,
@@ -104,10 +105,13 @@ def make_class(
             while report.accepted < wanted.n_synthetic and report.candidates < budget:
                 batch = generator.sample(
                     wanted.label,
-                    min(CHUNK, budget - report.candidates),
+                    _chunk(wanted.n_synthetic - report.accepted, budget - report.candidates),
                     seed=config.seed,
                     sampler=sampler,
                     temperature=config.sampling.temperature,
+                    guidance=config.sampling.guidance,
+                    solver_steps=config.sampling.solver_steps,
+                    residual=config.sampling.residual and sampler in WITH_SOURCE,
                     start=report.candidates,
                 )
                 screened = screening.screen(batch.images)
@@ -124,6 +128,7 @@ def make_class(
                     p_label=screened.p_label[rows],
                     nn_distance=screened.nn_distance[rows],
                     nn_index=screened.nn_index[rows],
+                    soft_labels=kept.soft_labels,
                 )
                 if progress is not None:
                     progress(report.accepted, wanted.n_synthetic)
@@ -139,6 +144,12 @@ def make_class(
         candidates=report.candidates,
     )
     return FinishedClass(entry, shards, sampler)
+
+
+def _chunk(missing: int, left: int) -> int:
+    """Candidates to draw next: a few more than are missing, in whole blocks, within the budget."""
+    some_more = -(-(missing + missing // 4) // BLOCK) * BLOCK
+    return min(CHUNK, some_more, left)
 
 
 class ClassProgress:

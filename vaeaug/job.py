@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from vaeaug.applications import write_traversal
 from vaeaug.config import AugmentConfig
-from vaeaug.data import LabelledImages, read
+from vaeaug.data import LabelledImages, read, read_pool
+from vaeaug.diagnostics import diagnose
 from vaeaug.generation import ClassProgress, make_class
 from vaeaug.plan import Plan, make_plan
 from vaeaug.report import COLUMNS, MAX_CLASSES, ClassPanel, write_samples
@@ -26,6 +28,7 @@ from vaeaug.shards import (
     Manifest,
     Shard,
     ShardProvenance,
+    publish_bytes,
     sha256_file,
 )
 from vaeaug.training import resolve_device, train
@@ -82,9 +85,14 @@ class AugmentResult:
 
 
 def read_data(
-    source: Any, config: AugmentConfig, *, workers: int | None = None, progress: bool = False
+    source: Any,
+    config: AugmentConfig,
+    *,
+    pool: Any = None,
+    workers: int | None = None,
+    progress: bool = False,
 ) -> LabelledImages:
-    """Read a source as ``config.data`` says."""
+    """Read a source as ``config.data`` says, and a pool of unlabelled images beside it."""
     wanted = config.data
     data = read(
         source,
@@ -92,6 +100,7 @@ def read_data(
         size=wanted.size,
         keys={str(name): key for name, key in wanted.keys.items()} if wanted.keys else None,
         alpha=wanted.alpha,
+        layout=wanted.layout,
         workers=workers,
         progress=progress,
     )
@@ -99,6 +108,19 @@ def read_data(
         log.info("%s", note)
     if wanted.class_counts is not None:
         data = data.imbalanced(wanted.class_counts, seed=config.seed)
+    if pool is not None:
+        images = read_pool(
+            pool,
+            data,
+            split=wanted.split,
+            size=wanted.size,
+            alpha=wanted.alpha,
+            layout=wanted.layout,
+            workers=workers,
+            progress=progress,
+        )
+        log.info("pool: %d images without labels", len(images))
+        data = data.with_unlabelled(images)
     return data
 
 
@@ -161,6 +183,7 @@ def fit(
         flow=trained.flow,
         pool_labels=trained.pool_labels if data.unlabelled is not None else None,
         kind=config.density.kind,
+        notes=trained.remarks,
     )
 
 
@@ -320,12 +343,16 @@ def _make_dataset(
         run_seed=config.seed,
         vaeaug_version=library_versions()["vaeaug"],
     )
+    generator.attach(data)
     done = ClassProgress(run.path)
+    remaining = any(each.n_synthetic and each.label not in done.classes for each in plan)
+    if screener is None and (remaining or not run.diagnostics.exists()):
+        screener = _screener(data, config, device, progress)
+    if screener is not None:
+        _diagnose(run, generator, data, config, screener)
     for wanted in plan:
         if wanted.label in done.classes:
             continue
-        if screener is None and wanted.n_synthetic:
-            screener = _screener(data, config, device, progress)
         finished = make_class(
             run.path,
             wanted,
@@ -338,13 +365,17 @@ def _make_dataset(
         )
         done.add(finished)
     _draw_picture(run.path, data, done, config)
+    shown = _shown(data)
+    write_traversal(
+        run.path / "traversals.png", generator, shown, n_units=2 if len(shown) > 4 else 6
+    )
     entries = tuple(done.classes[each.label].entry for each in plan)
     manifest = Manifest(
         class_names=data.class_names,
         image_shape=data.image_shape,
         dtype=str(data.images.dtype),
         value_range=data.value_range,
-        layout="NHWC",
+        layout=data.layout,
         data_fingerprint=data.fingerprint,
         model_sha256=provenance.model_sha256,
         config_sha256=provenance.config_sha256,
@@ -359,6 +390,8 @@ def _make_dataset(
             for name in (
                 "run.json",
                 "samples.png",
+                "traversals.png",
+                "diagnostics.json",
                 "model/config.json",
                 "model/model.safetensors",
                 "model/densities.safetensors",
@@ -370,6 +403,24 @@ def _make_dataset(
         },
     ).save(run.path)
     return AugmentResult(run.path, manifest)
+
+
+def _diagnose(
+    run: RunFolder,
+    generator: Synthesizer,
+    data: LabelledImages,
+    config: AugmentConfig,
+    screener: Screener,
+) -> None:
+    """Write the diagnostics, once; the generator remembers the samplers that they chose."""
+    if run.diagnostics.exists():
+        return
+    found = diagnose(generator, data, config, features=screener.features)
+    for line in found.summary():
+        log.info("%s", line)
+    generator.save(run.model)
+    text = json.dumps(found.to_json(), indent=2, sort_keys=True) + "\n"
+    publish_bytes(run.diagnostics, text.encode())
 
 
 def _screener(
@@ -395,10 +446,7 @@ def _draw_picture(
 ) -> None:
     """A seeded, not a chosen, selection; the rarest classes first where there are many."""
     panels = []
-    order = range(data.n_classes)
-    if data.n_classes > MAX_CLASSES:
-        order = np.argsort(data.counts, kind="stable").tolist()
-    for label in order:
+    for label in _by_interest(data):
         entry = done.classes[label].entry
         rows = np.random.default_rng([config.seed, label]).permutation(
             np.flatnonzero(data.labels == label)
@@ -408,7 +456,7 @@ def _draw_picture(
             with Shard(folder / done.classes[label].shards[0].path) as shard:
                 shown = np.arange(min(COLUMNS, len(shard)))
                 synthetic = shard.images_at(shown)
-                nearest = data.images[shard.nn_index[shown]]
+                nearest = data.images_at(shard.nn_index[shown])
         panels.append(
             ClassPanel(
                 name=entry.name,
@@ -419,6 +467,18 @@ def _draw_picture(
             )
         )
     write_samples(folder / "samples.png", panels, value_range=data.value_range)
+
+
+def _by_interest(data: LabelledImages) -> list[int]:
+    """Classes in their order; the rarest first where there are too many to show."""
+    if data.n_classes > MAX_CLASSES:
+        return [int(label) for label in np.argsort(data.counts, kind="stable")]
+    return list(range(data.n_classes))
+
+
+def _shown(data: LabelledImages) -> list[int]:
+    """Classes with images, as many as a picture holds."""
+    return [label for label in _by_interest(data) if data.counts[label]][:MAX_CLASSES]
 
 
 def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
@@ -446,4 +506,5 @@ def _describe(data: LabelledImages) -> dict[str, Any]:
         "image_shape": list(data.image_shape),
         "dtype": str(data.images.dtype),
         "notes": list(data.notes),
+        "unlabelled": 0 if data.unlabelled is None else len(data.unlabelled),
     }

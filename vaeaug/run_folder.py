@@ -24,6 +24,8 @@ FORMAT_VERSION = 1
 CONTENTS = (
     "manifest.json",
     "samples.png",
+    "traversals.png",
+    "diagnostics.json",
     "metrics.jsonl",
     "checkpoints",
     "shards",
@@ -95,6 +97,11 @@ class RunFolder:
     def model(self) -> Path:
         """Folder of the generator."""
         return self.path / "model"
+
+    @property
+    def diagnostics(self) -> Path:
+        """What is known of the generator."""
+        return self.path / "diagnostics.json"
 
     @property
     def is_complete(self) -> bool:

@@ -131,6 +131,16 @@ class Screener:
             total += probability[np.arange(len(images)), labels]
         return total / len(self._classifiers)
 
+    @torch.no_grad()
+    def features(self, images: Shaped[np.ndarray, "n *space c"]) -> Float32[np.ndarray, "n f"]:
+        """Features of the first fold's classifier: a space in which likeness means class."""
+        parts = []
+        for rows in _blocks(images, 512):
+            block = torch.from_numpy(np.ascontiguousarray(images[rows])).to(self.device)
+            x = scale_images(block, self.value_range)
+            parts.append(self._classifiers[0].features(x).cpu())
+        return torch.cat(parts).numpy()
+
 
 class ClassScreening:
     """The samples of one class, judged in order; it remembers what it has accepted."""

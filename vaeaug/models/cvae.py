@@ -205,6 +205,12 @@ class CVAE(nn.Module):
         """Log p(x|z,y) of what `generate` gave, nats."""
         return self.likelihood.log_prob(decoded.raw, x)
 
+    def log_mass(
+        self, decoded: Decoded, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        """Log probability of the 8-bit gray levels of x, nats."""
+        return self.likelihood.log_mass(decoded.raw, x)
+
     # -- Parameters ----------------------------------------------------------------------------
 
     def class_parameters(self) -> dict[str, nn.Parameter]:

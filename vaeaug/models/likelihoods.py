@@ -197,8 +197,10 @@ def _log_normal_mass(low: Tensor, high: Tensor) -> Tensor:
     # Mirrored to the lower tail, where differences of the distribution function keep their digits.
     flip = low > 0
     low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
-    upper, lower = torch.special.log_ndtr(high), torch.special.log_ndtr(low)
-    return _log_difference(upper, lower)
+    # In double precision: torch's gradient of log_ndtr subtracts squares, which overflows in single
+    # precision some hundred sigmas out.
+    upper, lower = torch.special.log_ndtr(high.double()), torch.special.log_ndtr(low.double())
+    return _log_difference(upper, lower).to(low.dtype)
 
 
 def _log_logistic_mass(low: Tensor, high: Tensor) -> Tensor:

@@ -90,6 +90,15 @@ class SeparateCVAE(nn.Module):
             lambda model, own, rows: (model.likelihood.log_prob(decoded.raw[rows], x[rows]),),
         )[0]
 
+    def log_mass(
+        self, decoded: Decoded, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        """Log probability of the 8-bit gray levels of x, nats."""
+        return self._each(
+            y,
+            lambda model, own, rows: (model.likelihood.log_mass(decoded.raw[rows], x[rows]),),
+        )[0]
+
     def of_class(self, label: int) -> CVAE:
         """The model of one class; it calls that class 0."""
         return self.models[label]  # type: ignore[return-value]

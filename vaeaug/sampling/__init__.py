@@ -5,14 +5,16 @@ draws the noise on the CPU, and networks run in blocks of a fixed shape that sta
 multiples, so that even floating-point rounding does not depend on how many are asked for at once.
 """
 
-from vaeaug.sampling._draws import SAMPLERS, SMALL_CLASS, sample_generator
+from vaeaug.sampling._draws import BLOCK, SAMPLERS, SMALL_CLASS, WITH_SOURCE, sample_generator
 from vaeaug.sampling._storage import FILES
 from vaeaug.sampling._synthesizer import SampleBatch, SamplingError, Synthesizer
 
 __all__ = [
+    "BLOCK",
     "FILES",
     "SAMPLERS",
     "SMALL_CLASS",
+    "WITH_SOURCE",
     "SampleBatch",
     "SamplingError",
     "Synthesizer",

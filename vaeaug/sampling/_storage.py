@@ -59,6 +59,8 @@ def save(generator: Synthesizer, folder: Path) -> None:
         "data_fingerprint": generator.data_fingerprint,
         "n_real": generator.n_real,
         "densities": kinds,
+        "notes": list(generator.notes),
+        "preferred": {str(label): list(each) for label, each in generator.preferred.items()},
     }
     arrays = {name: np.ascontiguousarray(each) for name, each in arrays.items()}
     _replace(folder / "model.safetensors", save_tensors(weights))
@@ -115,6 +117,8 @@ def load(folder: Path) -> dict[str, Any]:
         "labels": arrays["latents.label"],
         "n_real": config["n_real"],
         "data_fingerprint": config["data_fingerprint"],
+        "notes": config["notes"],
+        "preferred": {int(c): tuple(each) for c, each in config.get("preferred", {}).items()},
     }
 
 

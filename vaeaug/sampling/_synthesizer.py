@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from vaeaug.models import (
     CVAE,
     LatentFlow,
     SeparateCVAE,
+    gaussian_kl,
     importance_weighted_bound,
     scale_images,
 )
@@ -91,6 +92,8 @@ class Synthesizer:
         labels: Their classes, (N,); -1 for an image of the pool of unknown class.
         n_real: How many came with a label.
         data_fingerprint: Of the training split.
+        preferred: By class, a sampler found better than the default, and why.
+        notes: What the user should know of its training.
     """
 
     def __init__(
@@ -107,6 +110,8 @@ class Synthesizer:
         data_fingerprint: str,
         flow: LatentFlow | None = None,
         n_real: int | None = None,
+        preferred: Mapping[int, tuple[str, str]] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.model = model.eval()
         self.flow = None if flow is None else flow.eval()
@@ -117,6 +122,8 @@ class Synthesizer:
         self.means, self.variances, self.labels = means, variances, labels
         self.n_real = len(labels) if n_real is None else n_real
         self.data_fingerprint = data_fingerprint
+        self.preferred = dict(preferred or {})
+        self.notes = tuple(notes)
         self.rows = [np.flatnonzero(labels == label) for label in range(len(self.class_names))]
         # By class: for each of its rows, the rows of its neighbours.
         self._neighbours: dict[int, np.ndarray] = {}
@@ -134,6 +141,7 @@ class Synthesizer:
         flow: LatentFlow | None = None,
         pool_labels: Int64[np.ndarray, " m"] | None = None,
         kind: str = "auto",
+        notes: Sequence[str] = (),
     ) -> "Synthesizer":
         """Encode the training images and fit each class's density.
 
@@ -145,6 +153,7 @@ class Synthesizer:
             pool_labels: Class of each unlabelled image of the data, -1 where it is unknown.
             kind: "normal" fits one normal to each class, "gmm" and "flow" fit mixtures, "auto"
                 mixtures, or normals where a flow describes the classes better.
+            notes: What the user should know of the training.
         """
         n_latents = model.latent_dim
         blank = cls(
@@ -189,6 +198,7 @@ class Synthesizer:
             labels=labels,
             n_real=len(data),
             data_fingerprint=data.fingerprint,
+            notes=notes,
         )
 
     def to(self, device: str | torch.device) -> "Synthesizer":
@@ -221,6 +231,11 @@ class Synthesizer:
     def image_shape(self) -> tuple[int, ...]:
         """(space..., channels)."""
         return tuple(self.model.image_shape)
+
+    @property
+    def layout(self) -> str:
+        """Axes of the samples: "NLC", "NHWC" or "NDHWC"."""
+        return ("NLC", "NHWC", "NDHWC")[len(self.image_shape) - 2]
 
     # -- Images and latents --------------------------------------------------------------------
 
@@ -310,6 +325,43 @@ class Synthesizer:
                 bound = importance_weighted_bound(self.model, x, own, k=k, seed=seed + begin)
             found.append(bound.cpu().numpy())
         return np.concatenate(found) if found else np.empty(0)
+
+    @torch.no_grad()
+    def rates(
+        self,
+        images: Shaped[np.ndarray, "n *space c"],
+        labels: Sequence[int] | np.ndarray,
+        *,
+        seed: int = 0,
+    ) -> tuple[Float32[np.ndarray, "n z"], Float64[np.ndarray, " n"]]:
+        """What images cost to describe: KL per unit, nats, and bits per value in all.
+
+        The bits are those of the ELBO with the likelihood taken as the probability of 8-bit gray
+        levels, the length that bits-back coding reaches (Townsend et al. 2019, arXiv:1901.04866).
+
+        Args:
+            images: As in the training data.
+            labels: Their classes.
+            seed: Of the latents.
+
+        Returns:
+            (KL per image and unit, (n, z); bits per value, (n,)).
+        """
+        y = self._check_images(images, labels)
+        kls, bits = [np.empty((0, self.model.latent_dim), np.float32)], [np.empty(0)]
+        n_values = math.prod(self.image_shape)
+        for begin in range(0, len(images), 256):
+            x = self._scaled(images[begin : begin + 256])
+            own = torch.from_numpy(y[begin : begin + 256]).to(self.device)
+            generator = torch.Generator().manual_seed(seed + begin)
+            noise = torch.randn(len(x), self.model.latent_dim, generator=generator).to(self.device)
+            mean, logvar = self.model.posterior(x, own)
+            decoded = self.model.generate(mean + torch.exp(0.5 * logvar) * noise, own)
+            kl = gaussian_kl(mean, logvar, decoded.mean, decoded.logvar)
+            nats = kl.sum(dim=1) - self.model.log_mass(decoded, x, own)
+            kls.append(kl.cpu().numpy())
+            bits.append((nats.double() / (n_values * math.log(2))).cpu().numpy())
+        return np.concatenate(kls), np.concatenate(bits)
 
     # -- Samples -------------------------------------------------------------------------------
 
@@ -427,6 +479,8 @@ class Synthesizer:
         as interpolating without the near-copies that a small class runs into
         (`benchmarks/README.md`).
         """
+        if self._label(label) in self.preferred:
+            return self.preferred[self._label(label)]
         n = len(self.rows[self._label(label)])
         if n < SMALL_CLASS:
             return "interpolate", f"{n} images are too few for a density (under {SMALL_CLASS})"

@@ -5,7 +5,7 @@ or read, not when this package is imported.
 """
 
 from vaeaug.shards._dataset import ShardDataset
-from vaeaug.shards._files import publish_bytes, sha256_file
+from vaeaug.shards._files import publish_bytes, published_hdf5, sha256_file
 from vaeaug.shards._format import FormatVersionError, ShardError, ShardProvenance
 from vaeaug.shards._manifest import ClassEntry, Manifest, ShardEntry
 from vaeaug.shards._reader import Shard
@@ -25,6 +25,7 @@ __all__ = [
     "ShardWriter",
     "VerifyReport",
     "publish_bytes",
+    "published_hdf5",
     "sha256_file",
     "verify",
 ]

@@ -44,9 +44,14 @@ class Trained:
     pool_labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     notes: tuple[str, ...] = ()
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was seen and done in the stages, and the notes."""
+        return tuple(note for state in self.stages.values() for note in state.notes) + self.notes
+
     def summary(self) -> list[str]:
-        """A line per stage, then the notes."""
-        lines = []
+        """A line per stage, then the remarks."""
+        lines: list[str] = []
         for name, state in self.stages.items():
             first, best = mean_finite(state.first), mean_finite(state.best)
             if name == "flow":
@@ -60,8 +65,7 @@ class Trained:
                 what += " (mean over classes)" * (len(state.best) > 1)
             skipped = f", {state.skipped} steps skipped" if state.skipped else ""
             lines.append(f"{name}: {state.step} steps, {what}{skipped}")
-            lines.extend(state.notes)
-        return [*lines, *self.notes]
+        return [*lines, *self.remarks]
 
 
 def train(

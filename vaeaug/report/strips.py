@@ -1,0 +1,55 @@
+"""Rows of samples with a name each: traversals of the latent space."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from vaeaug.report.picture import _GAP, _INK, _PAPER, _QUIET, _tile, _tile_size
+
+_LEFT, _TITLE = 100, 22
+
+
+def write_strips(
+    path: str | Path,
+    strips: Sequence[tuple[str, Sequence[str], Shaped[np.ndarray, "u t *space c"]]],
+    *,
+    value_range: tuple[float, float],
+) -> Path:
+    """Draw titled blocks of named rows and publish the file whole.
+
+    Args:
+        path: A ``.png``.
+        strips: (title, name of each row, samples by row and column) of each block.
+        value_range: Of the samples.
+
+    Returns:
+        The path.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    width, height = _tile_size(strips[0][2].shape[2:])
+    columns = max(images.shape[1] for _, _, images in strips)
+    rows = sum(len(images) for _, _, images in strips)
+    sheet = Image.new(
+        "RGB",
+        (_LEFT + columns * (width + _GAP) + 8, len(strips) * _TITLE + rows * (height + _GAP) + 8),
+        _PAPER,
+    )
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    y = 4
+    for title, names, images in strips:
+        draw.text((8, y), title, _INK, font)
+        y += _TITLE
+        for name, row in zip(names, images, strict=True):
+            draw.text((8, y + height / 2 - 9), name, _QUIET, font)
+            for column, sample in enumerate(row):
+                tile = _tile(sample, value_range, (width, height))
+                sheet.paste(tile, (_LEFT + column * (width + _GAP), y))
+            y += height + _GAP
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    sheet.save(temporary, format="PNG")
+    temporary.replace(path)
+    return path
