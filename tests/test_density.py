@@ -117,3 +117,44 @@ def test_log_prob_of_a_mixture_is_that_of_its_parts():
         )
     ]
     np.testing.assert_allclose(density.log_prob(z), np.log(sum(parts)), rtol=1e-9)
+
+
+def test_long_latents_get_diagonal_mixtures_whose_moments_come_back():
+    # 130 units, over the 128 up to which full covariances are tried; unit j has its own spread.
+    n, size = 600, 130
+    rng = np.random.default_rng(0)
+    spread = np.linspace(0.5, 2.0, size)
+    centres = np.stack([np.zeros(size), np.full(size, 12.0)])
+    part = np.arange(n) % 2
+    z = centres[part] + spread * rng.standard_normal((n, size))
+    density = fit_density(z, np.full_like(z, 0.25), seed=0)
+    assert density.kind == "gmm (2 diag, by BIC)"
+    assert density.choleskys.shape == (2, size, size)
+    for k in np.argsort(density.means[:, 0]):
+        own = centres[int(density.means[k, 0] > 6)]
+        covariance = density.choleskys[k] @ density.choleskys[k].T
+        assert np.all(covariance[~np.eye(size, dtype=bool)] == 0)
+        # Five standard errors of 300 latents.
+        assert np.all(np.abs(density.means[k] - own) < 5 * spread / np.sqrt(n / 2))
+        error = np.abs(np.diag(covariance) - (spread**2 + 0.25))
+        assert np.all(error < 5 * np.sqrt(2 / (n / 2)) * spread**2)
+    assert np.isfinite(density.log_prob(z)).all()
+
+
+def test_only_short_latents_get_full_covariances():
+    rng = np.random.default_rng(0)
+    # One strong common factor, which no diagonal covariance can hold.
+    z = rng.standard_normal((1200, 12)) * 0.1 + rng.standard_normal((1200, 1))
+    assert "full" in fit_density(z, np.zeros_like(z), seed=0).kind
+    wide = np.concatenate([z, np.zeros((1200, 120))], axis=1)
+    assert "diag" in fit_density(wide, np.zeros_like(wide), seed=0).kind
+
+
+def test_one_normal_where_a_mixture_is_not_wanted():
+    z, mean, covariance = gaussian(4000)
+    density = fit_density(z, np.full_like(z, 0.5), seed=0, mixture=False)
+    assert density.kind == "normal"
+    assert np.all(np.abs(density.means[0] - mean) < 5 * np.sqrt(np.diag(covariance) / 4000))
+    found = density.choleskys[0] @ density.choleskys[0].T
+    bound = 5 * np.sqrt(2 / 4000) * np.diag(covariance).max()
+    assert np.all(np.abs(found - covariance - 0.5 * np.eye(3)) < bound)

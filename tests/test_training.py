@@ -17,8 +17,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 import vaeaug
 from vaeaug.models import CVAE
 from vaeaug.training import TrainingError, default_steps, resolve_device, train
-from vaeaug.training._batches import Batches
-from vaeaug.training._held_out import evaluate
+from vaeaug.training._batches import Batches, mix
+from vaeaug.training._elbo import ElboObjective, calibrate_sigma, held_out_terms
 from vaeaug.training._loop import Loop
 from vaeaug.training._state import Stage, State, Trainee
 
@@ -30,6 +30,11 @@ TINY = [
     "training.checkpoint_every=5",
     "training.batch_size=16",
 ]
+
+
+def run(loop: Loop, stage: Stage, model: CVAE) -> State:
+    """The ELBO's stage."""
+    return loop.run(stage, model, ElboObjective(loop.batches, loop.config, stage))
 
 
 class Killed(Exception):  # noqa: N818 - an event, not a fault
@@ -45,18 +50,54 @@ def few(digits):
     return digits.imbalanced([20, 15, 12, 10, 8, 8, 6, 6, 5, 4], seed=1)
 
 
-@pytest.mark.parametrize("grouping", ["adapted", "shared", "separate"])
-def test_killed_anywhere_and_started_again_ends_with_the_same_weights(grouping, few, tmp_path):
+# Every kind of stage there is: trunk, adapt, class-###, classifier, sharpen, flow, and m2's trunk.
+KINDS = {
+    "adapted": ["model.grouping=adapted"],
     # Separate models take at least as many steps each: fewer of them will do.
-    steps = 8 if grouping == "separate" else 24
-    config = tiny(f"model.grouping={grouping}", f"training.steps={steps}")
-    whole = train(few, config, device="cpu")
-    calls = 0
+    "separate": ["model.grouping=separate", "training.steps=8"],
+    "flow": ["model.latent=spatial", "density.kind=flow", "density.width=8", "training.steps=12"],
+    "sharpen": ["model.grouping=shared", "adversarial.steps=20"],
+    "feature matching": [
+        "model.grouping=shared",
+        "training.feature_matching=1.0",
+        "semi_supervised.classifier_steps=12",
+    ],
+    "pseudo_label": [
+        "model.grouping=shared",
+        "semi_supervised.classifier_steps=12",
+        "semi_supervised.threshold=0.15",
+    ],
+    "m2": ["semi_supervised.mode=m2", "semi_supervised.classifier_steps=12"],
+    "m2 with feature matching": [
+        "semi_supervised.mode=m2",
+        "semi_supervised.classifier_steps=12",
+        "training.feature_matching=1.0",
+    ],
+    "everything": [
+        "model.latent=hierarchical",
+        "model.likelihood=logistic_mixture",
+        "training.denoise=0.1",
+        "training.steps=12",
+        "adversarial.steps=12",
+        "density.kind=flow",
+        "density.width=8",
+    ],
+}
 
-    def die_now_and_then(*_: object) -> None:
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_anywhere_and_started_again_ends_with_the_same_weights(kind, few, digits, tmp_path):
+    if kind.startswith(("pseudo", "m2")):
+        few = few.with_unlabelled(digits.images[:50])
+    config = tiny(*KINDS[kind])
+    whole = train(few, config, device="cpu")
+    calls, deaths = 0, set()
+
+    def die_now_and_then(stage: str, *_: object) -> None:
         nonlocal calls
         calls += 1
         if calls % 11 == 0:
+            deaths.add(stage)
             raise Killed
 
     starts = 0
@@ -68,8 +109,12 @@ def test_killed_anywhere_and_started_again_ends_with_the_same_weights(grouping, 
         except Killed:
             continue
     assert starts >= 3
+    assert kind == "separate" or deaths == set(whole.stages)
     first, second = whole.model.state_dict(), again.model.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+    if whole.flow is not None:
+        assert same_weights(whole.flow, again.flow)
+    np.testing.assert_array_equal(whole.pool_labels, again.pool_labels)
     assert whole.summary() == again.summary()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     places = [(line["stage"], line["step"]) for line in lines]
@@ -80,6 +125,22 @@ def test_training_raises_the_held_out_elbo(synthesizer, digits, small_config):
     trained = train(digits, small_config, device="cpu")
     trunk = trained.stages["trunk"]
     assert trunk.best[0] > trunk.first[0] + 20
+
+
+def test_a_stage_is_scored_before_its_first_step(few):
+    """What the summary calls the start is the start, not the first evaluation after it."""
+    config = tiny("model.latent=spatial", "density.kind=flow", "density.width=8")
+    batches = Batches(few, config, CPU)
+    trained = train(few, config, device="cpu")
+    torch.manual_seed(mix(config.seed, "weights", 0))
+    model = CVAE(few.image_shape, 10, latent="spatial", width=8).eval()
+    stage = Stage("trunk", 24, tuple(range(10)))
+    calibrate_sigma(batches, stage, model)
+    with torch.no_grad():
+        elbo, _ = held_out_terms(batches, model, *batches.held_out(stage))
+    assert trained.stages["trunk"].first == [pytest.approx(float(elbo.mean()), rel=1e-5)]
+    # An untrained flow's velocity error is near 2, or near 1 where it gives the latents alone.
+    assert -2.5 < trained.stages["flow"].first[0] < -1
 
 
 def test_adapting_leaves_the_trunk_and_no_class_worse(few, tmp_path):
@@ -133,8 +194,8 @@ def test_bad_steps_are_skipped_and_counted_and_training_goes_on(few, tmp_path):
     original = Batches.draw
 
     class Poisoned(Batches):
-        def draw(self, stage, step):
-            x, y = original(self, stage, step)
+        def draw(self, stage, step, size=None):
+            x, y = original(self, stage, step, size)
             if step in (3, 4, 9):
                 batches_hit.append(step)
                 x = x * math.nan
@@ -143,7 +204,7 @@ def test_bad_steps_are_skipped_and_counted_and_training_goes_on(few, tmp_path):
     loop = Loop(Poisoned(data, config, torch.device("cpu")), config, tmp_path, None)
     torch.manual_seed(0)
     model = CVAE((8, 8, 1), 10, width=8)
-    state = loop.run(Stage("trunk", 24, tuple(range(10))), model)
+    state = run(loop, Stage("trunk", 24, tuple(range(10))), model)
     assert batches_hit == [3, 4, 9]
     assert state.skipped == 3
     assert state.step == 24
@@ -365,7 +426,7 @@ def test_a_bad_step_that_is_also_evaluated_is_one_line(few, tmp_path):
 
     model = CVAE((8, 8, 1), 10, width=8)
     loop = Loop(batches, batches.config, tmp_path, progress)
-    state = loop.run(Stage("trunk", 24, tuple(range(10))), model)
+    state = run(loop, Stage("trunk", 24, tuple(range(10))), model)
     assert (state.skipped, state.bad_in_a_row) == (4, 0)
     assert math.isfinite(state.best[0])
     assert all(each.isfinite().all() for each in model.state_dict().values())
@@ -379,17 +440,18 @@ def test_a_bad_step_that_is_also_evaluated_is_one_line(few, tmp_path):
 def test_a_score_that_is_not_a_number_is_never_the_best(few):
     stage = Stage("trunk", 10, tuple(range(10)))
     model = CVAE(few.image_shape, 10, width=8)
-    before = model.decoder_out.bias.detach().clone()
-    trainee = Trainee(model, model, {}, torch.optim.SGD(model.parameters()), State())
-    batches = Batches(few, tiny(), CPU)
-    evaluate(batches, stage, trainee)
+    before = model.decoder.out.bias.detach().clone()
+    objective = ElboObjective(Batches(few, tiny(), CPU), tiny(), stage)
+    optimiser = torch.optim.SGD(model.parameters())
+    trainee = Trainee(model, model, {}, optimiser, State(), objective)
+    objective.evaluate(trainee, 0.1)
     [first] = trainee.state.best
     with torch.no_grad():
-        model.decoder_out.bias.fill_(math.nan)
-    evaluate(batches, stage, trainee)
+        model.decoder.out.bias.fill_(math.nan)
+    objective.evaluate(trainee, 0.1)
     assert trainee.state.best == [first]
     assert trainee.state.evaluations_without_gain == 1
-    assert torch.equal(trainee.best["decoder_out.bias"], before)
+    assert torch.equal(trainee.best["decoder.out.bias"], before)
 
 
 @pytest.mark.parametrize("rate", [2e-3, 3.0])
@@ -399,12 +461,13 @@ def test_no_class_is_worse_for_adapting_when_scored_again(rate, few):
     batches = Batches(few, config, CPU)
     torch.manual_seed(0)
     model = CVAE(few.image_shape, 10, latent_dim=6, width=8)
-    stage = Stage("adapt", 12, tuple(range(10)), adapt=True)
-    state = Loop(batches, config, None, None).run(stage, model)
+    stage = Stage("adapt", 12, tuple(range(10)), adapt=True, learning_rate=rate)
+    state = run(Loop(batches, config, None, None), stage, model)
     # From the weights that were kept, not from what the loop has noted.
     optimiser = torch.optim.SGD(model.parameters())
-    again = Trainee(model, model, dict(model.state_dict()), optimiser, State())
-    evaluate(batches, stage, again)
+    objective = ElboObjective(batches, config, stage)
+    again = Trainee(model, model, dict(model.state_dict()), optimiser, State(), objective)
+    objective.evaluate(again, 1.0)
     held = sorted(set(batches.held_labels.tolist()))
     assert len(held) > 3
     for label in held:

@@ -111,7 +111,13 @@ class ModelConfig(_Part):
         "vector",
         description="vector: one code. spatial: a grid, sharper. hierarchical: a vector and grids.",
     )
-    latent_dim: int = Field(32, ge=1, le=4096, description="Length of the vector in z.")
+    latent_dim: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Length of the vector in z. Default: 32, or 64 for samples of more than 400 "
+        "values.",
+    )
     latent_channels: int | None = Field(
         None, ge=1, le=256, description="Channels of the grid in z. Default: by the image size."
     )
@@ -242,9 +248,10 @@ class SamplingConfig(_Part):
         1.0, ge=0, le=10, description="flow: 1 draws from the class; more stresses it."
     )
     solver_steps: int = Field(12, ge=1, le=1000, description="flow: steps of Heun's method.")
-    residual: bool = Field(
-        False,
-        description="Add what the decoder lost of the source image (samplers with a source).",
+    residual: Literal["auto"] | bool = Field(
+        "auto",
+        description="Edit real images: add to a sample what the decoder lost of its source, so "
+        "that detail stays. auto: for samplers that start from an image, which it makes the default.",
     )
 
 

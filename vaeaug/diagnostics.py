@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64, Shaped
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation import coverage
-from vaeaug.sampling import Synthesizer
+from vaeaug.sampling import WITH_SOURCE, Synthesizer
 
 # Images scored for the bounds; the importance-weighted one takes many latents of each.
 BOUND_IMAGES = 512
@@ -88,6 +88,7 @@ def diagnose(
         ones, KL of each unit (nats), mutual information of each unit with the class (nats).
         ``classes``: per class its sampler and why, and its coverage beside that of real images.
     """
+    generator.attach(data)
     fit = _fit(generator, data, config)
     latents = _latents(generator, data, config.seed)
     found = Diagnostics(
@@ -183,12 +184,12 @@ def _class(
     features: Features | None,
 ) -> tuple[dict[str, Any], list[str]]:
     sampler = config.sampling.sampler
-    automatic = sampler == "auto"
-    chosen = generator.default_sampler(label) if automatic else sampler
+    automatic, residual = sampler == "auto", config.sampling.residual is not False
+    chosen = generator.default_sampler(label, residual=residual) if automatic else sampler
     figures: dict[str, Any] = {
         "images": int(data.counts[label]),
         "sampler": chosen,
-        "why": generator.sampler_reason(label) if automatic else "as configured",
+        "why": generator.sampler_reason(label, residual=residual) if automatic else "as configured",
     }
     rows = np.flatnonzero(data.labels == label)
     if features is None or len(rows) < MIN_COVERAGE_IMAGES:
@@ -207,6 +208,7 @@ def _class(
             temperature=config.sampling.temperature,
             guidance=config.sampling.guidance,
             solver_steps=config.sampling.solver_steps,
+            residual=residual and name in WITH_SOURCE,
         )
         return coverage(real[:half], features(batch.images), k=NEIGHBOURS)
 

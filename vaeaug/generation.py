@@ -84,7 +84,7 @@ def make_class(
     if wanted.n_synthetic and screener is not None:
         sampler = config.sampling.sampler
         if sampler == "auto":
-            sampler = generator.default_sampler(wanted.label)
+            sampler = generator.default_sampler(wanted.label, residual=edits(config))
         budget = int(config.screening.max_candidates_ratio * wanted.n_synthetic)
         screening = screener.new_class(wanted.label)
         with ShardWriter(
@@ -111,7 +111,7 @@ def make_class(
                     temperature=config.sampling.temperature,
                     guidance=config.sampling.guidance,
                     solver_steps=config.sampling.solver_steps,
-                    residual=config.sampling.residual and sampler in WITH_SOURCE,
+                    residual=edits(config) and sampler in WITH_SOURCE,
                     start=report.candidates,
                 )
                 screened = screening.screen(batch.images)
@@ -144,6 +144,11 @@ def make_class(
         candidates=report.candidates,
     )
     return FinishedClass(entry, shards, sampler)
+
+
+def edits(config: AugmentConfig) -> bool:
+    """Whether samples that start from an image keep its detail."""
+    return config.sampling.residual is not False
 
 
 def _chunk(missing: int, left: int) -> int:

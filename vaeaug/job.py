@@ -19,6 +19,7 @@ from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages, read, read_pool
 from vaeaug.diagnostics import diagnose
 from vaeaug.generation import ClassProgress, make_class
+from vaeaug.models import Geometry, latent_groups
 from vaeaug.plan import Plan, make_plan
 from vaeaug.report import COLUMNS, MAX_CLASSES, ClassPanel, write_samples
 from vaeaug.run_folder import RunError, RunFolder, library_versions
@@ -139,7 +140,17 @@ def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
 
 def bytes_per_sample(data: LabelledImages, config: AugmentConfig) -> int:
     """Bytes that one sample takes in an uncompressed shard: image, latent and seven numbers."""
-    return data.images[:1].nbytes + 4 * config.model.latent_dim + 44
+    wanted = config.model
+    groups = latent_groups(
+        Geometry.of(data.image_shape),
+        wanted.latent,
+        wanted.latent_dim,
+        wanted.latent_channels,
+        wanted.levels,
+    )
+    n_latents = groups[-1].start + groups[-1].size
+    soft_labels = 4 * data.n_classes if config.sampling.sampler == "blend" else 0
+    return data.images[:1].nbytes + 4 * n_latents + 44 + soft_labels
 
 
 def shards_of(n_samples: int, sample_bytes: int, config: AugmentConfig) -> int:

@@ -7,6 +7,7 @@ from vaeaug.models.cvae import CVAE, ElboTerms, gaussian_kl
 from vaeaug.models.discriminator import Discriminator, feature_distance
 from vaeaug.models.flow import LatentFlow
 from vaeaug.models.likelihoods import LIKELIHOODS, MIN_SIGMA, optimal_log_sigma2
+from vaeaug.models.networks import latent_groups
 from vaeaug.models.separate import SeparateCVAE
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "feature_distance",
     "gaussian_kl",
     "importance_weighted_bound",
+    "latent_groups",
     "optimal_log_sigma2",
     "scale_images",
 ]

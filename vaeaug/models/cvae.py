@@ -64,7 +64,8 @@ class CVAE(nn.Module):
             to 4,096 values, images of 8 to 128 pixels a side, volumes of 4 to 64 voxels a side.
         n_classes: Number of classes.
         latent: "vector", "spatial" or "hierarchical"; see `latent_groups`.
-        latent_dim: Length of the latent vector; unused by "spatial".
+        latent_dim: Length of the latent vector, by the size of a sample where it is None; unused by
+            "spatial".
         latent_channels: Channels of the latent grid; None chooses by the size of a sample.
         levels: Groups of a hierarchy, 2 or 3.
         likelihood: "gaussian", "gaussian_per_pixel", "bernoulli" or "logistic_mixture".
@@ -83,7 +84,7 @@ class CVAE(nn.Module):
         n_classes: int,
         *,
         latent: str = "vector",
-        latent_dim: int = 32,
+        latent_dim: int | None = None,
         latent_channels: int | None = None,
         levels: int = 2,
         likelihood: str = "gaussian",

@@ -28,6 +28,8 @@ from vaeaug.models.blocks import (
 LOGVAR_BOUND = 10.0
 # Of a sample's values, how many a spatial latent has where its channels are not given.
 SPATIAL_SHARE = 0.375
+# Samples of more values get a longer latent vector.
+SMALL_SAMPLE = 400
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,15 @@ class LatentGroup:
 
     def of(self, flat: Float[Tensor, "n z"]) -> Tensor:
         """This group of flat latents, in its shape."""
-        return flat[:, self.start : self.start + self.size].reshape(len(flat), *self.shape)
+        return flat[:, self.start : self.start + self.size].reshape(flat.shape[0], *self.shape)
 
 
 def latent_groups(
-    geometry: Geometry, latent: str, latent_dim: int, latent_channels: int | None, levels: int
+    geometry: Geometry,
+    latent: str,
+    latent_dim: int | None,
+    latent_channels: int | None,
+    levels: int,
 ) -> tuple[LatentGroup, ...]:
     """The groups of a kind of latent.
 
@@ -68,7 +74,7 @@ def latent_groups(
         geometry: Of the samples.
         latent: "vector" (one vector), "spatial" (one grid at the coarsest level) or "hierarchical"
             (a vector, a grid at the coarsest level and, with three levels, one at the next finer).
-        latent_dim: Length of the vector.
+        latent_dim: Length of the vector. None: 32, or 64 for samples of more than 400 values.
         latent_channels: Channels of the coarsest grid. None: as many as make the grid hold
             `SPATIAL_SHARE` of a sample's values, 1 to 16.
         levels: Groups of a hierarchy, 2 or 3.
@@ -77,6 +83,7 @@ def latent_groups(
         ValueError: For an unknown kind, or three levels on samples that are never halved.
     """
     last = len(geometry.grids) - 1
+    latent_dim = latent_dim or (32 if geometry.n_values <= SMALL_SAMPLE else 64)
     cells = math.prod(geometry.grids[last])
     channels = latent_channels or min(16, max(1, round(SPATIAL_SHARE * geometry.n_values / cells)))
     if latent == "vector":
@@ -292,7 +299,7 @@ class Decoder(nn.Module):
             h = h + per_channel(self.start_class(embedded), h)
         else:
             h = self.start(torch.cat([own, embedded], dim=1))
-            h = h.view(len(z), -1, *self.geometry.grids[-1])
+            h = h.view(z.shape[0], -1, *self.geometry.grids[-1])
         n_levels = len(self.geometry.grids)
         for step, block in enumerate(self.blocks):
             level = n_levels - 1 - step

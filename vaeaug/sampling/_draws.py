@@ -22,6 +22,8 @@ WITH_SOURCE = ("posterior", "interpolate", "transfer")
 BLOCK = 64
 # Nearest neighbours within the class that `interpolate` may move towards.
 NEIGHBOURS = 5
+# An interpolation goes at least so far: nearer to its source it is a copy.
+LEAST_STEP = 0.25
 # Below this many images a density of the class is a guess, and its own images are the better guide.
 SMALL_CLASS = 20
 # A blend is made with one of so many classes whose latents are nearest on average.
@@ -152,7 +154,7 @@ def _between_neighbours(generator: Synthesizer, noise: _Noise, sources: np.ndarr
     for row, source in enumerate(sources.tolist()):
         neighbours = generator.neighbours_of(source)
         towards = int(neighbours[int(noise.uniform[row, 1] * len(neighbours))])
-        share = np.float32(noise.uniform[row, 2])
+        share = np.float32(LEAST_STEP + (1 - LEAST_STEP) * noise.uniform[row, 2])
         latents[row] = (1 - share) * generator.means[source] + share * generator.means[towards]
     return latents
 

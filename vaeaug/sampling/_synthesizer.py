@@ -462,26 +462,31 @@ class Synthesizer:
             soft_labels=None if soft_labels is None else soft_labels[kept],
         )
 
-    def default_sampler(self, label: int | str) -> str:
-        """The sampler for a class of this size; see `sampler_reason`."""
-        return self._default(label)[0]
+    def default_sampler(self, label: int | str, *, residual: bool = False) -> str:
+        """The sampler for a class; see `sampler_reason`."""
+        return self._default(label, residual)[0]
 
-    def sampler_reason(self, label: int | str) -> str:
-        """Why the default sampler of a class is what it is, for the run's output."""
-        sampler, reason = self._default(label)
+    def sampler_reason(self, label: int | str, *, residual: bool = False) -> str:
+        """Why the default sampler of a class is what it is, for the run's output.
+
+        Args:
+            label: Class index or name.
+            residual: Whether the training images are at hand, to be edited.
+        """
+        sampler, reason = self._default(label, residual)
         return f"{sampler}: {reason}"
 
-    def _default(self, label: int | str) -> tuple[str, str]:
-        """A class under `SMALL_CLASS` images has too few latents for a density.
+    def _default(self, label: int | str, residual: bool) -> tuple[str, str]:
+        """Residual edits where they are possible: measured by far the hardest to tell from real.
 
-        Between its own images is where its samples are safest. A larger one is drawn from a
-        density: the flow where there is one, else the one fitted to the class, measured as useful
-        as interpolating without the near-copies that a small class runs into
-        (`benchmarks/README.md`).
+        Without the images: between a class's own ones while they are few, too few for a density;
+        else from a density, the flow where there is one (`benchmarks/README.md`).
         """
         if self._label(label) in self.preferred:
             return self.preferred[self._label(label)]
         n = len(self.rows[self._label(label)])
+        if residual:
+            return "interpolate", f"{n} images, each moved towards a neighbour, its detail kept"
         if n < SMALL_CLASS:
             return "interpolate", f"{n} images are too few for a density (under {SMALL_CLASS})"
         if self.flow is not None:

@@ -65,14 +65,14 @@ class ElboObjective:
         return trained
 
     def start(self, trainee: Trainee) -> None:
-        """Score what an adaptation starts from: it may only gain."""
+        """Score what the stage starts from; an adaptation may only gain."""
         if self.stage.adapt:
             match_priors(self.batches, _cvae(trainee.model))
             trainee.average.load_state_dict(trainee.model.state_dict())
             trainee.best = {
                 name: each.detach().clone() for name, each in trainee.model.state_dict().items()
             }
-            self.evaluate(trainee, 0.0)
+        self.evaluate(trainee, 0.0)
 
     def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
         """One-sample ELBO of a batch."""

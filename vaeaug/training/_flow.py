@@ -37,9 +37,10 @@ class FlowObjective:
         return dict(model.named_parameters())
 
     def start(self, trainee: Trainee) -> None:
-        """Standardise by the training latents."""
+        """Standardise by the training latents, and score what the stage starts from."""
         for each in (trainee.model, trainee.average):
             _flow(each).standardise(self.mean, self.logvar.exp())
+        self.evaluate(trainee, 0.0)
 
     def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
         """Squared error of the velocity."""

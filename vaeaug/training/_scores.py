@@ -38,7 +38,7 @@ def mean_finite(scores: list[float]) -> float:
 def _note(trainee: Trainee, scores: list[float]) -> list[bool]:
     state = trainee.state
     if not state.best:
-        state.first = scores
+        state.first = state.first or scores
         state.best = [-math.inf] * len(scores)
     better = [now > best for now, best in zip(scores, state.best, strict=True)]
     # Not max(): a score that is not a number must neither win nor be kept.

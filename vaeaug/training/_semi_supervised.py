@@ -37,7 +37,8 @@ class ClassifierObjective:
         return dict(model.named_parameters())
 
     def start(self, trainee: Trainee) -> None:
-        """Nothing is set."""
+        """Score what the stage starts from."""
+        self.evaluate(trainee, 0.0)
 
     def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
         """Cross-entropy with label smoothing."""

@@ -1,5 +1,6 @@
 """Training as a whole: which stages, of which models, in which order."""
 
+import copy
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,7 +211,10 @@ class _Course:
         objective = ElboObjective(self.batches, self.config, stage, classifier)
         if self.config.semi_supervised.mode == "m2" and self.batches.pool is not None:
             assert classifier is not None
-            objective = M2Objective(self.batches, self.config, stage, classifier, classifier)
+            # The classifier goes on learning; the judge of likeness must not, or it would learn to
+            # see no difference.
+            judge = copy.deepcopy(classifier)
+            objective = M2Objective(self.batches, self.config, stage, classifier, judge)
         self.stages["trunk"] = self.loop.run(stage, model, objective)
         if self.config.model.grouping == "adapted":
             steps = self.config.training.adapt_steps or max(100, self.steps // 4)
@@ -306,6 +310,11 @@ def _check(data: LabelledImages, config: AugmentConfig) -> None:
     if model.grouping == "separate" and config.adversarial.steps:
         problems.append(
             "adversarial.steps: expected model.grouping adapted or shared, got separate"
+        )
+    unlabelled = data.unlabelled is not None
+    if unlabelled and config.semi_supervised.mode == "m2" and model.grouping == "separate":
+        problems.append(
+            "semi_supervised.mode m2: expected model.grouping adapted or shared, got separate"
         )
     if model.likelihood == "logistic_mixture" and data.images.dtype != np.uint8:
         problems.append(

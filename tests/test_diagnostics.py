@@ -1,0 +1,85 @@
+"""What a run says of its generator."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+import vaeaug
+from vaeaug.diagnostics import class_information
+
+
+def test_information_of_known_units():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, size=4000)
+    knows_all = labels + 0.01 * rng.standard_normal(4000)
+    knows_half = (labels >= 2) + 0.01 * rng.standard_normal(4000)
+    knows_nothing = rng.standard_normal(4000)
+    found = class_information(np.stack([knows_all, knows_half, knows_nothing], axis=1), labels)
+    # Quarters and halves fall on the borders of ten bins only nearly: a little is lost.
+    assert math.log(4) * 0.85 < found[0] < math.log(4) + 0.01
+    assert math.log(2) * 0.9 < found[1] < math.log(2) + 0.02
+    # The plug-in estimate's own error is about 0.003 here.
+    assert found[2] < 0.01
+
+
+def test_every_run_has_them(finished):
+    document = json.loads((finished.out_dir / "diagnostics.json").read_text())
+    assert set(document) == {"training", "fit", "latents", "classes", "warnings"}
+    assert document["latents"]["units"] == 32
+    assert len(document["latents"]["kl_per_unit"]) == 32
+    assert 0 < document["latents"]["active"] <= 32
+    fit = document["fit"]
+    assert fit["gap"] == pytest.approx(fit["elbo_train"] - fit["elbo_held_out"])
+    assert fit["bound"] > fit["elbo_held_out"] - 4 * fit["elbo_held_out_error"]
+    assert all(each["why"] for each in document["classes"].values())
+    assert {"diagnostics.json", "traversals.png"} <= set(finished.manifest.files)
+    assert vaeaug.verify(finished.out_dir).ok
+
+
+def test_a_class_that_has_collapsed_gets_another_sampler(digits, small_config):
+    generator = vaeaug.fit(digits, small_config, device="cpu")
+    broken = generator.densities[0]
+    point = type(broken)(broken.weights, broken.means * 0, broken.choleskys * 1e-6, broken.kind)
+    generator.densities = (point, *generator.densities[1:])
+    assert generator.default_sampler(0) == "gmm"
+
+    def pixels(images):
+        return images.reshape(len(images), -1).astype(float)
+
+    found = vaeaug.diagnose(generator, digits, small_config, features=pixels)
+    assert any("mode collapse? class '0'" in each for each in found.warnings)
+    assert generator.default_sampler(0) != "gmm"
+    assert "covers" in generator.sampler_reason(0)
+    assert generator.default_sampler(0) == found.figures["classes"]["0"]["sampler"]
+
+
+def test_the_choice_is_saved(digits, small_config, synthesizer, tmp_path):
+    synthesizer.save(tmp_path)
+    again = vaeaug.load(tmp_path)
+    again.preferred[2] = ("posterior", "covers more")
+    again.save(tmp_path)
+    assert vaeaug.load(tmp_path).default_sampler(2) == "posterior"
+    assert vaeaug.load(tmp_path).sampler_reason(2) == "posterior: covers more"
+
+
+def test_collapse_is_named(digits, small_config):
+    config = small_config.changed(**{"model.beta": 300.0, "training.rescue": False})
+    generator = vaeaug.fit(digits, config, device="cpu")
+    found = vaeaug.diagnose(generator, digits, config)
+    assert any(each.startswith("posterior collapse:") for each in found.warnings)
+
+
+def test_what_training_did_about_a_collapse_is_told(digits, small_config):
+    config = small_config.changed(**{"model.beta": 300.0, "training.eval_every": 20})
+    generator = vaeaug.fit(digits, config, device="cpu")
+    assert any("beta was lowered to 75" in note for note in generator.notes)
+    found = vaeaug.diagnose(generator, digits, config)
+    assert found.figures["training"] == list(generator.notes)
+
+
+def test_no_coverage_without_features_or_images(digits, small_config, synthesizer):
+    found = vaeaug.diagnose(synthesizer, digits, small_config)
+    assert all("coverage" not in each for each in found.figures["classes"].values())
+    assert "held-out ELBO" in found.summary()[0]
