@@ -3,7 +3,7 @@
 Arms, each the same small CNN, the same steps, class-balanced draws, a flip and a shift:
 
 - supervised: the labelled images alone;
-- pseudo_labels: and the pool's images that a classifier of the labelled ones is sure of, so labelled;
+- pseudo_labels: and the pool's images that a classifier of the labelled ones is sure of;
 - merged_pseudo_label: the labelled images merged with samples of a generator that learned from the
   pool by pseudo-labels;
 - merged_m2: the same, the generator trained by the bound over all classes (Kingma's M2).

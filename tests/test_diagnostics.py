@@ -39,20 +39,28 @@ def test_every_run_has_them(finished):
 
 
 def test_a_class_that_has_collapsed_gets_another_sampler(digits, small_config):
-    generator = vaeaug.fit(digits, small_config, device="cpu")
+    config = small_config.changed(**{"sampling.residual": False})
+    generator = vaeaug.fit(digits, config, device="cpu")
     broken = generator.densities[0]
     point = type(broken)(broken.weights, broken.means * 0, broken.choleskys * 1e-6, broken.kind)
     generator.densities = (point, *generator.densities[1:])
     assert generator.default_sampler(0) == "gmm"
-
-    def pixels(images):
-        return images.reshape(len(images), -1).astype(float)
-
-    found = vaeaug.diagnose(generator, digits, small_config, features=pixels)
-    assert any("mode collapse? class '0'" in each for each in found.warnings)
+    screener = vaeaug.Screener(digits, config.screening, seed=0)
+    found = vaeaug.diagnose(generator, digits, config, screener=screener)
+    assert any(each.startswith("class '0': mode collapse? samples") for each in found.warnings)
     assert generator.default_sampler(0) != "gmm"
-    assert "covers" in generator.sampler_reason(0)
+    assert "mode collapse?" in generator.sampler_reason(0)
     assert generator.default_sampler(0) == found.figures["classes"]["0"]["sampler"]
+
+
+def test_a_sampler_that_screening_turns_away_is_not_used(digits, small_config):
+    """Edits between images that share one latent change nothing: all are near-copies."""
+    generator = vaeaug.fit(digits, small_config, device="cpu")
+    generator.means = np.broadcast_to(generator.means.mean(axis=0), generator.means.shape)
+    screener = vaeaug.Screener(digits, small_config.screening, seed=0)
+    found = vaeaug.diagnose(generator, digits, small_config, screener=screener)
+    assert any("screening turns away 100% of the samples" in each for each in found.warnings)
+    assert generator.default_sampler(0, residual=True) != "interpolate"
 
 
 def test_the_choice_is_saved(digits, small_config, synthesizer, tmp_path):

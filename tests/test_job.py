@@ -70,13 +70,15 @@ def test_it_is_whole_and_bound_to_its_data(finished: AugmentResult, data: Labell
     assert not (finished.out_dir / ".lock").exists()
 
 
-def test_the_samples_are_the_generators_own(finished: AugmentResult) -> None:
-    generator = vaeaug.load(finished.out_dir)
+def test_the_samples_are_the_generators_own(finished: AugmentResult, data: LabelledImages) -> None:
+    generator = vaeaug.load(finished.out_dir).attach(data)
     dataset = ShardDataset(finished.out_dir)
     assert isinstance(generator, Synthesizer)
+    samplers = describe(finished.out_dir)["samplers"]
     for label in range(3):
+        sampler, _, residual = samplers[dataset.class_names[label]].partition("+")
         rows = np.flatnonzero(dataset.labels == label)
-        drawn = generator.sample(label, len(rows), seed=0)
+        drawn = generator.sample(label, len(rows), seed=0, sampler=sampler, residual=bool(residual))
         np.testing.assert_array_equal(dataset.images_at(rows), drawn.images)
 
 
@@ -330,7 +332,13 @@ def test_an_absurd_plan_is_refused_and_a_sensible_one_goes_on(
 
 
 def test_a_shortfall_is_stated_and_never_padded(data: LabelledImages, tmp_path: Path) -> None:
-    config = tiny_config(**{"screening.near_copy_factor": 1, "screening.duplicate_factor": 1})
+    config = tiny_config(
+        **{
+            "screening.near_copy_factor": 1,
+            "screening.duplicate_factor": 1,
+            "sampling.sampler": "interpolate",
+        }
+    )
     result = augment(data, tmp_path, config)
     short = [each for each in result.manifest.classes if each.accepted < each.n_synthetic]
     assert short, "the thresholds are meant to be tight"
@@ -478,15 +486,15 @@ def test_describe(finished: AugmentResult) -> None:
     assert (run["n"], run["complete"]) == (30, True)
     assert run["classes"] == {"zero": 8, "one": 8, "two": 14, "three": 0}
     assert run["samplers"] == {
-        "zero": "gmm",
-        "one": "interpolate",
-        "two": "interpolate",
+        "zero": "interpolate+residual",
+        "one": "interpolate+residual",
+        "two": "interpolate+residual",
         "three": "",
     }
     generator = describe(finished.out_dir / "model")
     assert (generator["model"], generator["latent_dim"]) == ("CVAE", 4)
     shard = describe(finished.out_dir / "shards" / "shard-00002.h5")
-    assert (shard["n"], shard["label"], shard["sampler"]) == (14, 2, "interpolate")
+    assert (shard["n"], shard["label"], shard["sampler"]) == (14, 2, "interpolate+residual")
 
 
 def test_describe_of_something_else(tmp_path: Path) -> None:

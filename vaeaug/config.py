@@ -251,7 +251,8 @@ class SamplingConfig(_Part):
     residual: Literal["auto"] | bool = Field(
         "auto",
         description="Edit real images: add to a sample what the decoder lost of its source, so "
-        "that detail stays. auto: for samplers that start from an image, which it makes the default.",
+        "that detail stays. auto: for samplers that start from an image, and makes one the "
+        "default.",
     )
 
 

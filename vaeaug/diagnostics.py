@@ -1,21 +1,22 @@
 """What a trained generator is like: its latents, its fit, and how much of each class it covers.
 
 Every run writes these figures to ``diagnostics.json``. A class whose samples cover much less of its
-real images than real images do of each other has collapsed; another sampler is then looked for.
+real images than real images do of each other has collapsed, and one whose samples are nearly all
+turned away cannot be filled; another sampler is then looked for.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Int64
 
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation import coverage
 from vaeaug.sampling import WITH_SOURCE, Synthesizer
+from vaeaug.screening import Screener
 
 # Images scored for the bounds; the importance-weighted one takes many latents of each.
 BOUND_IMAGES = 512
@@ -30,10 +31,10 @@ MIN_COVERAGE_IMAGES = 20
 NEIGHBOURS = 5
 # A class whose coverage is below this part of the real images' own has collapsed.
 COLLAPSED = 0.5
+# A sampler of which fewer candidates pass the screening cannot fill the plan.
+LOW_ACCEPTANCE = 0.3
 # Overfitting is named when the training bound is so many nats per value above the held-out one.
 WIDE_GAP = 0.05
-
-Features = Callable[[Shaped[np.ndarray, "n *space c"]], Float[np.ndarray, "n f"]]
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Diagnostics:
         return {**self.figures, "warnings": list(self.warnings)}
 
     def summary(self) -> list[str]:
-        """A line on the fit, a line on the latents, then the warnings."""
+        """A line on the fit, one on the latents, one for each way of drawing, then the warnings."""
         fit, latents = self.figures["fit"], self.figures["latents"]
         bits = fit["bits_per_dimension"]
         lines = [
@@ -63,6 +64,12 @@ class Diagnostics:
             f"{latents['active']} of {latents['units']} latent units are active; the unit that "
             f"knows most of the class has {max(latents['class_information']):.2f} nats of it",
         ]
+        samplers: dict[str, list[str]] = {}
+        for name, figures in self.figures["classes"].items():
+            # Classes that are drawn alike, but for their counts, share a line.
+            why = figures["why"].replace(f"{figures['images']} images, ", "")
+            samplers.setdefault(why, []).append(name)
+        lines.extend(f"drawing {', '.join(names)}: {why}" for why, names in samplers.items())
         return lines + self.warnings
 
 
@@ -71,16 +78,17 @@ def diagnose(
     data: LabelledImages,
     config: AugmentConfig,
     *,
-    features: Features | None = None,
+    screener: Screener | None = None,
 ) -> Diagnostics:
     """Look at a generator and the data it was trained on.
 
     Args:
         generator: Trained on `data`; where a class has collapsed under its default sampler and
-            another one covers more, that one becomes its default.
+            another one covers more, or screening turns nearly all away, another one that does
+            better becomes its default.
         data: The training split.
         config: The job, whose held-out part is split off again.
-        features: A feature space for coverage, such as `Screener.features`; None: no coverage.
+        screener: Judges and gives the feature space for coverage; None: neither is looked at.
 
     Returns:
         ``fit``: ELBO of training and held-out images (mean and standard error, nats), their gap,
@@ -107,7 +115,7 @@ def diagnose(
         )
     for label, name in enumerate(data.class_names):
         if len(generator.rows[label]):
-            figures, warning = _class(generator, data, config, label, features)
+            figures, warning = _class(generator, data, config, label, screener)
             found.figures["classes"][name] = figures
             found.warnings.extend(warning)
     return found
@@ -181,58 +189,127 @@ def _class(
     data: LabelledImages,
     config: AugmentConfig,
     label: int,
-    features: Features | None,
+    screener: Screener | None,
 ) -> tuple[dict[str, Any], list[str]]:
+    """Figures of one class; another sampler for it where the default one does badly."""
     sampler = config.sampling.sampler
     automatic, residual = sampler == "auto", config.sampling.residual is not False
     chosen = generator.default_sampler(label, residual=residual) if automatic else sampler
     figures: dict[str, Any] = {
         "images": int(data.counts[label]),
         "sampler": chosen,
-        "why": generator.sampler_reason(label, residual=residual) if automatic else "as configured",
+        "why": generator.sampler_reason(label, residual=residual)
+        if automatic
+        else f"{sampler}: as configured",
     }
-    rows = np.flatnonzero(data.labels == label)
-    if features is None or len(rows) < MIN_COVERAGE_IMAGES:
+    if screener is None:
         return figures, []
-    rng = np.random.default_rng([config.seed, label])
-    real = features(data.images[rng.permutation(rows)[: 2 * COVERAGE_IMAGES]])
-    half = len(real) // 2
-    reference = coverage(real[:half], real[half : 2 * half], k=NEIGHBOURS)
-
-    def covered(name: str) -> float:
-        batch = generator.sample(
-            label,
-            half,
-            seed=config.seed,
-            sampler=name,
-            temperature=config.sampling.temperature,
-            guidance=config.sampling.guidance,
-            solver_steps=config.sampling.solver_steps,
-            residual=residual and name in WITH_SOURCE,
-        )
-        return coverage(real[:half], features(batch.images), k=NEIGHBOURS)
-
-    own = covered(chosen)
-    figures |= {"coverage": own, "coverage_of_real": reference}
-    if own >= COLLAPSED * reference:
+    trial = _Trial(generator, data, config, label, screener)
+    own = trial.of(chosen)
+    figures |= trial.figures(own)
+    if not trial.fails(own):
         return figures, []
-    what = (
-        f"class {data.class_names[label]!r}: samples of {chosen!r} cover {own:.0%} of its real "
-        f"images, where real ones cover {reference:.0%} of each other"
-    )
-    others = [each for each in ("flow", "gmm", "posterior", "interpolate") if each != chosen]
+    what = f"class {data.class_names[label]!r}: {trial.fault(chosen, own)}"
     if not automatic:
-        return figures, [f"mode collapse? {what}; sampling.sampler auto would look for a better"]
-    scores = {
-        each: covered(each) for each in others if each != "flow" or generator.flow is not None
-    }
-    best = max(scores, key=lambda each: scores[each])
-    if scores[best] <= own:
-        return figures, [f"mode collapse? {what}; no other sampler covers more: train longer"]
-    reason = f"covers {scores[best]:.0%} of the real images, {chosen} {own:.0%}"
+        return figures, [f"{what}; sampling.sampler auto would look for a better one"]
+    others = [
+        each
+        for each in ("flow", "gmm", "interpolate", "prior")
+        if each != chosen and (each != "flow" or generator.flow is not None)
+    ]
+    found = {each: trial.of(each) for each in others}
+    best = max(found, key=lambda each: found[each].merit)
+    if found[best].merit <= own.merit:
+        return figures, [f"{what}; no other sampler does better: train longer"]
+    reason = f"{trial.fault(chosen, own)}; {trial.praise(found[best])}"
     generator.preferred[label] = (best, reason)
-    figures |= {"sampler": best, "why": f"{best}: {reason}", "coverage": scores[best]}
-    return figures, [f"mode collapse? {what}; {best!r} covers {scores[best]:.0%} and is used"]
+    figures |= {"sampler": best, "why": f"{best}: {reason}", **trial.figures(found[best])}
+    return figures, [f"{what}; {best!r} is used in its place ({trial.praise(found[best])})"]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a sampler gives of a class."""
+
+    acceptance: float
+    coverage: float | None
+
+    @property
+    def merit(self) -> float:
+        """Coverage, as far as its samples pass at all."""
+        passing = min(1.0, self.acceptance / LOW_ACCEPTANCE)
+        return passing * (1.0 if self.coverage is None else self.coverage)
+
+
+class _Trial:
+    """Samples of one class by any sampler, screened, and set beside its real images."""
+
+    def __init__(
+        self,
+        generator: Synthesizer,
+        data: LabelledImages,
+        config: AugmentConfig,
+        label: int,
+        screener: Screener,
+    ) -> None:
+        self.generator, self.config = generator, config
+        self.label, self.screener = label, screener
+        rows = np.flatnonzero(data.labels == label)
+        rng = np.random.default_rng([config.seed, label])
+        images = data.images[rng.permutation(rows)[: 2 * COVERAGE_IMAGES]]
+        self.n = max(MIN_COVERAGE_IMAGES, len(images) // 2)
+        self.real: np.ndarray | None = None
+        self.reference: float | None = None
+        if len(images) >= 2 * MIN_COVERAGE_IMAGES:
+            features = screener.features(images)
+            self.real = features[: self.n]
+            self.reference = coverage(self.real, features[self.n : 2 * self.n], k=NEIGHBOURS)
+
+    def of(self, sampler: str) -> _Outcome:
+        sampling = self.config.sampling
+        batch = self.generator.sample(
+            self.label,
+            self.n,
+            seed=self.config.seed,
+            sampler=sampler,
+            temperature=sampling.temperature,
+            guidance=sampling.guidance,
+            solver_steps=sampling.solver_steps,
+            residual=sampling.residual is not False and sampler in WITH_SOURCE,
+        )
+        accepted = self.screener.new_class(self.label).screen(batch.images).accepted
+        covered = None
+        if self.real is not None:
+            covered = coverage(self.real, self.screener.features(batch.images), k=NEIGHBOURS)
+        return _Outcome(float(accepted.mean()), covered)
+
+    def fails(self, outcome: _Outcome) -> bool:
+        return outcome.acceptance < LOW_ACCEPTANCE or self._collapsed(outcome)
+
+    def fault(self, sampler: str, outcome: _Outcome) -> str:
+        if self._collapsed(outcome):
+            return (
+                f"mode collapse? samples of {sampler!r} cover {outcome.coverage:.0%} of its real "
+                f"images, where real ones cover {self.reference:.0%} of each other"
+            )
+        return f"screening turns away {1 - outcome.acceptance:.0%} of the samples of {sampler!r}"
+
+    def praise(self, outcome: _Outcome) -> str:
+        passing = f"{outcome.acceptance:.0%} pass"
+        return passing + ("" if outcome.coverage is None else f", {outcome.coverage:.0%} covered")
+
+    def figures(self, outcome: _Outcome) -> dict[str, Any]:
+        figures: dict[str, Any] = {"acceptance": outcome.acceptance}
+        if outcome.coverage is not None:
+            figures |= {"coverage": outcome.coverage, "coverage_of_real": self.reference}
+        return figures
+
+    def _collapsed(self, outcome: _Outcome) -> bool:
+        return (
+            outcome.coverage is not None
+            and self.reference is not None
+            and outcome.coverage < COLLAPSED * self.reference
+        )
 
 
 def _some(data: LabelledImages, most: int) -> LabelledImages:

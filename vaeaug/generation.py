@@ -38,7 +38,8 @@ class FinishedClass:
     Attributes:
         entry: What was wanted of it, and what came of it.
         shards: Its shards, in order.
-        sampler: How they were drawn; "" where none were wanted.
+        sampler: How they were drawn, such as "gmm" or "interpolate+residual"; "" where none were
+            wanted.
     """
 
     entry: ClassEntry
@@ -80,18 +81,20 @@ def make_class(
     """
     report = ScreeningReport()
     shards: list[ShardEntry] = []
-    sampler = ""
+    sampler = drawn_by = ""
     if wanted.n_synthetic and screener is not None:
         sampler = config.sampling.sampler
         if sampler == "auto":
             sampler = generator.default_sampler(wanted.label, residual=edits(config))
+        residual = edits(config) and sampler in WITH_SOURCE
+        drawn_by = f"{sampler}+residual" if residual else sampler
         budget = int(config.screening.max_candidates_ratio * wanted.n_synthetic)
         screening = screener.new_class(wanted.label)
         with ShardWriter(
             folder,
             label=wanted.label,
             class_names=generator.class_names,
-            sampler=sampler,
+            sampler=drawn_by,
             dtype=str(generator.dtype),
             layout=generator.layout,
             image_shape=generator.image_shape,
@@ -111,7 +114,7 @@ def make_class(
                     temperature=config.sampling.temperature,
                     guidance=config.sampling.guidance,
                     solver_steps=config.sampling.solver_steps,
-                    residual=edits(config) and sampler in WITH_SOURCE,
+                    residual=residual,
                     start=report.candidates,
                 )
                 screened = screening.screen(batch.images)
@@ -143,7 +146,7 @@ def make_class(
         rejected=report.to_json()["rejected"],
         candidates=report.candidates,
     )
-    return FinishedClass(entry, shards, sampler)
+    return FinishedClass(entry, shards, drawn_by)
 
 
 def edits(config: AugmentConfig) -> bool:

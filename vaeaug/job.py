@@ -426,7 +426,7 @@ def _diagnose(
     """Write the diagnostics, once; the generator remembers the samplers that they chose."""
     if run.diagnostics.exists():
         return
-    found = diagnose(generator, data, config, features=screener.features)
+    found = diagnose(generator, data, config, screener=screener)
     for line in found.summary():
         log.info("%s", line)
     generator.save(run.model)

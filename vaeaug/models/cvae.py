@@ -103,7 +103,7 @@ class CVAE(nn.Module):
             "image_shape": list(self.image_shape),
             "n_classes": n_classes,
             "latent": latent,
-            "latent_dim": latent_dim,
+            "latent_dim": latent_dim if self.groups[0].is_grid else self.groups[0].size,
             "latent_channels": latent_channels,
             "levels": levels,
             "likelihood": likelihood,
@@ -171,6 +171,7 @@ class CVAE(nn.Module):
         *,
         noise: Float[Tensor, "n z"],
         optimal_sigma: bool = False,
+        log_sigma2: Float[Tensor, ""] | None = None,
         target: Float[Tensor, "n c *space"] | None = None,
     ) -> ElboTerms:
         """One-sample estimate of the bound.
@@ -181,6 +182,7 @@ class CVAE(nn.Module):
             noise: Standard normal draws for the reparameterisation.
             optimal_sigma: Use the sigma that is optimal for this batch (for training) instead of
                 the calibrated one. Its gradient vanishes at the optimum, so it is not followed.
+            log_sigma2: Use this one. Default: the calibrated one.
             target: What the decoder should give, where x is a corrupted version of it (Im et al.
                 2017, arXiv:1511.06406). Default: x.
         """
@@ -190,7 +192,6 @@ class CVAE(nn.Module):
         decoded = self.generate(z, y)
         centre = self.likelihood.mean(decoded.raw)
         squared_error = (target - centre).square().flatten(1).sum(dim=1)
-        log_sigma2 = None
         if optimal_sigma:
             log_sigma2 = optimal_log_sigma2(squared_error, target[0].numel())
         return ElboTerms(

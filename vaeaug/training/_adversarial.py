@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from vaeaug.config import AugmentConfig
 from vaeaug.models import CVAE, Discriminator, feature_distance
 from vaeaug.training._batches import Batches
-from vaeaug.training._elbo import _cvae, encode, held_out_terms
+from vaeaug.training._elbo import _cvae, calibrate_sigma, encode, held_out_terms
 from vaeaug.training._scores import keep_best
 from vaeaug.training._state import Stage, StepLoss, Trainee
 
@@ -107,6 +107,7 @@ class AdversarialObjective:
     def evaluate(self, trainee: Trainee, done: float) -> dict[str, float]:
         """Keep the latest weights, unless the decoder has left its latents."""
         error = self._error(trainee.average.eval())
+        calibrate_sigma(self.batches, self.stage, _cvae(trainee.average))
         state = trainee.state
         if error > WORST_ERROR * self.first_error:
             trainee.model.load_state_dict(trainee.best)

@@ -95,7 +95,15 @@ class ElboObjective:
         # Per value, so that one clipping norm serves samples of every size (Adam does not mind).
         return StepLoss(loss / x[0].numel(), (error, kl), figures)
 
-    def terms(self, model: CVAE, x: Tensor, y: Tensor, step: int, what: str = "") -> ElboTerms:
+    def terms(
+        self,
+        model: CVAE,
+        x: Tensor,
+        y: Tensor,
+        step: int,
+        what: str = "",
+        log_sigma2: Tensor | None = None,
+    ) -> ElboTerms:
         """The bound of a batch, the encoder's view of it corrupted where denoising is trained."""
         name = f"{self.stage.name}{what}"
         noise = self.batches.noise(name, step, (len(x), model.latent_dim))
@@ -105,7 +113,10 @@ class ElboObjective:
                 f"{name}/corrupt", step, tuple(x.shape)
             )
         # The sigma is the trunk's: it stays as it is while the classes adapt.
-        return model.elbo(seen, y, noise=noise, optimal_sigma=not self.stage.adapt, target=x)
+        optimal = not self.stage.adapt and log_sigma2 is None
+        return model.elbo(
+            seen, y, noise=noise, optimal_sigma=optimal, log_sigma2=log_sigma2, target=x
+        )
 
     def reduce(self, terms: ElboTerms, trainee: Trainee, done: float) -> Tensor:
         """Mean loss, with beta's warm-up and what relief a collapse has brought."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaeaug.config import AugmentConfig
-from vaeaug.models import CVAE, SmallClassifier
+from vaeaug.models import CVAE, SmallClassifier, optimal_log_sigma2
 from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import ElboObjective, _cvae
 from vaeaug.training._scores import by_class, keep_best, mean_finite
@@ -114,7 +114,9 @@ class M2Objective(ElboObjective):
         logits = self.classifier(shifted(self.batches, stage.name, step, x))
         supervised = F.cross_entropy(logits, y, label_smoothing=0.05)
         pool = self.batches.draw_pool(stage, step, max(1, round(size * settings.unlabelled_share)))
-        unlabelled = self._unlabelled(trainee, pool, step, done) / pool[0].numel()
+        # The sigma of the labelled images: over all classes, wrong ones too, it would be too wide.
+        sigma = optimal_log_sigma2(x.new_tensor([found.guard[0]]), x[0].numel())
+        unlabelled = self._unlabelled(trainee, pool, step, done, sigma) / pool[0].numel()
         n_pool = len(pool) / size
         loss = found.loss + n_pool * unlabelled + settings.classifier_weight * supervised
         figures = {
@@ -132,14 +134,16 @@ class M2Objective(ElboObjective):
         """The inverse."""
         self.classifier.load_state_dict(state["classifier"])
 
-    def _unlabelled(self, trainee: Trainee, x: Tensor, step: int, done: float) -> Tensor:
+    def _unlabelled(
+        self, trainee: Trainee, x: Tensor, step: int, done: float, log_sigma2: Tensor
+    ) -> Tensor:
         model = _cvae(trainee.model)
         log_q = F.log_softmax(self.classifier(x), dim=1)
         k = min(MAX_ENUMERATED, log_q.shape[1])
         log_q, classes = log_q.topk(k, dim=1)
         log_q = F.log_softmax(log_q, dim=1)
         terms = self.terms(
-            model, x.repeat_interleave(k, dim=0), classes.flatten(), step, "/unlabelled"
+            model, x.repeat_interleave(k, dim=0), classes.flatten(), step, "/unlabelled", log_sigma2
         )
         factor, _ = trainee.state.relief
         beta = self.config.model.beta * factor * self._kl_weight(done)
