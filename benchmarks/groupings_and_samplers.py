@@ -1,4 +1,4 @@
-"""What the three groupings and five samplers give on long-tailed Fashion-MNIST.
+"""What the three groupings and the samplers give on long-tailed Fashion-MNIST.
 
 For every grouping one generator is trained, for every sampler one dataset is made from it. Columns:
 
@@ -32,6 +32,8 @@ from pipelines.balance_rare_classes import (
 
 GROUPINGS = ("adapted", "shared", "separate")
 SAMPLERS = ("prior", "posterior", "interpolate", "gmm", "transfer")
+# The same, real images edited: what the decoder loses of the source is added.
+EDITS = ("interpolate+residual", "transfer+residual")
 SHARE = 0.3
 
 
@@ -84,6 +86,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/groupings"))
     parser.add_argument("--steps", type=int, default=1000, help="of each classifier")
     parser.add_argument("--groupings", nargs="+", default=GROUPINGS)
+    parser.add_argument("--samplers", nargs="+", default=(*SAMPLERS, *EDITS))
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c")
     parser.add_argument("--table", action="store_true", help="print what is there, as Markdown")
     arguments = parser.parse_args()
@@ -133,7 +136,7 @@ def main() -> None:
             generator = vaeaug.fit(train, config, folder=folder / f"{grouping}-run")
             generator.save(model)
         seconds = time.perf_counter() - begin
-        for sampler in SAMPLERS:
+        for sampler in arguments.samplers:
             if (grouping, sampler) in done:
                 continue
             if screener is None:
@@ -143,7 +146,12 @@ def main() -> None:
                 generator,
                 train,
                 out,
-                config.changed(**{"sampling.sampler": sampler}),
+                config.changed(
+                    **{
+                        "sampling.sampler": sampler.partition("+")[0],
+                        "sampling.residual": sampler.endswith("+residual"),
+                    }
+                ),
                 screener=screener,
             )
             classes = result.manifest.classes

@@ -121,6 +121,7 @@ def _mixture(
         # A full covariance of so many units has more parameters than any class has latents.
         types = ("full", "diag") if latents.shape[1] <= MAX_FULL else ("diag",)
         for covariance_type in types:
+            last_bic = math.inf
             for n_components in (each for each in COMPONENTS if each <= largest):
                 mixture = GaussianMixture(
                     n_components,
@@ -132,6 +133,9 @@ def _mixture(
                 bic = mixture.bic(latents)
                 if bic < best_bic:
                     best, best_bic = mixture, bic
+                elif bic > last_bic:
+                    break  # it has turned up: larger mixtures are not tried
+                last_bic = bic
     assert best is not None
     covariances = best.covariances_
     if best.covariance_type == "diag":

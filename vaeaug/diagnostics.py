@@ -5,6 +5,7 @@ real images than real images do of each other has collapsed, and one whose sampl
 turned away cannot be filled; another sampler is then looked for.
 """
 
+import copy
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,7 +97,8 @@ def diagnose(
         ones, KL of each unit (nats), mutual information of each unit with the class (nats).
         ``classes``: per class its sampler and why, and its coverage beside that of real images.
     """
-    generator.attach(data)
+    # A copy holds the images, which the caller's does not have to; `preferred` is the same one.
+    generator = copy.copy(generator).attach(data)
     fit = _fit(generator, data, config)
     latents = _latents(generator, data, config.seed)
     found = Diagnostics(

@@ -20,10 +20,13 @@ SAMPLERS = ("prior", "posterior", "interpolate", "gmm", "flow", "transfer", "ble
 WITH_SOURCE = ("posterior", "interpolate", "transfer")
 # Rows that go through a network at once. A constant: another block could round differently.
 BLOCK = 64
-# Nearest neighbours within the class that `interpolate` may move towards.
+# Nearest neighbours within the class that `interpolate` may move towards: at least so many, and in
+# a large class this part of it. Farther ones make edits that are easier to tell from real images,
+# nearer ones make near-copies; `benchmarks/README.md` has the trade.
 NEIGHBOURS = 5
+NEIGHBOUR_SHARE = 0.02
 # An interpolation goes at least so far: nearer to its source it is a copy.
-LEAST_STEP = 0.25
+LEAST_STEP = 0.5
 # Below this many images a density of the class is a guess, and its own images are the better guide.
 SMALL_CLASS = 20
 # A blend is made with one of so many classes whose latents are nearest on average.

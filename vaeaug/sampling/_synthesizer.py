@@ -24,6 +24,7 @@ from vaeaug.models import (
 from vaeaug.sampling import _storage
 from vaeaug.sampling._draws import (
     BLOCK,
+    NEIGHBOUR_SHARE,
     NEIGHBOURS,
     SAMPLERS,
     SMALL_CLASS,
@@ -556,7 +557,8 @@ class Synthesizer:
         if label not in self._neighbours:
             found = np.zeros((1, 1), np.int64)
             if len(rows) > 1:
-                k = min(NEIGHBOURS, len(rows) - 1)
+                k = max(NEIGHBOURS, round(NEIGHBOUR_SHARE * len(rows)))
+                k = min(k, len(rows) - 1)
                 search = NearestNeighbors(n_neighbors=k).fit(self.means[rows])
                 found = search.kneighbors(return_distance=False)
             self._neighbours[label] = rows[found]
