@@ -91,3 +91,18 @@ def test_no_coverage_without_features_or_images(digits, small_config, synthesize
     found = vaeaug.diagnose(synthesizer, digits, small_config)
     assert all("coverage" not in each for each in found.figures["classes"].values())
     assert "held-out ELBO" in found.summary()[0]
+
+
+def test_what_edits_fall_short_of_a_density_makes(digits, small_config, tmp_path):
+    """As many candidates as are wanted, and near-copies among the edits: they run out."""
+    config = small_config.changed(
+        **{"plan.sampling_strategy": {0: 160}, "screening.max_candidates_ratio": 1.0}
+    )
+    result = vaeaug.augment(digits, tmp_path / "run", config, device="cpu")
+    (entry,) = [each for each in result.manifest.classes if each.n_synthetic]
+    assert entry.rejected["near-copy"] > 0
+    samplers = json.loads(result.manifest.to_bytes())["extra"]["samplers"]
+    assert samplers["0"] == "interpolate+residual, gmm"
+    seeds = vaeaug.ShardDataset(result.out_dir).seed
+    assert len(np.unique(seeds)) == len(seeds) == entry.accepted
+    assert vaeaug.verify(result.out_dir).ok

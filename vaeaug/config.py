@@ -279,7 +279,9 @@ class ScreeningConfig(_Part):
         0.02, ge=0, lt=1, description="Reject below this p(label) of the real-only classifier."
     )
     max_candidates_ratio: float = Field(
-        5.0, ge=1, description="Draw at most this many candidates per wanted sample."
+        5.0,
+        ge=1,
+        description="Draw at most this many candidates per missing sample, by each sampler.",
     )
     folds: int = Field(3, ge=2, le=20, description="Folds of the cross-fitted classifier.")
     classifier_steps: int = Field(300, ge=1, description="Training steps of each fold.")

@@ -15,7 +15,7 @@ import numpy as np
 from vaeaug.config import AugmentConfig
 from vaeaug.plan import ClassPlan
 from vaeaug.sampling import BLOCK, WITH_SOURCE, Synthesizer
-from vaeaug.screening import Screener, ScreeningReport
+from vaeaug.screening import ClassScreening, Screener, ScreeningReport
 from vaeaug.shards import (
     ClassEntry,
     ShardEntry,
@@ -38,8 +38,8 @@ class FinishedClass:
     Attributes:
         entry: What was wanted of it, and what came of it.
         shards: Its shards, in order.
-        sampler: How they were drawn, such as "gmm" or "interpolate+residual"; "" where none were
-            wanted.
+        sampler: How they were drawn, such as "interpolate+residual, gmm" where the first fell
+            short; "" where none were made.
     """
 
     entry: ClassEntry
@@ -66,7 +66,7 @@ def make_class(
     first_shard: int,
     progress: Callable[[int, int], None] | None,
 ) -> FinishedClass:
-    """Draw candidates of one class until enough are accepted or the budget is spent.
+    """Draw candidates of one class until enough are accepted or the budgets are spent.
 
     Args:
         folder: The run folder.
@@ -81,61 +81,34 @@ def make_class(
     """
     report = ScreeningReport()
     shards: list[ShardEntry] = []
-    sampler = drawn_by = ""
+    drawn_by: list[str] = []
     if wanted.n_synthetic and screener is not None:
-        sampler = config.sampling.sampler
-        if sampler == "auto":
-            sampler = generator.default_sampler(wanted.label, residual=edits(config))
-        residual = edits(config) and sampler in WITH_SOURCE
-        drawn_by = f"{sampler}+residual" if residual else sampler
-        budget = int(config.screening.max_candidates_ratio * wanted.n_synthetic)
         screening = screener.new_class(wanted.label)
-        with ShardWriter(
-            folder,
-            label=wanted.label,
-            class_names=generator.class_names,
-            sampler=drawn_by,
-            dtype=str(generator.dtype),
-            layout=generator.layout,
-            image_shape=generator.image_shape,
-            value_range=generator.value_range,
-            n_latents=generator.model.latent_dim,
-            provenance=provenance,
-            max_bytes=config.shards.max_bytes,
-            compress=config.shards.compress,
-            first_index=first_shard,
-        ) as writer:
-            while report.accepted < wanted.n_synthetic and report.candidates < budget:
-                batch = generator.sample(
-                    wanted.label,
-                    _chunk(wanted.n_synthetic - report.accepted, budget - report.candidates),
-                    seed=config.seed,
-                    sampler=sampler,
-                    temperature=config.sampling.temperature,
-                    guidance=config.sampling.guidance,
-                    solver_steps=config.sampling.solver_steps,
-                    residual=residual,
-                    start=report.candidates,
-                )
-                screened = screening.screen(batch.images)
-                rows = np.flatnonzero(screened.accepted)[: wanted.n_synthetic - report.accepted]
-                # The candidates after the last one needed were never asked for.
-                enough = report.accepted + len(rows) == wanted.n_synthetic
-                report.add(screened.reason[: rows[-1] + 1] if enough else screened.reason)
-                kept = batch.select(rows)
-                writer.append(
-                    images=kept.images,
-                    latents=kept.latents,
-                    source_index=kept.source_index,
-                    seed=kept.seed,
-                    p_label=screened.p_label[rows],
-                    nn_distance=screened.nn_distance[rows],
-                    nn_index=screened.nn_index[rows],
-                    soft_labels=kept.soft_labels,
-                )
-                if progress is not None:
-                    progress(report.accepted, wanted.n_synthetic)
-        shards = writer.entries
+        for sampler in _samplers(generator, wanted.label, config):
+            if report.accepted == wanted.n_synthetic:
+                break
+            residual = edits(config) and sampler in WITH_SOURCE
+            name = f"{sampler}+residual" if residual else sampler
+            writer = ShardWriter(
+                folder,
+                label=wanted.label,
+                class_names=generator.class_names,
+                sampler=name,
+                dtype=str(generator.dtype),
+                layout=generator.layout,
+                image_shape=generator.image_shape,
+                value_range=generator.value_range,
+                n_latents=generator.model.latent_dim,
+                provenance=provenance,
+                max_bytes=config.shards.max_bytes,
+                compress=config.shards.compress,
+                first_index=first_shard + len(shards),
+            )
+            with writer:
+                _fill(writer, wanted, generator, screening, report, config, sampler, progress)
+            if writer.entries:
+                shards += writer.entries
+                drawn_by.append(name)
     entry = ClassEntry(
         label=wanted.label,
         name=wanted.name,
@@ -146,7 +119,65 @@ def make_class(
         rejected=report.to_json()["rejected"],
         candidates=report.candidates,
     )
-    return FinishedClass(entry, shards, drawn_by)
+    return FinishedClass(entry, shards, ", ".join(drawn_by))
+
+
+def _samplers(generator: Synthesizer, label: int, config: AugmentConfig) -> list[str]:
+    """The sampler asked for; where it is "auto", the class's default and then a density.
+
+    Edits of real images can run out: there are so many neighbours, and near-copies are turned away.
+    """
+    if config.sampling.sampler != "auto":
+        return [config.sampling.sampler]
+    first = generator.default_sampler(label, residual=edits(config))
+    then = "flow" if generator.flow is not None else "gmm"
+    return [first] if first == then else [first, then]
+
+
+def _fill(
+    writer: ShardWriter,
+    wanted: ClassPlan,
+    generator: Synthesizer,
+    screening: ClassScreening,
+    report: ScreeningReport,
+    config: AugmentConfig,
+    sampler: str,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Draw by one sampler until the class is full or the sampler's budget is spent."""
+    sampling = config.sampling
+    missing = wanted.n_synthetic - report.accepted
+    budget = report.candidates + int(config.screening.max_candidates_ratio * missing)
+    while report.accepted < wanted.n_synthetic and report.candidates < budget:
+        batch = generator.sample(
+            wanted.label,
+            _chunk(wanted.n_synthetic - report.accepted, budget - report.candidates),
+            seed=config.seed,
+            sampler=sampler,
+            temperature=sampling.temperature,
+            guidance=sampling.guidance,
+            solver_steps=sampling.solver_steps,
+            residual=edits(config) and sampler in WITH_SOURCE,
+            start=report.candidates,
+        )
+        screened = screening.screen(batch.images)
+        rows = np.flatnonzero(screened.accepted)[: wanted.n_synthetic - report.accepted]
+        # The candidates after the last one needed were never asked for.
+        enough = report.accepted + len(rows) == wanted.n_synthetic
+        report.add(screened.reason[: rows[-1] + 1] if enough else screened.reason)
+        kept = batch.select(rows)
+        writer.append(
+            images=kept.images,
+            latents=kept.latents,
+            source_index=kept.source_index,
+            seed=kept.seed,
+            p_label=screened.p_label[rows],
+            nn_distance=screened.nn_distance[rows],
+            nn_index=screened.nn_index[rows],
+            soft_labels=kept.soft_labels,
+        )
+        if progress is not None:
+            progress(report.accepted, wanted.n_synthetic)
 
 
 def edits(config: AugmentConfig) -> bool:
