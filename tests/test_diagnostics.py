@@ -96,7 +96,12 @@ def test_no_coverage_without_features_or_images(digits, small_config, synthesize
 def test_what_edits_fall_short_of_a_density_makes(digits, small_config, tmp_path):
     """As many candidates as are wanted, and near-copies among the edits: they run out."""
     config = small_config.changed(
-        **{"plan.sampling_strategy": {0: 160}, "screening.max_candidates_ratio": 1.0}
+        **{
+            "plan.sampling_strategy": {0: 160},
+            "screening.max_candidates_ratio": 1.0,
+            "screening.near_copy_factor": 0.3,
+            "training.steps": 500,
+        }
     )
     result = vaeaug.augment(digits, tmp_path / "run", config, device="cpu")
     (entry,) = [each for each in result.manifest.classes if each.n_synthetic]
