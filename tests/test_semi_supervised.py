@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import vaeaug
 from vaeaug.models import CVAE, SmallClassifier
-from vaeaug.training import TrainingError, train
+from vaeaug.training import train
 from vaeaug.training._batches import Batches
 from vaeaug.training._semi_supervised import M2Objective, shifted
 from vaeaug.training._state import Stage, State, Trainee
@@ -206,7 +206,7 @@ def test_the_judge_of_likeness_does_not_learn_with_m2(pooled, monkeypatch):
 
 def test_m2_of_separate_models_is_refused(pooled):
     config = quick("semi_supervised.mode=m2", "model.grouping=separate")
-    with pytest.raises(TrainingError) as error:
+    with pytest.raises(vaeaug.ConfigError) as error:
         train(pooled[0], config, device="cpu")
     assert str(error.value) == (
         "semi_supervised.mode m2: expected model.grouping adapted or shared, got separate"

@@ -10,8 +10,8 @@ import torch
 
 import vaeaug
 from vaeaug.models import CVAE, Discriminator
-from vaeaug.training import TrainingError, train
 from vaeaug.training import _adversarial as adversarial
+from vaeaug.training import train
 from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import ElboObjective
 from vaeaug.training._state import Stage, State, Trainee
@@ -211,7 +211,7 @@ def test_all_of_it_works_in_bfloat16(monkeypatch):
     ],
 )
 def test_what_does_not_go_together_is_refused_at_once(overrides, dtype, message):
-    with pytest.raises(TrainingError) as error:
+    with pytest.raises(vaeaug.ConfigError) as error:
         train(waves(SHAPES[2], n=6, dtype=dtype), quick(*overrides), device="cpu")
     assert str(error.value) == message
 

@@ -162,7 +162,9 @@ def decode_from(path: str | Path, generator: Synthesizer) -> tuple[np.ndarray, n
     try:
         with h5py.File(path, "r") as file:
             attributes = dict(file.attrs)
-            found = (attributes.get("format"), int(attributes.get("format_version", -1)))
+            name = attributes.get("format")
+            name = name.decode() if isinstance(name, bytes) else name
+            found = (name, int(attributes.get("format_version", -1)))
             if found != (LATENTS_FORMAT, LATENTS_VERSION):
                 raise ApplicationError(
                     f"{path}: expected {LATENTS_FORMAT} version {LATENTS_VERSION}, got "

@@ -23,10 +23,10 @@ BLOCK = 64
 # Nearest neighbours within the class that `interpolate` may move towards: at least so many, and in
 # a large class this part of it. Farther ones make edits that are easier to tell from real images,
 # nearer ones make near-copies; `benchmarks/README.md` has the trade.
-NEIGHBOURS = 5
+NEIGHBOURS = 20
 NEIGHBOUR_SHARE = 0.02
-# An interpolation goes at least so far: nearer to its source it is a copy.
-LEAST_STEP = 0.5
+# Which part of the way an interpolation goes: near either end it is a copy.
+LEAST_STEP, MOST_STEP = 0.5, 0.9
 # Below this many images a density of the class is a guess, and its own images are the better guide.
 SMALL_CLASS = 20
 # A blend is made with one of so many classes whose latents are nearest on average.
@@ -157,7 +157,7 @@ def _between_neighbours(generator: Synthesizer, noise: _Noise, sources: np.ndarr
     for row, source in enumerate(sources.tolist()):
         neighbours = generator.neighbours_of(source)
         towards = int(neighbours[int(noise.uniform[row, 1] * len(neighbours))])
-        share = np.float32(LEAST_STEP + (1 - LEAST_STEP) * noise.uniform[row, 2])
+        share = np.float32(LEAST_STEP + (MOST_STEP - LEAST_STEP) * noise.uniform[row, 2])
         latents[row] = (1 - share) * generator.means[source] + share * generator.means[towards]
     return latents
 

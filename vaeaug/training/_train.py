@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vaeaug.config import AugmentConfig
+from vaeaug.config import AugmentConfig, ConfigError
 from vaeaug.data import LabelledImages
 from vaeaug.models import CVAE, Discriminator, LatentFlow, SeparateCVAE, SmallClassifier
 from vaeaug.training._adversarial import AdversarialObjective
@@ -19,7 +19,7 @@ from vaeaug.training._flow import FlowObjective
 from vaeaug.training._loop import Loop, Progress
 from vaeaug.training._scores import mean_finite
 from vaeaug.training._semi_supervised import ClassifierObjective, M2Objective, pseudo_labels
-from vaeaug.training._state import Stage, State, TrainingError
+from vaeaug.training._state import Stage, State
 
 # How a budget of seconds is divided among the stages that there are.
 SHARES = {"classifier": 0.05, "trunk": 0.6, "adapt": 0.1, "sharpen": 0.25, "flow": 0.3}
@@ -94,8 +94,8 @@ def train(
         progress: Called after every step.
 
     Raises:
-        TrainingError: If the configuration does not fit the data, the loss stays non-finite or
-            exploding, or a checkpoint cannot be used.
+        ConfigError: If parts of the configuration do not fit one another or the data.
+        TrainingError: If the loss stays non-finite or exploding, or a checkpoint cannot be used.
     """
     device = resolve_device(device)
     _check(data, config)
@@ -321,7 +321,7 @@ def _check(data: LabelledImages, config: AugmentConfig) -> None:
             f"model.likelihood logistic_mixture: expected uint8 data, got {data.images.dtype}"
         )
     if problems:
-        raise TrainingError("; ".join(problems))
+        raise ConfigError("; ".join(problems))
 
 
 def _new_model(data: LabelledImages, config: AugmentConfig) -> CVAE | SeparateCVAE:
