@@ -209,7 +209,7 @@ def traverse(
     Raises:
         ApplicationError: For a class without images.
     """
-    index = generator._label(label)
+    index = generator.index_of(label)
     z = generator.means[generator.rows[index]]
     if not len(z):
         raise ApplicationError(f"traverse: class {generator.class_names[index]!r} has no images")
@@ -239,7 +239,7 @@ def write_traversal(
     strips = []
     for label in labels:
         names, images = traverse(generator, label, n_units=n_units)
-        title = generator.class_names[generator._label(label)]
+        title = generator.class_names[generator.index_of(label)]
         strips.append((title, names, images))
     return write_strips(path, strips, value_range=generator.value_range)
 

@@ -408,7 +408,7 @@ class Synthesizer:
             SamplingError: For an unknown class or sampler, a class without training images, a
                 source of another class, or a number out of range.
         """
-        label = self._label(label)
+        label = self.index_of(label)
         if n < 0 or start < 0:
             raise SamplingError(f"sample: expected n and start of at least 0, got {n} and {start}")
         if not 0 <= seed < 2**64:
@@ -483,16 +483,16 @@ class Synthesizer:
         Without the images: between a class's own ones while they are few, too few for a density;
         else from a density, the flow where there is one (`benchmarks/README.md`).
         """
-        if self._label(label) in self.preferred:
-            return self.preferred[self._label(label)]
-        n = len(self.rows[self._label(label)])
+        if self.index_of(label) in self.preferred:
+            return self.preferred[self.index_of(label)]
+        n = len(self.rows[self.index_of(label)])
         if residual:
             return "interpolate", f"{n} images, each moved towards a neighbour, its detail kept"
         if n < SMALL_CLASS:
             return "interpolate", f"{n} images are too few for a density (under {SMALL_CLASS})"
         if self.flow is not None:
             return "flow", f"{n} images, and a flow learned from all classes"
-        density = self.densities[self._label(label)]
+        density = self.densities[self.index_of(label)]
         return "gmm", f"{n} images; {density.kind if density else 'none'}"
 
     # -- On disk -------------------------------------------------------------------------------
@@ -640,7 +640,12 @@ class Synthesizer:
             return empty, empty
         return torch.cat(means).numpy(), torch.cat(variances).numpy()
 
-    def _label(self, label: int | str) -> int:
+    def index_of(self, label: int | str) -> int:
+        """Index of a class given by name or index.
+
+        Raises:
+            SamplingError: If there is none.
+        """
         if isinstance(label, str):
             if label in self.class_names:
                 return self.class_names.index(label)

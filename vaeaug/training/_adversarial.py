@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from vaeaug.config import AugmentConfig
 from vaeaug.models import CVAE, Discriminator, feature_distance
 from vaeaug.training._batches import Batches
-from vaeaug.training._elbo import _cvae, calibrate_sigma, encode, held_out_terms
+from vaeaug.training._elbo import as_cvae, calibrate_sigma, encode, held_out_terms
 from vaeaug.training._scores import keep_best
 from vaeaug.training._state import Stage, StepLoss, Trainee
 
@@ -69,7 +69,7 @@ class AdversarialObjective:
 
     def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
         """One step of the discriminator, then the decoder's loss."""
-        model = _cvae(trainee.model)
+        model = as_cvae(trainee.model)
         x, y = self.batches.draw(self.stage, step)
         with torch.no_grad():
             mean, logvar = model.posterior(x, y)
@@ -107,7 +107,7 @@ class AdversarialObjective:
     def evaluate(self, trainee: Trainee, done: float) -> dict[str, float]:
         """Keep the latest weights, unless the decoder has left its latents."""
         error = self._error(trainee.average.eval())
-        calibrate_sigma(self.batches, self.stage, _cvae(trainee.average))
+        calibrate_sigma(self.batches, self.stage, as_cvae(trainee.average))
         state = trainee.state
         if error > WORST_ERROR * self.first_error:
             trainee.model.load_state_dict(trainee.best)
@@ -181,6 +181,6 @@ class AdversarialObjective:
         total = 0.0
         for begin in range(0, len(images), 512):
             rows = slice(begin, begin + 512)
-            decoded = _cvae(model).decode(means[rows], labels[rows])
+            decoded = as_cvae(model).decode(means[rows], labels[rows])
             total += float((decoded - self.batches.scale(images[rows])).square().sum())
         return total / images.numel()

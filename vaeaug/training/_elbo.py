@@ -67,7 +67,7 @@ class ElboObjective:
     def start(self, trainee: Trainee) -> None:
         """Score what the stage starts from; an adaptation may only gain."""
         if self.stage.adapt:
-            match_priors(self.batches, _cvae(trainee.model))
+            match_priors(self.batches, as_cvae(trainee.model))
             trainee.average.load_state_dict(trainee.model.state_dict())
             trainee.best = {
                 name: each.detach().clone() for name, each in trainee.model.state_dict().items()
@@ -76,7 +76,7 @@ class ElboObjective:
 
     def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
         """One-sample ELBO of a batch."""
-        model = _cvae(trainee.model)
+        model = as_cvae(trainee.model)
         x, y = self.batches.draw(self.stage, step)
         terms = self.terms(model, x, y, step)
         loss = self.reduce(terms, trainee, done)
@@ -129,7 +129,7 @@ class ElboObjective:
     @torch.no_grad()
     def evaluate(self, trainee: Trainee, done: float) -> dict[str, float]:
         """Held-out ELBO: of all, or class by class while adapting."""
-        model = _cvae(trainee.average.eval())
+        model = as_cvae(trainee.average.eval())
         if not self.stage.adapt:
             calibrate_sigma(self.batches, self.stage, model)
         images, labels = self.batches.held_out(self.stage)
@@ -241,6 +241,7 @@ def _terms(
             yield model.elbo(batches.scale(block), y, noise=noise)
 
 
-def _cvae(module: nn.Module) -> CVAE:
+def as_cvae(module: nn.Module) -> CVAE:
+    """The module as what a stage of the VAE knows it to be."""
     assert isinstance(module, CVAE)
     return module

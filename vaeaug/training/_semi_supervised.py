@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from vaeaug.config import AugmentConfig
 from vaeaug.models import CVAE, SmallClassifier, optimal_log_sigma2
 from vaeaug.training._batches import Batches
-from vaeaug.training._elbo import ElboObjective, _cvae
+from vaeaug.training._elbo import ElboObjective, as_cvae
 from vaeaug.training._scores import by_class, keep_best, mean_finite
 from vaeaug.training._state import Stage, StepLoss, Trainee
 
@@ -137,7 +137,7 @@ class M2Objective(ElboObjective):
     def _unlabelled(
         self, trainee: Trainee, x: Tensor, step: int, done: float, log_sigma2: Tensor
     ) -> Tensor:
-        model = _cvae(trainee.model)
+        model = as_cvae(trainee.model)
         log_q = F.log_softmax(self.classifier(x), dim=1)
         k = min(MAX_ENUMERATED, log_q.shape[1])
         log_q, classes = log_q.topk(k, dim=1)
