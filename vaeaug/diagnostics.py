@@ -16,15 +16,15 @@ from jaxtyping import Float, Int64
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation import coverage
-from vaeaug.sampling import WITH_SOURCE, Synthesizer
+from vaeaug.sampling import Synthesizer, edits_images, sample_configured
 from vaeaug.screening import Screener
+from vaeaug.training import ACTIVE_VARIANCE
 
 # Images scored for the bounds; the importance-weighted one takes many latents of each.
 BOUND_IMAGES = 512
 WEIGHTED_IMAGES = 100
 # Images encoded for active units and mutual information.
 LATENT_IMAGES = 2_000
-ACTIVE_VARIANCE = 0.01
 INFORMATION_BINS = 10
 # Per class: images compared for coverage, and the fewest that say something.
 COVERAGE_IMAGES = 200
@@ -195,7 +195,7 @@ def _class(
 ) -> tuple[dict[str, Any], list[str]]:
     """Figures of one class; another sampler for it where the default one does badly."""
     sampler = config.sampling.sampler
-    automatic, residual = sampler == "auto", config.sampling.residual is not False
+    automatic, residual = sampler == "auto", edits_images(config.sampling)
     chosen = generator.default_sampler(label, residual=residual) if automatic else sampler
     figures: dict[str, Any] = {
         "images": int(data.counts[label]),
@@ -268,16 +268,13 @@ class _Trial:
             self.reference = coverage(self.real, features[self.n : 2 * self.n], k=NEIGHBOURS)
 
     def of(self, sampler: str) -> _Outcome:
-        sampling = self.config.sampling
-        batch = self.generator.sample(
+        batch = sample_configured(
+            self.generator,
+            self.config.sampling,
             self.label,
             self.n,
-            seed=self.config.seed,
             sampler=sampler,
-            temperature=sampling.temperature,
-            guidance=sampling.guidance,
-            solver_steps=sampling.solver_steps,
-            residual=sampling.residual is not False and sampler in WITH_SOURCE,
+            seed=self.config.seed,
         )
         accepted = self.screener.new_class(self.label).screen(batch.images).accepted
         covered = None

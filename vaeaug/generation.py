@@ -14,7 +14,13 @@ import numpy as np
 
 from vaeaug.config import AugmentConfig
 from vaeaug.plan import ClassPlan
-from vaeaug.sampling import BLOCK, WITH_SOURCE, Synthesizer
+from vaeaug.sampling import (
+    BLOCK,
+    Synthesizer,
+    edits_images,
+    keeps_detail,
+    sample_configured,
+)
 from vaeaug.screening import ClassScreening, Screener, ScreeningReport
 from vaeaug.shards import (
     ClassEntry,
@@ -87,8 +93,7 @@ def make_class(
         for sampler in _samplers(generator, wanted.label, config):
             if report.accepted == wanted.n_synthetic:
                 break
-            residual = edits(config) and sampler in WITH_SOURCE
-            name = f"{sampler}+residual" if residual else sampler
+            name = f"{sampler}+residual" if keeps_detail(config.sampling, sampler) else sampler
             writer = ShardWriter(
                 folder,
                 label=wanted.label,
@@ -129,7 +134,7 @@ def _samplers(generator: Synthesizer, label: int, config: AugmentConfig) -> list
     """
     if config.sampling.sampler != "auto":
         return [config.sampling.sampler]
-    first = generator.default_sampler(label, residual=edits(config))
+    first = generator.default_sampler(label, residual=edits_images(config.sampling))
     then = "flow" if generator.flow is not None else "gmm"
     return [first] if first == then else [first, then]
 
@@ -145,19 +150,16 @@ def _fill(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Draw by one sampler until the class is full or the sampler's budget is spent."""
-    sampling = config.sampling
     missing = wanted.n_synthetic - report.accepted
     budget = report.candidates + int(config.screening.max_candidates_ratio * missing)
     while report.accepted < wanted.n_synthetic and report.candidates < budget:
-        batch = generator.sample(
+        batch = sample_configured(
+            generator,
+            config.sampling,
             wanted.label,
             _chunk(wanted.n_synthetic - report.accepted, budget - report.candidates),
-            seed=config.seed,
             sampler=sampler,
-            temperature=sampling.temperature,
-            guidance=sampling.guidance,
-            solver_steps=sampling.solver_steps,
-            residual=edits(config) and sampler in WITH_SOURCE,
+            seed=config.seed,
             start=report.candidates,
         )
         screened = screening.screen(batch.images)
@@ -178,11 +180,6 @@ def _fill(
         )
         if progress is not None:
             progress(report.accepted, wanted.n_synthetic)
-
-
-def edits(config: AugmentConfig) -> bool:
-    """Whether samples that start from an image keep its detail."""
-    return config.sampling.residual is not False
 
 
 def _chunk(missing: int, left: int) -> int:

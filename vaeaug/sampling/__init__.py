@@ -5,6 +5,7 @@ draws the noise on the CPU, and networks run in blocks of a fixed shape that sta
 multiples, so that even floating-point rounding does not depend on how many are asked for at once.
 """
 
+from vaeaug.sampling._configured import edits_images, keeps_detail, sample_configured
 from vaeaug.sampling._draws import BLOCK, SAMPLERS, SMALL_CLASS, WITH_SOURCE, sample_generator
 from vaeaug.sampling._storage import FILES
 from vaeaug.sampling._synthesizer import SampleBatch, SamplingError, Synthesizer
@@ -18,5 +19,8 @@ __all__ = [
     "SampleBatch",
     "SamplingError",
     "Synthesizer",
+    "edits_images",
+    "keeps_detail",
+    "sample_configured",
     "sample_generator",
 ]

@@ -5,7 +5,15 @@ goes on exactly where its last checkpoint stood.
 """
 
 from vaeaug.training._batches import resolve_device
+from vaeaug.training._elbo import ACTIVE_VARIANCE
 from vaeaug.training._state import TrainingError
 from vaeaug.training._train import Trained, default_steps, train
 
-__all__ = ["Trained", "TrainingError", "default_steps", "resolve_device", "train"]
+__all__ = [
+    "ACTIVE_VARIANCE",
+    "Trained",
+    "TrainingError",
+    "default_steps",
+    "resolve_device",
+    "train",
+]

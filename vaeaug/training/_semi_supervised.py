@@ -154,13 +154,13 @@ class M2Objective(ElboObjective):
 
 def pseudo_labels(
     classifier: nn.Module, batches: Batches, threshold: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of the pool of whose class the classifier is sure; their classes; all probabilities."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the pool of whose class the classifier is sure, and their classes."""
     assert batches.pool is not None
     probability = torch.softmax(class_logits(classifier.eval(), batches, batches.pool), dim=1)
     top, label = probability.max(dim=1)
     rows = torch.nonzero(top >= threshold).squeeze(1)
-    return rows.cpu().numpy(), label[rows].cpu().numpy(), probability.cpu().numpy()
+    return rows.cpu().numpy(), label[rows].cpu().numpy()
 
 
 @torch.no_grad()

@@ -179,7 +179,7 @@ class _Course:
         """Rows of the pool whose class the classifier is sure of, and the class."""
         assert self.batches.pool is not None
         threshold = self.config.semi_supervised.threshold
-        rows, labels, _ = pseudo_labels(classifier, self.batches, threshold)
+        rows, labels = pseudo_labels(classifier, self.batches, threshold)
         self.notes.append(
             f"unlabelled pool: {len(rows)} of {len(self.batches.pool)} images were given a label "
             f"(probability {threshold:g} or more)"
