@@ -7,6 +7,7 @@ discretised likelihoods comparable. Bits per dimension are those of the mass.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -186,11 +187,13 @@ def _gaussian(x: Tensor, mean: Tensor, log_sigma2: Tensor) -> Tensor:
     )
 
 
-def _interval(log_mass_between: "type | object", x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+def _interval(
+    log_mass_between: Callable[[Tensor, Tensor], Tensor], x: Tensor, mean: Tensor, scale: Tensor
+) -> Tensor:
     """Log mass of the gray level around x; the first and last level reach to infinity."""
     high = torch.where(x > 1 - _HALF_LEVEL, torch.inf, (x + _HALF_LEVEL - mean) / scale)
     low = torch.where(x < _HALF_LEVEL, -torch.inf, (x - _HALF_LEVEL - mean) / scale)
-    return log_mass_between(low, high)  # type: ignore[operator]
+    return log_mass_between(low, high)
 
 
 def _log_normal_mass(low: Tensor, high: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from vaeaug.density import ClassDensity
 from vaeaug.models import CVAE, LatentFlow, SeparateCVAE
+from vaeaug.shards import publish_bytes
 
 if TYPE_CHECKING:
     from vaeaug.sampling._synthesizer import Synthesizer
@@ -63,10 +63,10 @@ def save(generator: Synthesizer, folder: Path) -> None:
         "preferred": {str(label): list(each) for label, each in generator.preferred.items()},
     }
     arrays = {name: np.ascontiguousarray(each) for name, each in arrays.items()}
-    _replace(folder / "model.safetensors", save_tensors(weights))
-    _replace(folder / "densities.safetensors", save_arrays(arrays))
+    publish_bytes(folder / "model.safetensors", save_tensors(weights))
+    publish_bytes(folder / "densities.safetensors", save_arrays(arrays))
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    _replace(folder / "config.json", text.encode())
+    publish_bytes(folder / "config.json", text.encode())
 
 
 def load(folder: Path) -> dict[str, Any]:
@@ -141,12 +141,3 @@ def _density(
         arrays[f"density.{label}.choleskys"],
         kinds[str(label)],
     )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
