@@ -7,7 +7,7 @@ import torch
 import vaeaug
 from vaeaug.config import ScreeningConfig
 from vaeaug.data import LabelledImages
-from vaeaug.screening import Screener, _seeded, _Space, screen, train_classifier
+from vaeaug.screening import Screener, seeded_torch, _Space, screen, train_classifier
 
 SHAPES = {"NLC": (40, 2), "NHWC": (9, 8, 1), "NDHWC": (8, 9, 8, 1)}
 CONFIG = ScreeningConfig(folds=2, classifier_steps=8)
@@ -114,7 +114,7 @@ def test_training_leaves_the_random_state_as_it_was_and_ignores_it():
 
 
 def test_seeding_is_that_of_torch():
-    with _seeded(7, torch.device("cpu")):
+    with seeded_torch(7, torch.device("cpu")):
         got = torch.rand(3)
     torch.manual_seed(7)
     assert torch.equal(got, torch.rand(3))

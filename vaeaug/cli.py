@@ -1,6 +1,7 @@
 """The command line: one command per verb. Results on stdout, progress and logs on stderr.
 
-Exit codes: 0 done; 1 failed; 2 usage or configuration; 4 partial, a class fell short of its target.
+Exit codes: 0 done; 1 failed; 2 usage or configuration; 3 the evaluation found that the synthetic
+data does not help; 4 partial, a class fell short of its target.
 Interrupted: 130 (Ctrl-C) or 143 (SIGTERM), and the same command goes on.
 """
 
@@ -19,13 +20,15 @@ import click
 import vaeaug
 
 if TYPE_CHECKING:
-    from vaeaug.config import AugmentConfig
+    from vaeaug.config import AugmentConfig, EvaluationConfig
     from vaeaug.data import LabelledImages
+    from vaeaug.evaluation import GateResult
+    from vaeaug.evaluation.probe import ProbeFactory
     from vaeaug.job import AugmentResult, Progress
     from vaeaug.plan import Plan
     from vaeaug.sampling import Synthesizer
 
-FAILED, USAGE, PARTIAL = 1, 2, 4
+FAILED, USAGE, NO_HELP, PARTIAL = 1, 2, 3, 4
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -46,7 +49,7 @@ class _Group(click.Group):
             _fail(str(error), FAILED)
         except KeyboardInterrupt as error:
             code = 143 if error.args else 130
-            resumable = ctx.invoked_subcommand in ("augment", "train", "generate")
+            resumable = ctx.invoked_subcommand in ("augment", "train", "generate", "evaluate")
             # --no-resume would delete what there is.
             again = shlex.join(["vaeaug", *(a for a in sys.argv[1:] if a != "--no-resume")])
             hint = f"; nothing is lost, this goes on from here: {again}" if resumable else ""
@@ -132,6 +135,33 @@ _out = click.option(
 )
 
 
+def _evaluated(command: Command) -> Command:
+    """The options of an evaluation."""
+    options = [
+        click.option(
+            "--budget",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="Time for the evaluation; more gives more splits. Default: 240.",
+        ),
+        click.option("--splits", type=click.IntRange(min=2), help="Splits; overrides the budget."),
+        click.option("--steps", type=click.IntRange(min=1), help="Steps of each classifier."),
+        click.option(
+            "--min-effect",
+            type=click.FloatRange(0, 1, max_open=True),
+            help="Smallest gain in balanced accuracy that counts. Default: 0.005.",
+        ),
+        click.option(
+            "--probe",
+            metavar="FILE.py:NAME",
+            help="Your classifier: a function (image_shape, n_classes) -> torch Module.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("data")
 @_out
@@ -139,6 +169,9 @@ _out = click.option(
 @_device
 @_resume
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--search", is_flag=True, help="Search how to draw and use the samples, first.")
+@click.option("--evaluate", is_flag=True, help="Measure whether they help, afterwards.")
+@_evaluated
 @_json
 def augment(
     data: str,
@@ -146,6 +179,13 @@ def augment(
     device: str,
     resume: bool,
     dry_run: bool,
+    search: bool,
+    evaluate: bool,
+    budget: float | None,
+    splits: int | None,
+    steps: int | None,
+    min_effect: float | None,
+    probe: str | None,
     as_json: bool,
     **configuration: Any,
 ) -> None:
@@ -159,9 +199,84 @@ def augment(
     if dry_run:
         _print_plan(images, config, as_json)
         return
+    workers = configuration["workers"]
     with _progress() as progress:
-        result = run(images, out, config, device=device, resume=resume, progress=progress)
+        result = run(
+            images,
+            out,
+            config,
+            evaluation=_evaluation(config.seed, workers, budget, splits, steps, min_effect),
+            search_first=search,
+            evaluate_after=evaluate,
+            probe=_probe(probe),
+            device=device,
+            resume=resume,
+            progress=progress,
+        )
     _print_result(result, as_json)
+
+
+@main.command()
+@click.argument("data")
+@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@_evaluated
+@click.option("--share", type=click.FloatRange(0, 1, max_open=True), help="Another share.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of the splits and the classifiers.")
+@click.option(
+    "--pool", metavar="UNLABELLED", help="Images without labels, if the run learned from them."
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes. Default: the cores.")
+@_device
+@_json
+def evaluate(
+    data: str,
+    out: Path,
+    budget: float | None,
+    splits: int | None,
+    steps: int | None,
+    min_effect: float | None,
+    probe: str | None,
+    share: float | None,
+    seed: int | None,
+    pool: str | None,
+    workers: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure whether the synthetic data of OUT helps on DATA, which it was made from.
+
+    Trains classifiers with and without it on splits of DATA, each split with a generator of its
+    own. The verdict goes into OUT's manifest and report; exit code 3: it does not help.
+    """
+    from vaeaug.job import evaluate as run
+    from vaeaug.job import recipe_of_run
+
+    images = _data_of(data, out, pool, workers)
+    recipe = None if share is None else recipe_of_run(out).model_copy(update={"share": share})
+    with _progress() as progress:
+        result = run(
+            images,
+            out,
+            _evaluation(seed or 0, workers, budget, splits, steps, min_effect),
+            recipe=recipe,
+            probe=_probe(probe),
+            device=device,
+            progress=progress,
+        )
+    _print_gate(result, out, as_json)
+
+
+@main.command()
+@click.argument("data")
+@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--pool", metavar="UNLABELLED", help="Images without labels, if the run learned from them."
+)
+def report(data: str, out: Path, pool: str | None) -> None:
+    """Write report.html of OUT again; DATA is what the run was made from."""
+    from vaeaug.job import report as write
+
+    click.echo(str(write(_data_of(data, out, pool, None), out)))
 
 
 @main.command()
@@ -246,9 +361,8 @@ def screen(data: str, out: Path, device: str, as_json: bool, **configuration: An
 @click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--share",
-    default="0.3",
-    show_default=True,
-    help="Synthetic part of every class, or `all`: every synthetic image once.",
+    help="Synthetic part of every class, or `all`: every synthetic image once. Default: as the "
+    "run's recipe says, 0.3 without a search.",
 )
 @click.option("--balance", is_flag=True, help="Repeat images until every class is as large.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
@@ -258,7 +372,7 @@ def merge(
     real: str,
     out: Path,
     to: Path,
-    share: str,
+    share: str | None,
     balance: bool,
     overwrite: bool,
     workers: int | None,
@@ -270,19 +384,14 @@ def merge(
     """
     import h5py
 
-    from vaeaug.config import make_config
-    from vaeaug.job import read_data
     from vaeaug.merging import write_merged
-    from vaeaug.run_folder import read_run
 
-    run = read_run(out)
-    config = make_config(run["config"], where=f"{out}/run.json")
-    images = read_data(real, config, workers=workers, progress=sys.stderr.isatty())
+    images = _data_of(real, out, None, workers)
     path = write_merged(
         images,
         out,
         to,
-        share=_share(share),
+        share=None if share is None else _share(share),
         balance="classes" if balance else None,
         overwrite=overwrite,
     )
@@ -482,6 +591,49 @@ def _request(
     return config, read_data(source, config, pool=pool, workers=workers, progress=bar)
 
 
+def _data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "LabelledImages":
+    """Data, read as the run in OUT read it."""
+    from vaeaug.config import make_config
+    from vaeaug.job import read_data
+    from vaeaug.run_folder import read_run
+
+    config = make_config(read_run(out)["config"], where=f"{out}/run.json")
+    bar = sys.stderr.isatty()
+    return read_data(source, config, pool=pool, workers=workers, progress=bar)
+
+
+def _evaluation(
+    seed: int,
+    workers: int | None,
+    budget: float | None,
+    splits: int | None,
+    steps: int | None,
+    min_effect: float | None,
+) -> "EvaluationConfig":
+    import os
+
+    from vaeaug.config import EvaluationConfig
+
+    given: dict[str, Any] = {"budget": budget, "steps": steps, "min_effect": min_effect}
+    if splits is not None:
+        given |= {"min_splits": splits, "max_splits": splits}
+    keys = {name: value for name, value in given.items() if value is not None}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return EvaluationConfig(seed=seed, workers=workers or cores or 1, **keys)
+
+
+def _probe(text: str | None) -> "ProbeFactory | None":
+    """The user's classifier, from a file of theirs."""
+    if text is None:
+        return None
+    from vaeaug.evaluation import FileProbe
+
+    path, colon, name = text.rpartition(":")
+    if not colon:
+        raise click.UsageError(f"--probe: expected FILE.py:NAME, got {text!r}")
+    return FileProbe(path, name)
+
+
 def _loaded(model: Path, device: str) -> "Synthesizer":
     from vaeaug.sampling import Synthesizer
     from vaeaug.training import resolve_device
@@ -599,13 +751,45 @@ def _print_result(result: "AugmentResult", as_json: bool) -> None:
         for each in document["plan"]
         if not each["n_synthetic"]
     )
-    if document["gate"] == "not evaluated":
-        lines.append("Whether they help was not evaluated: compare on held-out real images.")
+    if document["search"] is not None:
+        lines.append(f"Recipe: {document['search']['sentence']}")
+    gate = document["gate"]
+    if gate == "not evaluated":
+        lines.append("Whether they help was not evaluated: `vaeaug evaluate DATA OUT` measures it.")
+    else:
+        lines += [gate["sentence"], *gate["warnings"]]
+    lines.append(f"Report: {result.out_dir / 'report.html'}")
     if not result.complete:
         lines.append("Partial: " + "; ".join(result.shortfalls))
     _print(document, "\n".join(lines), as_json)
+    if gate != "not evaluated" and gate["verdict"] == "does not help":
+        sys.exit(NO_HELP)
     if not result.complete:
         sys.exit(PARTIAL)
+
+
+def _print_gate(result: "GateResult", out: Path, as_json: bool) -> None:
+    document = result.to_json()
+
+    def figure(arm: dict[str, Any], name: str) -> str:
+        value = arm["metrics"].get(name)
+        return "" if value is None else f"{100 * value['mean']:.1f}"
+
+    names = ["balanced_accuracy", "macro_f1", "geometric_mean", "recall_few", "calibration_error"]
+    table = _table(
+        ["training", *(name.replace("_", " ") for name in names)],
+        [[arm["name"], *(figure(arm, name) for name in names)] for arm in document["arms"]],
+    )
+    ways = [
+        f"{each['name']}: {100 * each['difference']:+.2f} points ({100 * each['low']:+.2f} to "
+        f"{100 * each['high']:+.2f}), {each['verdict']}"
+        for each in document["comparisons"]
+    ]
+    lines = [result.sentence, *result.warnings, "", table, "", *ways]
+    lines.append(f"Report: {out / 'report.html'}")
+    _print(document, "\n".join(lines), as_json)
+    if result.verdict == "does not help":
+        sys.exit(NO_HELP)
 
 
 def _reports_table(classes: dict[str, Any]) -> str:

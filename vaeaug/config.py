@@ -283,6 +283,11 @@ class ScreeningConfig(_Part):
         ge=1,
         description="Draw at most this many candidates per missing sample, by each sampler.",
     )
+    soft_labels: bool = Field(
+        False,
+        description="Store labels that are half the label and half what the classifiers of the "
+        "real images say (a distilled label).",
+    )
     folds: int = Field(3, ge=2, le=20, description="Folds of the cross-fitted classifier.")
     classifier_steps: int = Field(300, ge=1, description="Training steps of each fold.")
 
@@ -292,6 +297,98 @@ class ShardConfig(_Part):
 
     max_bytes: int = Field(256 * 2**20, ge=2**16, description="Largest shard, bytes.")
     compress: Literal["gzip"] | None = Field(None, description="gzip for archives; slower to read.")
+
+
+class Recipe(_Part):
+    """How synthetic samples are drawn and how a trainer uses them. `share` 0 is "none"."""
+
+    share: float = Field(0.3, ge=0, lt=1, description="Part of a class's draws that is synthetic.")
+    classes: Literal["all", "rare"] = Field(
+        "all", description="rare: classes with fewer images than the mean of all."
+    )
+    sampler: Literal["auto", Sampler] = Field("auto", description="As sampling.sampler.")
+    temperature: float = Field(1.0, gt=0, le=4, description="As sampling.temperature.")
+    min_label_probability: float = Field(
+        0.02, ge=0, lt=1, description="As screening.min_label_probability."
+    )
+    soft: bool = Field(
+        False, description="Labels are half those of a classifier of the real images."
+    )
+    weight: float = Field(1.0, gt=0, le=1, description="Loss weight of a synthetic sample.")
+    separate_batch_norm: bool = Field(
+        False, description="Synthetic samples do not touch the statistics of batch norm."
+    )
+    real_only_last: float = Field(
+        0.0, ge=0, le=1, description="Part of the training, at its end, on real images alone."
+    )
+
+    @property
+    def is_none(self) -> bool:
+        """Whether real images alone are used."""
+        return self.share == 0 or self.real_only_last == 1
+
+    def settings(self) -> dict[str, Any]:
+        """The keys of a job that draws by this recipe."""
+        return {
+            "sampling.sampler": self.sampler,
+            "sampling.temperature": self.temperature,
+            "screening.min_label_probability": self.min_label_probability,
+            "screening.soft_labels": self.soft,
+        }
+
+    @classmethod
+    def of(cls, config: "AugmentConfig", **keys: Any) -> "Recipe":
+        """The recipe that a job stands for where none was searched."""
+        return cls.model_validate(
+            {
+                "sampler": config.sampling.sampler,
+                "temperature": config.sampling.temperature,
+                "min_label_probability": config.screening.min_label_probability,
+                "soft": config.screening.soft_labels,
+                **keys,
+            }
+        )
+
+    def __str__(self) -> str:
+        if self.is_none:
+            return "none"
+        rest = self.model_dump(exclude_defaults=True, exclude={"share", "classes"})
+        words = [f"{self.share:.0%} of {self.classes} classes"]
+        words += [
+            name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {value}"
+            for name, value in rest.items()
+        ]
+        return ", ".join(words)
+
+
+class EvaluationConfig(_Part):
+    """The measurement of whether synthetic data helps. It changes no byte of the dataset."""
+
+    budget: float = Field(
+        240.0,
+        gt=0,
+        description="Seconds to spend; decides how many splits are run, at least `min_splits`.",
+    )
+    folds: int = Field(5, ge=2, le=50, description="A split holds out one of so many parts.")
+    min_splits: int = Field(3, ge=2, description="Splits that are run whatever the budget.")
+    max_splits: int = Field(10, ge=2, le=1000, description="Splits at most.")
+    steps: int | None = Field(
+        None, ge=1, description="Steps of each probe. Default: by the number of images."
+    )
+    batch_size: int = Field(128, ge=4, le=65536, description="Draws per step of a probe.")
+    learning_rate: float = Field(2e-3, gt=0, description="Of AdamW, at its highest.")
+    width: int = Field(16, ge=4, le=512, description="Channels of the small probe.")
+    min_effect: float = Field(
+        0.005, ge=0, lt=1, description="Smallest gain in balanced accuracy that counts."
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the intervals.")
+    min_held_out: int = Field(
+        3, ge=1, description="A class with fewer held-out images makes the verdict unsure."
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Of the splits and the probes.")
+    workers: int | None = Field(
+        None, ge=1, description="Processes; default: the cores. 1: no process is started."
+    )
 
 
 class AugmentConfig(_Part):

@@ -168,6 +168,11 @@ def _fill(
         enough = report.accepted + len(rows) == wanted.n_synthetic
         report.add(screened.reason[: rows[-1] + 1] if enough else screened.reason)
         kept = batch.select(rows)
+        soft_labels = kept.soft_labels
+        if soft_labels is None and config.screening.soft_labels:
+            # Half of the label itself, so that no other class exceeds it.
+            soft_labels = 0.5 * screened.probabilities[rows]
+            soft_labels[:, wanted.label] += 0.5
         writer.append(
             images=kept.images,
             latents=kept.latents,
@@ -176,7 +181,7 @@ def _fill(
             p_label=screened.p_label[rows],
             nn_distance=screened.nn_distance[rows],
             nn_index=screened.nn_index[rows],
-            soft_labels=kept.soft_labels,
+            soft_labels=soft_labels,
         )
         if progress is not None:
             progress(report.accepted, wanted.n_synthetic)

@@ -1,4 +1,4 @@
-"""The whole job, in order: read, plan, train, draw, screen, write, publish.
+"""The whole job, in order: read, plan, train, draw, screen, write; search and evaluate; publish.
 
 Nothing else knows this order. Every step leaves something finished on disk, so the same command run
 again goes on after the last finished step.
@@ -6,38 +6,51 @@ again goes on after the last finished step.
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from vaeaug.applications import write_traversal
-from vaeaug.config import AugmentConfig
+from vaeaug.assessment import Assessment, gate, measure, publish, recipe_of, search
+from vaeaug.config import AugmentConfig, EvaluationConfig, Recipe, make_config
 from vaeaug.data import LabelledImages, read, read_pool
-from vaeaug.diagnostics import diagnose
-from vaeaug.generation import ClassProgress, make_class
-from vaeaug.models import Geometry, latent_groups
-from vaeaug.plan import Plan, make_plan
-from vaeaug.report import COLUMNS, MAX_CLASSES, ClassPanel, write_samples
-from vaeaug.run_folder import RunError, RunFolder, library_versions
+from vaeaug.dataset import (
+    Progress,
+    bytes_per_sample,
+    fit,
+    make_dataset,
+    plan_of,
+    ready_generator,
+    shards_of,
+)
+from vaeaug.evaluation import GateResult
+from vaeaug.evaluation.gate import Progress as Steps
+from vaeaug.evaluation.probe import ProbeFactory
+from vaeaug.plan import Plan
+from vaeaug.run_folder import RunError, RunFolder, read_run
 from vaeaug.sampling import Synthesizer
 from vaeaug.screening import Screener
-from vaeaug.shards import (
-    Manifest,
-    Shard,
-    ShardProvenance,
-    publish_bytes,
-    sha256_file,
-)
-from vaeaug.training import resolve_device, train
+from vaeaug.shards import Manifest
+from vaeaug.training import resolve_device
 
 log = logging.getLogger("vaeaug")
 
-# progress(what, done, total, figures)
-Progress = Callable[[str, int, int, dict[str, float]], None]
+__all__ = [
+    "AugmentResult",
+    "Progress",
+    "augment",
+    "bytes_per_sample",
+    "evaluate",
+    "fit",
+    "generate",
+    "plan_of",
+    "read_data",
+    "recipe_of_run",
+    "report",
+    "shards_of",
+    "train_only",
+]
 
 # Space kept for the model, its optimiser and the checkpoints, bytes.
 SPACE_FOR_MODEL = 64 * 2**20
@@ -79,6 +92,7 @@ class AugmentResult:
             "out": str(self.out_dir),
             "complete": self.complete,
             "gate": manifest["gate"],
+            "search": manifest["extra"].get("search"),
             "plan": manifest["extra"]["plan"],
             "classes": manifest["classes"],
             "shards": manifest["shards"],
@@ -125,79 +139,6 @@ def read_data(
     return data
 
 
-def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
-    """The plan that a configuration makes for this data."""
-    return make_plan(
-        data.labels,
-        config.plan.sampling_strategy,
-        class_names=data.class_names,
-        target_ratio=config.plan.target_ratio,
-        max_synthetic_ratio=config.plan.max_synthetic_ratio,
-        min_class_count=config.plan.min_class_count,
-        min_share=config.plan.min_share,
-    )
-
-
-def bytes_per_sample(data: LabelledImages, config: AugmentConfig) -> int:
-    """Bytes that one sample takes in an uncompressed shard: image, latent and seven numbers."""
-    wanted = config.model
-    groups = latent_groups(
-        Geometry.of(data.image_shape),
-        wanted.latent,
-        wanted.latent_dim,
-        wanted.latent_channels,
-        wanted.levels,
-    )
-    n_latents = groups[-1].start + groups[-1].size
-    soft_labels = 4 * data.n_classes if config.sampling.sampler == "blend" else 0
-    return data.images[:1].nbytes + 4 * n_latents + 44 + soft_labels
-
-
-def shards_of(n_samples: int, sample_bytes: int, config: AugmentConfig) -> int:
-    """Shards that so many samples of one class take."""
-    per_shard = max(1, (config.shards.max_bytes - 2**14) // sample_bytes)
-    return -(-n_samples // per_shard)
-
-
-def fit(
-    data: LabelledImages,
-    config: AugmentConfig | None = None,
-    *,
-    device: str | torch.device = "auto",
-    folder: str | Path | None = None,
-    progress: Progress | None = None,
-) -> Synthesizer:
-    """Train the generator and fit the class densities.
-
-    Args:
-        data: The training split.
-        config: The job. Default: `AugmentConfig()`.
-        device: "auto", "cpu" or "cuda".
-        folder: Checkpoints go there and are resumed from there. None: nothing is written.
-        progress: Called after every step.
-
-    Returns:
-        The generator, on `device`.
-
-    Raises:
-        TrainingError: If training fails.
-    """
-    config = config or AugmentConfig()
-    path = None if folder is None else Path(folder)
-    trained = train(data, config, device=device, folder=path, progress=progress)
-    for line in trained.summary():
-        log.info("%s", line)
-    return Synthesizer.from_training(
-        trained.model,
-        data,
-        seed=config.seed,
-        flow=trained.flow,
-        pool_labels=trained.pool_labels if data.unlabelled is not None else None,
-        kind=config.density.kind,
-        notes=trained.remarks,
-    )
-
-
 def train_only(
     data: LabelledImages,
     out_dir: str | Path,
@@ -217,7 +158,7 @@ def train_only(
     with RunFolder(
         out_dir, config=config, data=_describe(data), needed=needed, resume=resume
     ) as run:
-        _generator(run, data, config, resolve_device(device), progress)
+        ready_generator(run, data, config, resolve_device(device), progress)
         return run.model
 
 
@@ -226,6 +167,10 @@ def augment(
     out_dir: str | Path,
     config: AugmentConfig | None = None,
     *,
+    evaluation: EvaluationConfig | None = None,
+    search_first: bool = False,
+    evaluate_after: bool = False,
+    probe: ProbeFactory | None = None,
     device: str | torch.device = "auto",
     resume: bool = True,
     progress: Progress | None = None,
@@ -236,6 +181,10 @@ def augment(
         data: The training split, or anything `read` takes.
         out_dir: The run folder; a run of the same configuration in it is resumed.
         config: The job. Default: `AugmentConfig()`.
+        evaluation: Of the search and the gate. Default: `EvaluationConfig()`.
+        search_first: Search a recipe, draw the dataset by it and store it for `merge`.
+        evaluate_after: Run the gate; with a search before it, on splits that the search never saw.
+        probe: Builds the classifier of both: ``probe(image_shape, n_classes)``.
         device: "auto", "cpu" or "cuda".
         resume: False deletes a run that is there and starts again.
         progress: Called as ``progress(what, done, total, figures)``.
@@ -245,21 +194,185 @@ def augment(
         PlanError: If the sampling strategy cannot be satisfied.
         TrainingError: If training fails.
         RunError: If the folder cannot be used, or nothing is to be made.
+        EvaluationError: If the data is too small to be evaluated.
     """
-    config = config or AugmentConfig()
+    config, evaluation = config or AugmentConfig(), evaluation or EvaluationConfig()
     if not isinstance(data, LabelledImages):
         data = read_data(data, config)
     device = resolve_device(device)
     plan = _plan_something(data, config)
     config = _with_totals(config, plan)
     needed = plan.n_synthetic * bytes_per_sample(data, config) + SPACE_FOR_MODEL
-    with RunFolder(
-        out_dir, config=config, data=_describe(data), needed=needed, resume=resume
-    ) as run:
-        if run.is_complete:
-            return AugmentResult(run.path, Manifest.load(run.path), resumed=True)
-        generator = _generator(run, data, config, device, progress)
-        return _make_dataset(run, generator, data, plan, config, device, progress)
+    description = {**_describe(data), "search": search_first}
+    with RunFolder(out_dir, config=config, data=description, needed=needed, resume=resume) as run:
+        manifest = Manifest.load(run.path) if run.is_complete else None
+        resumed = manifest is not None
+        found = None
+        if search_first and manifest is None:
+            found = search(
+                data,
+                run.path,
+                config,
+                evaluation,
+                factory=probe,
+                device=device,
+                progress=_steps(progress),
+            )
+        if manifest is None:
+            chosen = Recipe.of(config) if found is None or found.recipe.is_none else found.recipe
+            drawn_as = config.changed(**chosen.settings())
+            generator = ready_generator(run, data, config, device, progress)
+            manifest = make_dataset(run, generator, data, plan, drawn_as, device, progress)
+            manifest = publish(run.path, manifest, data, config, Assessment(search=found))
+        if evaluate_after and not manifest.evaluated:
+            manifest = _assess(
+                run.path, data, config, evaluation, manifest, None, probe, device, progress
+            )[0]
+        return AugmentResult(run.path, manifest, resumed=resumed)
+
+
+def evaluate(
+    data: LabelledImages | Any,
+    out_dir: str | Path,
+    config: EvaluationConfig | None = None,
+    *,
+    recipe: Recipe | None = None,
+    probe: ProbeFactory | None = None,
+    device: str | torch.device = "auto",
+    progress: Progress | None = None,
+) -> GateResult:
+    """Does the synthetic data of a run help on this data? Measured, with an interval.
+
+    Classifiers are trained on real and on merged data, on splits of the training data, each with a
+    generator of its own that never sees the split's held-out images. The answer goes into the
+    manifest and the report. What was measured is kept: the same call again reads it, a larger
+    budget adds splits.
+
+    Args:
+        data: The training split that the run was made from, or anything `read` takes.
+        out_dir: A finished run folder.
+        config: Budget, splits, probe, smallest effect. Default: `EvaluationConfig()`.
+        recipe: What is measured. Default: the run's own, which `merge` uses.
+        probe: Builds the classifier: ``probe(image_shape, n_classes)`` gives a network that takes
+            (n, c, *space) in [0, 1] and gives logits (n, k). Default: a small CNN, or ResNet-18
+            for images of more than 64 pixels.
+        device: "auto", "cpu" or "cuda".
+        progress: Called as ``progress(what, done, total, figures)``.
+
+    Raises:
+        ShardError: If the run is not finished.
+        RunError: If the data is not what the run was made from.
+        EvaluationError: If the data is too small to be split.
+    """
+    job, data = _job_of(data, out_dir)
+    manifest = Manifest.load(out_dir)
+    device = resolve_device(device)
+    with RunFolder(out_dir, config=job, data=_described_before(out_dir)) as run:
+        _, result = _assess(
+            run.path,
+            data,
+            job,
+            config or EvaluationConfig(),
+            manifest,
+            recipe,
+            probe,
+            device,
+            progress,
+        )
+        return result
+
+
+def report(data: LabelledImages | Any, out_dir: str | Path) -> Path:
+    """Write the report of a finished run again.
+
+    Args:
+        data: The training split that the run was made from, or anything `read` takes.
+        out_dir: A finished run folder.
+
+    Returns:
+        Path of ``report.html``.
+
+    Raises:
+        ShardError: If the run is not finished.
+        RunError: If the data is not what the run was made from.
+    """
+    job, data = _job_of(data, out_dir)
+    manifest = Manifest.load(out_dir)
+    with RunFolder(out_dir, config=job, data=_described_before(out_dir)) as run:
+        publish(run.path, manifest, data, job, Assessment())
+        return run.path / "report.html"
+
+
+def recipe_of_run(out_dir: str | Path) -> Recipe:
+    """The recipe that a finished run stands for."""
+    config = make_config(read_run(out_dir)["config"], where=f"{out_dir}/run.json")
+    return recipe_of(Manifest.load(out_dir), config)[0]
+
+
+def _assess(
+    folder: Path,
+    data: LabelledImages,
+    config: AugmentConfig,
+    evaluation: EvaluationConfig,
+    manifest: Manifest,
+    recipe: Recipe | None,
+    probe: ProbeFactory | None,
+    device: torch.device,
+    progress: Progress | None,
+) -> tuple[Manifest, GateResult]:
+    """The gate and what is measured beside it, published."""
+    stored, searched = recipe_of(manifest, config)
+    measured_recipe = recipe or stored
+    # A recipe given by hand was not searched here, but whoever gave it may have seen the search.
+    result = gate(
+        data,
+        folder,
+        config,
+        evaluation,
+        measured_recipe,
+        searched=searched,
+        factory=probe,
+        device=device,
+        progress=_steps(progress),
+    )
+    measured = measure(
+        data,
+        folder,
+        config,
+        evaluation,
+        measured_recipe,
+        searched=searched,
+        device=device,
+    )
+    found = Assessment(gate=result, measured=measured)
+    return publish(folder, manifest, data, config, found), result
+
+
+def _job_of(
+    data: LabelledImages | Any, out_dir: str | Path
+) -> tuple[AugmentConfig, LabelledImages]:
+    """The job of a run and its data, refused where it is other data."""
+    run = read_run(out_dir)
+    job = make_config(run["config"], where=f"{out_dir}/run.json")
+    if not isinstance(data, LabelledImages):
+        data = read_data(data, job)
+    if data.fingerprint != run["data"]["fingerprint"]:
+        raise RunError(
+            f"{out_dir}: expected the training split that the run was made from (fingerprint "
+            f"{run['data']['fingerprint'][:12]}), got {data.source!r} of fingerprint "
+            f"{data.fingerprint[:12]}"
+        )
+    return job, data
+
+
+def _described_before(out_dir: str | Path) -> dict[str, Any]:
+    return dict(read_run(out_dir)["data"])
+
+
+def _steps(progress: Progress | None) -> Steps | None:
+    if progress is None:
+        return None
+    return lambda what, done, total: progress(what, done, total, {})
 
 
 def generate(
@@ -308,9 +421,10 @@ def generate(
         if run.is_complete:
             return AugmentResult(run.path, Manifest.load(run.path), resumed=True)
         generator.save(run.model)
-        return _make_dataset(
+        manifest = make_dataset(
             run, generator.to(device), data, plan, config, device, progress, screener
         )
+        return AugmentResult(run.path, publish(run.path, manifest, data, config, Assessment()))
 
 
 def _plan_something(data: LabelledImages, config: AugmentConfig) -> Plan:
@@ -320,182 +434,6 @@ def _plan_something(data: LabelledImages, config: AugmentConfig) -> Plan:
             "nothing to make: " + "; ".join(f"class {each.name!r}: {each.reason}" for each in plan)
         )
     return plan
-
-
-def _generator(
-    run: RunFolder,
-    data: LabelledImages,
-    config: AugmentConfig,
-    device: torch.device,
-    progress: Progress | None,
-) -> Synthesizer:
-    if (run.model / "config.json").exists():
-        return Synthesizer.load(run.model).to(device)
-    generator = fit(data, config, device=device, folder=run.path, progress=progress)
-    generator.save(run.model)
-    return generator
-
-
-def _make_dataset(
-    run: RunFolder,
-    generator: Synthesizer,
-    data: LabelledImages,
-    plan: Plan,
-    config: AugmentConfig,
-    device: torch.device,
-    progress: Progress | None,
-    screener: Screener | None = None,
-) -> AugmentResult:
-    """Draw, screen and write each class; then the picture; the manifest last."""
-    provenance = ShardProvenance(
-        model_sha256=generator.sha256,
-        config_sha256=config.sha256,
-        data_fingerprint=data.fingerprint,
-        run_seed=config.seed,
-        vaeaug_version=library_versions()["vaeaug"],
-    )
-    generator.attach(data)
-    done = ClassProgress(run.path)
-    remaining = any(each.n_synthetic and each.label not in done.classes for each in plan)
-    if screener is None and (remaining or not run.diagnostics.exists()):
-        screener = _screener(data, config, device, progress)
-    if screener is not None:
-        _diagnose(run, generator, data, config, screener)
-    for wanted in plan:
-        if wanted.label in done.classes:
-            continue
-        finished = make_class(
-            run.path,
-            wanted,
-            generator,
-            screener,
-            config,
-            provenance,
-            first_shard=len(done.shards),
-            progress=_named(progress, f"drawing {wanted.name}"),
-        )
-        done.add(finished)
-    _draw_picture(run.path, data, done, config)
-    shown = _shown(data)
-    write_traversal(
-        run.path / "traversals.png", generator, shown, n_units=2 if len(shown) > 4 else 6
-    )
-    entries = tuple(done.classes[each.label].entry for each in plan)
-    manifest = Manifest(
-        class_names=data.class_names,
-        image_shape=data.image_shape,
-        dtype=str(data.images.dtype),
-        value_range=data.value_range,
-        layout=data.layout,
-        data_fingerprint=data.fingerprint,
-        model_sha256=provenance.model_sha256,
-        config_sha256=provenance.config_sha256,
-        run_seed=config.seed,
-        versions=library_versions(),
-        real_counts=tuple(int(count) for count in data.counts),
-        classes=entries,
-        shards=tuple(done.shards),
-        complete=all(each.accepted == each.n_synthetic for each in entries),
-        files={
-            name: sha256_file(run.path / name)
-            for name in (
-                "run.json",
-                "samples.png",
-                "traversals.png",
-                "diagnostics.json",
-                "model/config.json",
-                "model/model.safetensors",
-                "model/densities.safetensors",
-            )
-        },
-        extra={
-            "plan": plan.to_json(),
-            "samplers": {each.entry.name: each.sampler for each in done.classes.values()},
-        },
-    ).save(run.path)
-    return AugmentResult(run.path, manifest)
-
-
-def _diagnose(
-    run: RunFolder,
-    generator: Synthesizer,
-    data: LabelledImages,
-    config: AugmentConfig,
-    screener: Screener,
-) -> None:
-    """Write the diagnostics, once; the generator remembers the samplers that they chose."""
-    if run.diagnostics.exists():
-        return
-    found = diagnose(generator, data, config, screener=screener)
-    for line in found.summary():
-        log.info("%s", line)
-    generator.save(run.model)
-    text = json.dumps(found.to_json(), indent=2, sort_keys=True) + "\n"
-    publish_bytes(run.diagnostics, text.encode())
-
-
-def _screener(
-    data: LabelledImages, config: AugmentConfig, device: torch.device, progress: Progress | None
-) -> Screener:
-    screener = Screener(
-        data,
-        config.screening,
-        seed=config.seed,
-        device=device,
-        progress=_named(progress, "classifier"),
-    )
-    log.info(
-        "screening: the real-only classifier gives held-out real images their label with "
-        "probability %.2f on average",
-        screener.real_p_label.mean(),
-    )
-    return screener
-
-
-def _draw_picture(
-    folder: Path, data: LabelledImages, done: ClassProgress, config: AugmentConfig
-) -> None:
-    """A seeded, not a chosen, selection; the rarest classes first where there are many."""
-    panels = []
-    for label in _by_interest(data):
-        entry = done.classes[label].entry
-        rows = np.random.default_rng([config.seed, label]).permutation(
-            np.flatnonzero(data.labels == label)
-        )
-        synthetic = nearest = data.images[:0]
-        if done.classes[label].shards:
-            with Shard(folder / done.classes[label].shards[0].path) as shard:
-                shown = np.arange(min(COLUMNS, len(shard)))
-                synthetic = shard.images_at(shown)
-                nearest = data.images_at(shard.nn_index[shown])
-        panels.append(
-            ClassPanel(
-                name=entry.name,
-                note=f"{entry.real} real, {entry.accepted} synthetic",
-                real=data.images[rows[:COLUMNS]],
-                synthetic=synthetic,
-                nearest=nearest,
-            )
-        )
-    write_samples(folder / "samples.png", panels, value_range=data.value_range)
-
-
-def _by_interest(data: LabelledImages) -> list[int]:
-    """Classes in their order; the rarest first where there are too many to show."""
-    if data.n_classes > MAX_CLASSES:
-        return [int(label) for label in np.argsort(data.counts, kind="stable")]
-    return list(range(data.n_classes))
-
-
-def _shown(data: LabelledImages) -> list[int]:
-    """Classes with images, as many as a picture holds."""
-    return [label for label in _by_interest(data) if data.counts[label]][:MAX_CLASSES]
-
-
-def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(what, done, total, {})
 
 
 def _with_totals(config: AugmentConfig, plan: Plan) -> AugmentConfig:

@@ -28,6 +28,8 @@ Item = tuple[Any, Label] | tuple[Any, Label, bool]
 
 _log = logging.getLogger("vaeaug")
 _SYNTHETIC, _REAL = 1, 0  # last word of the key of a class's random order
+DEFAULT_SHARE = 0.3
+_said: set[str] = set()
 
 
 class MergeError(ValueError):
@@ -37,8 +39,9 @@ class MergeError(ValueError):
 class MergedDataset(Dataset[Item]):
     """A map-style dataset of slots, each filled by a real or a synthetic image.
 
-    Class and kind of a slot never change; :meth:`set_epoch` changes which image fills it. Slots are
-    ordered by class, real before synthetic, so a trainer has to shuffle.
+    The class of a slot never changes, nor does its kind but where a recipe ends on real images;
+    :meth:`set_epoch` changes which image fills it. Slots are ordered by class, real before
+    synthetic, so a trainer has to shuffle.
 
     Items are ``(image, label)``, or ``(image, label, is_synthetic)``: the image a ``uint8`` or
     ``float32`` tensor with channels first, (C, L), (C, H, W) or (C, D, H, W), the label in the
@@ -53,6 +56,9 @@ class MergedDataset(Dataset[Item]):
         epoch: The epoch of ``index``.
         real: The real dataset as handed in.
         synthetic: The synthetic samples.
+        recipe: How the run's synthetic samples are meant to be used, as in its manifest. What a
+            dataset cannot do is left to the trainer: ``weights`` in the loss, and
+            ``separate_batch_norm``.
     """
 
     def __init__(
@@ -66,8 +72,10 @@ class MergedDataset(Dataset[Item]):
         seed: int,
         return_is_synthetic: bool,
         soft: bool = False,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
         self.soft = bool(soft)
+        self.recipe = dict(recipe or {})
         self.class_names = source.class_names
         self.real = source.given
         self.synthetic = synthetic
@@ -85,12 +93,10 @@ class MergedDataset(Dataset[Item]):
         n_synthetic = [len(rows) for rows in self._synthetic_rows]
         self._slots = _slot_counts(n_real, n_synthetic, share, balance, self.class_names)
 
-        labels, kinds = [], []
-        for label, slots in enumerate(self._slots):
-            labels.append(np.full(slots.real + slots.synthetic, label, dtype=np.int64))
-            kinds.append(np.repeat([False, True], [slots.real, slots.synthetic]))
-        self.labels: Int64[np.ndarray, " slots"] = np.concatenate(labels)
-        self.is_synthetic: Bool[np.ndarray, " slots"] = np.concatenate(kinds)
+        self.labels: Int64[np.ndarray, " slots"] = np.repeat(
+            np.arange(k), [sum(slots) for slots in self._slots]
+        ).astype(np.int64)
+        self.is_synthetic: Bool[np.ndarray, " slots"]
         self.set_epoch(0)
 
     def __len__(self) -> int:
@@ -98,13 +104,14 @@ class MergedDataset(Dataset[Item]):
 
     @property
     def weights(self) -> Float32[np.ndarray, " slots"]:
-        """Loss weight of every slot in this epoch: 1 for a real image, the shard's for others."""
+        """Loss weight of every slot in this epoch: 1, or the shard's times the recipe's."""
         weights = np.ones(len(self), dtype=np.float32)
-        weights[self.is_synthetic] = self.synthetic.weight[self.index[self.is_synthetic]]
+        made = self.is_synthetic
+        weights[made] = self.synthetic.weight[self.index[made]] * self.recipe.get("weight", 1.0)
         return weights
 
-    def set_epoch(self, epoch: int) -> None:
-        """Fill the slots anew; a pure function of (seed, epoch).
+    def set_epoch(self, epoch: int, n_epochs: int | None = None) -> None:
+        """Fill the slots anew; a pure function of (seed, epoch, n_epochs).
 
         A class whose pool is larger than its slots goes through the whole pool: with P samples for
         r slots, every ``ceil(P / r)`` epochs use each sample at least once, and no epoch uses one
@@ -113,12 +120,23 @@ class MergedDataset(Dataset[Item]):
 
         Args:
             epoch: Number of the epoch, from 0.
+            n_epochs: Epochs of the whole training. Given, the recipe's ``real_only_last`` is
+                followed: in so large a part of them, at the end, every slot is real.
         """
         epoch = operator.index(epoch)
-        if epoch < 0:
-            raise MergeError(f"epoch: expected an integer >= 0, got {epoch}")
+        if epoch < 0 or (n_epochs is not None and epoch >= n_epochs):
+            at_most = "" if n_epochs is None else f" below n_epochs {n_epochs}"
+            raise MergeError(f"epoch: expected an integer >= 0{at_most}, got {epoch}")
+        last = self.recipe.get("real_only_last", 0.0)
+        only_real = n_epochs is not None and epoch >= round((1 - last) * n_epochs)
+        planned = [
+            _Slots(sum(each), 0) if only_real and each.real else each for each in self._slots
+        ]
+        self.is_synthetic = np.concatenate(
+            [np.repeat([False, True], [slots.real, slots.synthetic]) for slots in planned]
+        )
         index = []
-        for label, slots in enumerate(self._slots):
+        for label, slots in enumerate(planned):
             for rows, n, kind in (
                 (self._real_rows[label], slots.real, _REAL),
                 (self._synthetic_rows[label], slots.synthetic, _SYNTHETIC),
@@ -186,7 +204,7 @@ class MergedDataset(Dataset[Item]):
 def merge(
     real: Any,
     out_dir: str | Path | Manifest | ShardDataset,
-    share: Share = 0.3,
+    share: Share | None = None,
     *,
     balance: Literal["classes"] | None = None,
     transform: Callable[[Any], Any] | None = None,
@@ -194,9 +212,12 @@ def merge(
     on_mismatch: Literal["error", "ignore"] = "error",
     return_is_synthetic: bool = False,
     class_names: Sequence[str] | None = None,
-    soft: bool = False,
+    soft: bool | None = None,
 ) -> MergedDataset:
-    """Real and synthetic images as one torch ``Dataset``.
+    """Real and synthetic images as one torch ``Dataset``, by default as the run's recipe says.
+
+    What ``vaeaug evaluate`` found is said: where it found that the data does not help as a
+    warning, where nothing was evaluated once in the log.
 
     With a share s, a class of n real images gets n / (1 - s) slots, of which ``round(s * slots)``
     are synthetic: every real image occurs once, and every class has the same synthetic share.
@@ -214,7 +235,8 @@ def merge(
         out_dir: A finished run folder (or its manifest, or an open ``ShardDataset``).
         share: Part of the slots that is synthetic: a number in [0, 1) for all classes; a mapping
             from class name or index to such a number (0 for classes it does not name); or "all"
-            for every real and every synthetic image once, whatever the shares then are.
+            for every real and every synthetic image once, whatever the shares then are. None is
+            the run's recipe: that of its search, or 0.3 of every class.
         balance: None keeps the real class counts. "classes" gives every class as many slots as the
             largest has, real images repeated in whole turns (class-balanced oversampling).
         transform: Applied to the image tensor, real and synthetic alike.
@@ -225,7 +247,7 @@ def merge(
         class_names: Names of the real dataset's classes in the order of its labels, where it does
             not say them, or says others than the run.
         soft: Labels are class probabilities, float32 (K,): those of the run, which are one-hot
-            where it has none, and one-hot for real images.
+            where it has none, and one-hot for real images. None is the run's recipe.
 
     Returns:
         The merged dataset, in the real dataset's order of classes.
@@ -235,7 +257,8 @@ def merge(
         ShardError: If the run folder has no manifest or a shard is damaged.
 
     Warns:
-        UserWarning: Once, if some class has no synthetic samples and so a share of 0.
+        UserWarning: If some class has no synthetic samples and so a share of 0, or if the gate
+            found that the synthetic data does not help.
     """
     if on_mismatch not in ("error", "ignore"):
         raise MergeError(f"on_mismatch: expected 'error' or 'ignore', got {on_mismatch!r}")
@@ -244,10 +267,11 @@ def merge(
     synthetic = out_dir if isinstance(out_dir, ShardDataset) else ShardDataset(out_dir)
     source = _real_source(real, synthetic, class_names)
     _check_belongs(source, synthetic, on_mismatch)
-    if not synthetic.manifest.evaluated:
-        _log.info(
-            "not evaluated: whether this synthetic data helps is not known; compare on real images"
-        )
+    recipe = synthetic.manifest.extra.get("recipe") or {}
+    if share is None:
+        share = _recipe_share(recipe, synthetic.manifest)
+    if share != 0:
+        _say_what_the_gate_found(synthetic.manifest)
     return MergedDataset(
         source,
         synthetic,
@@ -256,7 +280,8 @@ def merge(
         transform=transform,
         seed=seed,
         return_is_synthetic=return_is_synthetic,
-        soft=soft,
+        soft=bool(recipe.get("soft", False)) if soft is None else soft,
+        recipe=recipe,
     )
 
 
@@ -265,7 +290,7 @@ def write_merged(
     out_dir: str | Path | Manifest | ShardDataset,
     to: str | Path,
     *,
-    share: Share = 0.3,
+    share: Share | None = None,
     balance: Literal["classes"] | None = None,
     seed: int = 0,
     on_mismatch: Literal["error", "ignore"] = "error",
@@ -342,6 +367,41 @@ def write_merged(
             block = torch.stack(merged._images(np.arange(start, stop)))
             images[start:stop] = block.movedim(1, -1).numpy()
     return path
+
+
+def _recipe_share(recipe: Mapping[str, Any], manifest: Manifest) -> Share:
+    """The share of a run's recipe, by class name where it is for the rare classes alone."""
+    share = float(recipe.get("share", DEFAULT_SHARE))
+    if recipe.get("classes", "all") == "all" or share == 0:
+        return share
+    rare = rare_classes(np.array(manifest.real_counts))
+    return {name: share for name, each in zip(manifest.class_names, rare, strict=True) if each}
+
+
+def rare_classes(counts: Int64[np.ndarray, " k"]) -> Bool[np.ndarray, " k"]:
+    """Classes with fewer images than the mean of those that have any."""
+    return (counts > 0) & (counts < counts[counts > 0].mean())
+
+
+def _say_what_the_gate_found(manifest: Manifest) -> None:
+    """Nothing harms in silence."""
+    gate = manifest.gate
+    where = str(manifest.folder)
+    if isinstance(gate, str):
+        if where not in _said:
+            _said.add(where)
+            _log.warning(
+                "%s: not evaluated: whether this synthetic data helps is not known; "
+                "`vaeaug evaluate DATA OUT` measures it",
+                where,
+            )
+    elif gate.get("verdict") == "does not help":
+        warnings.warn(
+            f"{where}: the evaluation found: {gate.get('sentence')} share=0 trains on real images "
+            "alone.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 class _Slots(NamedTuple):

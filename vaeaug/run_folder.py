@@ -23,6 +23,10 @@ FORMAT_VERSION = 1
 # first, so that half a deletion is no dataset.
 CONTENTS = (
     "manifest.json",
+    "report.html",
+    "report.json",
+    "README.md",
+    "evaluation",
     "samples.png",
     "traversals.png",
     "diagnostics.json",
@@ -168,11 +172,10 @@ class RunFolder:
                 f"{str(before['data'].get('fingerprint'))[:12]} -> {data.get('source')!r} of "
                 f"{str(data['fingerprint'])[:12]}"
             )
-        if before["data"].get("generator") != data.get("generator"):
-            changes.append(
-                f"generator: {before['data'].get('generator', 'trained here')} -> "
-                f"{data.get('generator', 'trained here')}"
-            )
+        for name, default in (("generator", "trained here"), ("search", False)):
+            old, new = before["data"].get(name, default), data.get(name, default)
+            if old != new:
+                changes.append(f"{name}: {old} -> {new}")
         if changes:
             raise ConfigError(
                 f"{self.path}: a run of another configuration is here; changed: "

@@ -5,6 +5,7 @@ rare classes to their easy middle. What must not pass is what is broken, what co
 image, what copies a sibling, and what plainly shows another class.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,12 +49,14 @@ class Screened:
         nn_distance: Root mean square difference to the nearest training image, labelled or not,
             in units of the value range, (n,).
         nn_index: Row of that image, (n,); of an unlabelled one, len(data) + its row in the pool.
+        probabilities: Of every class, by the real-only classifiers, (n, k).
     """
 
     reason: np.ndarray
     p_label: Float32[np.ndarray, " n"]
     nn_distance: Float32[np.ndarray, " n"]
     nn_index: Int64[np.ndarray, " n"]
+    probabilities: Float32[np.ndarray, "n k"]
 
     @property
     def accepted(self) -> Bool[np.ndarray, " n"]:
@@ -121,15 +124,34 @@ class Screener:
         """Start on the samples of one class, which are then judged in order."""
         return ClassScreening(self, label)
 
+    def with_thresholds(self, config: ScreeningConfig) -> "Screener":
+        """The same classifiers and distances, another bound on p(label).
+
+        Raises:
+            ValueError: If the configurations differ in more than that.
+        """
+        free = {"min_label_probability", "soft_labels", "max_candidates_ratio"}
+        if config.model_dump(exclude=free) != self.config.model_dump(exclude=free):
+            raise ValueError(
+                f"screening: expected a configuration that differs in {sorted(free)} alone, got "
+                f"{config} for {self.config}"
+            )
+        other = copy.copy(self)
+        other.config = config
+        return other
+
+    def probabilities(self, images: Shaped[np.ndarray, "n *space c"]) -> Float32[np.ndarray, "n k"]:
+        """Probability of every class, averaged over the folds' classifiers."""
+        total = np.zeros((len(images), self._space.n_classes), np.float32)
+        for classifier in self._classifiers:
+            total += _probabilities(classifier, images, self.value_range, self.device)
+        return total / len(self._classifiers)
+
     def p_label(
         self, images: Shaped[np.ndarray, "n *space c"], labels: Int64[np.ndarray, " n"]
     ) -> Float32[np.ndarray, " n"]:
         """Probability of the label, averaged over the folds' classifiers."""
-        total = np.zeros(len(images), np.float32)
-        for classifier in self._classifiers:
-            probability = _probabilities(classifier, images, self.value_range, self.device)
-            total += probability[np.arange(len(images)), labels]
-        return total / len(self._classifiers)
+        return self.probabilities(images)[np.arange(len(images)), labels]
 
     @torch.no_grad()
     def features(self, images: Shaped[np.ndarray, "n *space c"]) -> Float32[np.ndarray, "n f"]:
@@ -159,7 +181,8 @@ class ClassScreening:
         reason = np.full(n, "", dtype=object)
         if not n:
             nothing = np.empty(0, np.float32)
-            return Screened(reason, nothing, nothing, np.empty(0, np.int64))
+            none = np.empty((0, screener._space.n_classes), np.float32)
+            return Screened(reason, nothing, nothing, np.empty(0, np.int64), none)
         low, high = screener.value_range
         flat = images.reshape(n, -1)
         finite = np.isfinite(flat).all(axis=1)
@@ -172,13 +195,13 @@ class ClassScreening:
         nn_distance, nn_index = screener._space.nearest(safe, projected)
         limit = screener.near_copy_distance[self._label]
         _mark(reason, np.asarray(nn_distance <= limit), "near-copy")
-        labels = np.full(n, self._label, np.int64)
-        p_label = screener.p_label(safe, labels)
+        probabilities = screener.probabilities(safe)
+        p_label = probabilities[:, self._label].copy()
         too_unlikely = np.asarray(p_label < screener.config.min_label_probability)
         self._mark_duplicates(reason, projected, too_unlikely, limit)
         _mark(reason, too_unlikely, "other class")
         self._accepted.append(projected[reason == ""])
-        return Screened(reason, p_label, nn_distance, nn_index)
+        return Screened(reason, p_label, nn_distance, nn_index, probabilities)
 
     def _mark_duplicates(
         self, reason: np.ndarray, projected: np.ndarray, unlikely: np.ndarray, limit: float
@@ -364,7 +387,7 @@ def train_classifier(
         progress: Called as ``progress(step, steps)``.
     """
     device = torch.device(device)
-    with _seeded(seed, device):
+    with seeded_torch(seed, device):
         model = SmallClassifier(data.image_shape, data.n_classes).to(device)
         rng = np.random.default_rng([seed, 1])
         rows_by_class = [np.flatnonzero(data.labels == c) for c in range(data.n_classes)]
@@ -391,7 +414,7 @@ def train_classifier(
 
 
 @contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded_torch(seed: int, device: torch.device) -> Iterator[None]:
     """Torch's generators of the CPU and of the device seeded; all left as they were.
 
     `torch.manual_seed` would seed every GPU, also those that are not put back.

@@ -1,6 +1,16 @@
 """What a person looks at."""
 
+from vaeaug.report.card import write_card
+from vaeaug.report.page import write_report
 from vaeaug.report.picture import COLUMNS, MAX_CLASSES, ClassPanel, write_samples
 from vaeaug.report.strips import write_strips
 
-__all__ = ["COLUMNS", "MAX_CLASSES", "ClassPanel", "write_samples", "write_strips"]
+__all__ = [
+    "COLUMNS",
+    "MAX_CLASSES",
+    "ClassPanel",
+    "write_card",
+    "write_report",
+    "write_samples",
+    "write_strips",
+]

@@ -93,6 +93,52 @@ def write_samples(
     temporary.replace(path)
 
 
+def sheet(
+    panel: ClassPanel, columns: int, *, value_range: tuple[float, float], side: int
+) -> "Image.Image | None":
+    """The three rows of a panel without words, transparent between the tiles.
+
+    Args:
+        panel: The class.
+        columns: At most so many images of each kind.
+        value_range: Of the images.
+        side: Most pixels that a tile of an image may have along an axis.
+
+    Returns:
+        None where the panel has no image at all.
+    """
+    from PIL import Image
+
+    rows = [images[:columns] for images in (panel.real, panel.synthetic, panel.nearest)]
+    if not any(len(images) for images in rows):
+        return None
+    size = _tile_size(panel.real.shape[1:])
+    width, height = bounded_tile_size(panel.real.shape[1:], side)
+    picture = Image.new(
+        "RGBA",
+        (columns * (width + _GAP) - _GAP, len(rows) * (height + _GAP) - _GAP),
+        (0, 0, 0, 0),
+    )
+    for row, images in enumerate(rows):
+        for column, sample in enumerate(images):
+            tile = _tile(sample, value_range, size)
+            if tile.size != (width, height):
+                tile = tile.resize((width, height), Image.Resampling.BOX)
+            picture.paste(tile, (column * (width + _GAP), row * (height + _GAP)))
+    red, green, blue, _ = picture.split()
+    is_gray = red.tobytes() == green.tobytes() == blue.tobytes()
+    return picture.convert("LA") if is_gray else picture
+
+
+def bounded_tile_size(image_shape: tuple[int, ...], side: int) -> tuple[int, int]:
+    """Width and height of a tile of at most `side` pixels; a signal's plot has its one size."""
+    size = _tile_size(image_shape)
+    if len(image_shape) == 2 or max(size) <= side:
+        return size
+    width, height = (max(1, round(n * side / max(size))) for n in size)
+    return width, height
+
+
 def _tile_size(image_shape: tuple[int, ...]) -> tuple[int, int]:
     """Width and height in pixels of the picture of one sample."""
     if len(image_shape) == 2:

@@ -1,0 +1,180 @@
+"""Does synthetic data beat the best training without it? The protocol, over regimes and seeds.
+
+A regime is a training set made of Fashion-MNIST or digits by a seed:
+
+- `long-tailed`: 4,000 down to 40 images a class, the order of the classes by the seed;
+- `low-sample`: 25 images a class;
+- `digits`: 140 down to 16 images a class of scikit-learn's digits.
+
+Every arm trains the same probe for the same steps; arms of a seed share weights and draws, so that
+they are paired. Development images (training images of Fashion-MNIST that the regime left out; for
+digits a fifth of the test split) choose arms and recipes; test images give the final figure and
+choose nothing. Results are appended to a JSON-lines file; what is there is not run again.
+
+    python -m benchmarks.usefulness make --regime long-tailed --seeds 0 1 2 3 4
+    python -m benchmarks.usefulness run --regime long-tailed --seeds 0 1 2 3 4 --arms baselines
+    python -m benchmarks.usefulness run --regime long-tailed --seeds 0 1 --arms recipes
+    python -m benchmarks.usefulness table --regime long-tailed
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import vaeaug
+from benchmarks.usefulness.arms import BASELINES, MORE_BASELINES, RECIPES, Trial
+from benchmarks.usefulness.regimes import REGIMES
+from vaeaug.config import EvaluationConfig
+from vaeaug.evaluation.metrics import class_groups, score
+from vaeaug.evaluation.probe import SyntheticSet, predict, train_probe
+from vaeaug.evaluation.statistics import corrected_t_interval
+
+RESULTS = Path(__file__).parent.parent / "results"
+FIGURES = ("balanced_accuracy", "recall_few", "macro_f1", "calibration_error")
+
+
+def make(regime, seeds, out: Path) -> None:
+    """Train the generator of each seed and draw the datasets that the recipes need."""
+    for seed in seeds:
+        train, _, _ = regime.data(seed)
+        folder = out / regime.name / f"seed-{seed}"
+        config = vaeaug.load_config(None, [], seed=seed, **regime.config)
+        vaeaug.augment(train, folder / "base", config)
+        screener = None
+        for name in dict.fromkeys(trial.dataset for trial in RECIPES.values()):
+            if name == "base" or (folder / name / "manifest.json").exists():
+                continue
+            screener = screener or vaeaug.Screener(train, config.screening, seed=seed)
+            changed = config.changed(**{"sampling.sampler": name.partition("+")[0]})
+            vaeaug.generate(folder / "base", train, folder / name, changed, screener=screener)
+        print(f"{regime.name}, seed {seed}: made", flush=True)
+
+
+def synthetic_of(folder: Path) -> SyntheticSet:
+    shards = vaeaug.ShardDataset(folder)
+    return SyntheticSet(shards.images_at(np.arange(len(shards))), shards.labels, None)
+
+
+def teacher_labels(models, images: np.ndarray, labels: np.ndarray, like) -> np.ndarray:
+    """Half the label, half what the ensemble says."""
+    data = vaeaug.LabelledImages(images, labels, like.class_names, like.value_range)
+    found = np.mean([predict(model, data) for model in models], axis=0).astype(np.float32) / 2
+    found[np.arange(len(labels)), labels] += 0.5
+    return found
+
+
+def run(regime, seeds, names, steps: int, out: Path, results: Path) -> None:
+    config = EvaluationConfig()
+    done = set()
+    if results.exists():
+        lines = map(json.loads, results.read_text().splitlines())
+        done = {(line["arm"], line["seed"], line["steps"]) for line in lines}
+    trials = BASELINES | MORE_BASELINES | RECIPES
+    for seed in seeds:
+        train, development, test = regime.data(seed)
+        groups = class_groups(train.counts)
+        teachers = None
+        for name in names:
+            trial: Trial = trials[name]
+            if (name, seed, steps) in done:
+                continue
+            begin = time.perf_counter()
+            synthetic = None
+            if trial.dataset:
+                synthetic = synthetic_of(out / regime.name / f"seed-{seed}" / trial.dataset)
+            if trial.real_as_synthetic:
+                synthetic = SyntheticSet(train.images, train.labels, None)
+            if trial.teacher:
+                teachers = teachers or [
+                    train_probe(
+                        train, None, trial.base, config, seed=1000 * (i + 1) + seed, steps=steps
+                    )
+                    for i in range(3)
+                ]
+                soft = teacher_labels(teachers, synthetic.images, synthetic.labels, train)
+                synthetic = SyntheticSet(synthetic.images, synthetic.labels, soft)
+            model = train_probe(train, synthetic, trial.arm, config, seed=seed, steps=steps)
+            line = {
+                "regime": regime.name,
+                "arm": name,
+                "seed": seed,
+                "steps": steps,
+                "seconds": round(time.perf_counter() - begin, 1),
+            }
+            for part, data in (("development", development), ("test", test)):
+                found = score(predict(model, data), data.labels, groups=groups)
+                line[part] = {key: round(value, 5) for key, value in found.figures().items()}
+            results.parent.mkdir(parents=True, exist_ok=True)
+            with open(results, "a") as file:
+                file.write(json.dumps(line) + "\n")
+            print(
+                f"{name:28} seed {seed}: {100 * line['development']['balanced_accuracy']:.2f}",
+                flush=True,
+            )
+
+
+def table(regime, results: Path, part: str, steps: int | None) -> None:
+    """Mean over the seeds of every arm, and the paired difference to the best baseline.
+
+    The best baseline is the one of the highest mean on the development images.
+    """
+    arms: dict[str, dict[int, dict]] = {}
+    for line in map(json.loads, results.read_text().splitlines()):
+        if line["regime"] == regime.name and steps in (None, line["steps"]):
+            arms.setdefault(line["arm"], {})[line["seed"]] = line
+    baselines = [name for name in arms if name in BASELINES]
+
+    def mean(name: str, which: str, figure: str) -> float:
+        return float(np.mean([line[which].get(figure, np.nan) for line in arms[name].values()]))
+
+    best = max(baselines, key=lambda name: mean(name, "development", "balanced_accuracy"))
+    print(f"Best baseline by the development images: {best}. {part} images, %.\n")
+    print("| arm | seeds | balanced accuracy | few-class recall | difference | few |")
+    print("|---|---|---|---|---|---|")
+    for name in arms:
+        shared = sorted(arms[name].keys() & arms[best].keys())
+        cells = []
+        for figure in FIGURES[:2]:
+            differences = [
+                100 * (arms[name][s][part].get(figure, np.nan) - arms[best][s][part].get(figure, 0))
+                for s in shared
+            ]
+            if len(shared) < 2 or name == best or not np.isfinite(differences).all():
+                cells.append("")
+                continue
+            found = corrected_t_interval(differences, test_to_train=0)
+            cells.append(f"{found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f})")
+        accuracy, few = (100 * mean(name, part, figure) for figure in FIGURES[:2])
+        print(f"| {name} | {len(arms[name])} | {accuracy:.1f} | {few:.1f} | {' | '.join(cells)} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("make", "run", "table"))
+    parser.add_argument("--regime", choices=REGIMES, default="long-tailed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--arms", nargs="+", default=["baselines"])
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--out", type=Path, default=Path("runs/usefulness"))
+    parser.add_argument("--results", type=Path, default=RESULTS / "usefulness.jsonl")
+    parser.add_argument("--part", choices=("development", "test"), default="test")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    regime = REGIMES[arguments.regime]
+    if arguments.what == "make":
+        make(regime, arguments.seeds, arguments.out)
+    elif arguments.what == "table":
+        table(regime, arguments.results, arguments.part, arguments.steps)
+    else:
+        groups = {"baselines": BASELINES, "recipes": RECIPES, "more": MORE_BASELINES}
+        names = [each for name in arguments.arms for each in groups.get(name, [name])]
+        steps = arguments.steps or regime.steps
+        run(regime, arguments.seeds, names, steps, arguments.out, arguments.results)
+
+
+if __name__ == "__main__":
+    main()

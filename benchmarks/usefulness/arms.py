@@ -1,0 +1,73 @@
+"""The arms: baselines without synthetic data, and recipes with it."""
+
+from dataclasses import dataclass, replace
+
+from vaeaug.config import Recipe
+from vaeaug.evaluation.probe import Arm
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row of the table.
+
+    Attributes:
+        base: How real images are trained on.
+        recipe: How synthetic samples are used; None: not at all.
+        dataset: Which of the datasets that `make` left.
+        beside: Synthetic samples beside a whole batch of real draws.
+        teacher: Synthetic labels are half those of three probes trained on real images alone.
+        real_as_synthetic: Real images take the place of synthetic ones (with a teacher:
+            distillation without a generator).
+        length: Steps, as a multiple.
+    """
+
+    base: Arm
+    recipe: Recipe | None = None
+    dataset: str = ""
+    beside: bool = False
+    teacher: bool = False
+    real_as_synthetic: bool = False
+    length: float = 1.0
+
+    @property
+    def arm(self) -> Arm:
+        """What the probe is told."""
+        return replace(self.base, recipe=self.recipe, beside=self.beside, length=self.length)
+
+
+PLAIN = Arm("oversampling", classic=True)
+# What `baselines` are best on the development images is what the recipes are added to.
+BASE = replace(PLAIN, mix="mixup")
+
+BASELINES = {
+    "none": Trial(Arm()),
+    "oversampling": Trial(Arm("oversampling")),
+    "classic": Trial(PLAIN),
+    "classic + flip": Trial(replace(PLAIN, flip=True)),
+    "Mixup": Trial(replace(PLAIN, mix="mixup")),
+    "CutMix": Trial(replace(PLAIN, mix="cutmix")),
+    "logit adjustment": Trial(Arm("logit adjustment", classic=True)),
+    "effective number": Trial(Arm("effective number", classic=True)),
+    "flip + Mixup": Trial(replace(PLAIN, flip=True, mix="mixup")),
+    "logit adjustment + Mixup": Trial(Arm("logit adjustment", classic=True, mix="mixup")),
+    "logit adjustment + flip": Trial(Arm("logit adjustment", classic=True, flip=True)),
+}
+MORE_BASELINES = {
+    "Mixup, twice the steps": Trial(BASE, length=2.0),
+    "distillation": Trial(BASE, Recipe(share=0.5, soft=True), teacher=True, real_as_synthetic=True),
+}
+RECIPES = {
+    "edits 30 %": Trial(BASE, Recipe(), "base"),
+    "edits 30 %, last 40 % real": Trial(BASE, Recipe(real_only_last=0.4), "base"),
+    "edits 50 %, last 40 % real": Trial(BASE, Recipe(share=0.5, real_only_last=0.4), "base"),
+    "edits 30 %, teacher": Trial(BASE, Recipe(soft=True), "base", teacher=True),
+    "edits 50 %, teacher": Trial(BASE, Recipe(share=0.5, soft=True), "base", teacher=True),
+    "edits 30 %, beside": Trial(BASE, Recipe(), "base", beside=True),
+    "edits, rare only": Trial(BASE, Recipe(classes="rare"), "base"),
+    "edits 30 %, batch norm apart": Trial(BASE, Recipe(separate_batch_norm=True), "base"),
+    "gmm 30 %": Trial(BASE, Recipe(), "gmm"),
+    "gmm 30 %, last 40 % real": Trial(BASE, Recipe(real_only_last=0.4), "gmm"),
+    "gmm 30 %, teacher": Trial(BASE, Recipe(soft=True), "gmm", teacher=True),
+    "transfer 30 %, last 40 % real": Trial(BASE, Recipe(real_only_last=0.4), "transfer"),
+    "transfer 30 %, teacher": Trial(BASE, Recipe(soft=True), "transfer", teacher=True),
+}

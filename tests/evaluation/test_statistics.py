@@ -1,0 +1,100 @@
+"""Intervals with known answers, and their error rates where the truth is known."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from vaeaug.evaluation.statistics import (
+    Interval,
+    bootstrap_interval,
+    corrected_t_interval,
+    judge,
+    wilson_interval,
+)
+
+
+def test_independent_splits_give_the_ordinary_paired_t_interval() -> None:
+    values = np.array([0.01, 0.03, -0.01, 0.02, 0.015])
+    found = corrected_t_interval(values, test_to_train=0)
+    expected = stats.ttest_1samp(values, 0)
+    low, high = expected.confidence_interval(0.95)
+    assert (found.mean, found.low, found.high) == pytest.approx((values.mean(), low, high))
+    assert found.p_value == pytest.approx(expected.pvalue)
+
+
+def test_the_correction_by_hand() -> None:
+    # Four splits with a quarter held out: 1/4 + 1/3 in the place of 1/4.
+    values = np.array([1.0, 2.0, 3.0, 4.0])
+    error = math.sqrt((1 / 4 + 1 / 3) * values.var(ddof=1))
+    found = corrected_t_interval(values, test_to_train=1 / 3)
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 3) * error)
+
+
+def test_correlated_splits_are_held_to_their_level() -> None:
+    """Resampled splits whose differences correlate by the share held out (the theorem's case)."""
+    rng = np.random.default_rng(0)
+    n, ratio, runs = 10, 1 / 4, 4000
+    correlation = ratio / (1 + ratio)
+    shared = rng.normal(size=(runs, 1)) * math.sqrt(correlation)
+    differences = shared + rng.normal(size=(runs, n)) * math.sqrt(1 - correlation)
+
+    def rate(test_to_train: float) -> float:
+        found = [corrected_t_interval(row, test_to_train=test_to_train) for row in differences]
+        return float(np.mean([not each.low <= 0 <= each.high for each in found]))
+
+    # Binomial: four standard deviations around 5 % in 4,000 runs.
+    assert abs(rate(ratio) - 0.05) < 4 * math.sqrt(0.05 * 0.95 / runs)
+    assert rate(0) > 0.15, "the ordinary interval is far too narrow here"
+
+
+def test_splits_that_agree_to_the_last_digit_prove_nothing() -> None:
+    assert judge(corrected_t_interval([0.1, 0.1, 0.1], test_to_train=0.25), min_effect=0.01) == (
+        "unsure"
+    )
+    none = corrected_t_interval([0.0, 0.0, 0.0], test_to_train=0.25)
+    assert (none.low, none.high, none.p_value) == (0, 0, 1)
+    assert judge(none, min_effect=0.01) == "does not help"
+
+
+@pytest.mark.parametrize("values", [[0.1], [0.1, math.nan]])
+def test_too_few_or_broken_differences_are_refused(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="expected at least 2 finite differences, got"):
+        corrected_t_interval(values, test_to_train=0)
+
+
+def test_wilson_against_scipy() -> None:
+    for right, n in ((0, 5), (5, 5), (3, 17), (80, 100)):
+        expected = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
+        found = wilson_interval(right, n)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    with pytest.raises(ValueError, match="expected 0 <= right <= n, n > 0, got 1 of 0"):
+        wilson_interval(1, 0)
+
+
+def test_bootstrap_covers_the_mean() -> None:
+    rng = np.random.default_rng(1)
+    hits = 0
+    for seed in range(200):
+        found = bootstrap_interval(rng.normal(2, 1, size=40), seed=seed, n_resamples=300)
+        hits += found.low <= 2 <= found.high
+    # 95 % with what percentiles of 40 values lose: at least 90 %, minus four standard deviations.
+    assert hits / 200 > 0.90 - 4 * math.sqrt(0.05 * 0.95 / 200)
+    again = bootstrap_interval([1.0, 2.0, 4.0], seed=3)
+    assert again == bootstrap_interval([1.0, 2.0, 4.0], seed=3)
+
+
+@pytest.mark.parametrize(
+    ("low", "mean", "high", "verdict"),
+    [
+        (0.002, 0.010, 0.018, "helps"),
+        (0.001, 0.003, 0.005, "unsure"),  # above 0, but smaller than what counts
+        (0.0005, 0.002, 0.0035, "does not help"),  # surely smaller than what counts
+        (-0.01, 0.02, 0.05, "unsure"),
+        (-0.03, -0.01, 0.004, "does not help"),
+        (-0.05, -0.03, -0.01, "does not help"),
+    ],
+)
+def test_verdicts(low: float, mean: float, high: float, verdict: str) -> None:
+    assert judge(Interval(mean, low, high), min_effect=0.005) == verdict

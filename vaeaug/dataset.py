@@ -1,0 +1,298 @@
+"""One dataset in one run folder: the generator, every class, the pictures, the manifest last.
+
+Every step leaves something finished on disk, so that it is gone on with after the last one.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vaeaug.applications import write_traversal
+from vaeaug.config import AugmentConfig, Recipe
+from vaeaug.data import LabelledImages
+from vaeaug.diagnostics import diagnose
+from vaeaug.generation import ClassProgress, make_class
+from vaeaug.models import Geometry, latent_groups
+from vaeaug.plan import Plan, make_plan
+from vaeaug.report import COLUMNS, MAX_CLASSES, ClassPanel, write_samples
+from vaeaug.run_folder import RunFolder, library_versions
+from vaeaug.sampling import Synthesizer
+from vaeaug.screening import Screener
+from vaeaug.shards import (
+    Manifest,
+    Shard,
+    ShardEntry,
+    ShardProvenance,
+    publish_bytes,
+    sha256_file,
+)
+from vaeaug.training import train
+
+log = logging.getLogger("vaeaug")
+
+# progress(what, done, total, figures)
+Progress = Callable[[str, int, int, dict[str, float]], None]
+
+
+def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
+    """The plan that a configuration makes for this data."""
+    return make_plan(
+        data.labels,
+        config.plan.sampling_strategy,
+        class_names=data.class_names,
+        target_ratio=config.plan.target_ratio,
+        max_synthetic_ratio=config.plan.max_synthetic_ratio,
+        min_class_count=config.plan.min_class_count,
+        min_share=config.plan.min_share,
+    )
+
+
+def bytes_per_sample(data: LabelledImages, config: AugmentConfig) -> int:
+    """Bytes that one sample takes in an uncompressed shard: image, latent and seven numbers."""
+    wanted = config.model
+    groups = latent_groups(
+        Geometry.of(data.image_shape),
+        wanted.latent,
+        wanted.latent_dim,
+        wanted.latent_channels,
+        wanted.levels,
+    )
+    n_latents = groups[-1].start + groups[-1].size
+    soft_labels = 4 * data.n_classes if config.sampling.sampler == "blend" else 0
+    return data.images[:1].nbytes + 4 * n_latents + 44 + soft_labels
+
+
+def shards_of(n_samples: int, sample_bytes: int, config: AugmentConfig) -> int:
+    """Shards that so many samples of one class take."""
+    per_shard = max(1, (config.shards.max_bytes - 2**14) // sample_bytes)
+    return -(-n_samples // per_shard)
+
+
+def fit(
+    data: LabelledImages,
+    config: AugmentConfig | None = None,
+    *,
+    device: str | torch.device = "auto",
+    folder: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Synthesizer:
+    """Train the generator and fit the class densities.
+
+    Args:
+        data: The training split.
+        config: The job. Default: `AugmentConfig()`.
+        device: "auto", "cpu" or "cuda".
+        folder: Checkpoints go there and are resumed from there. None: nothing is written.
+        progress: Called after every step.
+
+    Returns:
+        The generator, on `device`.
+
+    Raises:
+        TrainingError: If training fails.
+    """
+    config = config or AugmentConfig()
+    path = None if folder is None else Path(folder)
+    trained = train(data, config, device=device, folder=path, progress=progress)
+    for line in trained.summary():
+        log.info("%s", line)
+    return Synthesizer.from_training(
+        trained.model,
+        data,
+        seed=config.seed,
+        flow=trained.flow,
+        pool_labels=trained.pool_labels if data.unlabelled is not None else None,
+        kind=config.density.kind,
+        notes=trained.remarks,
+    )
+
+
+def ready_generator(
+    run: RunFolder,
+    data: LabelledImages,
+    config: AugmentConfig,
+    device: torch.device,
+    progress: Progress | None,
+) -> Synthesizer:
+    """The run's generator; trained, or gone on with, where it is not there yet."""
+    if (run.model / "config.json").exists():
+        return Synthesizer.load(run.model).to(device)
+    generator = fit(data, config, device=device, folder=run.path, progress=progress)
+    generator.save(run.model)
+    return generator
+
+
+def make_dataset(
+    run: RunFolder,
+    generator: Synthesizer,
+    data: LabelledImages,
+    plan: Plan,
+    config: AugmentConfig,
+    device: torch.device,
+    progress: Progress | None,
+    screener: Screener | None = None,
+    *,
+    pictures: bool = True,
+) -> Manifest:
+    """Draw, screen and write each class; then the pictures.
+
+    Returns:
+        The manifest, which is not written yet: it is the commit point.
+    """
+    provenance = ShardProvenance(
+        model_sha256=generator.sha256,
+        config_sha256=config.sha256,
+        data_fingerprint=data.fingerprint,
+        run_seed=config.seed,
+        vaeaug_version=library_versions()["vaeaug"],
+    )
+    generator.attach(data)
+    done = ClassProgress(run.path)
+    remaining = any(each.n_synthetic and each.label not in done.classes for each in plan)
+    if screener is None and (remaining or (pictures and not run.diagnostics.exists())):
+        screener = fit_screener(data, config, device, progress)
+    # A fixed sampler needs no trial, and nobody reads the figures of a split of an evaluation.
+    if screener is not None and (pictures or config.sampling.sampler == "auto"):
+        _diagnose(run, generator, data, config, screener)
+    for wanted in plan:
+        if wanted.label in done.classes:
+            continue
+        finished = make_class(
+            run.path,
+            wanted,
+            generator,
+            screener,
+            config,
+            provenance,
+            first_shard=len(done.shards),
+            progress=_named(progress, f"drawing {wanted.name}"),
+        )
+        done.add(finished)
+    entries = tuple(done.classes[each.label].entry for each in plan)
+    manifest = Manifest(
+        class_names=data.class_names,
+        image_shape=data.image_shape,
+        dtype=str(data.images.dtype),
+        value_range=data.value_range,
+        layout=data.layout,
+        data_fingerprint=data.fingerprint,
+        model_sha256=provenance.model_sha256,
+        config_sha256=config.sha256,
+        run_seed=config.seed,
+        versions=library_versions(),
+        real_counts=tuple(int(count) for count in data.counts),
+        classes=entries,
+        shards=tuple(done.shards),
+        complete=all(each.accepted == each.n_synthetic for each in entries),
+        extra={
+            "plan": plan.to_json(),
+            "samplers": {each.entry.name: each.sampler for each in done.classes.values()},
+            "recipe": Recipe.of(config).model_dump(mode="json") | {"origin": "default"},
+        },
+    )
+    files = [
+        "run.json",
+        *(["diagnostics.json"] if run.diagnostics.exists() else []),
+        "model/config.json",
+        "model/model.safetensors",
+        "model/densities.safetensors",
+    ]
+    if pictures:
+        panels = panels_of(run.path, manifest, data)
+        write_samples(run.path / "samples.png", panels, value_range=data.value_range)
+        shown = _shown(data)
+        write_traversal(
+            run.path / "traversals.png", generator, shown, n_units=2 if len(shown) > 4 else 6
+        )
+        files += ["samples.png", "traversals.png"]
+    return replace(manifest, files={name: sha256_file(run.path / name) for name in files})
+
+
+def fit_screener(
+    data: LabelledImages, config: AugmentConfig, device: torch.device, progress: Progress | None
+) -> Screener:
+    """Train the classifiers of screening, and say how sure they are of real images."""
+    screener = Screener(
+        data,
+        config.screening,
+        seed=config.seed,
+        device=device,
+        progress=_named(progress, "classifier"),
+    )
+    log.info(
+        "screening: the real-only classifier gives held-out real images their label with "
+        "probability %.2f on average",
+        screener.real_p_label.mean(),
+    )
+    return screener
+
+
+def panels_of(folder: Path, manifest: Manifest, data: LabelledImages) -> list[ClassPanel]:
+    """A seeded, not a chosen, selection; the rarest classes first where there are many."""
+    panels = []
+    first: dict[int, ShardEntry] = {}
+    for shard_entry in manifest.shards:
+        first.setdefault(shard_entry.label, shard_entry)
+    entries = {entry.label: entry for entry in manifest.classes}
+    for label in _by_interest(data):
+        entry = entries[label]
+        rows = np.random.default_rng([manifest.run_seed, label]).permutation(
+            np.flatnonzero(data.labels == label)
+        )
+        synthetic = nearest = data.images[:0]
+        if label in first:
+            with Shard(folder / first[label].path) as shard:
+                shown = np.arange(min(COLUMNS, len(shard)))
+                synthetic = shard.images_at(shown)
+                nearest = data.images_at(shard.nn_index[shown])
+        panels.append(
+            ClassPanel(
+                name=entry.name,
+                note=f"{entry.real} real, {entry.accepted} synthetic",
+                real=data.images[rows[:COLUMNS]],
+                synthetic=synthetic,
+                nearest=nearest,
+            )
+        )
+    return panels
+
+
+def _diagnose(
+    run: RunFolder,
+    generator: Synthesizer,
+    data: LabelledImages,
+    config: AugmentConfig,
+    screener: Screener,
+) -> None:
+    """Write the diagnostics, once; the generator remembers the samplers that they chose."""
+    if run.diagnostics.exists():
+        return
+    found = diagnose(generator, data, config, screener=screener)
+    for line in found.summary():
+        log.info("%s", line)
+    generator.save(run.model)
+    text = json.dumps(found.to_json(), indent=2, sort_keys=True) + "\n"
+    publish_bytes(run.diagnostics, text.encode())
+
+
+def _by_interest(data: LabelledImages) -> list[int]:
+    """Classes in their order; the rarest first where there are too many to show."""
+    if data.n_classes > MAX_CLASSES:
+        return [int(label) for label in np.argsort(data.counts, kind="stable")]
+    return list(range(data.n_classes))
+
+
+def _shown(data: LabelledImages) -> list[int]:
+    """Classes with images, as many as a picture holds."""
+    return [label for label in _by_interest(data) if data.counts[label]][:MAX_CLASSES]
+
+
+def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(what, done, total, {})
