@@ -191,17 +191,89 @@ def test_a_class_without_synthetic_samples_is_said(tmp_path):
         merge(real_images(), tmp_path, share=0)
 
 
-def test_not_evaluated_is_logged(run, tmp_path, caplog):
-    caplog.set_level(logging.INFO, logger="vaeaug")
-    merge(real_images(), run)
-    assert [r.message[:33] for r in caplog.records] == [
-        "not evaluated: whether this synthetic"[:33]
-    ]
-    caplog.clear()
+def test_not_evaluated_is_said_once(tmp_path, caplog):
     manifest = make_run(tmp_path, counts=(9, 7, 8), shape=SHAPE)
-    dataclasses.replace(manifest, gate={"helps": False}).save(tmp_path)
+    caplog.set_level(logging.WARNING, logger="vaeaug")
+    merge(real_images(), tmp_path, share=0)
+    assert not caplog.records, "real images alone need no word"
+    merge(real_images(), tmp_path)
+    merge(real_images(), tmp_path)
+    (said,) = caplog.messages
+    assert said.startswith(f"{tmp_path}: not evaluated: whether this synthetic data helps")
+    caplog.clear()
+    dataclasses.replace(manifest, gate={"verdict": "helps"}).save(tmp_path)
     merge(real_images(), tmp_path)
     assert not caplog.records
+
+
+def test_data_that_does_not_help_is_not_merged_in_silence(tmp_path):
+    manifest = make_run(tmp_path, counts=(9, 7, 8), shape=SHAPE)
+    gate = {"verdict": "does not help", "sentence": "Synthetic data does not help: -2 points."}
+    dataclasses.replace(manifest, gate=gate).save(tmp_path)
+    with pytest.warns(
+        UserWarning, match="does not help: -2 points. share=0 trains on real"
+    ) as seen:
+        merge(real_images(), tmp_path)
+    assert seen[0].filename == __file__
+    merge(real_images(), tmp_path, share=0)
+
+
+# --- the recipe of the run
+
+
+def run_with(tmp_path, **recipe):
+    manifest = make_run(tmp_path, counts=(9, 7, 8), shape=SHAPE)
+    gate = {"verdict": "helps"}
+    dataclasses.replace(manifest, gate=gate, extra={"recipe": recipe}).save(tmp_path)
+    return tmp_path
+
+
+def test_the_recipe_of_the_run_is_the_default(tmp_path):
+    data, run = real_images((12, 12, 12)), run_with(tmp_path, share=0.5, weight=0.5, soft=True)
+    merged = merge(data, run)
+    assert merged.is_synthetic.mean() == 0.5
+    assert merged[0][1].shape == (3,), "soft labels"
+    assert set(merged.weights[~merged.is_synthetic]) == {1}
+    expected = merged.synthetic.weight[merged.index[merged.is_synthetic]] * 0.5
+    assert np.array_equal(merged.weights[merged.is_synthetic], expected.astype(np.float32))
+    told = merge(data, run, share=0.25, soft=False)
+    assert told.is_synthetic.mean() == 0.25
+    assert isinstance(told[0][1], int)
+
+
+def test_a_recipe_of_none_merges_real_images_alone(tmp_path):
+    assert not merge(real_images(), run_with(tmp_path, share=0.0)).is_synthetic.any()
+
+
+def test_a_recipe_for_rare_classes(tmp_path):
+    manifest = make_run(tmp_path, counts=(9, 7, 8), shape=SHAPE)
+    dataclasses.replace(
+        manifest,
+        gate={"verdict": "helps"},
+        real_counts=(14, 7, 2),
+        extra={"recipe": {"share": 0.5, "classes": "rare"}},
+    ).save(tmp_path)
+    merged = merge(real_images((14, 7, 2)), tmp_path)
+    shares = [merged.is_synthetic[merged.labels == label].mean() for label in range(3)]
+    assert shares == [0, 0.5, 0.5]
+
+
+def test_a_recipe_that_ends_on_real_images(tmp_path):
+    data = real_images((12, 12, 12))
+    merged = merge(data, run_with(tmp_path, share=0.25, real_only_last=0.4))
+    labels = merged.labels.copy()
+    parts = []
+    for epoch in range(5):
+        merged.set_epoch(epoch, 5)
+        assert np.array_equal(merged.labels, labels)
+        real = merged.index[~merged.is_synthetic]
+        assert np.array_equal(data.labels[real], merged.labels[~merged.is_synthetic])
+        parts.append(merged.is_synthetic.mean())
+    assert parts == [0.25, 0.25, 0.25, 0, 0]
+    merged.set_epoch(4)
+    assert merged.is_synthetic.mean() == 0.25, "how long the training is was not said"
+    with pytest.raises(MergeError, match="below n_epochs 5, got 5"):
+        merged.set_epoch(5, 5)
 
 
 # --- items
@@ -499,7 +571,9 @@ def test_no_room_leaves_no_file(run, tmp_path):
         check=False,
         timeout=120,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    (said,) = done.stderr.splitlines()
+    assert "not evaluated" in said
     assert done.stdout.startswith(f"{errno.EFBIG} {target}: cannot be written: File too large")
     assert list(tmp_path.iterdir()) == []
 

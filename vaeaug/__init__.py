@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vaeaug.applications import ApplicationError
-    from vaeaug.config import AugmentConfig, ConfigError, load_config
+    from vaeaug.config import (
+        AugmentConfig,
+        ConfigError,
+        EvaluationConfig,
+        Recipe,
+        load_config,
+    )
     from vaeaug.data import DataError, LabelledImages, read, read_pool
     from vaeaug.diagnostics import Diagnostics, diagnose
+    from vaeaug.evaluation import EvaluationError, GateResult
     from vaeaug.exporting import export_decoder
-    from vaeaug.job import AugmentResult, augment, fit, generate
+    from vaeaug.job import AugmentResult, augment, evaluate, fit, generate
     from vaeaug.merging import MergedDataset, MergeError, merge, write_merged
     from vaeaug.plan import ClassPlan, Plan, PlanError, make_plan
     from vaeaug.run_folder import RunError
@@ -32,12 +39,16 @@ _HOME = {
     "ConfigError": "config",
     "DataError": "data",
     "Diagnostics": "diagnostics",
+    "EvaluationConfig": "config",
+    "EvaluationError": "evaluation",
+    "GateResult": "evaluation",
     "LabelledImages": "data",
     "Manifest": "shards",
     "MergeError": "merging",
     "MergedDataset": "merging",
     "Plan": "plan",
     "PlanError": "plan",
+    "Recipe": "config",
     "RunError": "run_folder",
     "SampleBatch": "sampling",
     "SamplingError": "sampling",
@@ -50,6 +61,7 @@ _HOME = {
     "TrainingError": "training",
     "augment": "job",
     "diagnose": "diagnostics",
+    "evaluate": "job",
     "export_decoder": "exporting",
     "fit": "job",
     "generate": "job",
@@ -71,12 +83,16 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Diagnostics",
+    "EvaluationConfig",
+    "EvaluationError",
+    "GateResult",
     "LabelledImages",
     "Manifest",
     "MergeError",
     "MergedDataset",
     "Plan",
     "PlanError",
+    "Recipe",
     "RunError",
     "SampleBatch",
     "SamplingError",
@@ -90,6 +106,7 @@ __all__ = [
     "__version__",
     "augment",
     "diagnose",
+    "evaluate",
     "export_decoder",
     "fit",
     "generate",

@@ -355,7 +355,8 @@ def _document(
     recipe, searched = recipe_of(manifest, config)
     return {
         "title": Path(str(run["data"].get("source") or "dataset")).name,
-        "out": folder.name,
+        # The same job gives the same bytes wherever it lies.
+        "out": "OUT",
         "gate": None if isinstance(manifest.gate, str) else content["gate"],
         "recipe": recipe.model_dump(mode="json")
         | {"name": str(recipe), "origin": "search" if searched else "default"},

@@ -203,7 +203,7 @@ def augment(
     plan = _plan_something(data, config)
     config = _with_totals(config, plan)
     needed = plan.n_synthetic * bytes_per_sample(data, config) + SPACE_FOR_MODEL
-    description = {**_describe(data), "search": search_first}
+    description = _describe(data) | ({"search": True} if search_first else {})
     with RunFolder(out_dir, config=config, data=description, needed=needed, resume=resume) as run:
         manifest = Manifest.load(run.path) if run.is_complete else None
         resumed = manifest is not None

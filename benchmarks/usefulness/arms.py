@@ -37,7 +37,7 @@ class Trial:
 
 PLAIN = Arm("oversampling", classic=True)
 # What `baselines` are best on the development images is what the recipes are added to.
-BASE = replace(PLAIN, mix="mixup")
+BASE = PLAIN
 
 BASELINES = {
     "none": Trial(Arm()),
@@ -53,7 +53,7 @@ BASELINES = {
     "logit adjustment + flip": Trial(Arm("logit adjustment", classic=True, flip=True)),
 }
 MORE_BASELINES = {
-    "Mixup, twice the steps": Trial(BASE, length=2.0),
+    "classic, twice the steps": Trial(BASE, length=2.0),
     "distillation": Trial(BASE, Recipe(share=0.5, soft=True), teacher=True, real_as_synthetic=True),
 }
 RECIPES = {

@@ -21,7 +21,7 @@ from vaeaug.evaluation.probe import Arm, SyntheticSet
 
 CENTRES = np.array([[0.35, 0.5], [0.65, 0.5], [0.5, 0.72]])
 SPREAD = 0.08
-FEW, MANY = 12, 250  # dimensions, all but two of them noise; many, and samples hardly suffice
+FEW, MANY = 12, 300  # dimensions, all but two of them noise; many, and samples hardly suffice
 CONFIG = EvaluationConfig(min_splits=5, max_splits=5, steps=1)
 BASELINES = [Arm(), Arm("oversampling")]
 
@@ -116,9 +116,9 @@ def test_useless_data_is_called_helpful_in_at_most_one_run_of_twenty() -> None:
 
 
 def test_helpful_data_is_found() -> None:
-    verdicts = [gate(seed, the_truth, (400, 300, 300), MANY).verdict for seed in range(12)]
-    # Its power here is about 0.95; 12 runs then give fewer than 8 less than once in a thousand.
-    assert verdicts.count("helps") >= 8
+    verdicts = [gate(seed, the_truth, (240, 200, 200), MANY).verdict for seed in range(10)]
+    # Its power here is about 0.8: fewer than 5 of 10 would come once in 150 such tests.
+    assert verdicts.count("helps") >= 5
     assert "does not help" not in verdicts
 
 

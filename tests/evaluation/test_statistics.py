@@ -56,6 +56,9 @@ def test_splits_that_agree_to_the_last_digit_prove_nothing() -> None:
     none = corrected_t_interval([0.0, 0.0, 0.0], test_to_train=0.25)
     assert (none.low, none.high, none.p_value) == (0, 0, 1)
     assert judge(none, min_effect=0.01) == "does not help"
+    coarse = corrected_t_interval([0.0, 0.0, 0.0], test_to_train=0.25, resolution=0.03)
+    assert (coarse.low, coarse.high) == (-0.03, 0.03)
+    assert judge(coarse, min_effect=0.01) == "unsure", "an image more or less would be 3 points"
 
 
 @pytest.mark.parametrize("values", [[0.1], [0.1, math.nan]])

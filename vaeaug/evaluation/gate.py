@@ -331,19 +331,31 @@ class Bench:
     def splits_in_budget(
         self, arms: Sequence[Arm], recipe: Recipe, progress: Progress | None
     ) -> list[Split]:
-        """As many splits as the budget allows, by what the first one took."""
+        """As many splits as the budget allows, by what the first ones took; all is made of them."""
         config = self.config
-        first = self.splits(1)
-        self.synthesise(first, [recipe], progress)
-        self.scores(first, arms, progress=progress)
-        seconds = self._seconds([self._making(first[0], [recipe])])
-        trainings = self._seconds([self._training(first[0], arm, self.steps) for arm in arms])
-        unit = (seconds + trainings * (1 + _LATER / len(arms))) / self.n_workers
-        n = int(config.budget / max(unit, 1e-9))
-        n = max(config.min_splits, min(n, config.max_splits))
-        splits = self.splits(n)
-        self.synthesise(splits, [recipe], progress)
+        first = self.splits(config.min_splits)
+        self._prepare(first, arms, recipe, progress)
+        making = self._seconds([self._making(split, [recipe]) for split in first])
+        trainings = self._seconds(
+            [self._training(split, arm, self.steps) for arm in arms for split in first]
+        )
+        unit = making + trainings * (1 + _LATER / len(arms))
+        affordable = int(config.budget * self.n_workers * len(first) / max(unit, 1e-9))
+        splits = self.splits(max(config.min_splits, min(affordable, config.max_splits)))
+        self._prepare(splits, arms, recipe, progress)
         return splits
+
+    def _prepare(
+        self,
+        splits: Sequence[Split],
+        arms: Sequence[Arm],
+        recipe: Recipe,
+        progress: Progress | None,
+    ) -> None:
+        """Generators, which take longest, and baselines, which need none, at the same time."""
+        tasks = [self._making(split, [recipe]) for split in splits]
+        tasks += [self._training(split, arm, self.steps) for split in splits for arm in arms]
+        self._workers.run(tasks, _named(progress, "generators and baselines"))
 
     def synthesise(
         self, splits: Sequence[Split], recipes: Sequence[Recipe], progress: Progress | None
@@ -489,6 +501,9 @@ def _result(
 ) -> GateResult:
     config, data = bench.config, bench.data
     ratio = len(splits[0].held_out) / len(splits[0].train)
+    fewest = int(min(_fewest_held_out(data, each) for each in splits))
+    # What a single held-out image of the smallest class changes.
+    resolution = 1 / (max(1, fewest) * int((data.counts > 0).sum()))
 
     def difference(arm: Arm, other: Arm) -> Interval:
         pairs = zip(scores[arm], scores[other], strict=True)
@@ -496,6 +511,7 @@ def _result(
             [a.balanced_accuracy - b.balanced_accuracy for a, b in pairs],
             test_to_train=ratio,
             confidence=config.confidence,
+            resolution=resolution,
         )
 
     comparisons = []
@@ -505,7 +521,6 @@ def _result(
         comparisons.append(Comparison(name, arm.name, best.name, found, verdict))
     more = difference(longer, best)
     converged = judge(more, min_effect=config.min_effect) != "helps"
-    fewest = int(min(_fewest_held_out(data, each) for each in splits))
     verdict = comparisons[0].verdict
     warnings = []
     if not converged:

@@ -33,6 +33,7 @@ def corrected_t_interval(
     *,
     test_to_train: float,
     confidence: float = 0.95,
+    resolution: float = 0.0,
 ) -> Interval:
     """Corrected resampled t interval of the mean of paired differences over resampled splits.
 
@@ -46,6 +47,8 @@ def corrected_t_interval(
         test_to_train: Held-out images per training image of a split, 1 / (k - 1) for k folds;
             0 where splits are independent, which gives the ordinary paired t interval.
         confidence: Of the interval.
+        resolution: Smallest change that the measurement can show; the interval of splits that
+            agree to the last digit, which says nothing of their spread, reaches so far.
 
     Raises:
         ValueError: If there are fewer than 2 differences, or one is not finite.
@@ -60,9 +63,8 @@ def corrected_t_interval(
         )
     mean = float(values.mean())
     error = math.sqrt((1 / n + test_to_train) * float(values.var(ddof=1)))
-    if error == 0:
-        # Equal arms; or splits that agree to the last digit, which says nothing of the spread.
-        reach = abs(mean)
+    if np.ptp(values) < 1e-12:
+        reach = max(abs(mean), resolution)
         return Interval(mean, mean - reach, mean + reach, 1.0)
     reach = float(t.ppf(0.5 + confidence / 2, n - 1)) * error
     p_value = 2 * float(t.sf(abs(mean) / error, n - 1))

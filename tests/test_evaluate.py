@@ -1,0 +1,218 @@
+"""Search and gate through the job and the command line, on a run of about a second."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from small_job import digits, tiny_config
+
+import vaeaug
+from vaeaug import assessment, job
+from vaeaug.cli import main
+from vaeaug.config import EvaluationConfig, Recipe
+from vaeaug.shards import Manifest, ShardDataset, verify
+
+QUICK = EvaluationConfig(steps=4, min_splits=2, max_splits=2, width=4, batch_size=16)
+COUNTS = (24, 18, 14, 12)
+RECIPE_FIELDS = set(Recipe.model_fields)
+
+
+@pytest.fixture(scope="module")
+def data() -> vaeaug.LabelledImages:
+    return digits(COUNTS)
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory) -> Path:
+    """A finished run, evaluated."""
+    out = tmp_path_factory.mktemp("evaluated") / "run"
+    vaeaug.augment(data, out, tiny_config(), device="cpu")
+    vaeaug.evaluate(data, out, QUICK, device="cpu")
+    return out
+
+
+def test_the_answer_is_in_the_manifest_the_report_and_the_card(run):
+    manifest = Manifest.load(run)
+    assert manifest.evaluated
+    assert manifest.gate["verdict"] in ("helps", "does not help", "unsure")
+    assert manifest.gate["n_splits"] == 2
+    names = [arm["name"] for arm in manifest.gate["arms"]]
+    assert names[:2] == ["none", "oversampling"]
+    assert len([arm for arm in manifest.gate["arms"] if arm["kind"] == "merged"]) == 2
+    assert verify(run).ok
+    sentence = manifest.gate["sentence"]
+    assert sentence.split(":")[0] in (run / "report.html").read_text(encoding="utf-8")
+    assert manifest.gate["verdict"] in (run / "README.md").read_text(encoding="utf-8")
+    document = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    assert document["gate"]["sentence"] == sentence
+    found = {each["name"] for each in document["fidelity"]["figures"]}
+    assert {"coverage", "kernel_distance", "real_or_synthetic_auc"} <= found
+    assert "median_distance" in {each["name"] for each in document["privacy"]["figures"]}
+    assert document["shortcut"]["label_entropy"] > 0
+
+
+def test_no_generator_of_a_split_saw_what_the_split_holds_out(run, data):
+    """The splits' own records: each generator's data is the training part, to the byte."""
+    from vaeaug.evaluation import make_splits
+
+    splits = make_splits(data, 2, folds=4, seed=0)
+    for split in splits:
+        (folder,) = (run / "evaluation" / "gate").glob(f"split-{split.number:02d}-*")
+        learnt = json.loads((folder / "generator" / "run.json").read_text())["data"]["fingerprint"]
+        assert learnt == data.subset(split.train).fingerprint
+        for made in folder.glob("*/manifest.json"):
+            assert Manifest.load(made.parent).data_fingerprint == learnt
+            assert ShardDataset(made.parent).source_index.max() < len(split.train)
+
+
+def test_evaluating_again_reads_and_other_data_is_refused(run, data, monkeypatch):
+    before = (run / "manifest.json").read_bytes()
+
+    def no_training(*_: object, **__: object) -> None:
+        raise AssertionError("all of it was measured")
+
+    monkeypatch.setattr("vaeaug.evaluation.gate.train_probe", no_training)
+    monkeypatch.setattr("vaeaug.dataset.train", no_training)
+    vaeaug.evaluate(data, run, QUICK, device="cpu")
+    assert (run / "manifest.json").read_bytes() == before
+    with pytest.raises(vaeaug.RunError, match="expected the training split that the run was made"):
+        vaeaug.evaluate(digits((24, 18, 14, 11)), run, QUICK, device="cpu")
+
+
+def test_the_report_is_written_again_the_same(run, data):
+    before = (run / "report.html").read_bytes()
+    (run / "report.html").unlink()
+    assert not verify(run).ok
+    job.report(data, run)
+    assert (run / "report.html").read_bytes() == before
+    assert verify(run).ok
+
+
+def test_a_run_without_a_manifest_is_not_evaluated(data, tmp_path):
+    job.train_only(data, tmp_path / "trained", tiny_config(), device="cpu")
+    with pytest.raises(vaeaug.ShardError, match="no manifest"):
+        vaeaug.evaluate(data, tmp_path / "trained", QUICK, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def searched(data, tmp_path_factory) -> Path:
+    """A run with a search, whose probes are too short to tell: what comes out is chance."""
+    out = tmp_path_factory.mktemp("searched") / "run"
+    vaeaug.augment(
+        data,
+        out,
+        tiny_config(),
+        evaluation=QUICK,
+        search_first=True,
+        evaluate_after=True,
+        device="cpu",
+    )
+    return out
+
+
+def test_the_search_chooses_and_the_gate_holds_out_what_it_never_saw(searched, data):
+    manifest = Manifest.load(searched)
+    recipe = dict(manifest.extra["recipe"])
+    assert recipe.pop("origin") == "search"
+    assert set(recipe) == RECIPE_FIELDS
+    assert manifest.gate["recipe"] == recipe
+    if recipe["share"]:
+        assert manifest.extra["samplers"]
+        merged = vaeaug.merge(data, replace(manifest, gate={"verdict": "unsure"}), balance=None)
+        assert merged.recipe["share"] == recipe["share"]
+    own, gates = assessment._parts(data, QUICK)
+    looked_at = data.subset(own)
+    for folder in (searched / "evaluation" / "search").glob("split-*"):
+        learnt = json.loads((folder / "generator" / "run.json").read_text())["data"]["fingerprint"]
+        assert learnt != data.fingerprint
+    results = (searched / "evaluation" / "search" / "results.jsonl").read_text().splitlines()
+    assert {json.loads(line)["key"]["data"] for line in results} == {looked_at.fingerprint}
+    images = {image.tobytes() for image in looked_at.images}
+    assert not images & {image.tobytes() for image in data.subset(gates).images}
+    document = json.loads((searched / "report.json").read_text(encoding="utf-8"))
+    assert len(document["search"]["rounds"]) == 3
+
+
+def test_the_same_search_again_is_read_and_another_job_is_refused(searched, data):
+    again = vaeaug.augment(
+        data,
+        searched,
+        tiny_config(),
+        evaluation=QUICK,
+        search_first=True,
+        evaluate_after=True,
+        device="cpu",
+    )
+    assert again.resumed
+    with pytest.raises(vaeaug.ConfigError, match="search: True -> False"):
+        vaeaug.augment(data, searched, tiny_config(), device="cpu")
+
+
+def test_measured_processes_give_what_one_process_gives(data, tmp_path):
+    """In a process of its own: workers start anew and must find all they need."""
+    code = """
+import sys, pathlib
+sys.path.insert(0, sys.argv[2])
+from small_job import digits, tiny_config
+import vaeaug, torch
+torch.set_num_threads(1)
+from vaeaug.config import EvaluationConfig
+if __name__ == "__main__":
+    data = digits((24, 18, 14, 12))
+    out = pathlib.Path(sys.argv[1])
+    vaeaug.augment(data, out, tiny_config(), device="cpu")
+    config = EvaluationConfig(
+        steps=4, min_splits=2, max_splits=2, width=4, batch_size=16, workers=2
+    )
+    print(vaeaug.evaluate(data, out, config, device="cpu").verdict)
+"""
+    path = tmp_path / "script.py"
+    path.write_text(code)
+    done = subprocess.run(
+        [sys.executable, path, tmp_path / "run", Path(__file__).parent],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    vaeaug.augment(data, tmp_path / "one", tiny_config(), device="cpu")
+    one = vaeaug.evaluate(data, tmp_path / "one", QUICK, device="cpu").to_json()
+    two = Manifest.load(tmp_path / "run").gate
+    figures = [
+        [arm["metrics"]["balanced_accuracy"]["mean"] for arm in found["arms"]]
+        for found in (one, two)
+    ]
+    assert np.allclose(*figures)
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("does not help", 3), ("helps", 0), ("unsure", 0)])
+def test_exit_codes_say_the_verdict(verdict, code, run, monkeypatch):
+    content = Manifest.load(run).gate
+
+    def measured(*_: object, **__: object) -> vaeaug.GateResult:
+        return vaeaug.GateResult(
+            verdict, content["sentence"], (), (), Recipe(), {}, ("a warning",), ("zero",)
+        )
+
+    monkeypatch.setattr("vaeaug.cli._data_of", lambda *_: None)
+    monkeypatch.setattr("vaeaug.job.evaluate", measured)
+    result = CliRunner().invoke(main, ["evaluate", "digits", str(run)])
+    assert result.exit_code == code, result.output
+    assert content["sentence"] in result.stdout
+    assert "a warning" in result.stdout
+    as_json = CliRunner().invoke(main, ["evaluate", "digits", str(run), "--json"])
+    assert json.loads(as_json.stdout)["verdict"] == verdict
+
+
+def test_a_probe_of_ones_own_and_what_is_wrong_with_it(run, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def net(shape, k):\n    return 3\n")
+    wrong = CliRunner().invoke(main, ["evaluate", "digits", str(run), "--probe", "net"])
+    assert wrong.exit_code == 2
+    assert "expected FILE.py:NAME, got 'net'" in wrong.stderr
