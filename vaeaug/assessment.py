@@ -33,6 +33,8 @@ from vaeaug.evaluation import (
     run_gate,
     search_recipe,
 )
+from vaeaug.evaluation._splits import Split
+from vaeaug.evaluation._tasks import Task, Workers
 from vaeaug.evaluation.gate import Progress
 from vaeaug.evaluation.probe import ProbeFactory
 from vaeaug.merging import merge
@@ -200,6 +202,7 @@ def measure(
     config: AugmentConfig,
     evaluation: EvaluationConfig,
     recipe: Recipe,
+    manifest: Manifest,
     *,
     searched: bool,
     device: torch.device | str = "cpu",
@@ -213,6 +216,35 @@ def measure(
     place = folder / FOLDER / "gate"
     bench = _bench(data, place, config, evaluation, None, device, among)
     (split,) = bench.splits(1)
+    key = {
+        "what": "measures",
+        "data": data.fingerprint,
+        "split": split.key,
+        "recipe": recipe.model_dump(mode="json"),
+        "job": config.sha256,
+        "model": manifest.model_sha256,
+        "seed": evaluation.seed,
+    }
+
+    def all_of_it() -> dict[str, Any]:
+        return plain(_measure(data, folder, config, evaluation, recipe, manifest, bench, split))
+
+    with Workers(all_of_it, n=1, results=bench.results) as workers:
+        (found,) = workers.run([Task(key, ())])
+    return {name: found[name] for name in ("fidelity", "privacy", "shortcut")}
+
+
+def _measure(
+    data: LabelledImages,
+    folder: Path,
+    config: AugmentConfig,
+    evaluation: EvaluationConfig,
+    recipe: Recipe,
+    manifest: Manifest,
+    bench: Bench,
+    split: Split,
+) -> dict[str, Any]:
+    device = bench.device
     train = data.subset(split.train)
     held_out = replace(data, unlabelled=None).subset(split.held_out)
     split_folder = bench.place(split)
@@ -232,7 +264,7 @@ def measure(
         device=device,
     )
     found: dict[str, Any] = {"fidelity": fidelity.to_json(), "privacy": privacy.to_json()}
-    found["shortcut"] = _shortcut(data, folder, recipe, evaluation, device)
+    found["shortcut"] = _shortcut(data, manifest, recipe, evaluation, device)
     return found
 
 
@@ -318,7 +350,7 @@ def _parts(data: LabelledImages, evaluation: EvaluationConfig) -> tuple[np.ndarr
 
 def _shortcut(
     data: LabelledImages,
-    folder: Path,
+    manifest: Manifest,
     recipe: Recipe,
     evaluation: EvaluationConfig,
     device: torch.device | str,
@@ -327,8 +359,9 @@ def _shortcut(
     if recipe.is_none:
         return None
     # What the gate found is being written: merging has nothing to say of it.
-    manifest = replace(Manifest.load(folder), gate={"verdict": "unsure"})
-    merged = merge(data, manifest, balance="classes", soft=False)
+    stored = {**manifest.extra, "recipe": recipe.model_dump(mode="json")}
+    unjudged = replace(manifest, gate={"verdict": "unsure"}, extra=stored)
+    merged = merge(data, unjudged, balance="classes", soft=False)
     rows = np.sort(np.random.default_rng([evaluation.seed, 9]).permutation(len(merged))[:4000])
     images = torch.stack([merged[int(row)][0] for row in rows]).movedim(1, -1).numpy()
     found = check_shortcut(

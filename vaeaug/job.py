@@ -267,6 +267,12 @@ def evaluate(
     job, data = _job_of(data, out_dir)
     manifest = Manifest.load(out_dir)
     device = resolve_device(device)
+    if "generator" in _described_before(out_dir):
+        log.warning(
+            "%s was drawn from a generator that came ready; the generators of the splits are "
+            "trained by the configuration of this run",
+            out_dir,
+        )
     with RunFolder(out_dir, config=job, data=_described_before(out_dir)) as run:
         _, result = _assess(
             run.path,
@@ -341,6 +347,7 @@ def _assess(
         config,
         evaluation,
         measured_recipe,
+        manifest,
         searched=searched,
         device=device,
     )

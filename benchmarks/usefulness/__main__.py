@@ -26,7 +26,14 @@ import numpy as np
 import torch
 
 import vaeaug
-from benchmarks.usefulness.arms import BASELINES, MORE_BASELINES, RECIPES, Trial
+from benchmarks.usefulness.arms import (
+    BARE_BASELINES,
+    BARE_RECIPES,
+    BASELINES,
+    MORE_BASELINES,
+    RECIPES,
+    Trial,
+)
 from benchmarks.usefulness.regimes import REGIMES
 from vaeaug.config import EvaluationConfig
 from vaeaug.evaluation.metrics import class_groups, score
@@ -34,6 +41,14 @@ from vaeaug.evaluation.probe import SyntheticSet, predict, train_probe
 from vaeaug.evaluation.statistics import corrected_t_interval
 
 RESULTS = Path(__file__).parent.parent / "results"
+GROUPS = {
+    "baselines": BASELINES,
+    "more": MORE_BASELINES,
+    "recipes": RECIPES,
+    "bare-baselines": BARE_BASELINES,
+    "bare-recipes": BARE_RECIPES,
+}
+ALL = {name: trial for group in GROUPS.values() for name, trial in group.items()}
 FIGURES = ("balanced_accuracy", "recall_few", "macro_f1", "calibration_error")
 
 
@@ -73,7 +88,7 @@ def run(regime, seeds, names, steps: int, out: Path, results: Path) -> None:
     if results.exists():
         lines = map(json.loads, results.read_text().splitlines())
         done = {(line["arm"], line["seed"], line["steps"]) for line in lines}
-    trials = BASELINES | MORE_BASELINES | RECIPES
+    trials = ALL
     for seed in seeds:
         train, development, test = regime.data(seed)
         groups = class_groups(train.counts)
@@ -117,7 +132,7 @@ def run(regime, seeds, names, steps: int, out: Path, results: Path) -> None:
             )
 
 
-def table(regime, results: Path, part: str, steps: int | None) -> None:
+def table(regime, results: Path, part: str, steps: int | None, bare: bool) -> None:
     """Mean over the seeds of every arm, and the paired difference to the best baseline.
 
     The best baseline is the one of the highest mean on the development images.
@@ -126,7 +141,13 @@ def table(regime, results: Path, part: str, steps: int | None) -> None:
     for line in map(json.loads, results.read_text().splitlines()):
         if line["regime"] == regime.name and steps in (None, line["steps"]):
             arms.setdefault(line["arm"], {})[line["seed"]] = line
-    baselines = [name for name in arms if name in BASELINES]
+    allowed = BARE_BASELINES if bare else BASELINES
+    arms = {
+        name: lines
+        for name, lines in arms.items()
+        if (name in BARE_BASELINES or name in BARE_RECIPES) == bare
+    }
+    baselines = [name for name in arms if name in allowed]
 
     def mean(name: str, which: str, figure: str) -> float:
         return float(np.mean([line[which].get(figure, np.nan) for line in arms[name].values()]))
@@ -162,16 +183,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/usefulness"))
     parser.add_argument("--results", type=Path, default=RESULTS / "usefulness.jsonl")
     parser.add_argument("--part", choices=("development", "test"), default="test")
+    parser.add_argument("--bare", action="store_true", help="table of no classic augmentation")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     regime = REGIMES[arguments.regime]
     if arguments.what == "make":
         make(regime, arguments.seeds, arguments.out)
     elif arguments.what == "table":
-        table(regime, arguments.results, arguments.part, arguments.steps)
+        table(regime, arguments.results, arguments.part, arguments.steps, arguments.bare)
     else:
-        groups = {"baselines": BASELINES, "recipes": RECIPES, "more": MORE_BASELINES}
-        names = [each for name in arguments.arms for each in groups.get(name, [name])]
+        names = [each for name in arguments.arms for each in GROUPS.get(name, [name])]
         steps = arguments.steps or regime.steps
         run(regime, arguments.seeds, names, steps, arguments.out, arguments.results)
 

@@ -52,6 +52,21 @@ BASELINES = {
     "logit adjustment + Mixup": Trial(Arm("logit adjustment", classic=True, mix="mixup")),
     "logit adjustment + flip": Trial(Arm("logit adjustment", classic=True, flip=True)),
 }
+# Where no classic augmentation is allowed, as where none is known to keep the label.
+BARE = Arm("oversampling")
+BARE_BASELINES = {
+    "bare": Trial(BARE),
+    "bare Mixup": Trial(replace(BARE, mix="mixup")),
+    "bare CutMix": Trial(replace(BARE, mix="cutmix")),
+    "bare logit adjustment": Trial(Arm("logit adjustment")),
+}
+BARE_RECIPES = {
+    "bare, edits 50 %": Trial(BARE, Recipe(share=0.5), "base"),
+    "bare, edits 70 %": Trial(BARE, Recipe(share=0.7), "base"),
+    "bare Mixup, edits 50 %": Trial(replace(BARE, mix="mixup"), Recipe(share=0.5), "base"),
+    "bare CutMix, edits 50 %": Trial(replace(BARE, mix="cutmix"), Recipe(share=0.5), "base"),
+    "bare, edits 50 %, teacher": Trial(BARE, Recipe(share=0.5, soft=True), "base", teacher=True),
+}
 MORE_BASELINES = {
     "classic, twice the steps": Trial(BASE, length=2.0),
     "distillation": Trial(BASE, Recipe(share=0.5, soft=True), teacher=True, real_as_synthetic=True),

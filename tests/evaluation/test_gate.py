@@ -180,6 +180,20 @@ def test_a_copy_of_a_held_out_image_is_never_in_the_training_part() -> None:
     run_gate(data, Recipe(), duplicates, CONFIG, learner=learner, baselines=BASELINES)
 
 
+def test_a_held_out_image_in_the_pool_is_told_and_nothing_then_helps() -> None:
+    data = data_of((240, 200, 200), 0, MANY)
+    clean = run_gate(
+        data, Recipe(share=0.8), the_truth, CONFIG, learner=discriminants, baselines=BASELINES
+    )
+    assert clean.verdict == "helps"
+    planted = data.with_unlabelled(data.images[:3])
+    found = run_gate(
+        planted, Recipe(share=0.8), the_truth, CONFIG, learner=discriminants, baselines=BASELINES
+    )
+    assert any("leak: 3 held-out images are also in the pool" in each for each in found.warnings)
+    assert found.verdict != "helps"
+
+
 def test_too_few_held_out_images_of_a_class_make_it_unsure() -> None:
     found = gate(0, the_truth, counts=(90, 45, 4))
     assert found.verdict == "unsure"

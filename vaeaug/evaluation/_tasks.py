@@ -68,7 +68,9 @@ class Results:
             "seconds": round(seconds, 3),
             **outcome,
         }
-        self._found[task.digest] = record
+        line = json.dumps(record, sort_keys=True)
+        # As it will be read: the same in memory and from the file, to the order of keys.
+        self._found[task.digest] = json.loads(line)
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,7 @@ class Results:
             # After a line that was cut off, a new one is begun.
             if file.tell() and not self._ends_whole():
                 file.write(b"\n")
-            file.write((json.dumps(record, sort_keys=True) + "\n").encode())
+            file.write((line + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -97,16 +99,9 @@ class Workers:
         work: ``work(*arguments)`` gives a task's outcome, plain JSON; sent to the processes once.
         n: Processes; 1 runs everything here.
         results: Where outcomes are kept.
-        progress: Called as ``progress(done, total)`` after each task of a call of `run`.
     """
 
-    def __init__(
-        self,
-        work: Work,
-        *,
-        n: int,
-        results: Results,
-    ) -> None:
+    def __init__(self, work: Work, *, n: int, results: Results) -> None:
         self.work, self.results, self.n = work, results, n
         self._pool: ProcessPoolExecutor | None = None
 

@@ -23,6 +23,7 @@ from vaeaug.data import LabelledImages
 from vaeaug.evaluation._splits import Split, fitting_folds, make_splits
 from vaeaug.evaluation._tasks import Results, Task, Work, Workers
 from vaeaug.evaluation.metrics import Scores, class_groups, score
+from vaeaug.evaluation.privacy import shared_images
 from vaeaug.evaluation.probe import (
     Arm,
     ProbeFactory,
@@ -523,6 +524,16 @@ def _result(
     converged = judge(more, min_effect=config.min_effect) != "helps"
     verdict = comparisons[0].verdict
     warnings = []
+    # Copies among the labelled images stay on one side of a split; those in a pool do not.
+    leaks = sum(
+        len(shared_images(data.subset(split.train), data.subset(split.held_out)))
+        for split in splits
+    )
+    if leaks:
+        warnings.append(
+            f"leak: {leaks} held-out images are also in the pool of unlabelled images, which the "
+            "generators learn from; take them out of the pool"
+        )
     if not converged:
         warnings.append(
             f"the baselines had not converged: {LONGER:g} times the steps gave the best one "
@@ -540,6 +551,8 @@ def _result(
             f"a class has {fewest} held-out images, fewer than {config.min_held_out}: its recall "
             "says little"
         )
+    elif verdict == "helps" and leaks:
+        verdict, why = "unsure", "held-out images are in the pool that the generators learn from"
     elif verdict == "helps" and not converged:
         verdict, why = "unsure", "the baselines had not converged"
     elif verdict == "unsure":
