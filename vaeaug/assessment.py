@@ -35,7 +35,7 @@ from vaeaug.evaluation import (
 )
 from vaeaug.evaluation._splits import Split
 from vaeaug.evaluation._tasks import Task, Workers
-from vaeaug.evaluation.gate import Progress
+from vaeaug.evaluation.bench import Progress
 from vaeaug.evaluation.probe import ProbeFactory
 from vaeaug.merging import merge
 from vaeaug.report import write_card, write_report
@@ -179,18 +179,9 @@ def gate(
         progress: Called as ``progress(what, done, total)``.
     """
     among = _parts(data, evaluation)[1] if searched else None
-    found = run_gate(
-        data,
-        recipe,
-        functools.partial(synthesise_split, config=config, device=str(device)),
-        evaluation,
-        folder=folder / FOLDER / "gate",
-        identity=config.sha256,
-        among=among,
-        factory=factory,
-        device=device,
-        progress=progress,
-    )
+    place = folder / FOLDER / "gate"
+    with _bench(data, place, config, evaluation, factory, device, among) as bench:
+        found = run_gate(bench, recipe, progress=progress)
     for line in (found.sentence, *found.warnings):
         log.info("gate: %s", line)
     return found

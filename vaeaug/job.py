@@ -25,7 +25,7 @@ from vaeaug.dataset import (
     shards_of,
 )
 from vaeaug.evaluation import GateResult
-from vaeaug.evaluation.gate import Progress as Steps
+from vaeaug.evaluation.bench import Progress as Steps
 from vaeaug.evaluation.probe import ProbeFactory
 from vaeaug.plan import Plan
 from vaeaug.run_folder import RunError, RunFolder, read_run

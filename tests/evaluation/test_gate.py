@@ -15,8 +15,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from vaeaug.config import EvaluationConfig, Recipe
 from vaeaug.data import LabelledImages
-from vaeaug.evaluation import EvaluationError, run_gate
-from vaeaug.evaluation.gate import GateResult
+from vaeaug.evaluation import Bench, EvaluationError, GateResult, run_gate
 from vaeaug.evaluation.probe import Arm, SyntheticSet
 
 CENTRES = np.array([[0.35, 0.5], [0.65, 0.5], [0.5, 0.72]])
@@ -65,6 +64,20 @@ def discriminants(
     return model.predict_proba(held_out.images[:, :, 0])
 
 
+def measured(
+    data: LabelledImages,
+    recipe: Recipe,
+    synthesise,
+    config: EvaluationConfig,
+    *,
+    learner,
+    baselines: Sequence[Arm] = BASELINES,
+    folder: Path | None = None,
+) -> GateResult:
+    with Bench(data, synthesise, config, learner=learner, folder=folder) as bench:
+        return run_gate(bench, recipe, baselines=baselines)
+
+
 def duplicates(
     train: LabelledImages, folder: Path, recipes: Sequence[Recipe]
 ) -> list[SyntheticSet]:
@@ -99,13 +112,12 @@ def gate(
 ) -> GateResult:
     recipe = Recipe(share=0.8)
     config = CONFIG.model_copy(update={"seed": seed, **keys})
-    return run_gate(
+    return measured(
         data_of(counts, seed, dimensions),
         recipe,
         synthesise,
         config,
         learner=discriminants,
-        baselines=BASELINES,
     )
 
 
@@ -158,7 +170,7 @@ def test_no_generator_and_no_probe_sees_what_is_held_out() -> None:
         seen.append((bytes_of(train.images), bytes_of(held_out.images)))
         return discriminants(train, synthetic, held_out, arm, seed=seed, steps=steps)
 
-    run_gate(data, Recipe(), watched, CONFIG, learner=learner, baselines=BASELINES)
+    measured(data, Recipe(), watched, CONFIG, learner=learner)
     assert len(learnt) >= 5
     held = {frozenset(part) for _, part in seen}
     assert all(not train & part for train, part in seen)
@@ -177,17 +189,17 @@ def test_a_copy_of_a_held_out_image_is_never_in_the_training_part() -> None:
         assert not images & {image.tobytes() for image in held_out.images}
         return discriminants(train, synthetic, held_out, arm, seed=seed, steps=steps)
 
-    run_gate(data, Recipe(), duplicates, CONFIG, learner=learner, baselines=BASELINES)
+    measured(data, Recipe(), duplicates, CONFIG, learner=learner)
 
 
 def test_a_held_out_image_in_the_pool_is_told_and_nothing_then_helps() -> None:
     data = data_of((240, 200, 200), 0, MANY)
-    clean = run_gate(
+    clean = measured(
         data, Recipe(share=0.8), the_truth, CONFIG, learner=discriminants, baselines=BASELINES
     )
     assert clean.verdict == "helps"
     planted = data.with_unlabelled(data.images[:3])
-    found = run_gate(
+    found = measured(
         planted, Recipe(share=0.8), the_truth, CONFIG, learner=discriminants, baselines=BASELINES
     )
     assert any("leak: 3 held-out images are also in the pool" in each for each in found.warnings)
@@ -210,7 +222,7 @@ def test_no_recipe_needs_no_measurement() -> None:
     def none(*_: object) -> list[SyntheticSet]:
         raise AssertionError("nothing is to be made")
 
-    found = run_gate(data_of([9, 9, 9], 0), Recipe(share=0), none, CONFIG, learner=discriminants)
+    found = measured(data_of([9, 9, 9], 0), Recipe(share=0), none, CONFIG, learner=discriminants)
     assert found.verdict == "does not help"
     assert "training without it was the best" in found.sentence
 
@@ -224,14 +236,13 @@ def test_outcomes_are_kept_and_a_longer_evaluation_adds_to_them(tmp_path: Path) 
 
     def run(n: int) -> GateResult:
         config = CONFIG.model_copy(update={"min_splits": n, "max_splits": n})
-        return run_gate(
+        return measured(
             data_of([60, 40, 30], 1),
             Recipe(share=0.5),
             the_truth,
             config,
             folder=tmp_path,
             learner=counting,
-            baselines=BASELINES,
         )
 
     first = run(3)
@@ -265,13 +276,12 @@ def test_baselines_that_have_not_converged_are_told() -> None:
         found[guess] = rng.dirichlet(np.ones(3), guess.sum())
         return found
 
-    found = run_gate(
+    found = measured(
         data_of([300, 300, 300], 2),
         Recipe(share=0.5),
         the_truth,
         CONFIG,
         learner=slow,
-        baselines=BASELINES,
     )
     assert found.settings["converged"] is False
     assert found.verdict == "unsure"

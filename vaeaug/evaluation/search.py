@@ -13,7 +13,7 @@ import numpy as np
 
 from vaeaug.config import Recipe
 from vaeaug.evaluation._splits import Split
-from vaeaug.evaluation.gate import Bench, Progress
+from vaeaug.evaluation.bench import Bench, Progress
 from vaeaug.evaluation.metrics import Scores
 from vaeaug.evaluation.probe import Arm, fixed_arms
 from vaeaug.evaluation.statistics import Interval, corrected_t_interval
