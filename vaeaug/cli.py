@@ -5,30 +5,33 @@ data does not help; 4 partial, a class fell short of its target.
 Interrupted: 130 (Ctrl-C) or 143 (SIGTERM), and the same command goes on.
 """
 
-import json
 import logging
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import click
 
 import vaeaug
+from vaeaug.console import (
+    print_document,
+    print_gate,
+    print_plan,
+    print_result,
+    progress_bars,
+    reports_table,
+)
 
 if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig, EvaluationConfig
     from vaeaug.data import LabelledImages
-    from vaeaug.evaluation import GateResult
     from vaeaug.evaluation.probe import ProbeFactory
-    from vaeaug.job import AugmentResult, Progress
-    from vaeaug.plan import Plan
     from vaeaug.sampling import Synthesizer
 
-FAILED, USAGE, NO_HELP, PARTIAL = 1, 2, 3, 4
+FAILED, USAGE = 1, 2
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -197,10 +200,10 @@ def augment(
 
     config, images = _request(data, **configuration)
     if dry_run:
-        _print_plan(images, config, as_json)
+        print_plan(images, config, as_json)
         return
     workers = configuration["workers"]
-    with _progress() as progress:
+    with progress_bars() as progress:
         result = run(
             images,
             out,
@@ -213,7 +216,7 @@ def augment(
             resume=resume,
             progress=progress,
         )
-    _print_result(result, as_json)
+    sys.exit(print_result(result, as_json))
 
 
 @main.command()
@@ -253,7 +256,7 @@ def evaluate(
 
     images = _data_of(data, out, pool, workers)
     recipe = None if share is None else recipe_of_run(out).model_copy(update={"share": share})
-    with _progress() as progress:
+    with progress_bars() as progress:
         result = run(
             images,
             out,
@@ -263,7 +266,7 @@ def evaluate(
             device=device,
             progress=progress,
         )
-    _print_gate(result, out, as_json)
+    sys.exit(print_gate(result, out, as_json))
 
 
 @main.command()
@@ -286,7 +289,7 @@ def report(data: str, out: Path, pool: str | None) -> None:
 def plan(data: str, as_json: bool, **configuration: Any) -> None:
     """Print how many samples of each class would be made, and why."""
     config, images = _request(data, **configuration)
-    _print_plan(images, config, as_json)
+    print_plan(images, config, as_json)
 
 
 @main.command()
@@ -303,9 +306,9 @@ def train(
     from vaeaug.job import train_only
 
     config, images = _request(data, **configuration)
-    with _progress() as progress:
+    with progress_bars() as progress:
         model = train_only(images, out, config, device=device, resume=resume, progress=progress)
-    _print({"model": str(model)}, f"generator: {model}", as_json)
+    print_document({"model": str(model)}, f"generator: {model}", as_json)
 
 
 @main.command()
@@ -333,9 +336,9 @@ def generate(
     from vaeaug.job import generate as run
 
     config, images = _request(data, **configuration)
-    with _progress() as progress:
+    with progress_bars() as progress:
         result = run(model, images, out, config, device=device, resume=resume, progress=progress)
-    _print_result(result, as_json)
+    sys.exit(print_result(result, as_json))
 
 
 @main.command()
@@ -352,7 +355,7 @@ def screen(data: str, out: Path, device: str, as_json: bool, **configuration: An
     config, images = _request(data, **configuration)
     reports = rescreen(images, out, config, device=resolve_device(device))
     document = {name: report.to_json() for name, report in reports.items()}
-    _print(document, _reports_table(document), as_json)
+    print_document(document, reports_table(document), as_json)
 
 
 @main.command()
@@ -398,7 +401,7 @@ def merge(
     with h5py.File(path, "r") as file:
         is_synthetic = file["is_synthetic"][:]
     counts = {"real": int((~is_synthetic).sum()), "synthetic": int(is_synthetic.sum())}
-    _print(
+    print_document(
         {"file": str(to), **counts},
         f"{to}: {counts['real']} real and {counts['synthetic']} synthetic images",
         as_json,
@@ -427,7 +430,7 @@ def inspect(path: Path, as_json: bool) -> None:
 
     document = describe(path)
     text = "\n".join(f"{key}: {value}" for key, value in document.items())
-    _print(document, text, as_json)
+    print_document(document, text, as_json)
 
 
 _generator = click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -457,7 +460,7 @@ def encode(
         + (f", {bits:.2f} by lossless coding with this model" if bits is not None else "")
         + f"; reconstruction: PSNR {loss['psnr']:.1f} dB, SSIM {loss['ssim']:.3f}"
     )
-    _print(figures, text, as_json)
+    print_document(figures, text, as_json)
 
 
 @main.command()
@@ -473,7 +476,7 @@ def decode(latents: Path, model: Path, to: Path, device: str, as_json: bool) -> 
     generator = _loaded(model, device)
     images, labels = decode_from(latents, generator)
     write_images(to, generator, images, labels)
-    _print({"file": str(to), "n": len(images)}, f"{to}: {len(images)} samples", as_json)
+    print_document({"file": str(to), "n": len(images)}, f"{to}: {len(images)} samples", as_json)
 
 
 @main.command()
@@ -496,7 +499,7 @@ def reconstruct(
     write_images(to, generator, rebuilt, images.labels)
     figures = vars(likeness(rebuilt, images.images, images.value_range))
     text = f"{to}: PSNR {figures['psnr']:.1f} dB, SSIM {figures['ssim']:.3f}"
-    _print({"file": str(to), "n": len(rebuilt), **figures}, text, as_json)
+    print_document({"file": str(to), "n": len(rebuilt), **figures}, text, as_json)
 
 
 @main.command()
@@ -547,7 +550,7 @@ def denoise(
             f"; PSNR {before.psnr:.1f} -> {after.psnr:.1f} dB, SSIM {before.ssim:.3f} -> "
             f"{after.ssim:.3f} (noisy -> cleaned)"
         )
-    _print(document, text, as_json)
+    print_document(document, text, as_json)
 
 
 @main.command()
@@ -673,165 +676,6 @@ def _share(text: str) -> "float | Literal['all']":
         return float(text)
     except ValueError:
         raise click.UsageError(f"--share: expected a number or `all`, got {text!r}") from None
-
-
-@contextmanager
-def _progress() -> "Iterator[Progress | None]":
-    """A bar per stage on a terminal; nothing where stderr is a file or a pipe."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
-
-    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, TimeLeft(), TextColumn("{task.fields[figures]}"), console=Console(stderr=True)
-    ) as bars:
-        tasks: dict[str, Any] = {}
-
-        def report(what: str, done: int, total: int, figures: dict[str, float]) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total, figures="")
-            bars.update(tasks[what], completed=done, total=total)
-            if "held_out_elbo" in figures:
-                bars.update(tasks[what], figures=f"ELBO {figures['held_out_elbo']:.1f}")
-
-        yield report
-
-
-def _print_plan(data: "LabelledImages", config: "AugmentConfig", as_json: bool) -> None:
-    from vaeaug.job import bytes_per_sample, plan_of, shards_of
-
-    made: Plan = plan_of(data, config)
-    size = bytes_per_sample(data, config)
-    rows = [
-        {
-            **each,
-            "bytes": each["n_synthetic"] * size,
-            "shards": shards_of(each["n_synthetic"], size, config),
-        }
-        for each in made.to_json()
-    ]
-    total = {key: sum(row[key] for row in rows) for key in ("n_synthetic", "bytes", "shards")}
-    table = _table(
-        ["class", "real", "target", "to make", "MiB", "shards", "why"],
-        [
-            [
-                row["name"],
-                row["real"],
-                row["target_count"],
-                row["n_synthetic"],
-                f"{row['bytes'] / 2**20:.1f}",
-                row["shards"],
-                row["reason"],
-            ]
-            for row in rows
-        ],
-    )
-    text = (
-        f"{table}\n{total['n_synthetic']} to make, {total['bytes'] / 2**20:.1f} MiB in "
-        f"{total['shards']} shards"
-    )
-    _print({"classes": rows, **total}, text, as_json)
-
-
-def _print_result(result: "AugmentResult", as_json: bool) -> None:
-    document = result.to_json()
-    lines = [_reports_table({each["name"]: each for each in document["classes"]})]
-    state = "already complete" if result.resumed else "written"
-    n_images = sum(each["accepted"] for each in document["classes"])
-    lines.append(
-        f"{n_images} samples in {len(document['shards'])} shards {state} in {result.out_dir}; "
-        f"see {result.out_dir / 'samples.png'}"
-    )
-    lines.extend(
-        f"class {each['name']!r} got none: {each['reason']}"
-        for each in document["plan"]
-        if not each["n_synthetic"]
-    )
-    if document["search"] is not None:
-        lines.append(f"Recipe: {document['search']['sentence']}")
-    gate = document["gate"]
-    if gate == "not evaluated":
-        lines.append("Whether they help was not evaluated: `vaeaug evaluate DATA OUT` measures it.")
-    else:
-        lines += [gate["sentence"], *gate["warnings"]]
-    lines.append(f"Report: {result.out_dir / 'report.html'}")
-    if not result.complete:
-        lines.append("Partial: " + "; ".join(result.shortfalls))
-    _print(document, "\n".join(lines), as_json)
-    if gate != "not evaluated" and gate["verdict"] == "does not help":
-        sys.exit(NO_HELP)
-    if not result.complete:
-        sys.exit(PARTIAL)
-
-
-def _print_gate(result: "GateResult", out: Path, as_json: bool) -> None:
-    document = result.to_json()
-
-    def figure(arm: dict[str, Any], name: str) -> str:
-        value = arm["metrics"].get(name)
-        return "" if value is None else f"{100 * value['mean']:.1f}"
-
-    names = ["balanced_accuracy", "macro_f1", "geometric_mean", "recall_few", "calibration_error"]
-    table = _table(
-        ["training", *(name.replace("_", " ") for name in names)],
-        [[arm["name"], *(figure(arm, name) for name in names)] for arm in document["arms"]],
-    )
-    ways = [
-        f"{each['name']}: {100 * each['difference']:+.2f} points ({100 * each['low']:+.2f} to "
-        f"{100 * each['high']:+.2f}), {each['verdict']}"
-        for each in document["comparisons"]
-    ]
-    lines = [result.sentence, *result.warnings, "", table, "", *ways]
-    lines.append(f"Report: {out / 'report.html'}")
-    _print(document, "\n".join(lines), as_json)
-    if result.verdict == "does not help":
-        sys.exit(NO_HELP)
-
-
-def _reports_table(classes: dict[str, Any]) -> str:
-    """Class, real, made, rejected by reason."""
-    from vaeaug.screening import REASONS
-
-    found = {reason for each in classes.values() for reason in each["rejected"]}
-    reasons = [reason for reason in REASONS if reason in found]
-    with_real = all("real" in each for each in classes.values())
-    header = ["class", *(["real", "wanted"] if with_real else []), "made", "drawn", *reasons]
-    rows = [
-        [
-            name,
-            *([each["real"], each["n_synthetic"]] if with_real else []),
-            each["accepted"],
-            each["candidates"],
-            *(each["rejected"].get(reason, 0) for reason in reasons),
-        ]
-        for name, each in classes.items()
-    ]
-    return _table(header, rows)
-
-
-def _table(header: list[str], rows: list[list[Any]]) -> str:
-    cells = [header, *([str(each) for each in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    numeric = [all(_is_number(row[column]) for row in cells[1:]) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in cells
-    )
-
-
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdigit()
-
-
-def _print(document: Any, text: str, as_json: bool) -> None:
-    click.echo(json.dumps(document, indent=2, sort_keys=True) if as_json else text)
 
 
 def _terminate(*_: object) -> NoReturn:

@@ -5,6 +5,7 @@ split holds out.
 """
 
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from vaeaug.evaluation.probe import (
     probe_name,
     train_probe,
 )
+
+log = logging.getLogger("vaeaug")
 
 # Trainings that follow the first ones: combination, the longer one, merged both ways.
 _LATER = 5.5
@@ -177,6 +180,17 @@ class Bench:
         """Generators, which take longest, and baselines, which need none, at the same time."""
         tasks = [self._making(split, [recipe]) for split in splits]
         tasks += [self._training(split, arm, self.steps) for split in splits for arm in arms]
+        missing = sum(self.results.get(task) is None for task in tasks)
+        if missing:
+            log.info(
+                "evaluation: %d splits, a generator and %d classifiers of %d steps each; %d of "
+                "these %d trainings are to be done",
+                len(splits),
+                len(arms),
+                self.steps,
+                missing,
+                len(tasks),
+            )
         self._workers.run(tasks, _named(progress, "generators and baselines"))
 
     def synthesise(

@@ -1,0 +1,180 @@
+"""What the command line shows: tables and JSON on stdout, progress bars on stderr."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from vaeaug.config import AugmentConfig
+    from vaeaug.data import LabelledImages
+    from vaeaug.evaluation import GateResult
+    from vaeaug.job import AugmentResult, Progress
+    from vaeaug.plan import Plan
+
+NO_HELP, PARTIAL = 3, 4
+
+
+@contextmanager
+def progress_bars() -> "Iterator[Progress | None]":
+    """A bar per stage on a terminal; nothing where stderr is a file or a pipe."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeLeft(), TextColumn("{task.fields[figures]}"), console=Console(stderr=True)
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int, figures: dict[str, float]) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total, figures="")
+            bars.update(tasks[what], completed=done, total=total)
+            if "held_out_elbo" in figures:
+                bars.update(tasks[what], figures=f"ELBO {figures['held_out_elbo']:.1f}")
+
+        yield report
+
+
+def print_plan(data: "LabelledImages", config: "AugmentConfig", as_json: bool) -> None:
+    """How many samples of each class would be made, and why."""
+    from vaeaug.job import bytes_per_sample, plan_of, shards_of
+
+    made: Plan = plan_of(data, config)
+    size = bytes_per_sample(data, config)
+    rows = [
+        {
+            **each,
+            "bytes": each["n_synthetic"] * size,
+            "shards": shards_of(each["n_synthetic"], size, config),
+        }
+        for each in made.to_json()
+    ]
+    total = {key: sum(row[key] for row in rows) for key in ("n_synthetic", "bytes", "shards")}
+    table = _table(
+        ["class", "real", "target", "to make", "MiB", "shards", "why"],
+        [
+            [
+                row["name"],
+                row["real"],
+                row["target_count"],
+                row["n_synthetic"],
+                f"{row['bytes'] / 2**20:.1f}",
+                row["shards"],
+                row["reason"],
+            ]
+            for row in rows
+        ],
+    )
+    text = (
+        f"{table}\n{total['n_synthetic']} to make, {total['bytes'] / 2**20:.1f} MiB in "
+        f"{total['shards']} shards"
+    )
+    print_document({"classes": rows, **total}, text, as_json)
+
+
+def print_result(result: "AugmentResult", as_json: bool) -> int:
+    """What a job made and whether it helps; gives the exit code."""
+    document = result.to_json()
+    lines = [reports_table({each["name"]: each for each in document["classes"]})]
+    state = "already complete" if result.resumed else "written"
+    n_images = sum(each["accepted"] for each in document["classes"])
+    lines.append(
+        f"{n_images} samples in {len(document['shards'])} shards {state} in {result.out_dir}; "
+        f"see {result.out_dir / 'samples.png'}"
+    )
+    lines.extend(
+        f"class {each['name']!r} got none: {each['reason']}"
+        for each in document["plan"]
+        if not each["n_synthetic"]
+    )
+    if document["search"] is not None:
+        lines.append(f"Recipe: {document['search']['sentence']}")
+    gate = document["gate"]
+    if gate == "not evaluated":
+        lines.append("Whether they help was not evaluated: `vaeaug evaluate DATA OUT` measures it.")
+    else:
+        lines += [gate["sentence"], *gate["warnings"]]
+    lines.append(f"Report: {result.out_dir / 'report.html'}")
+    if not result.complete:
+        lines.append("Partial: " + "; ".join(result.shortfalls))
+    print_document(document, "\n".join(lines), as_json)
+    if gate != "not evaluated" and gate["verdict"] == "does not help":
+        return NO_HELP
+    return 0 if result.complete else PARTIAL
+
+
+def print_gate(result: "GateResult", out: Path, as_json: bool) -> int:
+    """The verdict and every arm's figures; gives the exit code."""
+    document = result.to_json()
+
+    def figure(arm: dict[str, Any], name: str) -> str:
+        value = arm["metrics"].get(name)
+        return "" if value is None else f"{100 * value['mean']:.1f}"
+
+    names = ["balanced_accuracy", "macro_f1", "geometric_mean", "recall_few", "calibration_error"]
+    table = _table(
+        ["training", *(name.replace("_", " ") for name in names)],
+        [[arm["name"], *(figure(arm, name) for name in names)] for arm in document["arms"]],
+    )
+    ways = [
+        f"{each['name']}: {100 * each['difference']:+.2f} points ({100 * each['low']:+.2f} to "
+        f"{100 * each['high']:+.2f}), {each['verdict']}"
+        for each in document["comparisons"]
+    ]
+    lines = [result.sentence, *result.warnings, "", table, "", *ways]
+    lines.append(f"Report: {out / 'report.html'}")
+    print_document(document, "\n".join(lines), as_json)
+    return NO_HELP if result.verdict == "does not help" else 0
+
+
+def reports_table(classes: dict[str, Any]) -> str:
+    """Class, real, made, rejected by reason."""
+    from vaeaug.screening import REASONS
+
+    found = {reason for each in classes.values() for reason in each["rejected"]}
+    reasons = [reason for reason in REASONS if reason in found]
+    with_real = all("real" in each for each in classes.values())
+    header = ["class", *(["real", "wanted"] if with_real else []), "made", "drawn", *reasons]
+    rows = [
+        [
+            name,
+            *([each["real"], each["n_synthetic"]] if with_real else []),
+            each["accepted"],
+            each["candidates"],
+            *(each["rejected"].get(reason, 0) for reason in reasons),
+        ]
+        for name, each in classes.items()
+    ]
+    return _table(header, rows)
+
+
+def _table(header: list[str], rows: list[list[Any]]) -> str:
+    cells = [header, *([str(each) for each in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    numeric = [all(_is_number(row[column]) for row in cells[1:]) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in cells
+    )
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit()
+
+
+def print_document(document: Any, text: str, as_json: bool) -> None:
+    """The document as JSON, or the text."""
+    click.echo(json.dumps(document, indent=2, sort_keys=True) if as_json else text)
