@@ -125,7 +125,7 @@ def test_the_search_chooses_and_the_gate_holds_out_what_it_never_saw(searched, d
         assert manifest.extra["samplers"]
         merged = vaeaug.merge(data, replace(manifest, gate={"verdict": "unsure"}), balance=None)
         assert merged.recipe["share"] == recipe["share"]
-    own, gates = assessment._parts(data, QUICK)
+    own, gates = assessment._parts(data, QUICK.seed)
     looked_at = data.subset(own)
     for folder in (searched / "evaluation" / "search").glob("split-*"):
         learnt = json.loads((folder / "generator" / "run.json").read_text())["data"]["fingerprint"]
@@ -136,6 +136,24 @@ def test_the_search_chooses_and_the_gate_holds_out_what_it_never_saw(searched, d
     assert not images & {image.tobytes() for image in data.subset(gates).images}
     document = json.loads((searched / "report.json").read_text(encoding="utf-8"))
     assert len(document["search"]["rounds"]) == 3
+
+
+def test_another_seed_of_the_gate_still_holds_out_only_what_the_search_never_saw(
+    searched, data, monkeypatch
+):
+    looked_at = {image.tobytes() for image in data.subset(assessment._parts(data, 0)[0]).images}
+    held: list[set[bytes]] = []
+
+    def watching(bench, recipe, **_):
+        for split in bench.splits(4):
+            held.append({image.tobytes() for image in data.images[split.held_out]})
+        raise InterruptedError
+
+    monkeypatch.setattr("vaeaug.assessment.run_gate", watching)
+    with pytest.raises(InterruptedError):
+        vaeaug.evaluate(data, searched, QUICK.model_copy(update={"seed": 7}), device="cpu")
+    assert len(held) == 4
+    assert all(part and not part & looked_at for part in held)
 
 
 def test_the_same_search_again_is_read_and_another_job_is_refused(searched, data):

@@ -28,6 +28,7 @@ from vaeaug.evaluation import (
     SyntheticSet,
     check_shortcut,
     default_candidates,
+    halves,
     measure_fidelity,
     measure_privacy,
     run_gate,
@@ -141,7 +142,7 @@ def search(
         device: Where to train.
         progress: Called as ``progress(what, done, total)``.
     """
-    own, _ = _parts(data, evaluation)
+    own, _ = _parts(data, evaluation.seed)
     part = data.subset(own)
     bench = _bench(part, folder / FOLDER / "search", config, evaluation, factory, device)
     with bench:
@@ -159,7 +160,7 @@ def gate(
     evaluation: EvaluationConfig,
     recipe: Recipe,
     *,
-    searched: bool,
+    searched: int | None,
     factory: ProbeFactory | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
@@ -172,13 +173,13 @@ def gate(
         config: The job.
         evaluation: Probe, splits, budget.
         recipe: What is measured.
-        searched: Whether the recipe was searched on this data: then only images that the search
-            never saw are held out.
+        searched: Seed of the search that found the recipe on this data: only images that it never
+            looked at are held out. None: no search was made.
         factory: Builds the user's own probe.
         device: Where to train.
         progress: Called as ``progress(what, done, total)``.
     """
-    among = _parts(data, evaluation)[1] if searched else None
+    among = None if searched is None else _parts(data, searched)[1]
     place = folder / FOLDER / "gate"
     with _bench(data, place, config, evaluation, factory, device, among) as bench:
         found = run_gate(bench, recipe, progress=progress)
@@ -195,7 +196,7 @@ def measure(
     recipe: Recipe,
     manifest: Manifest,
     *,
-    searched: bool,
+    searched: int | None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     """Fidelity, privacy and the shortcut check, on the gate's first split.
@@ -203,7 +204,7 @@ def measure(
     Its held-out images were seen by no generator, so real images stand beside synthetic ones
     in every figure on equal terms.
     """
-    among = _parts(data, evaluation)[1] if searched else None
+    among = None if searched is None else _parts(data, searched)[1]
     place = folder / FOLDER / "gate"
     bench = _bench(data, place, config, evaluation, None, device, among)
     (split,) = bench.splits(1)
@@ -274,7 +275,11 @@ def publish(
     if found.search is not None:
         recipe = found.search.recipe.model_dump(mode="json")
         extra["recipe"] = recipe | {"origin": "search"}
-        extra["search"] = {"sentence": found.search.sentence, "chosen": str(found.search.recipe)}
+        extra["search"] = {
+            "sentence": found.search.sentence,
+            "chosen": str(found.search.recipe),
+            "seed": found.search.seed,
+        }
     known = {**_measured_before(folder), **(found.measured or {})}
     if found.search is not None:
         known["search"] = found.search.to_json()
@@ -294,11 +299,12 @@ def publish(
     return replace(manifest, files=files).save(folder)
 
 
-def recipe_of(manifest: Manifest, config: AugmentConfig) -> tuple[Recipe, bool]:
-    """The recipe that a run stands for, and whether it was searched on its data."""
+def recipe_of(manifest: Manifest, config: AugmentConfig) -> tuple[Recipe, int | None]:
+    """The recipe that a run stands for, and the seed of the search that found it, if one did."""
     stored = dict(manifest.extra.get("recipe") or {})
-    origin = stored.pop("origin", "default")
-    return (Recipe.model_validate(stored) if stored else Recipe.of(config)), origin == "search"
+    stored.pop("origin", None)
+    seed = (manifest.extra.get("search") or {}).get("seed")
+    return (Recipe.model_validate(stored) if stored else Recipe.of(config)), seed
 
 
 def plain(value: Any) -> Any:
@@ -333,10 +339,9 @@ def _bench(
     )
 
 
-def _parts(data: LabelledImages, evaluation: EvaluationConfig) -> tuple[np.ndarray, np.ndarray]:
-    from vaeaug.evaluation import halves
-
-    return halves(data, GATE_PART, seed=evaluation.seed)
+def _parts(data: LabelledImages, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a search of this seed looks at, and what is kept for the gate that follows it."""
+    return halves(data, GATE_PART, seed=seed)
 
 
 def _shortcut(
@@ -383,7 +388,7 @@ def _document(
         "out": "OUT",
         "gate": None if isinstance(manifest.gate, str) else content["gate"],
         "recipe": recipe.model_dump(mode="json")
-        | {"name": str(recipe), "origin": "search" if searched else "default"},
+        | {"name": str(recipe), "origin": "default" if searched is None else "search"},
         "classes": content["classes"],
         "plan": content["extra"].get("plan"),
         "samplers": content["extra"].get("samplers"),

@@ -224,7 +224,11 @@ def augment(
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @_evaluated
 @click.option("--share", type=click.FloatRange(0, 1, max_open=True), help="Another share.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of the splits and the classifiers.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="Of the splits and the classifiers. Default: the run's.",
+)
 @click.option(
     "--pool", metavar="UNLABELLED", help="Images without labels, if the run learned from them."
 )
@@ -253,6 +257,7 @@ def evaluate(
     """
     from vaeaug.job import evaluate as run
     from vaeaug.job import recipe_of_run
+    from vaeaug.run_folder import read_run
 
     images = _data_of(data, out, pool, workers)
     recipe = None if share is None else recipe_of_run(out).model_copy(update={"share": share})
@@ -260,7 +265,14 @@ def evaluate(
         result = run(
             images,
             out,
-            _evaluation(seed or 0, workers, budget, splits, steps, min_effect),
+            _evaluation(
+                read_run(out)["config"]["seed"] if seed is None else seed,
+                workers,
+                budget,
+                splits,
+                steps,
+                min_effect,
+            ),
             recipe=recipe,
             probe=_probe(probe),
             device=device,

@@ -77,6 +77,7 @@ class SearchResult:
         rungs: Candidates of each rung, the best first.
         steps: Steps of the probes in each rung.
         splits: Splits of each rung.
+        seed: Of the splits; what the search looked at follows from it.
     """
 
     recipe: Recipe
@@ -84,6 +85,7 @@ class SearchResult:
     rungs: tuple[tuple[Candidate, ...], ...]
     steps: tuple[int, ...]
     splits: tuple[int, ...]
+    seed: int = 0
 
     @property
     def sentence(self) -> str:
@@ -155,7 +157,8 @@ def search_recipe(
         recipes = [each.recipe for each in rung if each.kept and not each.recipe.is_none]
     best = next(each for each in rungs[-1] if not each.recipe.is_none)
     chosen = best.recipe if best.gain.mean > _error(best.gain, numbers[-1], bench) else NONE
-    return SearchResult(chosen, technique, tuple(rungs), tuple(steps), tuple(numbers))
+    seed = bench.config.seed
+    return SearchResult(chosen, technique, tuple(rungs), tuple(steps), tuple(numbers), seed)
 
 
 def _technique(bench: Bench, progress: Progress | None) -> Arm:
