@@ -141,12 +141,10 @@ def table(regime, results: Path, part: str, steps: int | None, bare: bool) -> No
     for line in map(json.loads, results.read_text().splitlines()):
         if line["regime"] == regime.name and steps in (None, line["steps"]):
             arms.setdefault(line["arm"], {})[line["seed"]] = line
-    allowed = BARE_BASELINES if bare else BASELINES
-    arms = {
-        name: lines
-        for name, lines in arms.items()
-        if (name in BARE_BASELINES or name in BARE_RECIPES) == bare
-    }
+    allowed = BARE_BASELINES if bare else BASELINES | BARE_BASELINES
+    if bare:
+        shown = BARE_BASELINES | BARE_RECIPES
+        arms = {name: lines for name, lines in arms.items() if name in shown}
     baselines = [name for name in arms if name in allowed]
 
     def mean(name: str, which: str, figure: str) -> float:

@@ -59,12 +59,16 @@ BARE_BASELINES = {
     "bare Mixup": Trial(replace(BARE, mix="mixup")),
     "bare CutMix": Trial(replace(BARE, mix="cutmix")),
     "bare logit adjustment": Trial(Arm("logit adjustment")),
+    "bare logit adjustment + CutMix": Trial(Arm("logit adjustment", mix="cutmix")),
 }
 BARE_RECIPES = {
     "bare, edits 50 %": Trial(BARE, Recipe(share=0.5), "base"),
     "bare, edits 70 %": Trial(BARE, Recipe(share=0.7), "base"),
     "bare Mixup, edits 50 %": Trial(replace(BARE, mix="mixup"), Recipe(share=0.5), "base"),
     "bare CutMix, edits 50 %": Trial(replace(BARE, mix="cutmix"), Recipe(share=0.5), "base"),
+    "bare logit adjustment + CutMix, edits 50 %": Trial(
+        Arm("logit adjustment", mix="cutmix"), Recipe(share=0.5), "base"
+    ),
     "bare, edits 50 %, teacher": Trial(BARE, Recipe(share=0.5, soft=True), "base", teacher=True),
 }
 MORE_BASELINES = {

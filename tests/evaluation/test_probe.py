@@ -174,7 +174,7 @@ def test_every_arm_trains(data, black):
     config = CONFIG.model_copy(update={"batch_size": 32})
     arms = list(fixed_arms(data))
     arms += [arms[4].with_recipe(Recipe(separate_batch_norm=True), beside=True)]
-    assert len({arm.name for arm in arms}) == len(arms) == 9
+    assert len({arm.name for arm in arms}) == len(arms) == 10
     for arm in arms:
         found = predict(train_probe(data, black, arm, config, seed=0, steps=2), data)
         assert np.isfinite(found).all(), arm.name

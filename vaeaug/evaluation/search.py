@@ -118,8 +118,8 @@ class SearchResult:
                             "recipe": each.recipe.model_dump(mode="json"),
                             "score": each.score,
                             "gain": each.gain.mean,
-                            "low": each.score - each.gain.mean + each.gain.low,
-                            "high": each.score - each.gain.mean + each.gain.high,
+                            "low": max(0.0, each.score - each.gain.mean + each.gain.low),
+                            "high": min(1.0, each.score - each.gain.mean + each.gain.high),
                             "kept": each.kept,
                         }
                         for each in rung

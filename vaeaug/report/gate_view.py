@@ -52,7 +52,10 @@ def verdict(gate: Json | None) -> dict[str, str]:
 def how_measured(gate: Json) -> str:
     """One sentence on the classifiers that were trained."""
     if gate.get("n_splits") == 0:
-        return "No classifier was trained."
+        return (
+            "The search found no recipe that beats training without synthetic images, so none was "
+            "left to measure."
+        )
     text = "Classifiers were trained with and without the synthetic images"
     if is_number(gate.get("n_splits")):
         text += f" on {several(gate['n_splits'], 'split', 'splits')} of the real images"
