@@ -3,7 +3,7 @@
 A regime is a training set made of Fashion-MNIST or digits by a seed:
 
 - `long-tailed`: 4,000 down to 40 images a class, the order of the classes by the seed;
-- `low-sample`: 25 images a class;
+- `low-sample`: 25 images a class, balanced;
 - `digits`: 140 down to 16 images a class of scikit-learn's digits.
 
 Every arm trains the same probe for the same steps; arms of a seed share weights and draws, so that
@@ -37,7 +37,7 @@ from benchmarks.usefulness.arms import (
 from benchmarks.usefulness.regimes import REGIMES
 from vaeaug.config import EvaluationConfig
 from vaeaug.evaluation.metrics import class_groups, score
-from vaeaug.evaluation.probe import SyntheticSet, predict, train_probe
+from vaeaug.evaluation.probe import Arm, SyntheticSet, predict, train_probe
 from vaeaug.evaluation.statistics import corrected_t_interval
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -87,15 +87,14 @@ def run(regime, seeds, names, steps: int, out: Path, results: Path) -> None:
     done = set()
     if results.exists():
         lines = map(json.loads, results.read_text().splitlines())
-        done = {(line["arm"], line["seed"], line["steps"]) for line in lines}
-    trials = ALL
+        done = {(line["regime"], line["arm"], line["seed"], line["steps"]) for line in lines}
     for seed in seeds:
         train, development, test = regime.data(seed)
         groups = class_groups(train.counts)
-        teachers = None
+        teachers: dict[Arm, list] = {}
         for name in names:
-            trial: Trial = trials[name]
-            if (name, seed, steps) in done:
+            trial: Trial = ALL[name]
+            if (regime.name, name, seed, steps) in done:
                 continue
             begin = time.perf_counter()
             synthetic = None
@@ -104,13 +103,16 @@ def run(regime, seeds, names, steps: int, out: Path, results: Path) -> None:
             if trial.real_as_synthetic:
                 synthetic = SyntheticSet(train.images, train.labels, None)
             if trial.teacher:
-                teachers = teachers or [
-                    train_probe(
-                        train, None, trial.base, config, seed=1000 * (i + 1) + seed, steps=steps
-                    )
-                    for i in range(3)
-                ]
-                soft = teacher_labels(teachers, synthetic.images, synthetic.labels, train)
+                if trial.base not in teachers:
+                    teachers[trial.base] = [
+                        train_probe(
+                            train, None, trial.base, config, seed=1000 * i + seed, steps=steps
+                        )
+                        for i in (1, 2, 3)
+                    ]
+                soft = teacher_labels(
+                    teachers[trial.base], synthetic.images, synthetic.labels, train
+                )
                 synthetic = SyntheticSet(synthetic.images, synthetic.labels, soft)
             model = train_probe(train, synthetic, trial.arm, config, seed=seed, steps=steps)
             line = {

@@ -69,6 +69,12 @@ BARE_RECIPES = {
     "bare logit adjustment + CutMix, edits 50 %": Trial(
         Arm("logit adjustment", mix="cutmix"), Recipe(share=0.5), "base"
     ),
+    "bare logit adjustment + CutMix, edits 30 %, last 40 % real": Trial(
+        Arm("logit adjustment", mix="cutmix"), Recipe(real_only_last=0.4), "base"
+    ),
+    "bare logit adjustment + CutMix, edits 30 %, beside": Trial(
+        Arm("logit adjustment", mix="cutmix"), Recipe(), "base", beside=True
+    ),
     "bare, edits 50 %, teacher": Trial(BARE, Recipe(share=0.5, soft=True), "base", teacher=True),
 }
 MORE_BASELINES = {
