@@ -45,6 +45,10 @@ def test_the_answer_is_in_the_manifest_the_report_and_the_card(run):
     assert names[:2] == ["none", "oversampling"]
     assert len([arm for arm in manifest.gate["arms"] if arm["kind"] == "merged"]) == 2
     assert verify(run).ok
+    figures = [each for arm in manifest.gate["arms"] for each in arm["metrics"].values()]
+    assert all(0 <= each["low"] <= each["mean"] <= each["high"] <= 1 for each in figures)
+    described = CliRunner().invoke(main, ["inspect", str(run)]).stdout
+    assert f"gate: {manifest.gate['sentence']}" in described
     sentence = manifest.gate["sentence"]
     assert sentence.split(":")[0] in (run / "report.html").read_text(encoding="utf-8")
     assert manifest.gate["verdict"] in (run / "README.md").read_text(encoding="utf-8")

@@ -69,9 +69,11 @@ def describe(path: str | Path) -> dict[str, Any]:
             "run": str(path),
             "n": sum(counts.values()),
             "classes": counts,
+            "gate": gate if isinstance(gate := manifest["gate"], str) else gate.get("sentence"),
+            "recipe": manifest["extra"].get("recipe"),
             **{
                 key: manifest[key]
-                for key in ("complete", "gate", "image_shape", "dtype", "run_seed", "versions")
+                for key in ("complete", "image_shape", "dtype", "run_seed", "versions")
             },
             "samplers": manifest["extra"].get("samplers", {}),
         }

@@ -127,6 +127,11 @@ def test_useless_data_is_called_helpful_in_at_most_one_run_of_twenty() -> None:
     assert verdicts.count("helps") <= 10
 
 
+def test_useless_data_is_told_where_there_is_enough_to_tell_by() -> None:
+    verdicts = [gate(seed, duplicates, (6000, 4000, 3000)).verdict for seed in range(3)]
+    assert verdicts == ["does not help"] * 3
+
+
 def test_helpful_data_is_found() -> None:
     verdicts = [gate(seed, the_truth, (240, 200, 200), MANY).verdict for seed in range(10)]
     # Its power here is about 0.8: fewer than 5 of 10 would come once in 150 such tests.

@@ -325,8 +325,12 @@ def _arm_result(
 ) -> ArmResult:
     confidence = bench.config.confidence
     figures = {
-        name: corrected_t_interval(
-            [each.figures()[name] for each in scores], test_to_train=ratio, confidence=confidence
+        name: _share(
+            corrected_t_interval(
+                [each.figures()[name] for each in scores],
+                test_to_train=ratio,
+                confidence=confidence,
+            )
         )
         for name in scores[0].figures()
         if all(math.isfinite(each.figures().get(name, math.nan)) for each in scores)
@@ -346,6 +350,11 @@ def _arm_result(
         held_out=tuple(int(n) for n in held_out),
         by_split=tuple(each.balanced_accuracy for each in scores),
     )
+
+
+def _share(interval: Interval) -> Interval:
+    """The interval of what is a share, without what cannot be; its p-value says nothing here."""
+    return Interval(interval.mean, max(0.0, interval.low), min(1.0, interval.high))
 
 
 def _nothing_to_measure(bench: Bench, recipe: Recipe) -> GateResult:
