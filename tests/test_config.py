@@ -83,6 +83,7 @@ OTHER: dict[str, Any] = {
     "screening.duplicate_factor": 1.0,
     "screening.min_label_probability": 0.1,
     "screening.max_candidates_ratio": 2.0,
+    "screening.soft_labels": True,
     "screening.folds": 2,
     "screening.classifier_steps": 10,
     "shards.max_bytes": 2**20,

@@ -97,6 +97,34 @@ def test_the_report_is_written_again_the_same(run, data):
     assert verify(run).ok
 
 
+def test_soft_labels_are_stored_and_merged_where_the_job_asks_for_them(data, tmp_path):
+    config = tiny_config(**{"screening.soft_labels": True})
+    result = vaeaug.augment(data, tmp_path / "soft", config, device="cpu")
+    shards = ShardDataset(result.out_dir)
+    own = shards.soft_labels[np.arange(len(shards)), shards.labels]
+    assert (own >= 0.5).all()
+    assert (own < 1).any()
+    assert np.allclose(shards.soft_labels.sum(axis=1), 1, atol=1e-5)
+    assert verify(result.out_dir).ok
+    merged = vaeaug.merge(data, result.out_dir)
+    assert merged[0][1].shape == (4,)
+    # The images are those of hard labels.
+    hard = ShardDataset(vaeaug.augment(data, tmp_path / "hard", tiny_config()).out_dir)
+    rows = np.arange(len(hard))
+    assert np.array_equal(hard.images_at(rows), shards.images_at(rows))
+
+
+def test_a_screener_takes_other_bounds_on_the_label_and_nothing_else(data):
+    screening = tiny_config().screening
+    screener = vaeaug.Screener(data, screening, seed=0)
+    strict = screener.with_thresholds(screening.model_copy(update={"min_label_probability": 0.999}))
+    images = 255 - data.images[data.labels == 0][:6]  # no copies
+    assert "other class" in set(vaeaug.screen(images, 0, strict).reason)
+    assert "other class" not in set(vaeaug.screen(images, 0, screener).reason)
+    with pytest.raises(ValueError, match="expected a configuration that differs in"):
+        screener.with_thresholds(screening.model_copy(update={"near_copy_factor": 0.9}))
+
+
 def test_a_run_without_a_manifest_is_not_evaluated(data, tmp_path):
     job.train_only(data, tmp_path / "trained", tiny_config(), device="cpu")
     with pytest.raises(vaeaug.ShardError, match="no manifest"):

@@ -135,42 +135,55 @@ def run(regime, seeds, names, steps: int, out: Path, results: Path) -> None:
 
 
 def table(regime, results: Path, part: str, steps: int | None, bare: bool) -> None:
-    """Mean over the seeds of every arm, and the paired difference to the best baseline.
+    """Of every arm the mean over its seeds, and paired differences on the seeds that both have.
 
-    The best baseline is the one of the highest mean on the development images.
+    The best baseline is the one of the highest mean on the development images, of those that were
+    run on the most seeds.
     """
     arms: dict[str, dict[int, dict]] = {}
     for line in map(json.loads, results.read_text().splitlines()):
         if line["regime"] == regime.name and steps in (None, line["steps"]):
             arms.setdefault(line["arm"], {})[line["seed"]] = line
-    allowed = BARE_BASELINES if bare else BASELINES | BARE_BASELINES
     if bare:
         shown = BARE_BASELINES | BARE_RECIPES
         arms = {name: lines for name, lines in arms.items() if name in shown}
-    baselines = [name for name in arms if name in allowed]
+    baselines = [name for name in arms if name in BASELINES | BARE_BASELINES]
+    most = max(len(arms[name]) for name in baselines)
 
     def mean(name: str, which: str, figure: str) -> float:
         return float(np.mean([line[which].get(figure, np.nan) for line in arms[name].values()]))
 
-    best = max(baselines, key=lambda name: mean(name, "development", "balanced_accuracy"))
-    print(f"Best baseline by the development images: {best}. {part} images, %.\n")
-    print("| arm | seeds | balanced accuracy | few-class recall | difference | few |")
-    print("|---|---|---|---|---|---|")
-    for name in arms:
-        shared = sorted(arms[name].keys() & arms[best].keys())
-        cells = []
-        for figure in FIGURES[:2]:
-            differences = [
-                100 * (arms[name][s][part].get(figure, np.nan) - arms[best][s][part].get(figure, 0))
-                for s in shared
-            ]
-            if len(shared) < 2 or name == best or not np.isfinite(differences).all():
-                cells.append("")
-                continue
-            found = corrected_t_interval(differences, test_to_train=0)
-            cells.append(f"{found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f})")
-        accuracy, few = (100 * mean(name, part, figure) for figure in FIGURES[:2])
-        print(f"| {name} | {len(arms[name])} | {accuracy:.1f} | {few:.1f} | {' | '.join(cells)} |")
+    def difference(name: str, other: str | None, figure: str) -> str:
+        if other is None or other == name or other not in arms:
+            return ""
+        pairs = [(arms[name][s], arms[other][s]) for s in arms[name].keys() & arms[other].keys()]
+        found = [100 * (a[part].get(figure, np.nan) - b[part].get(figure, 0)) for a, b in pairs]
+        if len(found) < 2 or not np.isfinite(found).all():
+            return ""
+        each = corrected_t_interval(found, test_to_train=0)
+        return f"{each.mean:+.1f} ({each.low:+.1f} to {each.high:+.1f})"
+
+    best = max(
+        (name for name in baselines if len(arms[name]) == most),
+        key=lambda name: mean(name, "development", "balanced_accuracy"),
+    )
+    accuracy, few = FIGURES[:2]
+    print(f"The best baseline is {best!r}. {part.capitalize()} images, %.\n")
+    print("| arm | seeds | accuracy | few | to the best | few | to the same without | few |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in sorted(arms, key=lambda name: (name not in baselines, -len(arms[name]))):
+        own = _without(ALL[name], baselines)
+        cells = [f"{100 * mean(name, part, figure):.1f}" for figure in (accuracy, few)]
+        cells += [difference(name, each, f) for each in (best, own) for f in (accuracy, few)]
+        print(f"| {name} | {len(arms[name])} | {' | '.join(cells)} |")
+
+
+def _without(trial: Trial, baselines: list[str]) -> str | None:
+    """The baseline that trains like a recipe, but without synthetic samples."""
+    if trial.recipe is None:
+        return None
+    same = [name for name in baselines if ALL[name].base == trial.base and ALL[name].length == 1]
+    return same[0] if same else None
 
 
 def main() -> None:
