@@ -22,7 +22,6 @@ from vaeaug.data import LabelledImages
 from vaeaug.dataset import fit_screener, make_dataset, panels_of, plan_of, ready_generator
 from vaeaug.evaluation import (
     Bench,
-    EvaluationError,
     GateResult,
     SearchResult,
     SyntheticSet,
@@ -34,8 +33,6 @@ from vaeaug.evaluation import (
     run_gate,
     search_recipe,
 )
-from vaeaug.evaluation._splits import Split
-from vaeaug.evaluation._tasks import Task, Workers
 from vaeaug.evaluation.bench import Progress
 from vaeaug.evaluation.probe import ProbeFactory
 from vaeaug.merging import merge
@@ -210,33 +207,27 @@ def measure(
     (split,) = bench.splits(1)
     key = {
         "what": "measures",
-        "data": data.fingerprint,
         "split": split.key,
         "recipe": recipe.model_dump(mode="json"),
-        "job": config.sha256,
         "model": manifest.model_sha256,
         "seed": evaluation.seed,
     }
-
-    def all_of_it() -> dict[str, Any]:
-        return plain(_measure(data, folder, config, evaluation, recipe, manifest, bench, split))
-
-    with Workers(all_of_it, n=1, results=bench.results) as workers:
-        (found,) = workers.run([Task(key, ())])
+    found = bench.remember(
+        key, lambda: plain(_measure(data, config, evaluation, recipe, manifest, bench))
+    )
     return {name: found[name] for name in ("fidelity", "privacy", "shortcut")}
 
 
 def _measure(
     data: LabelledImages,
-    folder: Path,
     config: AugmentConfig,
     evaluation: EvaluationConfig,
     recipe: Recipe,
     manifest: Manifest,
     bench: Bench,
-    split: Split,
 ) -> dict[str, Any]:
     device = bench.device
+    (split,) = bench.splits(1)
     train = data.subset(split.train)
     held_out = replace(data, unlabelled=None).subset(split.held_out)
     split_folder = bench.place(split)
@@ -426,16 +417,3 @@ def _json(path: Path) -> Any:
 def _short(settings: Mapping[str, Any]) -> str:
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-__all__ = [
-    "Assessment",
-    "EvaluationError",
-    "gate",
-    "measure",
-    "plain",
-    "publish",
-    "recipe_of",
-    "search",
-    "synthesise_split",
-]

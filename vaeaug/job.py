@@ -329,7 +329,7 @@ def _assess(
     """The gate and what is measured beside it, published."""
     stored, searched = recipe_of(manifest, config)
     measured_recipe = recipe or stored
-    # A recipe given by hand was not searched here, but whoever gave it may have seen the search.
+    # Whoever gives a recipe by hand may have seen the search: what it looked at is not held out.
     result = gate(
         data,
         folder,

@@ -173,7 +173,9 @@ def table(regime, results: Path, part: str, steps: int | None, bare: bool) -> No
     print("|---|---|---|---|---|---|---|---|")
     for name in sorted(arms, key=lambda name: (name not in baselines, -len(arms[name]))):
         own = _without(ALL[name], baselines)
-        cells = [f"{100 * mean(name, part, figure):.1f}" for figure in (accuracy, few)]
+        means = [100 * mean(name, part, figure) for figure in (accuracy, few)]
+        # Balanced classes have no rare ones.
+        cells = ["" if np.isnan(each) else f"{each:.1f}" for each in means]
         cells += [difference(name, each, f) for each in (best, own) for f in (accuracy, few)]
         print(f"| {name} | {len(arms[name])} | {' | '.join(cells)} |")
 

@@ -219,6 +219,17 @@ class Bench:
         n = len(splits)
         return {arm: found[i * n : (i + 1) * n] for i, arm in enumerate(arms)}
 
+    def remember(self, key: Mapping[str, Any], work: Callable[[], dict[str, Any]]) -> Any:
+        """What `work` gives, plain JSON, kept like the outcome of a training.
+
+        Args:
+            key: All that decides it beside the data and the job.
+            work: Does it, in this process, where it is not known yet.
+        """
+        task = Task({**key, "data": self.data.fingerprint, "job": self.identity}, ())
+        with Workers(work, n=1, results=self.results) as here:
+            return here.run([task])[0]
+
     def _training(self, split: Split, arm: Arm, steps: int) -> Task:
         config = self.config
         key = {
