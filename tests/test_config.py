@@ -27,6 +27,7 @@ OTHER: dict[str, Any] = {
     "plan.min_share": 0.1,
     "model.grouping": "shared",
     "model.conditional": False,
+    "model.network": "mlp",
     "model.latent": "spatial",
     "model.latent_dim": 8,
     "model.latent_channels": 4,

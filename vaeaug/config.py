@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 Grouping = Literal["adapted", "separate", "shared"]
 Sampler = Literal["prior", "posterior", "interpolate", "gmm", "flow", "transfer", "blend"]
+Network = Literal["conv", "mlp"]
 Latent = Literal["vector", "spatial", "hierarchical"]
 LikelihoodName = Literal["gaussian", "gaussian_per_pixel", "bernoulli", "logistic_mixture"]
 DensityKind = Literal["auto", "normal", "gmm", "flow"]
@@ -107,6 +108,11 @@ class ModelConfig(_Part):
     conditional: bool = Field(
         True, description="False: a plain VAE, whose network never sees the class."
     )
+    network: Network = Field(
+        "conv",
+        description="conv: convolutions. mlp: dense layers, for tables and samples of any size; a "
+        "vector alone.",
+    )
     latent: Latent = Field(
         "vector",
         description="vector: one code. spatial: a grid, sharper. hierarchical: a vector and grids.",
@@ -116,7 +122,7 @@ class ModelConfig(_Part):
         ge=1,
         le=4096,
         description="Length of the vector in z. Default: 32, or 64 for samples of more than 400 "
-        "values.",
+        "values; mlp: no more than values.",
     )
     latent_channels: int | None = Field(
         None, ge=1, le=256, description="Channels of the grid in z. Default: by the image size."
@@ -128,7 +134,9 @@ class ModelConfig(_Part):
         "of discretised logistics.",
     )
     width: int = Field(24, ge=8, le=512, description="Channels at the highest resolution.")
-    max_width: int = Field(128, ge=8, le=1024, description="Channels are doubled up to this.")
+    max_width: int = Field(
+        128, ge=8, le=1024, description="Channels are doubled up to this; mlp: hidden units."
+    )
     class_embedding: int = Field(32, ge=1, le=512, description="Length of the class embedding.")
     beta: float = Field(1.0, gt=0, description="Weight of the KL term.")
     free_bits: float = Field(0.0, ge=0, description="Nats per unit of z that cost nothing.")

@@ -17,7 +17,7 @@ from vaeaug.config import AugmentConfig, Recipe
 from vaeaug.data import LabelledImages
 from vaeaug.diagnostics import diagnose
 from vaeaug.generation import ClassProgress, make_class
-from vaeaug.models import Geometry, latent_groups
+from vaeaug.models import groups_of
 from vaeaug.plan import Plan, make_plan
 from vaeaug.report import COLUMNS, MAX_CLASSES, ClassPanel, write_samples
 from vaeaug.run_folder import RunFolder, library_versions
@@ -55,8 +55,9 @@ def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
 def bytes_per_sample(data: LabelledImages, config: AugmentConfig) -> int:
     """Bytes that one sample takes in an uncompressed shard: image, latent and seven numbers."""
     wanted = config.model
-    groups = latent_groups(
-        Geometry.of(data.image_shape),
+    groups = groups_of(
+        data.image_shape,
+        wanted.network,
         wanted.latent,
         wanted.latent_dim,
         wanted.latent_channels,

@@ -3,7 +3,7 @@
 from vaeaug.models.blocks import Geometry, scale_images
 from vaeaug.models.bounds import bits_per_dimension, importance_weighted_bound
 from vaeaug.models.classifier import SmallClassifier
-from vaeaug.models.cvae import CVAE, ElboTerms, gaussian_kl
+from vaeaug.models.cvae import CVAE, ElboTerms, gaussian_kl, groups_of
 from vaeaug.models.discriminator import Discriminator, feature_distance
 from vaeaug.models.flow import LatentFlow
 from vaeaug.models.likelihoods import LIKELIHOODS, MIN_SIGMA, optimal_log_sigma2
@@ -23,6 +23,7 @@ __all__ = [
     "bits_per_dimension",
     "feature_distance",
     "gaussian_kl",
+    "groups_of",
     "importance_weighted_bound",
     "latent_groups",
     "optimal_log_sigma2",

@@ -1,4 +1,4 @@
-"""The convolutional conditional VAE: q(z|x,y), p(z|y), p(x|z,y) and the ELBO.
+"""The conditional VAE, convolutional or dense: q(z|x,y), p(z|y), p(x|z,y) and the ELBO.
 
 Kingma & Welling 2014 (arXiv:1312.6114) for the bound, Sohn et al. 2015 for the class. The variants
 are configurations of this one model: a plain VAE does not look at the class, a beta-VAE weighs the
@@ -7,14 +7,25 @@ KL, a hierarchy has latents at several resolutions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vaeaug.models.blocks import Geometry
+from vaeaug.models.dense import DenseDecoder, DenseEncoder, dense_groups
 from vaeaug.models.likelihoods import make_likelihood, optimal_log_sigma2
-from vaeaug.models.networks import LOGVAR_BOUND, Decoded, Decoder, Encoder, latent_groups
+from vaeaug.models.networks import (
+    LOGVAR_BOUND,
+    Decoded,
+    Decoder,
+    Encoder,
+    LatentGroup,
+    latent_groups,
+)
+
+NETWORKS = ("conv", "mlp")
 
 
 @dataclass(frozen=True)
@@ -61,17 +72,19 @@ class CVAE(nn.Module):
 
     Args:
         image_shape: (space..., channels) of a sample, with one to three spatial axes: signals of 8
-            to 4,096 values, images of 8 to 128 pixels a side, volumes of 4 to 64 voxels a side.
+            to 4,096 values, images of 8 to 128 pixels a side, volumes of 4 to 64 voxels a side. A
+            dense network takes samples of any size, such as (F, 1), a row of a table.
         n_classes: Number of classes.
+        network: "conv" or "mlp" (dense: no convolutions, a latent vector).
         latent: "vector", "spatial" or "hierarchical"; see `latent_groups`.
         latent_dim: Length of the latent vector, by the size of a sample where it is None; unused by
-            "spatial".
+            "spatial". See `dense_groups` for a dense network.
         latent_channels: Channels of the latent grid; None chooses by the size of a sample.
         levels: Groups of a hierarchy, 2 or 3.
         likelihood: "gaussian", "gaussian_per_pixel", "bernoulli" or "logistic_mixture".
         conditional: False: the network never sees the class (a plain VAE).
-        width: Channels at the highest resolution, doubled at each level.
-        max_width: Bound on the channels.
+        width: Channels at the highest resolution, doubled at each level; unused by "mlp".
+        max_width: Bound on the channels; units of a dense network's hidden layers.
         class_embedding: Length of the class embedding.
 
     Raises:
@@ -83,6 +96,7 @@ class CVAE(nn.Module):
         image_shape: Sequence[int],
         n_classes: int,
         *,
+        network: str = "conv",
         latent: str = "vector",
         latent_dim: int | None = None,
         latent_channels: int | None = None,
@@ -95,13 +109,16 @@ class CVAE(nn.Module):
     ) -> None:
         super().__init__()
         self.image_shape = tuple(image_shape)
-        self.geometry = Geometry.of(self.image_shape)
-        self.groups = latent_groups(self.geometry, latent, latent_dim, latent_channels, levels)
+        self.geometry = None if network == "mlp" else Geometry.of(self.image_shape)
+        self.groups = groups_of(
+            self.image_shape, network, latent, latent_dim, latent_channels, levels
+        )
         self.latent_dim = self.groups[-1].start + self.groups[-1].size
         self.n_classes, self.conditional = n_classes, conditional
         self.architecture = {
             "image_shape": list(self.image_shape),
             "n_classes": n_classes,
+            "network": network,
             "latent": latent,
             "latent_dim": latent_dim if self.groups[0].is_grid else self.groups[0].size,
             "latent_channels": latent_channels,
@@ -120,11 +137,23 @@ class CVAE(nn.Module):
         nn.init.zeros_(self.prior_mean.weight)
         nn.init.zeros_(self.prior_logvar.weight)
         self.likelihood = make_likelihood(likelihood)
-        sizes = {"width": width, "max_width": max_width, "class_embedding": class_embedding}
-        self.encoder = Encoder(self.geometry, self.groups, n_rows, **sizes)
-        self.decoder = Decoder(
-            self.geometry, self.groups, n_rows, n_outputs=self.likelihood.n_outputs, **sizes
-        )
+        n_outputs = self.likelihood.n_outputs
+        self.encoder: Encoder | DenseEncoder
+        self.decoder: Decoder | DenseDecoder
+        if self.geometry is None:
+            dense: dict[str, Any] = {"units": max_width, "class_embedding": class_embedding}
+            shape = (self.image_shape, self.latent_dim, n_rows)
+            self.encoder = DenseEncoder(*shape, **dense)
+            self.decoder = DenseDecoder(*shape, n_outputs=n_outputs, **dense)
+        else:
+            sizes: dict[str, Any] = {
+                "width": width,
+                "max_width": max_width,
+                "class_embedding": class_embedding,
+            }
+            parts = (self.geometry, self.groups, n_rows)
+            self.encoder = Encoder(*parts, **sizes)
+            self.decoder = Decoder(*parts, n_outputs=n_outputs, **sizes)
 
     # -- The three distributions ---------------------------------------------------------------
 
@@ -230,6 +259,26 @@ class CVAE(nn.Module):
 
     def _rows(self, y: Tensor) -> Tensor:
         return y if self.conditional else torch.zeros_like(y)
+
+
+def groups_of(
+    image_shape: Sequence[int],
+    network: str,
+    latent: str,
+    latent_dim: int | None,
+    latent_channels: int | None,
+    levels: int,
+) -> tuple[LatentGroup, ...]:
+    """The groups of latents of a model; see `latent_groups` and `dense_groups`.
+
+    Raises:
+        ValueError: If the network is unknown, or the samples or the kind of latent are not for it.
+    """
+    if network not in NETWORKS:
+        raise ValueError(f"network: expected one of {', '.join(NETWORKS)}, got {network!r}")
+    if network == "mlp":
+        return dense_groups(image_shape, latent, latent_dim)
+    return latent_groups(Geometry.of(image_shape), latent, latent_dim, latent_channels, levels)
 
 
 def gaussian_kl(

@@ -61,6 +61,11 @@ class LatentGroup:
         return flat[:, self.start : self.start + self.size].reshape(flat.shape[0], *self.shape)
 
 
+def latent_length(n_values: int) -> int:
+    """Length of a latent vector where none is given: 32, or 64 for samples of over 400 values."""
+    return 32 if n_values <= SMALL_SAMPLE else 64
+
+
 def latent_groups(
     geometry: Geometry,
     latent: str,
@@ -83,7 +88,7 @@ def latent_groups(
         ValueError: For an unknown kind, or three levels on samples that are never halved.
     """
     last = len(geometry.grids) - 1
-    latent_dim = latent_dim or (32 if geometry.n_values <= SMALL_SAMPLE else 64)
+    latent_dim = latent_dim or latent_length(geometry.n_values)
     cells = math.prod(geometry.grids[last])
     channels = latent_channels or min(16, max(1, round(SPATIAL_SHARE * geometry.n_values / cells)))
     if latent == "vector":

@@ -311,6 +311,10 @@ def _check(data: LabelledImages, config: AugmentConfig) -> None:
         problems.append(
             "adversarial.steps: expected model.grouping adapted or shared, got separate"
         )
+    if model.network == "mlp" and model.latent != "vector":
+        problems.append(f"model.network mlp: expected model.latent vector, got {model.latent}")
+    if model.network == "mlp" and config.adversarial.steps:
+        problems.append("adversarial.steps: expected model.network conv, got mlp")
     unlabelled = data.unlabelled is not None
     if unlabelled and config.semi_supervised.mode == "m2" and model.grouping == "separate":
         problems.append(
@@ -327,6 +331,7 @@ def _check(data: LabelledImages, config: AugmentConfig) -> None:
 def _new_model(data: LabelledImages, config: AugmentConfig) -> CVAE | SeparateCVAE:
     wanted = config.model
     keys: dict[str, Any] = {
+        "network": wanted.network,
         "latent": wanted.latent,
         "latent_dim": wanted.latent_dim,
         "latent_channels": wanted.latent_channels,
