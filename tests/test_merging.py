@@ -21,7 +21,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 sys.path.insert(0, str(Path(__file__).parent / "shards"))
 from example_run import CLASS_NAMES, PROVENANCE, make_run
 
-from vaeaug.merging import MergedDataset, MergeError, _fill, _slot_counts, merge, write_merged
+from vaeaug.merging import MergedDataset, MergeError, merge, write_merged
+from vaeaug.merging._slots import fill as _fill
+from vaeaug.merging._slots import slot_counts as _slot_counts
 from vaeaug.shards import ShardDataset, ShardError
 
 SHAPE = (6, 5, 3)

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from vaeaug.evaluation import EvaluationError, GateResult
     from vaeaug.exporting import export_decoder
     from vaeaug.job import AugmentResult, augment, evaluate, fit, generate
-    from vaeaug.merging import MergedDataset, MergeError, merge, write_merged
+    from vaeaug.merging import (
+        BalancedSampler,
+        MergedDataset,
+        MergeError,
+        collate,
+        merge,
+        write_merged,
+    )
     from vaeaug.plan import ClassPlan, Plan, PlanError, make_plan
     from vaeaug.run_folder import RunError
     from vaeaug.sampling import SampleBatch, SamplingError, Synthesizer
@@ -35,6 +42,7 @@ _HOME = {
     "ApplicationError": "applications",
     "AugmentConfig": "config",
     "AugmentResult": "job",
+    "BalancedSampler": "merging",
     "ClassPlan": "plan",
     "ConfigError": "config",
     "DataError": "data",
@@ -60,6 +68,7 @@ _HOME = {
     "Synthesizer": "sampling",
     "TrainingError": "training",
     "augment": "job",
+    "collate": "merging",
     "diagnose": "diagnostics",
     "evaluate": "job",
     "export_decoder": "exporting",
@@ -79,6 +88,7 @@ __all__ = [
     "ApplicationError",
     "AugmentConfig",
     "AugmentResult",
+    "BalancedSampler",
     "ClassPlan",
     "ConfigError",
     "DataError",
@@ -105,6 +115,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "augment",
+    "collate",
     "diagnose",
     "evaluate",
     "export_decoder",

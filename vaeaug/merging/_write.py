@@ -1,0 +1,99 @@
+"""Real and synthetic images in one HDF5 file."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from vaeaug.merging._merge import merge
+from vaeaug.merging._slots import MergeError, Share
+from vaeaug.shards import Manifest, ShardDataset
+from vaeaug.shards._files import published_hdf5
+from vaeaug.shards._format import blocks, library_versions
+
+
+def write_merged(
+    real: Any,
+    out_dir: str | Path | Manifest | ShardDataset,
+    to: str | Path,
+    *,
+    share: Share | None = None,
+    balance: Literal["classes"] | None = None,
+    seed: int = 0,
+    on_mismatch: Literal["error", "ignore"] = "error",
+    class_names: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write real and synthetic images into one HDF5 file, in the order of the slots of ``merge``.
+
+    The file has ``images`` (contiguous, channels last), ``labels`` int64, ``is_synthetic`` bool,
+    ``source_index`` int64 (row in the real or the synthetic dataset) and ``weight`` float32, and
+    the attributes ``format="vaeaug-merged"``, ``format_version``, ``class_names``,
+    ``image_value_range``, ``layout``, ``data_fingerprint``, ``model_sha256``, ``config_sha256``
+    and library versions. It appears whole or not at all, and only a few megabytes of it are in
+    memory at a time.
+
+    Args:
+        real: As for :func:`merge`.
+        out_dir: As for :func:`merge`.
+        to: The file to write.
+        share: As for :func:`merge`.
+        balance: As for :func:`merge`.
+        seed: As for :func:`merge`.
+        on_mismatch: As for :func:`merge`.
+        class_names: As for :func:`merge`.
+        overwrite: Replace a file that is there.
+
+    Returns:
+        ``to`` as a path.
+
+    Raises:
+        MergeError: As for :func:`merge`, or if ``to`` exists.
+        ShardError: As for :func:`merge`, or if the file cannot be written.
+    """
+    path = Path(to)
+    if path.exists() and not overwrite:
+        raise MergeError(f"{path}: expected no such file (or overwrite), got one")
+    merged = merge(
+        real,
+        out_dir,
+        share,
+        balance=balance,
+        seed=seed,
+        on_mismatch=on_mismatch,
+        class_names=class_names,
+    )
+    manifest, n = merged.synthetic.manifest, len(merged)
+    shape, dtype = (n, *manifest.image_shape), merged.synthetic.dtype.newbyteorder("<")
+    row_bytes = math.prod(shape[1:]) * dtype.itemsize
+    columns = {
+        "labels": merged.labels.astype("<i8"),
+        "is_synthetic": merged.is_synthetic,
+        "source_index": merged.index.astype("<i8"),
+        "weight": merged.weights.astype("<f4"),
+    }
+    attributes: dict[str, Any] = {
+        "format": "vaeaug-merged",
+        "format_version": np.int64(1),
+        "layout": manifest.layout,
+        "class_names": list(merged.class_names),
+        "image_value_range": np.array(manifest.value_range, dtype="<f8"),
+        "data_fingerprint": manifest.data_fingerprint,
+        "model_sha256": manifest.model_sha256,
+        "config_sha256": manifest.config_sha256,
+        **{f"{name}_version": text for name, text in library_versions().items()},
+    }
+    needed = n * row_bytes + sum(values.nbytes for values in columns.values())
+    with published_hdf5(path, needed=needed, kept="the run folder is untouched") as file:
+        for name, value in attributes.items():
+            file.attrs[name] = value
+        for name, values in columns.items():
+            file.create_dataset(name, data=values, track_times=False)
+        images = file.create_dataset("images", shape=shape, dtype=dtype, track_times=False)
+        for start, stop in blocks(n, row_bytes):
+            block = torch.stack(merged.images_at(np.arange(start, stop)))
+            images[start:stop] = block.movedim(1, -1).numpy()
+    return path
