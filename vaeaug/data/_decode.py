@@ -5,6 +5,7 @@ This file imports nothing from the package, because decoding workers run it as a
 main program, whether or not that is guarded by `if __name__ == "__main__"`.
 """
 
+import io
 import json
 import signal
 import sys
@@ -46,24 +47,37 @@ def decode_file(
     Raises:
         BadImageError: naming the file and the reason.
     """
-    from PIL import Image
-
     try:
         n_bytes = Path(path).stat().st_size
     except OSError as error:
         raise BadImageError(f"{path}: expected an image file, got: {error.strerror}") from error
+    return _decoded(path, path, n_bytes, size=size, alpha=alpha)
+
+
+def decode_bytes(
+    data: bytes, name: str, *, size: tuple[int, int] | None, alpha: str
+) -> tuple[np.ndarray, list[str]]:
+    """Decode one image file held in memory, as `decode_file` does; `name` is for messages."""
+    return _decoded(io.BytesIO(data), name, len(data), size=size, alpha=alpha)
+
+
+def _decoded(
+    file: str | io.BytesIO, name: str, n_bytes: int, *, size: tuple[int, int] | None, alpha: str
+) -> tuple[np.ndarray, list[str]]:
+    from PIL import Image
+
     if n_bytes == 0:
-        raise BadImageError(f"{path}: expected an image file, got an empty file (0 bytes)")
+        raise BadImageError(f"{name}: expected an image file, got an empty file (0 bytes)")
     try:
-        with Image.open(path) as image:
-            return decode_image(image, path, size=size, alpha=alpha)
+        with Image.open(file) as image:
+            return decode_image(image, name, size=size, alpha=alpha)
     except BadImageError:
         raise
     # Pillow's plug-ins raise whatever their parser ran into (OSError, SyntaxError, struct.error,
     # zlib.error, ...); all of it means that this file is no usable image.
     except Exception as error:
         raise BadImageError(
-            f"{path}: expected a readable image file, got {n_bytes} bytes which cannot be "
+            f"{name}: expected a readable image file, got {n_bytes} bytes which cannot be "
             f"decoded: {error}"
         ) from error
 

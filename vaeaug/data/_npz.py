@@ -1,5 +1,6 @@
 """NumPy `.npz` archives and `.npy` arrays, never unpickled."""
 
+import io
 import math
 import zipfile
 import zlib
@@ -11,11 +12,11 @@ from typing import IO
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data._arrays import finish_pixels
 from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._keys import choose, choose_images
 from vaeaug.data._labels import labelled, normalise_labels
-from vaeaug.data._request import Request
+from vaeaug.data._request import STORED_LAYOUTS, Request
+from vaeaug.data._stated import Stated, stated
 
 
 def read_npz(path: Path, request: Request) -> LabelledImages:
@@ -26,22 +27,17 @@ def read_npz(path: Path, request: Request) -> LabelledImages:
         raw_images = _member(archive, pair.images, where)
         raw_labels = _member(archive, pair.labels, where)
         reference = None if pair.reference is None else _member(archive, pair.reference, where)
+        said = _stated(archive, where)
     if raw_images.ndim and raw_labels.ndim and len(raw_images) != len(raw_labels):
         raise DataError(
             f"{where}: expected one label for each image, got {len(raw_images)} images in "
             f"{pair.images!r} and {len(raw_labels)} labels in {pair.labels!r}"
         )
-    images, value_range, notes = finish_pixels(
-        raw_images,
-        f"{where}[{pair.images}]",
-        size=request.size,
-        alpha=request.alpha,
-        layout=request.layout,
-    )
+    images, value_range, notes = said.finish(raw_images, f"{where}[{pair.images}]", request)
     labels, class_names = normalise_labels(
         raw_labels,
         f"{where}[{pair.labels}]",
-        class_names=request.class_names,
+        class_names=request.class_names or said.class_names,
         reference=reference,
     )
     return labelled(
@@ -53,6 +49,30 @@ def read_npz(path: Path, request: Request) -> LabelledImages:
         source=where,
         notes=(*pair.notes, *notes),
     )
+
+
+def _stated(archive: zipfile.ZipFile, where: str) -> Stated:
+    """The arrays `class_names`, `layout` and `image_value_range`, which `vaeaug export` writes.
+
+    In the archives of others these names may mean anything: what does not look like ours is left.
+    """
+    document = {}
+    for key, kind, rank in (
+        ("class_names", "U", 1),
+        ("layout", "U", 0),
+        ("image_value_range", "f", 1),
+    ):
+        if f"{key}.npy" not in archive.namelist():
+            continue
+        try:
+            array = _member(archive, key, where)
+        except DataError:
+            continue
+        if array.dtype.kind == kind and array.ndim == rank:
+            document[key] = array.tolist()
+    if document.get("layout") not in STORED_LAYOUTS:
+        document.pop("layout", None)
+    return stated(document, where)
 
 
 def load_npz_images(path: Path, request: Request) -> tuple[Shaped[np.ndarray, "..."], str]:
@@ -67,6 +87,12 @@ def load_npy(path: Path) -> Shaped[np.ndarray, "..."]:
     where = str(path)
     with _array_errors(where), open(path, "rb") as file:
         return _array(file, path.stat().st_size, where)
+
+
+def npy_array(data: bytes, where: str) -> Shaped[np.ndarray, "..."]:
+    """The array of an `.npy` file held in memory, never unpickled."""
+    with _array_errors(where):
+        return _array(io.BytesIO(data), len(data), where)
 
 
 @contextmanager

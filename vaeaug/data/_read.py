@@ -1,7 +1,7 @@
 """`read`: finds out what the source is and hands it to the reader of that kind."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,16 @@ from vaeaug.data._arrays import check_resizable, resize_all
 from vaeaug.data._digits import read_digits
 from vaeaug.data._folder import read_folder
 from vaeaug.data._hdf5 import read_hdf5
+from vaeaug.data._huggingface import is_huggingface, is_saved, read_huggingface, read_saved
 from vaeaug.data._idx import has_idx, read_idx
 from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._memory import is_pair, read_pair
+from vaeaug.data._metadata import has_metadata, read_metadata
 from vaeaug.data._npz import read_npz
 from vaeaug.data._request import Request, make_request
 from vaeaug.data._table import read_table
 from vaeaug.data._torch import is_map_style, read_torch
+from vaeaug.data._webdataset import has_shards, is_tar, read_webdataset
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -30,9 +33,12 @@ _BY_ENDING = {
     ".hdf5": read_hdf5,
     ".csv": read_table,
     ".tsv": read_table,
+    ".tar": read_webdataset,
 }
-_TAKES_KEYS = (".npz", ".h5", ".hdf5")
-_TAKES_LAYOUT = f"{', '.join(_TAKES_KEYS)} files, pairs of arrays and torch Datasets"
+_TAKES_KEYS = (".npz", ".h5", ".hdf5", ".tar")
+_TAKES_LAYOUT = (
+    f"{', '.join(_TAKES_KEYS)} files, pairs of arrays, torch Datasets and Hugging Face datasets"
+)
 
 
 def read(
@@ -63,6 +69,16 @@ def read(
               `images`/`labels`, `x`/`y`, or others named by `keys`;
             - `.csv` with rows of path and label, or with a header that names the columns
               (path|file|filename|image, label|class|target, and optionally split);
+            - a `datasets.Dataset` or `DatasetDict` of Hugging Face, or a folder that its
+              `save_to_disk` wrote: images are the Image feature or a column of arrays, labels the
+              ClassLabel or a column label|labels|target|class, or others named by `keys`;
+              transforms set on it are not applied (`vaeaug[huggingface]`);
+            - a folder with Hugging Face's `metadata.csv`, `.jsonl` or `.parquet` of file_name and
+              label;
+            - WebDataset archives (`vaeaug[webdataset]`): `one.tar`, `name-{000..003}.tar`, or a
+              folder of them, where `train`, `val` and `test` folders or beginnings of names are
+              splits. A sample is one image file or `.npy`, its label in `.cls` or as `label` in
+              `.json`; class names from `classes.json` beside them or `class_name` in `.json`;
             - a map-style torch Dataset whose items begin with (image, label);
             - a tuple (images, labels) of arrays or tensors;
             - a `LabelledImages`, which is returned as it is (resized, if `size` says so).
@@ -70,7 +86,8 @@ def read(
             splits, the asked one must exist; where it has none, "train" takes all of it.
         size: (height, width) in pixels, or one number for both, to resize to. Without it, images
             of different sizes are an error.
-        keys: {"images": name, "labels": name} of the arrays in an `.npz` or HDF5 file.
+        keys: {"images": name, "labels": name} of the arrays in an `.npz` or HDF5 file, the columns
+            of a Hugging Face dataset, or the endings of a WebDataset's members.
         alpha: "composite" transparency on white, "drop" it, or "keep" it as a fourth channel.
         workers: processes that decode image files; 0 or 1 decodes in this one; None uses the
             machine's cores when there are more than 2000 files. The result is the same.
@@ -116,6 +133,8 @@ def _read_any(source: Any, request: Request) -> LabelledImages:
     if is_pair(source):
         _refuse_keys(request, "arrays")
         return read_pair(source, request)
+    if is_huggingface(source):
+        return read_huggingface(source, request)
     if not isinstance(source, str | os.PathLike):
         if not is_map_style(source):
             raise DataError(
@@ -136,10 +155,10 @@ def _read_any(source: Any, request: Request) -> LabelledImages:
 
 def _read_path(path: Path, request: Request) -> LabelledImages:
     if path.is_dir():
-        _refuse_keys(request, str(path))
-        _refuse_layout(request, str(path))
-        # IDX before folders of classes: its names are unmistakable.
-        return read_idx(path, request) if has_idx(path) else read_folder(path, request)
+        return _folder_reader(path, request)(path, request)
+    # "name-{000..003}.tar" is no path, and stands for several.
+    if is_tar(path) and "{" in str(path):
+        return read_webdataset(path, request)
     if not path.exists():
         raise DataError(
             f"{path}: expected a file, a folder or {_built_in_names()}, got nothing at this path"
@@ -156,10 +175,27 @@ def _read_path(path: Path, request: Request) -> LabelledImages:
     return _BY_ENDING[ending](path, request)
 
 
+def _folder_reader(path: Path, request: Request) -> Callable[[Path, Request], LabelledImages]:
+    """Who reads a folder: the more unmistakable its content, the earlier it is looked for."""
+    if is_saved(path):
+        return read_saved
+    if has_shards(path):
+        return read_webdataset
+    _refuse_layout(request, str(path))
+    if has_idx(path):
+        _refuse_keys(request, str(path))
+        return read_idx
+    if has_metadata(path):
+        return read_metadata
+    _refuse_keys(request, str(path))
+    return read_folder
+
+
 def _refuse_keys(request: Request, where: str) -> None:
     if request.keys is not None:
         raise DataError(
-            f"{where}: keys= is for {', '.join(_TAKES_KEYS)} files, got keys={request.keys}"
+            f"{where}: keys= is for {', '.join(_TAKES_KEYS)} files and Hugging Face datasets, got "
+            f"keys={request.keys}"
         )
 
 
