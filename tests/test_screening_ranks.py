@@ -7,7 +7,7 @@ import torch
 import vaeaug
 from vaeaug.config import ScreeningConfig
 from vaeaug.data import LabelledImages
-from vaeaug.screening import Screener, _Space, screen, seeded_torch, train_classifier
+from vaeaug.screening import Screener, SampleSpace, screen, seeded_torch, train_classifier
 
 SHAPES = {"NLC": (40, 2), "NHWC": (9, 8, 1), "NDHWC": (8, 9, 8, 1)}
 CONFIG = ScreeningConfig(folds=2, classifier_steps=8)
@@ -79,7 +79,7 @@ def test_blocks_change_nothing(monkeypatch):
     images = blobs("NDHWC", 5, seed=3).images
 
     def distances():
-        space = _Space(data, seed=0)
+        space = SampleSpace(data, seed=0)
         return space.nearest(images, space.project(images))
 
     whole = distances()

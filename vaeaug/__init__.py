@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         merge,
         write_merged,
     )
+    from vaeaug.oversampling import VAEOverSampler
     from vaeaug.plan import ClassPlan, Plan, PlanError, make_plan
     from vaeaug.run_folder import RunError
     from vaeaug.sampling import SampleBatch, SamplingError, Synthesizer
@@ -67,6 +68,7 @@ _HOME = {
     "ShardWriter": "shards",
     "Synthesizer": "sampling",
     "TrainingError": "training",
+    "VAEOverSampler": "oversampling",
     "augment": "job",
     "collate": "merging",
     "diagnose": "diagnostics",
@@ -113,6 +115,7 @@ __all__ = [
     "ShardWriter",
     "Synthesizer",
     "TrainingError",
+    "VAEOverSampler",
     "__version__",
     "augment",
     "collate",

@@ -25,7 +25,7 @@ from vaeaug.models.blocks import scale_images
 # In the order they are judged; a sample carries the first that applies.
 REASONS = ("not finite", "out of range", "near-copy", "duplicate", "other class")
 
-# Distances are taken in the space of so many principal components; see `_Space`.
+# Distances are taken in the space of so many principal components; see `SampleSpace`.
 COMPONENTS = 64
 # Candidates from that space whose distance is then computed in pixels.
 SHORTLIST = 4
@@ -112,7 +112,7 @@ class Screener:
         self.config = config
         self.value_range = data.value_range
         self.device = torch.device(device)
-        self._space = _Space(data, seed)
+        self._space = SampleSpace(data, seed)
         self.near_copy_distance = config.near_copy_factor * self._space.calibrate(
             config.near_copy_quantile
         )
@@ -232,7 +232,7 @@ def screen(images: Shaped[np.ndarray, "n *space c"], label: int, screener: Scree
     return screener.new_class(label).screen(images)
 
 
-class _Space:
+class SampleSpace:
     """Principal components of the training images and the pool, for fast nearest neighbours.
 
     Lengths in it never exceed lengths in pixels, so a copy is always near; the shortlist it gives
