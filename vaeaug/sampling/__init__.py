@@ -7,6 +7,7 @@ multiples, so that even floating-point rounding does not depend on how many are 
 
 from vaeaug.sampling._configured import edits_images, keeps_detail, sample_configured
 from vaeaug.sampling._draws import BLOCK, SAMPLERS, SMALL_CLASS, WITH_SOURCE, sample_generator
+from vaeaug.sampling._live import ClassMover, draw_batch
 from vaeaug.sampling._storage import FILES
 from vaeaug.sampling._synthesizer import SampleBatch, SamplingError, Synthesizer
 
@@ -16,9 +17,11 @@ __all__ = [
     "SAMPLERS",
     "SMALL_CLASS",
     "WITH_SOURCE",
+    "ClassMover",
     "SampleBatch",
     "SamplingError",
     "Synthesizer",
+    "draw_batch",
     "edits_images",
     "keeps_detail",
     "sample_configured",

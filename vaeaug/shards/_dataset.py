@@ -1,5 +1,6 @@
 """All shards of a run as one map-style dataset."""
 
+import bisect
 import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -62,10 +63,11 @@ class ShardDataset:
             self._stores.append(shard.store)
             parts.append(shard.arrays)
         self._starts = np.cumsum([0, *(len(part["labels"]) for part in parts)])
+        self._bounds: list[int] = self._starts.tolist()
         self._arrays = _concatenate(parts, entries)
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._bounds[-1]
 
     def __getitem__(self, index: int) -> tuple[Shaped[np.ndarray, "*space c"], int]:
         """A copy of one image in the layout of the run, and its label."""
@@ -91,6 +93,17 @@ class ShardDataset:
             at = np.flatnonzero(shard_of == s)
             self._stores[s].take(index[at] - self._starts[s], out, at)
         return out
+
+    def image_at(self, index: int) -> Shaped[np.ndarray, "*space c"]:
+        """A copy of one image, the fastest way; ``index`` is in [0, len).
+
+        Raises:
+            IndexError: If the index is out of range.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"expected an index in [0, {len(self)}), got {index}")
+        shard = bisect.bisect_right(self._bounds, index) - 1
+        return self._stores[shard].image(index - self._bounds[shard])
 
     def soft_labels_at(self, indices: Sequence[int] | np.ndarray) -> Float32[np.ndarray, "n k"]:
         """Class probabilities of the samples; one-hot where the run has none.

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class ImageStore:
         self.dtype = dtype
         self.offset = offset
         self._mapped: np.memmap | None = None
+        self._plain: np.ndarray | None = None
         self._file: Any = None
         self._pid = -1
 
@@ -64,6 +65,8 @@ class ImageStore:
         if self.offset is not None:
             if self._mapped is None:
                 self._mapped = self._map(self.offset)
+                # Each slice of the subclass costs microseconds.
+                self._plain = self._mapped.view(np.ndarray)
             return self._mapped
         if self._file is None or self._pid != os.getpid():  # a handle does not survive a fork
             self._file, self._pid = _open(self.path), os.getpid()
@@ -83,6 +86,16 @@ class ImageStore:
                     f"{self.path}: image {row} cannot be decompressed: {error}"
                 ) from error
 
+    def image(self, row: int) -> np.ndarray:
+        """A copy of one image."""
+        if self._plain is None:
+            self.array()
+        if self._plain is not None:
+            return self._plain[row].copy()
+        out = np.empty((1, *self.shape[1:]), dtype=self.dtype)
+        self.take(np.array([row]), out, np.array([0]))
+        return cast(np.ndarray, out[0])
+
     def blocks(self) -> Iterator[np.ndarray]:
         """All images in order, a few megabytes at a time."""
         source = self.array()
@@ -92,13 +105,13 @@ class ImageStore:
 
     def close(self) -> None:
         """Give the file handles back; the next use opens them again."""
-        self._mapped = None
+        self._mapped = self._plain = None
         if self._file is not None and self._pid == os.getpid():
             self._file.close()
         self._file = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_mapped": None, "_file": None, "_pid": -1}
+        return {**self.__dict__, "_mapped": None, "_plain": None, "_file": None, "_pid": -1}
 
     def _map(self, offset: int) -> np.memmap:
         needed = offset + math.prod(self.shape) * self.dtype.itemsize
