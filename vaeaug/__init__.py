@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vaeaug.diagnostics import Diagnostics, diagnose
     from vaeaug.evaluation import EvaluationError, GateResult
     from vaeaug.exporting import export_decoder
+    from vaeaug.interchange import Exported, ExportError, export_dataset
     from vaeaug.job import AugmentResult, augment, evaluate, fit, generate
     from vaeaug.merging import (
         BalancedSampler,
@@ -50,6 +51,8 @@ _HOME = {
     "Diagnostics": "diagnostics",
     "EvaluationConfig": "config",
     "EvaluationError": "evaluation",
+    "ExportError": "interchange",
+    "Exported": "interchange",
     "GateResult": "evaluation",
     "LabelledImages": "data",
     "Manifest": "shards",
@@ -73,6 +76,7 @@ _HOME = {
     "collate": "merging",
     "diagnose": "diagnostics",
     "evaluate": "job",
+    "export_dataset": "interchange",
     "export_decoder": "exporting",
     "fit": "job",
     "generate": "job",
@@ -97,6 +101,8 @@ __all__ = [
     "Diagnostics",
     "EvaluationConfig",
     "EvaluationError",
+    "ExportError",
+    "Exported",
     "GateResult",
     "LabelledImages",
     "Manifest",
@@ -121,6 +127,7 @@ __all__ = [
     "collate",
     "diagnose",
     "evaluate",
+    "export_dataset",
     "export_decoder",
     "fit",
     "generate",

@@ -584,12 +584,59 @@ def traverse(model: Path, to: Path, names: tuple[str, ...], units: int, device: 
 
 @main.command()
 @_generator
-@_to
-def export(model: Path, to: Path) -> None:
-    """Write the decoder of the generator MODEL as a torch.export program (.pt2)."""
-    from vaeaug.exporting import export_decoder
+@click.option("--to", required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["npz", "webdataset", "imagefolder", "huggingface"]),
+    help="Default: by the ending of --to, .npz or .tar; a folder needs it.",
+)
+@click.option("--real", metavar="DATA", help="Merge with these real images. Default: synthetic.")
+@click.option("--share", help="With --real, as for `merge`.")
+@click.option("--balance", is_flag=True, help="With --real, as for `merge`.")
+@click.option("--overwrite", is_flag=True, help="Replace what an export left there.")
+@click.option("--workers", type=click.IntRange(min=0))
+@_json
+def export(
+    model: Path,
+    to: Path,
+    format_: Literal["npz", "webdataset", "imagefolder", "huggingface"] | None,
+    real: str | None,
+    share: str | None,
+    balance: bool,
+    overwrite: bool,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Write the samples of the run MODEL for other programs, or its decoder (--to NAME.pt2).
 
-    click.echo(str(export_decoder(_loaded(model, "cpu"), to)))
+    The decoder is a torch.export program. Samples go to an .npz file, WebDataset archives, a
+    folder of PNG files by class, or a Hugging Face dataset.
+    """
+    from vaeaug.exporting import export_decoder
+    from vaeaug.interchange import export_dataset
+
+    if to.suffix == ".pt2":
+        if format_ or real or share or balance:
+            raise click.UsageError("--to NAME.pt2 writes the decoder: expected no other options")
+        path = export_decoder(_loaded(model, "cpu"), to)
+        print_document({"file": str(path)}, str(path), as_json)
+        return
+    written = export_dataset(
+        model,
+        to,
+        format=format_,
+        real=None if real is None else _data_of(real, model, None, workers),
+        share=None if share is None else _share(share),
+        balance="classes" if balance else None,
+        overwrite=overwrite,
+    )
+    counts = {"n": written.n, "synthetic": written.n_synthetic}
+    print_document(
+        {"path": str(to), "format": written.format, **counts},
+        f"{to}: {written.n} samples, {written.n_synthetic} of them synthetic ({written.format})",
+        as_json,
+    )
 
 
 # -- Between the command line and the library ---------------------------------------------------
