@@ -5,7 +5,8 @@ that need them, when they run; importing this package loads numpy only.
 """
 
 from vaeaug.data._images import DataError, LabelledImages
+from vaeaug.data._layout import channels_last
 from vaeaug.data._pool import read_pool
 from vaeaug.data._read import read
 
-__all__ = ["DataError", "LabelledImages", "read", "read_pool"]
+__all__ = ["DataError", "LabelledImages", "channels_last", "read", "read_pool"]

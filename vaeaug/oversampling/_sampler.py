@@ -12,8 +12,17 @@ from sklearn.utils import check_random_state, check_X_y
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from vaeaug.config import AugmentConfig
-from vaeaug.data import LabelledImages, read
+from vaeaug.data import LabelledImages
 from vaeaug.dataset import fit
+from vaeaug.oversampling._arrays import (
+    as_dtype,
+    as_samples,
+    as_stored,
+    dotted,
+    length,
+    rank,
+    value_range,
+)
 from vaeaug.oversampling._columns import Columns
 from vaeaug.oversampling._draws import ImageJudge, Judge, TableJudge, fill_class
 from vaeaug.sampling import WITH_SOURCE, Synthesizer
@@ -23,7 +32,7 @@ _LAYOUTS = {"NL", "NLC", "NCL", "NHW", "NHWC", "NCHW", "NDHW", "NDHWC", "NCDHW"}
 # Samplers whose samples are of the class alone.
 _SAMPLERS = {"auto", "posterior", "interpolate", "gmm", "flow", "prior"}
 # Training of a table: short, because it is done anew in every fold of a cross-validation.
-_TABLE = {"model.network": "mlp", "training.batch_size": 128, "training.eval_every": 100}
+_TABLE = {"model.network": "mlp", "training.batch_size": 128, "training.eval_every": 50}
 _MIN_TABLE_STEPS, _MAX_TABLE_STEPS, _TABLE_PASSES = 400, 2_000, 40
 
 
@@ -119,9 +128,9 @@ class VAEOverSampler(BaseOverSampler):
         """
         n = X.shape[0] if hasattr(X, "shape") else len(X)
         for name, array in arrays.items():
-            if _length(array) != n:
+            if length(array) != n:
                 raise ValueError(
-                    f"fit_resample: expected {n} rows of {name!r}, as of X, got {_length(array)}"
+                    f"fit_resample: expected {n} rows of {name!r}, as of X, got {length(array)}"
                 )
         if arrays and self._draws_without_source():
             raise ValueError(
@@ -150,8 +159,8 @@ class VAEOverSampler(BaseOverSampler):
         if not hasattr(self, "sample_indices_"):
             raise AttributeError("resample_like: call fit_resample first")
         index, n = self.sample_indices_, int((~self.is_synthetic_).sum())
-        if _length(array) != n:
-            raise ValueError(f"resample_like: expected {n} rows, as of X, got {_length(array)}")
+        if length(array) != n:
+            raise ValueError(f"resample_like: expected {n} rows, as of X, got {length(array)}")
         drawn = index < 0
         if drawn.any() and fill is None:
             raise ValueError(
@@ -162,7 +171,11 @@ class VAEOverSampler(BaseOverSampler):
             return [fill if i < 0 else array[i] for i in index]
         if hasattr(array, "iloc"):
             taken = array.iloc[index].reset_index(drop=True)
-            return taken.mask(drawn, fill) if drawn.any() else taken
+            return (
+                taken.mask(np.broadcast_to(drawn, taken.shape[::-1]).T, fill)
+                if drawn.any()
+                else taken
+            )
         array = array if sparse.issparse(array) else np.asarray(array)
         taken = array[index]
         if drawn.any():
@@ -172,7 +185,7 @@ class VAEOverSampler(BaseOverSampler):
     def _check_X_y(  # noqa: N802 - imbalanced-learn's name
         self, X: Any, y: Any, accept_sparse: Any = None
     ) -> tuple[Any, Any, bool]:
-        self._is_table = _rank(X) <= 2 and self.layout is None
+        self._is_table = rank(X) <= 2 and self.layout is None
         if not self._is_table:
             from imblearn.utils import check_target_type
 
@@ -191,7 +204,7 @@ class VAEOverSampler(BaseOverSampler):
         try:
             X, y, one_hot = super()._check_X_y(X, y, accept_sparse)
         except ValueError as error:
-            if "could not convert" in str(error):
+            if any(words in str(error) for words in ("could not convert", "bytes/strings")):
                 raise ValueError(f"VAEOverSampler: {advice}; got: {error}") from error
             raise
         return X, y, one_hot
@@ -201,10 +214,8 @@ class VAEOverSampler(BaseOverSampler):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         config = self._job(seed, len(y))
         classes, labels = np.unique(y, return_inverse=True)
-        wanted = {
-            int(np.flatnonzero(classes == c)[0]): n for c, n in self.sampling_strategy_.items()
-        }
-        wanted = {label: n for label, n in wanted.items() if n}
+        label_of = {c: label for label, c in enumerate(classes)}
+        wanted = {label_of[c]: int(n) for c, n in self.sampling_strategy_.items() if n}
         if not wanted:
             self._record(len(y), np.empty(0, np.int64), None)
             return X.copy(), y.copy()
@@ -241,8 +252,8 @@ class VAEOverSampler(BaseOverSampler):
         samples = np.concatenate([each.samples for each in filled.values()])
         self._record(len(y), sources, generator)
         new_y = np.concatenate([np.full(n, classes[c], y.dtype) for c, n in sorted(wanted.items())])
-        rows = samples[..., 0] if self._is_table else _as_stored(samples, X, self.layout)
-        rows = _as_dtype(rows, X.dtype)
+        rows = samples[..., 0] if self._is_table else as_stored(samples, X, self.layout)
+        rows = as_dtype(rows, X.dtype)
         new_X = (
             sparse.vstack([X, sparse.csr_matrix(rows)], format=X.format)
             if sparse.issparse(X)
@@ -254,11 +265,13 @@ class VAEOverSampler(BaseOverSampler):
         """The configuration of this call."""
         given = self.config
         keys: dict[str, Any] = dict(_TABLE) if self._is_table else {}
+        if not self._draws_without_source():
+            keys["density.kind"] = "normal"  # nothing is drawn from it: a mixture is wasted time
         base = AugmentConfig()
         if isinstance(given, AugmentConfig):
             base, keys = given, {"model.network": "mlp"} if self._is_table else {}
         elif given is not None:
-            keys |= _dotted(given)
+            keys |= dotted(given)
         if self._is_table:
             if keys["model.network"] != "mlp":
                 raise ValueError(
@@ -276,14 +289,10 @@ class VAEOverSampler(BaseOverSampler):
     def _as_data(
         self, X: np.ndarray, labels: np.ndarray, names: tuple[str, ...], columns: Columns | None
     ) -> LabelledImages:
-        """X as the library takes it: a table as signals of one value per column."""
-        if columns is None:
-            return read((X, labels), layout=self.layout, alpha="keep", class_names=names)
-        scaled = columns.scaled(X)[..., None]
-        low, high = float(scaled.min()), float(scaled.max())
-        if low == high:  # constant columns alone
-            low, high = low - 0.5, high + 0.5
-        return LabelledImages(scaled, labels, names, (low, high), source="X")
+        """X as the library takes it: a row of a table as a signal of one value per column."""
+        # A layout is for samples with axes; a table has scales instead.
+        samples = columns.scaled(X)[..., None] if columns else as_samples(X, self.layout)
+        return LabelledImages(samples, labels, names, value_range(samples), source="X")
 
     def _record(self, n: int, sources: np.ndarray, generator: Synthesizer | None) -> None:
         self.sample_indices_ = np.concatenate([np.arange(n), sources])
@@ -306,47 +315,3 @@ class VAEOverSampler(BaseOverSampler):
 def _table_steps(n: int) -> int:
     passes = round(_TABLE_PASSES * n / _TABLE["training.batch_size"])  # type: ignore[operator]
     return min(_MAX_TABLE_STEPS, max(_MIN_TABLE_STEPS, passes))
-
-
-def _dotted(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of two levels with dots between them."""
-    flat: dict[str, Any] = {}
-    for key, value in keys.items():
-        if isinstance(value, Mapping) and "." not in key:
-            flat |= {f"{key}.{inner}": each for inner, each in value.items()}
-        else:
-            flat[key] = value
-    return flat
-
-
-def _rank(X: Any) -> int:
-    """Number of axes."""
-    if hasattr(X, "ndim"):
-        return int(X.ndim)
-    rank = 0
-    while isinstance(X, list | tuple) and X:
-        X, rank = X[0], rank + 1
-    return rank
-
-
-def _length(array: Any) -> int:
-    return int(array.shape[0]) if hasattr(array, "shape") else len(array)
-
-
-def _as_stored(samples: np.ndarray, X: np.ndarray, layout: str | None) -> np.ndarray:
-    """Samples, channels last, with the axes of X."""
-    channels_first = layout is not None and layout.startswith("NC")
-    if not channels_first and samples.shape[1:] == X.shape[1:]:
-        return samples
-    if samples.shape[1:] == (*X.shape[1:], 1):
-        return samples[..., 0]
-    return np.moveaxis(samples, -1, 1)
-
-
-def _as_dtype(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Rows in the type of X; rounded where that holds whole numbers alone."""
-    if dtype.kind == "b":
-        return rows > rows.dtype.type(0) if rows.dtype.kind == "f" else rows > 127
-    if dtype.kind in "iu" and rows.dtype.kind == "f":
-        rows = np.rint(rows)
-    return rows.astype(dtype)

@@ -1,0 +1,83 @@
+"""Arrays as imbalanced-learn's users have them, to samples as the library takes them, and back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from vaeaug.data import channels_last
+
+
+def rank(X: Any) -> int:
+    """Number of axes of an array or of nested lists."""
+    if hasattr(X, "ndim"):
+        return int(X.ndim)
+    found = 0
+    while isinstance(X, list | tuple) and X:
+        X, found = X[0], found + 1
+    return found
+
+
+def length(array: Any) -> int:
+    """Number of rows."""
+    return int(array.shape[0]) if hasattr(array, "shape") else len(array)
+
+
+def as_samples(
+    X: Shaped[np.ndarray, "n *axes"], layout: str | None
+) -> Shaped[np.ndarray, "n *space c"]:
+    """Samples, channels last, as uint8 or float32.
+
+    Raises:
+        DataError: If the shape does not fit the layout, or none is known for it.
+    """
+    samples, _ = channels_last(X, "X", layout)
+    if samples.dtype.kind == "b":
+        return samples * np.uint8(255)
+    return samples if samples.dtype == np.uint8 else samples.astype(np.float32)
+
+
+def value_range(samples: Shaped[np.ndarray, "n *space c"]) -> tuple[float, float]:
+    """Lowest and highest value: all of uint8's, or what is there, whatever scaler made it."""
+    if samples.dtype == np.uint8:
+        return 0.0, 255.0
+    low, high = float(samples.min()), float(samples.max())
+    pad = 0.5 * max(1.0, abs(low)) if low == high else 0.0
+    return low - pad, high + pad
+
+
+def as_stored(
+    samples: Shaped[np.ndarray, "m *space c"],
+    X: Shaped[np.ndarray, "n *axes"],
+    layout: str | None,
+) -> Shaped[np.ndarray, "m *axes"]:
+    """Samples, channels last, with the axes of X."""
+    channels_first = layout is not None and layout.startswith("NC")
+    if not channels_first and samples.shape[1:] == X.shape[1:]:
+        return samples
+    if samples.shape[1:] == (*X.shape[1:], 1):
+        return samples[..., 0]
+    return np.moveaxis(samples, -1, 1)
+
+
+def as_dtype(
+    rows: Shaped[np.ndarray, "m ..."], dtype: np.dtype[Any]
+) -> Shaped[np.ndarray, "m ..."]:
+    """Rows in the type of X; rounded where that holds whole numbers alone."""
+    if dtype.kind == "b":
+        return rows > (127 if rows.dtype == np.uint8 else 0.5)
+    if dtype.kind in "iu" and rows.dtype.kind == "f":
+        rows = np.rint(rows)
+    return rows.astype(dtype)
+
+
+def dotted(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of two levels with a dot between them."""
+    flat: dict[str, Any] = {}
+    for key, value in keys.items():
+        if isinstance(value, Mapping) and "." not in key:
+            flat |= {f"{key}.{inner}": each for inner, each in value.items()}
+        else:
+            flat[key] = value
+    return flat
