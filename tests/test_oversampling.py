@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import torch
 from imblearn.datasets import make_imbalance
 from imblearn.over_sampling import SMOTE
@@ -178,7 +179,7 @@ def test_without_a_seed_it_is_scikit_learns_global_one(wine):
 # -- What the rows are ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", ["auto", "posterior", "gmm", "prior"])
+@pytest.mark.parametrize("sampler", ["auto", "posterior", "gmm", "flow", "prior"])
 def test_rows_are_in_range_and_no_copies(wine, sampler):
     X, y = wine
     oversampler = quick(sampler=sampler)
@@ -190,7 +191,7 @@ def test_rows_are_in_range_and_no_copies(wine, sampler):
     assert not any(row.tobytes() in known for row in made)
     assert len(np.unique(made, axis=0)) == len(made)
     sources = oversampler.sample_indices_[oversampler.is_synthetic_]
-    if sampler in ("gmm", "prior"):
+    if sampler in ("gmm", "flow", "prior"):
         assert (sources == -1).all()
     else:
         np.testing.assert_array_equal(y[sources], y_new[oversampler.is_synthetic_])
@@ -304,6 +305,8 @@ def test_a_wrong_configuration_is_named(wine):
         quick(config={"model": {"widht": 8}}).fit_resample(X, y)
     with pytest.raises(ValueError, match=r"expected model.network mlp for a table, got 'conv'"):
         quick(config={"model.network": "conv"}).fit_resample(X, y)
+    with pytest.raises(ValueError, match=r"expected sampling.sampler of .*, got 'blend'"):
+        quick(config={"sampling.sampler": "blend"}).fit_resample(X, y)
     with pytest.raises(ValueError, match="'sampler' parameter of VAEOverSampler must be"):
         quick(sampler="transfer").fit_resample(X, y)
 
@@ -349,6 +352,8 @@ def test_a_draw_from_a_density_belongs_to_no_row(wine):
     sampler = quick(sampler="gmm")
     with pytest.raises(ValueError, match=r"expected a sampler that starts from .* got 'gmm'"):
         sampler.fit_resample(X, y, groups=y)
+    with pytest.raises(ValueError, match=r"got 'prior': its samples belong to no row"):
+        quick(config={"sampling": {"sampler": "prior"}}).fit_resample(X, y, groups=y)
     with pytest.raises(AttributeError, match="call fit_resample first"):
         sampler.resample_like(y)
     sampler.fit_resample(X, y)
@@ -370,11 +375,13 @@ def test_in_a_pipeline_a_cross_validation_and_a_grid(wine):
     # Chance is a third; the classes are nearly separable by a line.
     assert scores.min() > 0.8
     named = Pipeline([("vae", quick()), ("lr", LogisticRegression(max_iter=10_000))])
-    grid = GridSearchCV(named, {"vae__sampler": ["posterior", "gmm"]}, cv=2, error_score="raise")
+    grid = GridSearchCV(named, {"vae__sampler": ["posterior", "prior"]}, cv=2, error_score="raise")
     grid.fit(X, y)
-    assert set(grid.best_params_.values()) <= {"posterior", "gmm"}
+    assert set(grid.best_params_.values()) <= {"posterior", "prior"}
     groups = grid.best_estimator_["vae"].resample_like(np.arange(len(X)), fill=-1)
     assert len(groups) == 180
+    with sklearn.config_context(enable_metadata_routing=True):
+        assert pipeline.fit(X, y).score(X, y) > 0.8
 
 
 def test_it_is_cloned_and_pickled_without_the_data(wine):

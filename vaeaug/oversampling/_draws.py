@@ -203,8 +203,6 @@ def _samplers(
     """Samplers and temperatures in the order in which they are tried."""
     temperature = config.sampling.temperature
     if sampler == "auto":
-        sampler = config.sampling.sampler
-    if sampler == "auto":
         # A class of one sample has no neighbour to be moved towards.
         sampler = "interpolate" if len(generator.rows[label]) > 1 else "posterior"
     if not (sampler == "interpolate" and len(generator.rows[label]) == 1):

@@ -57,7 +57,7 @@ class VAEOverSampler(BaseOverSampler):
         random_state: An int or RandomState gives the same samples again, and leaves the global
             generators alone. None: scikit-learn's meaning, the global generator of NumPy.
         sampler: "auto"; "interpolate" (towards a neighbour) or "posterior" (moved by noise), which
-            edit a real sample; "gmm", "flow" (needs density.kind flow) or "prior", which draw from
+            edit a real sample; "gmm", "flow" (trained for it) or "prior", which draw from
             a density and start from no sample.
         steps: Training steps, and a quarter as many for the adaptation to each class. Default: by
             the number of rows, 400 to 2,000, for a table; else the library's.
@@ -136,7 +136,7 @@ class VAEOverSampler(BaseOverSampler):
             raise ValueError(
                 f"fit_resample: expected a sampler that starts from a sample (auto, "
                 f"{', '.join(sorted(set(WITH_SOURCE) & _SAMPLERS))}) where other arrays are to be "
-                f"kept aligned, got {self.sampler!r}: its samples belong to no row"
+                f"kept aligned, got {self._chosen()!r}: its samples belong to no row"
             )
         X_resampled, y_resampled = super().fit_resample(X, y)
         return X_resampled, y_resampled, *(self.resample_like(each) for each in arrays.values())
@@ -243,7 +243,7 @@ class VAEOverSampler(BaseOverSampler):
                 config,
                 label,
                 n,
-                sampler=self.sampler,
+                sampler=self._chosen(),
                 copies_allowed=self._is_table,
             )
             for label, n in sorted(wanted.items())
@@ -264,9 +264,15 @@ class VAEOverSampler(BaseOverSampler):
     def _job(self, seed: int, n: int) -> AugmentConfig:
         """The configuration of this call."""
         given = self.config
+        sampler = self._chosen()
+        if sampler not in _SAMPLERS:
+            raise ValueError(
+                "VAEOverSampler: config: expected sampling.sampler of "
+                f"{', '.join(sorted(_SAMPLERS))}, got {sampler!r}: its samples are not of one class"
+            )
         keys: dict[str, Any] = dict(_TABLE) if self._is_table else {}
-        if not self._draws_without_source():
-            keys["density.kind"] = "normal"  # nothing is drawn from it: a mixture is wasted time
+        if sampler != "gmm":  # nothing is drawn from a mixture, whose fit takes time
+            keys["density.kind"] = "flow" if sampler == "flow" else "normal"
         base = AugmentConfig()
         if isinstance(given, AugmentConfig):
             base, keys = given, {"model.network": "mlp"} if self._is_table else {}
@@ -299,8 +305,17 @@ class VAEOverSampler(BaseOverSampler):
         self.is_synthetic_ = np.arange(n + len(sources)) >= n
         self.generator_ = generator
 
+    def _chosen(self) -> str:
+        """The sampler that the parameters ask for, by `sampler` or by `config`."""
+        given: Any = "auto"
+        if isinstance(self.config, AugmentConfig):
+            given = self.config.sampling.sampler
+        elif self.config is not None:
+            given = dotted(self.config).get("sampling.sampler", "auto")
+        return self.sampler if self.sampler != "auto" else given
+
     def _draws_without_source(self) -> bool:
-        return self.sampler not in ("auto", *WITH_SOURCE)
+        return self._chosen() not in ("auto", *WITH_SOURCE)
 
     def _more_tags(self) -> dict[str, Any]:
         return {**super()._more_tags(), "sample_indices": True}
