@@ -5,32 +5,30 @@ image file here; no transform of the dataset runs, and nothing is unpickled. Nee
 ``vaeaug[huggingface]``.
 """
 
-import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Shaped
-
-from vaeaug.data._arrays import normalise_pixels
-from vaeaug.data._decode import BadImageError, decode_bytes, decode_file
-from vaeaug.data._files import read_files
+from vaeaug.data._columns import (
+    array_column,
+    image_column,
+    is_array,
+    is_image,
+    kind,
+    label_column,
+    names_of,
+)
 from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._labels import labelled, normalise_labels
 from vaeaug.data._request import Request
 from vaeaug.data._splits import canonical, require_split, without_splits
-from vaeaug.data._stack import Stack
 from vaeaug.data._stated import Stated, load_json, stated
 
 LABEL_NAMES = ("label", "labels", "target", "class")
 _IMAGE_NAMES = ("image", "images", "img", "pixels", "x", "signal", "volume", "data")
 _STATE, _INFO, _SPLITS_FILE = "state.json", "dataset_info.json", "dataset_dict.json"
 _STATED = "provenance.json"
-# Rows looked at together: their encoded bytes are in memory twice.
-_ROWS = 256
-_Pixels = tuple[Shaped[np.ndarray, "n *space c"], tuple[float, float], tuple[str, ...]]
 
 
 def is_huggingface(source: object) -> bool:
@@ -136,15 +134,15 @@ def _read(
         raise DataError(f"{where}: expected at least one row, got none")
     images_in, labels_in = _columns(part, request, where)
     at = f"{where}[{labels_in}]"
-    known = None if naming is None else _label_column(naming, labels_in, at)
-    names = request.class_names or _class_names(part.features[labels_in]) or said.class_names
+    known = None if naming is None else label_column(naming, labels_in, at)
+    names = request.class_names or names_of(part.features[labels_in]) or said.class_names
     labels, class_names = normalise_labels(
-        _label_column(part, labels_in, at), at, class_names=names, reference=known
+        label_column(part, labels_in, at), at, class_names=names, reference=known
     )
     images, value_range, image_notes = (
-        _image_column(part, images_in, request, f"{where}[{images_in}]", local_files)
-        if _is_image(part.features[images_in])
-        else _array_column(part, images_in, request, f"{where}[{images_in}]", said)
+        image_column(part, images_in, request, f"{where}[{images_in}]", local_files)
+        if is_image(part.features[images_in])
+        else array_column(part, images_in, request, f"{where}[{images_in}]", said)
     )
     return labelled(
         images=images,
@@ -195,11 +193,11 @@ def _columns(dataset: Any, request: Request, where: str) -> tuple[str, str]:
                     f"{where}: expected a column {name!r} (from keys), got {', '.join(features)}"
                 )
         return request.keys["images"], request.keys["labels"]
-    classes = [name for name, feature in features.items() if _class_names(feature)]
+    classes = [name for name, feature in features.items() if names_of(feature)]
     labels = _only(classes) or _first(LABEL_NAMES, classes or features)
     candidates = [name for name in features if name != labels]
-    pictures = [name for name in candidates if _is_image(features[name])]
-    arrays = [name for name in candidates if _is_array(features[name])]
+    pictures = [name for name in candidates if is_image(features[name])]
+    arrays = [name for name in candidates if is_array(features[name])]
     images = (
         _only(pictures)
         or _first(_IMAGE_NAMES, pictures)
@@ -207,7 +205,7 @@ def _columns(dataset: Any, request: Request, where: str) -> tuple[str, str]:
         or _only(arrays)
     )
     if images is None or labels is None:
-        got = ", ".join(f"{name} ({_kind(feature)})" for name, feature in features.items())
+        got = ", ".join(f"{name} ({kind(feature)})" for name, feature in features.items())
         raise DataError(
             f"{where}: expected one column of images (an Image feature, or arrays) and one of "
             f"labels (a ClassLabel, or one named {', '.join(LABEL_NAMES)}), got {got}; pass "
@@ -222,167 +220,3 @@ def _only(names: Sequence[str]) -> str | None:
 
 def _first(wanted: Sequence[str], there: Any) -> str | None:
     return next((name for name in wanted if name in there), None)
-
-
-def _kind(feature: Any) -> str:
-    return type(feature).__name__
-
-
-def _is_image(feature: Any) -> bool:
-    return _kind(feature) == "Image"
-
-
-def _is_array(feature: Any) -> bool:
-    # A list is written as [feature] in old versions of the library.
-    return isinstance(feature, list) or _kind(feature) in (
-        *(f"Array{n}D" for n in (2, 3, 4, 5)),
-        "Sequence",
-        "List",
-        "LargeList",
-    )
-
-
-def _class_names(feature: Any) -> tuple[str, ...] | None:
-    return tuple(feature.names) if _kind(feature) == "ClassLabel" and feature.names else None
-
-
-def _blocks(dataset: Any, name: str) -> Iterator[Any]:
-    """A column as Arrow arrays of some rows each."""
-    column = dataset.select_columns([name]).with_format("arrow")
-    for start in range(0, len(column), _ROWS):
-        chunked = column[start : start + _ROWS].column(name)
-        array = chunked.combine_chunks()
-        yield array.chunk(0) if hasattr(array, "num_chunks") else array
-
-
-def _label_column(dataset: Any, name: str, where: str) -> Shaped[np.ndarray, " n"]:
-    feature = dataset.features[name]
-    if _is_array(feature) or isinstance(feature, dict):
-        raise DataError(
-            f"{where}: expected one label for each image, got {_kind(feature)}; multi-label and "
-            f"one-hot labels are not read"
-        )
-    found: list[Any] = []
-    for block in _blocks(dataset, name):
-        if block.null_count:
-            row = len(found) + block.is_null().to_pylist().index(True)
-            raise DataError(
-                f"{where}: expected a label for each image, got none in row {row}; -1 marks an "
-                f"image without a label"
-            )
-        found += block.to_pylist()
-    if not isinstance(found[0], int | float | str):
-        raise DataError(f"{where}: expected integer or text labels, got {type(found[0]).__name__}")
-    return np.array(found)
-
-
-def _image_column(
-    dataset: Any, name: str, request: Request, where: str, local_files: bool
-) -> _Pixels:
-    rows = _encoded(dataset, name, where, local_files)
-    first = next(rows)
-    if isinstance(first, str):
-        # Image files that lie on their own are decoded by several processes where they are many.
-        rest = list(rows)
-        paths = [first, *(row for row in rest if isinstance(row, str))]
-        if len(paths) == len(dataset):
-            images, notes = read_files(
-                paths,
-                where,
-                size=request.size,
-                alpha=request.alpha,
-                workers=request.workers,
-                progress=request.progress,
-            )
-            return _normalised(images, where, notes)
-        rows = iter(rest)
-    stack = Stack(len(dataset), where)
-    for i, row in enumerate(itertools.chain([first], rows)):
-        at = f"{where}[{i}]"
-        try:
-            image, image_notes = (
-                decode_file(row, size=request.size, alpha=request.alpha)
-                if isinstance(row, str)
-                else decode_bytes(row, at, size=request.size, alpha=request.alpha)
-            )
-        except BadImageError as error:
-            raise DataError(str(error)) from error
-        stack.add(image, at, image_notes)
-    images, notes = stack.finish()
-    return _normalised(images, where, notes)
-
-
-def _normalised(
-    images: Shaped[np.ndarray, "n h w c"], where: str, notes: tuple[str, ...]
-) -> _Pixels:
-    pixels, value_range, value_notes = normalise_pixels(images, where)
-    return pixels, value_range, (*notes, *value_notes)
-
-
-def _encoded(dataset: Any, name: str, where: str, local_files: bool) -> Iterator[bytes | str]:
-    """Of each row the bytes of its image file, or its path where the table holds no bytes."""
-    i = 0
-    for block in _blocks(dataset, name):
-        for value in block.to_pylist():
-            data = None if value is None else value.get("bytes")
-            path = None if value is None else value.get("path")
-            if data is not None:
-                yield data
-            elif path is None:
-                raise DataError(f"{where}[{i}]: expected an image, got none")
-            elif local_files and "://" not in path:
-                yield path
-            else:
-                raise DataError(
-                    f"{where}[{i}]: expected the bytes of an image file, got only its place "
-                    f"{path!r}, which is not followed; save the dataset with its images "
-                    f"(save_to_disk of a recent version does)"
-                )
-            i += 1
-
-
-def _array_column(dataset: Any, name: str, request: Request, where: str, said: Stated) -> _Pixels:
-    out: Shaped[np.ndarray, "n ..."] | None = None
-    start = 0
-    for block in _blocks(dataset, name):
-        part = _rectangular(block, where, start)
-        if out is None:
-            out = np.empty((len(dataset), *part.shape[1:]), dtype=part.dtype)
-        if part.shape[1:] != out.shape[1:] or part.dtype != out.dtype:
-            raise DataError(
-                f"{where}: expected arrays of one shape and type, got {out.dtype} of shape "
-                f"{out.shape[1:]} in row 0 and {part.dtype} of shape {part.shape[1:]} in row "
-                f"{start}"
-            )
-        out[start : start + len(part)] = part
-        start += len(part)
-    if out is None:
-        raise DataError(f"{where}: expected at least one row, got none")
-    return said.finish(out, where, request)
-
-
-def _rectangular(array: Any, where: str, start: int) -> Shaped[np.ndarray, "m ..."]:
-    """Nested Arrow lists as one array, if they are equally long at every depth."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    shape = [len(array)]
-    while True:
-        if isinstance(array, pa.ExtensionArray):
-            array = array.storage
-        if array.null_count:
-            raise DataError(f"{where}: expected arrays without gaps, got a null after row {start}")
-        if not hasattr(array.type, "value_type"):
-            break
-        lengths = pc.unique(pc.list_value_length(array)).to_pylist()
-        if len(lengths) != 1:
-            raise DataError(
-                f"{where}: expected arrays of one shape, got lengths {sorted(lengths)[:5]} among "
-                f"rows {start} to {start + shape[0] - 1}"
-            )
-        shape.append(lengths[0])
-        array = array.flatten()
-    if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
-        raise DataError(f"{where}: expected arrays of numbers, got {array.type}")
-    values = array.to_numpy(zero_copy_only=False)
-    return np.asarray(values).reshape(shape)

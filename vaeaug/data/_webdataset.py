@@ -178,9 +178,11 @@ def _index(path: Path) -> _Index:
     pickles: list[str] = []
     try:
         with tarfile.open(path, "r:") as archive:
-            # Headers of other members are none of ours: only a global one at the start is.
-            said = archive.next() and archive.pax_headers.get(PAX_KEY)
-            for member in archive:
+            # Ours is at the start, and so read when the archive is opened.
+            said = archive.pax_headers.get(PAX_KEY)
+            while (member := archive.next()) is not None:
+                # It keeps a description of every member, which nothing needs here.
+                archive.members = []  # type: ignore[attr-defined]
                 key, suffix = base_plus_ext(member.name)
                 if not member.isreg() or key is None or _is_meta(member.name):
                     continue

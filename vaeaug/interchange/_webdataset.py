@@ -90,6 +90,8 @@ def _write_archive(
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
+            # It keeps a description of every member, which nothing needs here.
+            archive.members = []  # type: ignore[attr-defined]
             if ends and most is not None and file.tell() >= most:
                 return True
     return False
