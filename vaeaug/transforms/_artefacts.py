@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from torch.utils.data import get_worker_info
 
 from vaeaug.sampling import FILES, Synthesizer
-from vaeaug.shards import Manifest, ShardDataset, ShardError, say_verdict, sha256_file
+from vaeaug.shards import Manifest, ShardDataset, ShardError, sha256_file
 from vaeaug.shards._format import MANIFEST_NAME
 
 _ADVICE = (
@@ -58,7 +58,9 @@ class GeneratorSource:
                 raise TransformError(
                     f"{self.path}: expected the generator of hash {self.sha256}, got {found}"
                 )
-            self._loaded = Synthesizer.load(self.path)
+            # Building the networks draws numbers; when that happens must not change what follows.
+            with torch.random.fork_rng(devices=[]):
+                self._loaded = Synthesizer.load(self.path)
         refuse_in_worker(self._loaded.device)
         if self._loaded.device != device:
             self._loaded.to(device)
@@ -110,19 +112,17 @@ def hash_of_generator(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def open_pool(path: Path, sha256: str | None, *, stacklevel: int) -> ShardDataset:
-    """The synthetic samples of a finished run, and what the evaluation found is said.
+def open_pool(path: Path, sha256: str | None) -> ShardDataset:
+    """The synthetic samples of a finished run.
 
     Raises:
         TransformError: If it is another run than the hash says.
         ShardError: If it is not finished or damaged.
     """
-    manifest = Manifest.load(path)
     found = hash_of_run(path)
     if sha256 not in (None, found):
         raise TransformError(f"{path}: expected the run of hash {sha256}, got {found}")
-    say_verdict(manifest, stacklevel=stacklevel + 1)
-    return ShardDataset(manifest)
+    return ShardDataset(path)
 
 
 def hash_of_run(folder: Path) -> str:

@@ -22,7 +22,8 @@ from jaxtyping import Int64, Shaped
 from torch.utils.data import get_worker_info
 
 from vaeaug.sampling import ClassMover
-from vaeaug.shards import ShardDataset
+from vaeaug.shards import Manifest, ShardDataset, say_verdict
+from vaeaug.shards._format import MANIFEST_NAME
 from vaeaug.transforms._artefacts import (
     GeneratorSource,
     TransformError,
@@ -143,6 +144,9 @@ class SyntheticPool(_LabelledTransform):
     Raises:
         TransformError: If the run is another than the hash says, or an input does not fit.
         ShardError: If the folder is no finished run.
+
+    Warns:
+        UserWarning: If the evaluation found that the synthetic data does not help.
     """
 
     class InitSchema(_LabelledTransform.InitSchema):
@@ -157,8 +161,13 @@ class SyntheticPool(_LabelledTransform):
         p: float = 0.3,
     ) -> None:
         super().__init__(path, sha256, class_names, label_key, p)
+        folder = Path(self.path)
         if self.sha256 is None:
-            self.sha256 = hash_of_run(Path(self.path))
+            self.sha256 = hash_of_run(folder)
+        # Said here, and not again in every worker. A transform read from a file may be of a folder
+        # that is not there yet.
+        if (folder / MANIFEST_NAME).exists():
+            say_verdict(Manifest.load(folder), stacklevel=3)  # past albumentations' own wrapper
         self._pool: ShardDataset | None = None
         self._rows: list[Int64[np.ndarray, " n"]] = []
         self._own = np.empty(0, np.int64)
@@ -183,7 +192,7 @@ class SyntheticPool(_LabelledTransform):
 
     def _opened(self) -> ShardDataset:
         if self._pool is None:
-            self._pool = open_pool(Path(self.path), self.sha256, stacklevel=2)
+            self._pool = open_pool(Path(self.path), self.sha256)
             names = self._pool.class_names
             self._own = class_indices(self.class_names, names, type(self).__name__)
             self._rows = [np.flatnonzero(self._pool.labels == c) for c in range(len(names))]
