@@ -344,3 +344,13 @@ def test_bad_rows_are_named(tmp_path):
     (root / "metadata.csv").write_text("file_name,label\n0.png,0\n")
     with pytest.raises(DataError, match=r"expected one of metadata\.csv, .* got metadata\.csv, me"):
         vaeaug.read(root)
+
+
+def test_a_table_of_no_rows_is_named(tmp_path):
+    root = imagefolder(tmp_path / "data")
+    (root / "metadata.csv").write_text("file_name,label\n")
+    with pytest.raises(DataError, match=r"metadata\.csv: expected at least one row, got none"):
+        vaeaug.read(root)
+    (root / "metadata.csv").write_text("file_name,label\n0.png,0,1\n")
+    with pytest.raises(DataError, match=r"metadata\.csv, line 2: expected 2 columns, got another"):
+        vaeaug.read(root)

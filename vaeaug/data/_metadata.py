@@ -121,13 +121,15 @@ def _label_name(columns: list[str]) -> str | None:
 def _columns(table: Path) -> list[str]:
     if table.suffix == ".parquet":
         return list(_parquet(table).schema_arrow.names)
+    if table.suffix == ".csv":
+        return _header(table)
     records = _records(table, first_only=True)
     return list(records[0]) if records else []
 
 
 def _rows(table: Path, split: str | None, keys: Mapping[str, str] | None) -> list[_Row]:
     records = _records(table)
-    columns = list(records[0]) if records else []
+    columns = _columns(table)
     path_in, label_in = _PATH, _label_name(columns)
     if keys is not None:
         path_in, label_in = keys["images"], keys["labels"]
@@ -136,6 +138,8 @@ def _rows(table: Path, split: str | None, keys: Mapping[str, str] | None) -> lis
             f"{table}: expected the columns {path_in} and {label_in or '|'.join(LABEL_NAMES)}, got "
             f"{', '.join(columns) or 'no rows'}"
         )
+    if not records:
+        raise DataError(f"{table}: expected at least one row, got none")
     rows = []
     for i, record in enumerate(records):
         at = f"{table}, row {i + 1}"
@@ -201,6 +205,14 @@ def _records(table: Path, *, first_only: bool = False) -> list[dict[str, Any]]:
             if table.suffix == ".jsonl":
                 return _json_lines(file, table, first_only)
             return _csv_rows(file, table, first_only)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: expected a table in UTF-8, got: {error}") from error
+
+
+def _header(table: Path) -> list[str]:
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            return next(csv.reader(file, strict=True), [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table}: expected a table in UTF-8, got: {error}") from error
 
