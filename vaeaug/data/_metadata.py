@@ -204,7 +204,7 @@ def _records(table: Path, *, first_only: bool = False) -> list[dict[str, Any]]:
         with open(table, newline="", encoding="utf-8-sig") as file:
             if table.suffix == ".jsonl":
                 return _json_lines(file, table, first_only)
-            return _csv_rows(file, table, first_only)
+            return _csv_rows(file, table)
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table}: expected a table in UTF-8, got: {error}") from error
 
@@ -217,7 +217,7 @@ def _header(table: Path) -> list[str]:
         raise DataError(f"{table}: expected a table in UTF-8, got: {error}") from error
 
 
-def _csv_rows(file: Any, table: Path, first_only: bool) -> list[dict[str, Any]]:
+def _csv_rows(file: Any, table: Path) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     reader = csv.DictReader(file, strict=True)
     for record in reader:
@@ -227,8 +227,6 @@ def _csv_rows(file: Any, table: Path, first_only: bool) -> list[dict[str, Any]]:
                 f"columns, got another number"
             )
         records.append(record)
-        if first_only:
-            break
     return records
 
 
