@@ -120,10 +120,11 @@ class ClassMover:
             place = own + (uniform[at, 0] * (near - 1)).long()
             towards = latents[rows.gather(1, place[:, None]).squeeze(1)]
             z[at] = (1 - step[at]) * mean[at] + step[at] * towards
-        moved = model.decode(z, y)
-        if residual:
-            moved = x + moved - model.decode(mean, y)
-        return moved.clamp(0, 1)
+        if not residual:
+            return model.decode(z, y).clamp(0, 1)
+        # One pass for both: for few images the cost is that of a pass.
+        moved, own = model.decode(torch.cat([z, mean]), torch.cat([y, y])).chunk(2)
+        return (x + moved - own).clamp(0, 1)
 
     def _latents_of(self, label: int) -> Tensor:
         device = self.generator.device
