@@ -212,3 +212,25 @@ def test_it_runs_as_a_module(module):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"vaeaug, version {vaeaug.__version__}\n"
     assert done.stderr == ""
+
+
+def test_config_prints_a_whole_configuration_that_loads_again(tmp_path):
+    done = run("config", "--set", "model.beta=2", "--set", "plan.sampling_strategy={3: 40}")
+    assert done.exit_code == 0
+    path = tmp_path / "all.yaml"
+    path.write_text(done.stdout)
+    config = vaeaug.load_config(path)
+    assert config.model.beta == 2
+    assert config.plan.sampling_strategy == {3: 40}
+    assert run("config", "--config", str(path)).stdout == done.stdout
+
+
+def test_config_prints_the_schema():
+    schema = json.loads(run("config", "--schema").stdout)
+    assert set(schema["properties"]) == set(vaeaug.AugmentConfig.model_fields)
+
+
+def test_config_refuses_an_unknown_key():
+    done = run("config", "--set", "model.bta=2")
+    assert done.exit_code == 2
+    assert "did you mean 'model.beta'?" in done.stderr

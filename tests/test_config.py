@@ -5,11 +5,19 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaeaug.config import AugmentConfig, ConfigError, changed_keys, load_config, make_config
+from vaeaug.config import (
+    AugmentConfig,
+    ConfigError,
+    changed_keys,
+    json_schema,
+    load_config,
+    make_config,
+)
 
 # A valid value other than the default, for every key.
 OTHER: dict[str, Any] = {
@@ -359,3 +367,30 @@ def test_changed_keys_of_keys_that_are_not_there() -> None:
         "a.c: '(absent)' -> 2",
     ]
     assert changed_keys({"a": {"b": [1, 2]}}, {"a": {"b": [1, 2]}}) == []
+
+
+def test_the_schema_accepts_what_a_file_may_say_and_refuses_the_rest() -> None:
+
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for keys in ({}, *({key: value} for key, value in OTHER.items())):
+        config = AugmentConfig().changed(**keys)
+        if not callable(config.plan.sampling_strategy):
+            assert list(validator.iter_errors(config.to_json())) == []
+    wrong: dict[str, Any] = {"model": {"bta": 1}}
+    assert [error.validator for error in validator.iter_errors(wrong)] == ["additionalProperties"]
+    assert list(validator.iter_errors({"model": {"beta": 0}}))
+    assert list(validator.iter_errors({"model": {"grouping": "none"}}))
+
+
+def test_the_schema_describes_every_key() -> None:
+    schema = json_schema()
+    for name, part in schema["properties"].items():
+        inner = schema["$defs"][part["$ref"].rpartition("/")[2]] if "$ref" in part else None
+        if inner is None:
+            assert part["description"]
+            continue
+        assert inner["description"], name
+        for key, each in inner["properties"].items():
+            assert each.get("description"), f"{name}.{key}"

@@ -445,6 +445,27 @@ def inspect(path: Path, as_json: bool) -> None:
     print_document(document, text, as_json)
 
 
+@main.command("config")
+@click.option("--schema", is_flag=True, help="The JSON Schema of a configuration file.")
+@click.option(
+    "--config", "config_file", type=click.Path(dir_okay=False), metavar="FILE.yaml", help="Checked."
+)
+@click.option("--set", "overrides", multiple=True, metavar="a.b=c", help="Set one key.")
+def show_config(schema: bool, config_file: str | None, overrides: tuple[str, ...]) -> None:
+    """Print a configuration whole, with every default, as YAML; or the schema of one."""
+    import json
+
+    import yaml
+
+    from vaeaug.config import json_schema, load_config
+
+    if schema:
+        click.echo(json.dumps(json_schema(), indent=2))
+        return
+    document = load_config(config_file, overrides).to_json()
+    click.echo(yaml.safe_dump(document, sort_keys=False), nl=False)
+
+
 _generator = click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
 _to = click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path))
 

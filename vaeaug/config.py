@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.json_schema import SkipJsonSchema
 
 Grouping = Literal["adapted", "separate", "shared"]
 Sampler = Literal["prior", "posterior", "interpolate", "gmm", "flow", "transfer", "blend"]
@@ -26,7 +27,7 @@ SamplingStrategy = (
     | float
     | dict[int | str, int]
     | list[int | str]
-    | Callable[..., Any]
+    | SkipJsonSchema[Callable[..., Any]]  # from Python alone; no file can hold one
 )
 
 _STRATEGIES = (
@@ -491,6 +492,14 @@ def load_config(
         if value is not None:
             _set(document, key, value)
     return make_config(document, where="configuration" if path is None else str(path))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a configuration file, for editors and other programs."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **AugmentConfig.model_json_schema(),
+    }
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
