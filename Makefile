@@ -6,7 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 
-.PHONY: demo test lint clean
+# Test processes: each takes one core and up to 3 GiB.
+TEST_WORKERS ?= 2
+
+.PHONY: demo test lint docs clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -27,7 +30,10 @@ lint: $(TEST_STAMP)
 	$(BIN)/lint-imports
 
 test: lint
-	NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python -m pytest
+	NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+
+docs: $(TEST_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site
