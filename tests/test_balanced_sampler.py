@@ -1,5 +1,6 @@
 """Which slots a sampler draws, in which order, for whom; and what a batch carries."""
 
+import multiprocessing
 import pickle
 import sys
 from pathlib import Path
@@ -332,3 +333,38 @@ def test_a_hugging_face_dataset_is_merged_by_class_names(run, reordered):
             wanted, name = data.images[row], CLASS_NAMES[data.labels[row]]
         assert names[label] == name
         assert np.array_equal(image.numpy(), np.moveaxis(wanted, -1, 0))
+
+
+# --- a real group of processes
+
+
+def draw_in_group(run, store, rank, queue):
+    """What one process of a distributed training draws, with everything by default."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=2
+    )
+    sampler = BalancedSampler(merged_of(run), share=0.3, num_samples=51)
+    sampler.set_epoch(3)
+    queue.put((rank, list(sampler)))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_in_a_process_group_each_process_finds_its_part(run, tmp_path):
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    processes = [
+        context.Process(target=draw_in_group, args=(run, tmp_path / "store", rank, queue))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    parts = dict(queue.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    whole = BalancedSampler(merged_of(run), share=0.3, num_samples=51)
+    whole.set_epoch(3)
+    expected = list(whole)
+    expected.append(expected[0])
+    assert [index for pair in zip(parts[0], parts[1], strict=True) for index in pair] == expected
