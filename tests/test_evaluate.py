@@ -248,7 +248,7 @@ def test_exit_codes_say_the_verdict(verdict, code, run, monkeypatch):
             verdict, content["sentence"], (), (), Recipe(), {}, ("a warning",), ("zero",)
         )
 
-    monkeypatch.setattr("vaeaug.cli._data_of", lambda *_: None)
+    monkeypatch.setattr("vaeaug.cli._job.data_of", lambda *_: None)
     monkeypatch.setattr("vaeaug.job.evaluate", measured)
     result = CliRunner().invoke(main, ["evaluate", "digits", str(run)])
     assert result.exit_code == code, result.output

@@ -1,0 +1,32 @@
+"""The command line: one command per verb. Results on stdout, progress and logs on stderr.
+
+Exit codes: 0 done; 1 failed; 2 usage or configuration; 3 the evaluation found that the synthetic
+data does not help; 4 partial, a class fell short of its target.
+Interrupted: 130 (Ctrl-C) or 143 (SIGTERM), and the same command goes on.
+"""
+
+from vaeaug.cli import _dataset, _generator, _job
+from vaeaug.cli._group import main
+
+__all__ = ["main"]
+
+for _command in (
+    _job.plan,
+    _job.train,
+    _job.generate,
+    _job.augment,
+    _job.evaluate,
+    _job.report,
+    _job.screen,
+    _dataset.merge,
+    _dataset.export,
+    _dataset.verify,
+    _dataset.inspect,
+    _dataset.show_config,
+    _generator.encode,
+    _generator.decode,
+    _generator.reconstruct,
+    _generator.denoise,
+    _generator.traverse,
+):
+    main.add_command(_command)

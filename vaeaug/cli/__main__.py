@@ -1,0 +1,5 @@
+"""``python -m vaeaug.cli``."""
+
+from vaeaug.cli import main
+
+main()

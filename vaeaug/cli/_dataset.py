@@ -1,0 +1,166 @@
+"""Commands on finished runs and on configurations: merge, export, verify, inspect, config."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from vaeaug.cli._group import FAILED
+from vaeaug.cli._options import data_of, generator_argument, json_option, loaded, share_of
+from vaeaug.console import (
+    print_document,
+)
+
+
+@click.command()
+@click.argument("real")
+@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--share",
+    help="Synthetic part of every class, or `all`: every synthetic image once. Default: as the "
+    "run's recipe says, 0.3 without a search.",
+)
+@click.option("--balance", is_flag=True, help="Repeat images until every class is as large.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
+@click.option("--workers", type=click.IntRange(min=0))
+@json_option
+def merge(
+    real: str,
+    out: Path,
+    to: Path,
+    share: str | None,
+    balance: bool,
+    overwrite: bool,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Write REAL and the synthetic images of OUT into one HDF5 file.
+
+    REAL is read as the run in OUT read it.
+    """
+    import h5py
+
+    from vaeaug.merging import write_merged
+
+    images = data_of(real, out, None, workers)
+    path = write_merged(
+        images,
+        out,
+        to,
+        share=None if share is None else share_of(share),
+        balance="classes" if balance else None,
+        overwrite=overwrite,
+    )
+    with h5py.File(path, "r") as file:
+        is_synthetic = file["is_synthetic"][:]
+    counts = {"real": int((~is_synthetic).sum()), "synthetic": int(is_synthetic.sum())}
+    print_document(
+        {"file": str(to), **counts},
+        f"{to}: {counts['real']} real and {counts['synthetic']} synthetic images",
+        as_json,
+    )
+
+
+@click.command()
+@generator_argument
+@click.option("--to", required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["npz", "webdataset", "imagefolder", "huggingface"]),
+    help="Default: by the ending of --to, .npz or .tar; a folder needs it.",
+)
+@click.option("--real", metavar="DATA", help="Merge with these real images. Default: synthetic.")
+@click.option("--share", help="With --real, as for `merge`.")
+@click.option("--balance", is_flag=True, help="With --real, as for `merge`.")
+@click.option("--overwrite", is_flag=True, help="Replace what an export left there.")
+@click.option("--workers", type=click.IntRange(min=0))
+@json_option
+def export(
+    model: Path,
+    to: Path,
+    format_: Literal["npz", "webdataset", "imagefolder", "huggingface"] | None,
+    real: str | None,
+    share: str | None,
+    balance: bool,
+    overwrite: bool,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Write the samples of the run MODEL for other programs, or its decoder (--to NAME.pt2).
+
+    The decoder is a torch.export program. Samples go to an .npz file, WebDataset archives, a
+    folder of PNG files by class, or a Hugging Face dataset.
+    """
+    from vaeaug.exporting import export_decoder
+    from vaeaug.interchange import export_dataset
+
+    if to.suffix == ".pt2":
+        if format_ or real or share or balance:
+            raise click.UsageError("--to NAME.pt2 writes the decoder: expected no other options")
+        path = export_decoder(loaded(model, "cpu"), to)
+        print_document({"file": str(path)}, str(path), as_json)
+        return
+    written = export_dataset(
+        model,
+        to,
+        format=format_,
+        real=None if real is None else data_of(real, model, None, workers),
+        share=None if share is None else share_of(share),
+        balance="classes" if balance else None,
+        overwrite=overwrite,
+    )
+    counts = {"n": written.n, "synthetic": written.n_synthetic}
+    print_document(
+        {"path": str(to), "format": written.format, **counts},
+        f"{to}: {written.n} samples, {written.n_synthetic} of them synthetic ({written.format})",
+        as_json,
+    )
+
+
+@click.command()
+@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@json_option
+def verify(out: Path, as_json: bool) -> None:
+    """Check every byte of a finished run; say which file is wrong and how."""
+    from vaeaug.shards import verify as check
+
+    report = check(out)
+    click.echo(report.to_json() if as_json else str(report))
+    if not report.ok:
+        sys.exit(FAILED)
+
+
+@click.command()
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@json_option
+def inspect(path: Path, as_json: bool) -> None:
+    """Describe a run folder, a generator or one shard."""
+    from vaeaug.inspection import describe
+
+    document = describe(path)
+    text = "\n".join(f"{key}: {value}" for key, value in document.items())
+    print_document(document, text, as_json)
+
+
+@click.command("config")
+@click.option("--schema", is_flag=True, help="The JSON Schema of a configuration file.")
+@click.option(
+    "--config", "config_file", type=click.Path(dir_okay=False), metavar="FILE.yaml", help="Checked."
+)
+@click.option("--set", "overrides", multiple=True, metavar="a.b=c", help="Set one key.")
+def show_config(schema: bool, config_file: str | None, overrides: tuple[str, ...]) -> None:
+    """Print a configuration whole, with every default, as YAML; or the schema of one."""
+    import json
+
+    import yaml
+
+    from vaeaug.config import json_schema, load_config
+
+    if schema:
+        click.echo(json.dumps(json_schema(), indent=2))
+        return
+    document = load_config(config_file, overrides).to_json()
+    click.echo(yaml.safe_dump(document, sort_keys=False), nl=False)

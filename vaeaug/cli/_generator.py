@@ -1,0 +1,152 @@
+"""Commands on a trained generator: encode, decode, reconstruct, denoise, traverse."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vaeaug.cli._options import (
+    configured,
+    device_option,
+    generator_argument,
+    json_option,
+    loaded,
+    request,
+    to_option,
+)
+from vaeaug.console import (
+    print_document,
+)
+
+
+@click.command()
+@generator_argument
+@click.argument("data")
+@to_option
+@configured
+@device_option
+@json_option
+def encode(
+    model: Path, data: str, to: Path, device: str, as_json: bool, **configuration: Any
+) -> None:
+    """Compress DATA to latents, an HDF5 file, by the generator MODEL."""
+    from vaeaug.applications import encode_to
+
+    _, images = request(data, **configuration)
+    figures = encode_to(to, loaded(model, device), images)
+    loss = figures["reconstruction"]
+    bits = figures["bits_per_value"]
+    text = (
+        f"{to}: {figures['n']} samples, {figures['stored_bits_per_value']:.2f} bits per value as "
+        f"stored (original {figures['original_bits_per_value']})"
+        + (f", {bits:.2f} by lossless coding with this model" if bits is not None else "")
+        + f"; reconstruction: PSNR {loss['psnr']:.1f} dB, SSIM {loss['ssim']:.3f}"
+    )
+    print_document(figures, text, as_json)
+
+
+@click.command()
+@click.argument("latents", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@generator_argument
+@to_option
+@device_option
+@json_option
+def decode(latents: Path, model: Path, to: Path, device: str, as_json: bool) -> None:
+    """Turn LATENTS, a file of `encode`, into an HDF5 file of images."""
+    from vaeaug.applications import decode_from, write_images
+
+    generator = loaded(model, device)
+    images, labels = decode_from(latents, generator)
+    write_images(to, generator, images, labels)
+    print_document({"file": str(to), "n": len(images)}, f"{to}: {len(images)} samples", as_json)
+
+
+@click.command()
+@generator_argument
+@click.argument("data")
+@to_option
+@configured
+@device_option
+@json_option
+def reconstruct(
+    model: Path, data: str, to: Path, device: str, as_json: bool, **configuration: Any
+) -> None:
+    """Pass DATA through the generator MODEL and back, into an HDF5 file of images."""
+    from vaeaug.applications import check_fits, likeness, write_images
+
+    _, images = request(data, **configuration)
+    generator = loaded(model, device)
+    check_fits(generator, images)
+    rebuilt = generator.reconstruct(images.images, images.labels)
+    write_images(to, generator, rebuilt, images.labels)
+    figures = vars(likeness(rebuilt, images.images, images.value_range))
+    text = f"{to}: PSNR {figures['psnr']:.1f} dB, SSIM {figures['ssim']:.3f}"
+    print_document({"file": str(to), "n": len(rebuilt), **figures}, text, as_json)
+
+
+@click.command()
+@generator_argument
+@click.argument("data")
+@to_option
+@configured
+@click.option(
+    "--noise",
+    type=click.FloatRange(min=0),
+    help="DATA is clean: add noise of this standard deviation (fraction of the value range).",
+)
+@click.option("--use-labels", is_flag=True, help="Trust DATA's labels; else the likeliest is used.")
+@device_option
+@json_option
+def denoise(
+    model: Path,
+    data: str,
+    to: Path,
+    noise: float | None,
+    use_labels: bool,
+    device: str,
+    as_json: bool,
+    **configuration: Any,
+) -> None:
+    """Clean up the noisy images of DATA, into an HDF5 file of images.
+
+    With --noise the clean images are known, and PSNR and SSIM are given before and after.
+    """
+    from vaeaug.applications import add_noise, check_fits, likeness, write_images
+
+    config, images = request(data, **configuration)
+    generator = loaded(model, device)
+    check_fits(generator, images)
+    noisy = images.images
+    if noise is not None:
+        noisy = add_noise(noisy, images.value_range, sigma=noise, seed=config.seed)
+    labels = images.labels if use_labels else generator.likeliest_labels(noisy)
+    cleaned = generator.denoise(noisy, labels)
+    write_images(to, generator, cleaned, labels)
+    document: dict[str, Any] = {"file": str(to), "n": len(cleaned)}
+    text = f"{to}: {len(cleaned)} samples"
+    if noise is not None:
+        before = likeness(noisy, images.images, images.value_range)
+        after = likeness(cleaned, images.images, images.value_range)
+        document |= {"noisy": vars(before), "cleaned": vars(after)}
+        text += (
+            f"; PSNR {before.psnr:.1f} -> {after.psnr:.1f} dB, SSIM {before.ssim:.3f} -> "
+            f"{after.ssim:.3f} (noisy -> cleaned)"
+        )
+    print_document(document, text, as_json)
+
+
+@click.command()
+@generator_argument
+@to_option
+@click.option("--class", "names", multiple=True, metavar="NAME", help="Default: every class.")
+@click.option("--units", default=8, show_default=True, type=click.IntRange(min=1, max=64))
+@device_option
+def traverse(model: Path, to: Path, names: tuple[str, ...], units: int, device: str) -> None:
+    """Draw what each latent of the generator MODEL does, into a PNG file."""
+    from vaeaug.applications import write_traversal
+
+    generator = loaded(model, device)
+    shown = names or [
+        name for name, rows in zip(generator.class_names, generator.rows, strict=True) if len(rows)
+    ]
+    click.echo(str(write_traversal(to, generator, list(shown), n_units=units)))

@@ -1,0 +1,72 @@
+"""The group of all commands: errors become one line and an exit code."""
+
+import logging
+import shlex
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+
+import vaeaug
+
+FAILED, USAGE = 1, 2
+
+
+class _Group(click.Group):
+    """Turns our errors into one line and an exit code; anything else is a bug and shows as one."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from vaeaug.config import ConfigError
+        from vaeaug.data import DataError
+        from vaeaug.plan import PlanError
+
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            return super().invoke(ctx)
+        except (ConfigError, PlanError) as error:
+            _fail(str(error), USAGE)
+        except DataError as error:
+            _fail(str(error), FAILED)
+        except KeyboardInterrupt as error:
+            code = 143 if error.args else 130
+            resumable = ctx.invoked_subcommand in ("augment", "train", "generate", "evaluate")
+            # --no-resume would delete what there is.
+            again = shlex.join(["vaeaug", *(a for a in sys.argv[1:] if a != "--no-resume")])
+            hint = f"; nothing is lost, this goes on from here: {again}" if resumable else ""
+            _fail(f"interrupted{hint}", code)
+        except (RuntimeError, ValueError, OSError) as error:
+            if not type(error).__module__.startswith("vaeaug.") and not isinstance(error, OSError):
+                raise
+            _fail(str(error), FAILED)
+
+
+class _Stderr(logging.StreamHandler[Any]):
+    """Writes to what stderr is at the moment, so that lines appear above a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(vaeaug.__version__, prog_name="vaeaug")
+@click.option("-q", "--quiet", is_flag=True, help="Errors only.")
+def main(quiet: bool) -> None:
+    """Learn a conditional VAE per class, draw labelled samples, screen them, write HDF5 shards."""
+    logging.basicConfig(
+        level=logging.ERROR if quiet else logging.WARNING,
+        format="%(message)s",
+        handlers=[_Stderr()],
+        force=True,
+    )
+    logging.getLogger("vaeaug").setLevel(logging.ERROR if quiet else logging.INFO)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise KeyboardInterrupt("SIGTERM")
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"vaeaug: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,197 @@
+"""Options that commands share, and what becomes of them: configuration, data, generator."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from vaeaug.config import AugmentConfig, EvaluationConfig
+    from vaeaug.data import LabelledImages
+    from vaeaug.evaluation.probe import ProbeFactory
+    from vaeaug.sampling import Synthesizer
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def configured(command: Command) -> Command:
+    """The options that make up a configuration."""
+    options = [
+        click.option(
+            "--config",
+            "config_file",
+            type=click.Path(dir_okay=False),
+            metavar="FILE.yaml",
+            help="Configuration.",
+        ),
+        click.option(
+            "--set", "overrides", multiple=True, metavar="a.b=c", help="Set one configuration key."
+        ),
+        click.option(
+            "--sampling-strategy",
+            "strategy",
+            metavar="S",
+            help="imbalanced-learn's: a rule such as auto, a ratio, or YAML {class: total}.",
+        ),
+        click.option("--seed", type=click.IntRange(min=0), help="The run's seed."),
+        click.option("--split", help="Split to read. Default: train."),
+        click.option("--size", metavar="HxW", help="Resize the images, pixels."),
+        click.option(
+            "--pool",
+            metavar="UNLABELLED",
+            help="Images without labels that the generator may learn from.",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=0),
+            help="Processes that decode image files. Default: the cores, for large folders.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+resume_option = click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Go on with the run in OUT, or delete it and start again.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+out_option = click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Run folder."
+)
+
+
+def evaluated(command: Command) -> Command:
+    """The options of an evaluation."""
+    options = [
+        click.option(
+            "--budget",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="Time for the evaluation; more gives more splits. Default: 240.",
+        ),
+        click.option("--splits", type=click.IntRange(min=2), help="Splits; overrides the budget."),
+        click.option("--steps", type=click.IntRange(min=1), help="Steps of each classifier."),
+        click.option(
+            "--min-effect",
+            type=click.FloatRange(0, 1, max_open=True),
+            help="Smallest gain in balanced accuracy that counts. Default: 0.005.",
+        ),
+        click.option(
+            "--probe",
+            metavar="FILE.py:NAME",
+            help="Your classifier: a function (image_shape, n_classes) -> torch Module.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+generator_argument = click.argument(
+    "model", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+to_option = click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path))
+
+
+def request(
+    source: str, pool: str | None, workers: int | None, **configuration: Any
+) -> tuple["AugmentConfig", "LabelledImages"]:
+    """The configuration that the options make up, and the data it is for."""
+    from vaeaug.job import read_data
+
+    config = config_of(**configuration)
+    bar = sys.stderr.isatty()
+    return config, read_data(source, config, pool=pool, workers=workers, progress=bar)
+
+
+def data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "LabelledImages":
+    """Data, read as the run in OUT read it."""
+    from vaeaug.config import make_config
+    from vaeaug.job import read_data
+    from vaeaug.run_folder import read_run
+
+    config = make_config(read_run(out)["config"], where=f"{out}/run.json")
+    bar = sys.stderr.isatty()
+    return read_data(source, config, pool=pool, workers=workers, progress=bar)
+
+
+def evaluation_of(
+    seed: int,
+    workers: int | None,
+    budget: float | None,
+    splits: int | None,
+    steps: int | None,
+    min_effect: float | None,
+) -> "EvaluationConfig":
+    import os
+
+    from vaeaug.config import EvaluationConfig
+
+    given: dict[str, Any] = {"budget": budget, "steps": steps, "min_effect": min_effect}
+    if splits is not None:
+        given |= {"min_splits": splits, "max_splits": splits}
+    keys = {name: value for name, value in given.items() if value is not None}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return EvaluationConfig(seed=seed, workers=workers or cores or 1, **keys)
+
+
+def probe_of(text: str | None) -> "ProbeFactory | None":
+    """The user's classifier, from a file of theirs."""
+    if text is None:
+        return None
+    from vaeaug.evaluation import FileProbe
+
+    path, colon, name = text.rpartition(":")
+    if not colon:
+        raise click.UsageError(f"--probe: expected FILE.py:NAME, got {text!r}")
+    return FileProbe(path, name)
+
+
+def loaded(model: Path, device: str) -> "Synthesizer":
+    from vaeaug.sampling import Synthesizer
+    from vaeaug.training import resolve_device
+
+    return Synthesizer.load(model).to(resolve_device(device))
+
+
+def config_of(
+    config_file: str | None,
+    overrides: tuple[str, ...],
+    strategy: str | None,
+    seed: int | None,
+    split: str | None,
+    size: str | None,
+) -> "AugmentConfig":
+    from vaeaug.config import load_config
+
+    keys: dict[str, Any] = {"seed": seed, "data.split": split}
+    if strategy is not None:
+        overrides = (*overrides, f"plan.sampling_strategy={strategy}")
+    if size is not None:
+        keys["data.size"] = size_of(size)
+    return load_config(config_file, overrides, **keys)
+
+
+def size_of(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and (width.isdigit() or not width)):
+        raise click.UsageError(f"--size: expected HxW such as 32x32, got {text!r}")
+    return int(height), int(width or height)
+
+
+def share_of(text: str) -> "float | Literal['all']":
+    if text == "all":
+        return "all"
+    try:
+        return float(text)
+    except ValueError:
+        raise click.UsageError(f"--share: expected a number or `all`, got {text!r}") from None
