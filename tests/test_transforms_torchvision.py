@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -546,3 +547,13 @@ def test_another_value_range_may_be_said(synthesizer, batch):
     torch.manual_seed(0)
     plain, _ = LatentAugment(synthesizer, p=1.0)(batch[0], batch[1])
     assert torch.allclose(out, plain.float(), atol=0.51)
+
+
+@pytest.mark.parametrize("kind", [VAEMix, LatentAugment])
+def test_the_verdict_of_a_run_is_said(finished, tmp_path, kind):
+    shutil.copytree(finished.out_dir, tmp_path / "run")
+    gate = {"verdict": "does not help", "sentence": "-2 points."}
+    dataclasses.replace(finished.manifest, gate=gate).save(tmp_path / "run")
+    with pytest.warns(UserWarning, match=r"the evaluation found: -2 points\.") as seen:
+        kind(tmp_path / "run")
+    assert seen[0].filename == __file__

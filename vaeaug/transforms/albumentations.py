@@ -22,14 +22,14 @@ from jaxtyping import Int64, Shaped
 from torch.utils.data import get_worker_info
 
 from vaeaug.sampling import ClassMover
-from vaeaug.shards import Manifest, ShardDataset, say_verdict
-from vaeaug.shards._format import MANIFEST_NAME
+from vaeaug.shards import ShardDataset
 from vaeaug.transforms._artefacts import (
     GeneratorSource,
     TransformError,
     class_indices,
     hash_of_run,
     open_pool,
+    say_verdict_of,
 )
 
 # What describes places in an image, or more than one image.
@@ -164,10 +164,7 @@ class SyntheticPool(_LabelledTransform):
         folder = Path(self.path)
         if self.sha256 is None:
             self.sha256 = hash_of_run(folder)
-        # Said here, and not again in every worker. A transform read from a file may be of a folder
-        # that is not there yet.
-        if (folder / MANIFEST_NAME).exists():
-            say_verdict(Manifest.load(folder), stacklevel=3)  # past albumentations' own wrapper
+        say_verdict_of(folder, stacklevel=3)  # past albumentations' own wrapper
         self._pool: ShardDataset | None = None
         self._rows: list[Int64[np.ndarray, " n"]] = []
         self._own = np.empty(0, np.int64)
@@ -219,6 +216,9 @@ class LatentAugment(_LabelledTransform):
 
     Raises:
         TransformError: If the generator is another than the hash says, or an input does not fit.
+
+    Warns:
+        UserWarning: If the folder is a run that was found not to help.
     """
 
     class InitSchema(_LabelledTransform.InitSchema):
@@ -243,6 +243,7 @@ class LatentAugment(_LabelledTransform):
         self.strength, self.residual = strength, residual
         self._source = GeneratorSource(Path(self.path), sha256)
         self.sha256 = self._source.sha256
+        say_verdict_of(self._source.path, stacklevel=3)
         self._mover: ClassMover | None = None
 
     def get_transform_init_args_names(self) -> tuple[str, ...]:

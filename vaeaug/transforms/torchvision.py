@@ -17,7 +17,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from vaeaug.sampling import SAMPLERS, ClassMover, Synthesizer, draw_batch
-from vaeaug.transforms._artefacts import GeneratorSource, TransformError, class_indices
+from vaeaug.transforms._artefacts import (
+    GeneratorSource,
+    TransformError,
+    class_indices,
+    say_verdict_of,
+)
 
 Labels = int | Tensor
 LabelsGetter = Callable[[Any], Labels | None] | Literal["default"]
@@ -47,6 +52,7 @@ class _GeneratorTransform(v2.Transform):
         self.class_names = None if class_names is None else tuple(class_names)
         self.value_range = value_range
         self._source = GeneratorSource(synthesizer, sha256)
+        say_verdict_of(self._source.path, stacklevel=3)
         self._labels_getter = default_labels if labels_getter == "default" else labels_getter
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
@@ -134,6 +140,10 @@ class VAEMix(_GeneratorTransform):
     Raises:
         TransformError: If an argument or the input is not of this kind, or an accelerator would be
             used in a worker process.
+
+    Warns:
+        UserWarning: If the folder is a run whose evaluation found that the synthetic data does not
+            help.
     """
 
     _transformed_types = (torch.Tensor,)
