@@ -6,7 +6,7 @@ shards, so that a worker holds no model. The chain is a JSON file that names the
 
     python pipelines/albumentations_loader.py --share 0.3
 
-The default takes two minutes on one CPU core.
+The default takes a minute and a half on one CPU core.
 """
 
 import argparse

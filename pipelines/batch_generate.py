@@ -6,7 +6,7 @@ exported, and the files are read back and counted.
 
     python pipelines/batch_generate.py --seeds 0 1 2 --formats npz imagefolder webdataset
 
-The default takes a minute and a half on one CPU core. The format webdataset needs
+The default takes a minute on one CPU core. The format webdataset needs
 `pip install 'vaeaug[webdataset]'`.
 """
 

@@ -7,7 +7,7 @@ and with the same synthetic share, and real images for validation.
     pip install 'vaeaug[lightning]'
     python pipelines/lightning_training.py --share 0.3
 
-The default takes two minutes on one CPU core.
+The default takes a minute and a half on one CPU core.
 """
 
 import argparse

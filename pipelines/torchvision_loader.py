@@ -7,7 +7,7 @@ each batch before CutMix. Balanced accuracy is on held-out training images.
 
     python pipelines/torchvision_loader.py --share 0.3
 
-The default takes two minutes on one CPU core.
+The default takes a minute and a half on one CPU core.
 """
 
 import argparse
