@@ -21,6 +21,8 @@ PUBLIC = ("vaeaug", "vaeaug.transforms", "vaeaug.transforms.albumentations", "va
 TINY = [
     *("model.width=8", "training.steps=10", "training.adapt_steps=4", "training.eval_every=5"),
     *("screening.classifier_steps=4", "screening.folds=2", "screening.min_label_probability=0"),
+    # Of a generator that has learned so little, edits are near-copies; and bounds take their time.
+    *("screening.near_copy_factor=0", "screening.duplicate_factor=0", "training.bound_samples=2"),
 ]
 COUNTS = [24, 20, 16, 14, 12, 12, 10, 10, 9, 8]
 SMALL = [f"--set={key}" for key in [*TINY, f"data.class_counts={COUNTS}"]]
@@ -147,7 +149,18 @@ def test_batch_generate(run, tmp_path):
 
 
 def test_torchvision_loader(run, tmp_path):
-    printed = run("torchvision_loader", "--out", tmp_path, *SMALL, "--steps", 20, "--workers", 0)
+    printed = run(
+        "torchvision_loader",
+        "--out",
+        tmp_path,
+        *SMALL,
+        "--steps",
+        20,
+        "--share",
+        0.1,
+        "--workers",
+        0,
+    )
     found = percentages(printed)
     assert len(found) == 4
     assert min(found) > 15  # by chance 10
