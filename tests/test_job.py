@@ -530,3 +530,46 @@ def terminate_as_before() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
+
+
+def test_what_generate_gives_does_not_depend_on_calls_before_it(
+    synthesizer: vaeaug.Synthesizer,
+    digits: vaeaug.LabelledImages,
+    small_config: vaeaug.AugmentConfig,
+    tmp_path: Path,
+) -> None:
+    """The trial of samplers belongs to a run: another seed's must not stay in the generator."""
+    before = dict(synthesizer.preferred)
+    shards = {}
+    for name, seed in (("first", 4), ("other", 3), ("again", 4)):
+        config = small_config.changed(seed=seed, **{"plan.target_ratio": 0.7, "plan.min_share": 0})
+        done = vaeaug.generate(synthesizer, digits, tmp_path / name, config, device="cpu")
+        shards[name] = [(each.label, each.sha256) for each in done.manifest.shards]
+    assert shards["first"] == shards["again"] != shards["other"]
+    assert synthesizer.preferred == before
+    assert synthesizer._data is None
+
+
+def test_generate_that_was_stopped_goes_on_to_the_same_bytes(
+    synthesizer: vaeaug.Synthesizer,
+    digits: vaeaug.LabelledImages,
+    small_config: vaeaug.AugmentConfig,
+    tmp_path: Path,
+) -> None:
+    """The samplers that the diagnostics chose are those of the run, also when it goes on."""
+    config = small_config.changed(**{"plan.target_ratio": 0.7, "plan.min_share": 0})
+    whole = vaeaug.generate(synthesizer, digits, tmp_path / "whole", config, device="cpu")
+
+    def stop(what: str, done: int, total: int, figures: dict[str, float]) -> None:
+        if what == "drawing 7":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        vaeaug.generate(
+            synthesizer, digits, tmp_path / "stopped", config, device="cpu", progress=stop
+        )
+    assert (tmp_path / "stopped" / "diagnostics.json").exists()
+    resumed = vaeaug.generate(synthesizer, digits, tmp_path / "stopped", config, device="cpu")
+    assert [each.sha256 for each in resumed.manifest.shards] == [
+        each.sha256 for each in whole.manifest.shards
+    ]

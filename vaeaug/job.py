@@ -427,10 +427,12 @@ def generate(
     with RunFolder(out_dir, config=config, data=description, needed=needed, resume=resume) as run:
         if run.is_complete:
             return AugmentResult(run.path, Manifest.load(run.path), resumed=True)
-        generator.save(run.model)
-        manifest = make_dataset(
-            run, generator.to(device), data, plan, config, device, progress, screener
-        )
+        # The run's own: its diagnostics choose samplers, which must not reach the caller's
+        # generator, and which a run that is gone on with finds in its folder.
+        if not (run.model / "config.json").exists():
+            generator.save(run.model)
+        own = Synthesizer.load(run.model).to(device)
+        manifest = make_dataset(run, own, data, plan, config, device, progress, screener)
         return AugmentResult(run.path, publish(run.path, manifest, data, config, Assessment()))
 
 
