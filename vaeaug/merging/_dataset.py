@@ -112,9 +112,15 @@ class MergedDataset(Dataset[Item]):
     @property
     def weights(self) -> Float32[np.ndarray, " slots"]:
         """Loss weight of every slot in this epoch: 1, or the shard's times the recipe's."""
-        weights = np.ones(len(self), dtype=np.float32)
-        made = self.is_synthetic
-        weights[made] = self.synthetic.weight[self.index[made]] * self.recipe.get("weight", 1.0)
+        return self.weights_at(np.arange(len(self)))
+
+    def weights_at(self, slots: Sequence[int] | np.ndarray) -> Float32[np.ndarray, " n"]:
+        """Loss weights of some slots in this epoch; see `weights`."""
+        slots = np.asarray(slots, dtype=np.int64)
+        weights = np.ones(len(slots), dtype=np.float32)
+        made = self.is_synthetic[slots]
+        rows = self.index[slots[made]]
+        weights[made] = self.synthetic.weight[rows] * self.recipe.get("weight", 1.0)
         return weights
 
     def set_epoch(self, epoch: int, n_epochs: int | None = None) -> None:
@@ -171,7 +177,7 @@ class MergedDataset(Dataset[Item]):
             columns.append(self.is_synthetic[slots].tolist())
         if not self.details:
             return cast(list[Item], list(zip(*columns, strict=True)))
-        columns.append(self.weights[slots].tolist())
+        columns.append(self.weights_at(slots).tolist())
         return list(map(MergedItem, *columns))
 
     def soft_labels_at(self, slots: Sequence[int] | np.ndarray) -> Float32[np.ndarray, "n k"]:

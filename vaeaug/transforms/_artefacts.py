@@ -119,10 +119,11 @@ def open_pool(path: Path, sha256: str | None) -> ShardDataset:
         TransformError: If it is another run than the hash says.
         ShardError: If it is not finished or damaged.
     """
-    found = hash_of_run(path)
+    manifest = Manifest.load(path)
+    found = hash_of_run(manifest)
     if sha256 not in (None, found):
         raise TransformError(f"{path}: expected the run of hash {sha256}, got {found}")
-    return ShardDataset(path)
+    return ShardDataset(manifest)
 
 
 def say_verdict_of(folder: Path | None, *, stacklevel: int) -> None:
@@ -135,15 +136,14 @@ def say_verdict_of(folder: Path | None, *, stacklevel: int) -> None:
         say_verdict(Manifest.load(folder), stacklevel=stacklevel + 1)
 
 
-def hash_of_run(folder: Path) -> str:
+def hash_of_run(manifest: Manifest) -> str:
     """SHA-256 over the hashes of a finished run's shards; an evaluation does not change it.
 
     Raises:
-        ShardError: If it is not finished.
+        ShardError: If it has no shards.
     """
-    manifest = Manifest.load(folder)
     if not manifest.shards:
-        raise ShardError(f"{folder / MANIFEST_NAME}: expected shards to draw from, got none")
+        raise ShardError(f"{manifest.folder}: expected shards to draw from, got none")
     digest = hashlib.sha256()
     for name in manifest.class_names:
         digest.update(f"{name}\n".encode())

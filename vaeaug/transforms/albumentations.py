@@ -22,7 +22,7 @@ from jaxtyping import Int64, Shaped
 from torch.utils.data import get_worker_info
 
 from vaeaug.sampling import ClassMover
-from vaeaug.shards import ShardDataset
+from vaeaug.shards import Manifest, ShardDataset
 from vaeaug.transforms._artefacts import (
     GeneratorSource,
     TransformError,
@@ -163,7 +163,7 @@ class SyntheticPool(_LabelledTransform):
         super().__init__(path, sha256, class_names, label_key, p)
         folder = Path(self.path)
         if self.sha256 is None:
-            self.sha256 = hash_of_run(folder)
+            self.sha256 = hash_of_run(Manifest.load(folder))
         say_verdict_of(folder, stacklevel=3)  # past albumentations' own wrapper
         self._pool: ShardDataset | None = None
         self._rows: list[Int64[np.ndarray, " n"]] = []
