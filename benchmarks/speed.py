@@ -62,7 +62,8 @@ def main() -> None:
 
 def speed(device: torch.device) -> None:
     data = images_of(6000)
-    print(f"device {device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    print(f"device {name}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"{'':28}{'images/s':>12}{'peer':>12}  ratio  peer is")
 
     def row(name: str, ours: float, peer: float, what: str) -> None:
@@ -88,25 +89,27 @@ def speed(device: torch.device) -> None:
     def train_bare() -> int:
         optimiser = torch.optim.AdamW(network.parameters(), fused=True)
         for _ in range(steps):
-            noise = torch.randn(batch, 32, device=device)
-            loss = network.elbo(x, y, noise=noise, optimal_sigma=True).loss()
+            noise = torch.randn(batch, network.latent_dim, device=device)
+            # The precision that ours trains in.
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                loss = network.elbo(x, y, noise=noise, optimal_sigma=True).loss()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        float(loss)
+        loss.item()
         return steps * batch
 
     row("training", train_ours(), rate(train_bare), "the bare network and AdamW, no EMA")
 
     trained = train(data, config.changed(**{"training.steps": 2}), device=device)
     generator = vaeaug.Synthesizer.from_training(trained.model, data, seed=0)
-    z = torch.randn(64, 32, device=device)
+    z = torch.randn(64, network.latent_dim, device=device)
     labels = torch.zeros(64, dtype=torch.long, device=device)
 
     @torch.no_grad()
     def decode_bare() -> int:
         for _ in range(20):
-            network.decode(z, labels)
+            network.decode(z, labels).cpu()
         return 20 * 64
 
     peer = rate(decode_bare)
