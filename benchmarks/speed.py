@@ -261,7 +261,7 @@ def tiny_run(out: Path, data: vaeaug.LabelledImages) -> Path:
             "screening.duplicate_factor=0",
             "screening.min_label_probability=0",
             "sampling.sampler=prior",
-            "plan.min_share=0.3",
+            "plan.share=0.3",
         ],
     )
     vaeaug.augment(data, out, config)

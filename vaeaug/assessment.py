@@ -35,7 +35,7 @@ from vaeaug.evaluation import (
 )
 from vaeaug.evaluation.bench import Progress
 from vaeaug.evaluation.probe import ProbeFactory
-from vaeaug.merging import merge
+from vaeaug.merging import counts_of_run, merge
 from vaeaug.report import write_card, write_report
 from vaeaug.run_folder import RunFolder, read_run
 from vaeaug.sampling import Synthesizer
@@ -383,6 +383,8 @@ def _document(
         "classes": content["classes"],
         "plan": content["extra"].get("plan"),
         "samplers": content["extra"].get("samplers"),
+        # What the merge line of the report gives.
+        "merged": [each._asdict() for each in counts_of_run(manifest)],
         **{name: plain(known.get(name)) for name in MEASURED},
         "diagnostics": _json(folder / "diagnostics.json"),
         "curves": [json.loads(line) for line in curves.read_text(encoding="utf-8").splitlines()]

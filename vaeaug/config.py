@@ -72,7 +72,9 @@ class PlanConfig(_Part):
     """How many samples to make of each class."""
 
     sampling_strategy: SamplingStrategy = Field(
-        "auto", description="imbalanced-learn's meaning: a rule, {class: total}, or [classes]."
+        "auto",
+        description="How large each class is to be, in imbalanced-learn's words: a rule, "
+        "{class: total}, or [classes].",
     )
     target_ratio: float | None = Field(
         None, gt=0, le=1, description="Bring each class to this fraction of the largest one."
@@ -83,12 +85,13 @@ class PlanConfig(_Part):
     min_class_count: int = Field(
         8, ge=2, description="A class with fewer real images gets no synthetic ones."
     )
-    min_share: float | None = Field(
+    share: float | None = Field(
         None,
         ge=0,
         lt=1,
-        description="Make enough for every class that this share of it can be synthetic. Default: "
-        "0.25 for rules, 0 where the strategy names exact classes or totals.",
+        description="Synthetic part of every class when it is merged; real images are repeated up "
+        "to the size that a rule asks for. 0: as imbalanced-learn, all that is missing is "
+        "synthetic. Default: 0.3 for rules, 0 where the strategy names exact classes or totals.",
     )
 
     @field_validator("sampling_strategy", mode="before")
@@ -350,6 +353,7 @@ class Recipe(_Part):
         """The recipe that a job stands for where none was searched."""
         return cls.model_validate(
             {
+                **({"share": config.plan.share} if config.plan.share else {}),
                 "sampler": config.sampling.sampler,
                 "temperature": config.sampling.temperature,
                 "min_label_probability": config.screening.min_label_probability,

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vaeaug.data import LabelledImages
     from vaeaug.evaluation import GateResult
     from vaeaug.job import AugmentResult, Progress
+    from vaeaug.merging import ClassCounts
     from vaeaug.plan import Plan
 
 NO_HELP, PARTIAL = 3, 4
@@ -61,13 +62,14 @@ def print_plan(data: "LabelledImages", config: "AugmentConfig", as_json: bool) -
     ]
     total = {key: sum(row[key] for row in rows) for key in ("n_synthetic", "bytes", "shards")}
     table = _table(
-        ["class", "real", "target", "to make", "MiB", "shards", "why"],
+        ["class", "real", "to make", "repeated", "together", "MiB", "shards", "why"],
         [
             [
                 row["name"],
                 row["real"],
-                row["target_count"],
                 row["n_synthetic"],
+                row["repeated"],
+                row["target_count"],
                 f"{row['bytes'] / 2**20:.1f}",
                 row["shards"],
                 row["reason"],
@@ -77,9 +79,36 @@ def print_plan(data: "LabelledImages", config: "AugmentConfig", as_json: bool) -
     )
     text = (
         f"{table}\n{total['n_synthetic']} to make, {total['bytes'] / 2**20:.1f} MiB in "
-        f"{total['shards']} shards"
+        f"{total['shards']} shards. `together` is what `vaeaug merge` gives by default."
     )
     print_document({"classes": rows, **total}, text, as_json)
+
+
+def print_merged(
+    document: "dict[str, Any]", counts: "Iterable[ClassCounts]", as_json: bool
+) -> None:
+    """What was written of each class."""
+    from vaeaug.merging import ClassCounts
+
+    rows = list(counts)
+    real, synthetic, repeated, together = (
+        sum(getattr(each, name) for each in rows) for name in ClassCounts._fields[1:]
+    )
+    table = _table(
+        ["class", "real", "synthetic used", "repeated", "together"],
+        [list(each) for each in (*rows, ClassCounts("all", real, synthetic, repeated, together))],
+    )
+    where = document.get("file") or document.get("path")
+    text = f"{table}\n{where}: {together} images"
+    document = {
+        **document,
+        "real": real,
+        "synthetic": synthetic,
+        "repeated": repeated,
+        "together": together,
+        "classes": [each._asdict() for each in rows],
+    }
+    print_document(document, text, as_json)
 
 
 def print_result(result: "AugmentResult", as_json: bool) -> int:

@@ -48,7 +48,7 @@ def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
         target_ratio=config.plan.target_ratio,
         max_synthetic_ratio=config.plan.max_synthetic_ratio,
         min_class_count=config.plan.min_class_count,
-        min_share=config.plan.min_share,
+        share=config.plan.share,
     )
 
 

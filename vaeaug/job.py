@@ -221,6 +221,8 @@ def augment(
         if manifest is None:
             chosen = Recipe.of(config) if found is None or found.recipe.is_none else found.recipe
             drawn_as = config.changed(**chosen.settings())
+            if chosen.share != Recipe.of(config).share:
+                plan = plan_of(data, config.changed(**{"plan.share": chosen.share}))
             generator = ready_generator(run, data, config, device, progress)
             manifest = make_dataset(run, generator, data, plan, drawn_as, device, progress)
             manifest = publish(run.path, manifest, data, config, Assessment(search=found))
@@ -450,7 +452,7 @@ def _with_totals(config: AugmentConfig, plan: Plan) -> AugmentConfig:
     if not callable(config.plan.sampling_strategy):
         return config
     totals: dict[int | str, int] = {each.label: each.target_count for each in plan}
-    part = config.plan.model_copy(update={"sampling_strategy": totals, "min_share": 0.0})
+    part = config.plan.model_copy(update={"sampling_strategy": totals, "share": 0.0})
     return config.model_copy(update={"plan": part})
 
 

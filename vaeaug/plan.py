@@ -1,21 +1,23 @@
 """Class counts and a sampling strategy in, how many samples to make of each class out.
 
-The strategy is imbalanced-learn's, resolved once by its own `check_sampling_strategy`. Around it
-stand the bounds that a generator needs: a class too small to learn from gets nothing, and every
-class can be given a synthetic share, because synthetic samples for the rare classes alone were
-measured to teach a classifier that "looks synthetic" means "rare".
+The strategy is imbalanced-learn's, resolved once by its own `check_sampling_strategy`. It says how
+large each class is to be. Synthetic samples for the rare classes alone were measured to teach a
+classifier that "looks synthetic" means "rare", so that size is not filled with synthetic samples:
+every class gets the same synthetic share on top of it, and real images are repeated where a class
+has fewer than its size. Around it stand the bounds that a generator needs: a class too small to
+learn from gets nothing.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
-# Makes every class at least a quarter synthetic where the strategy is a rule (see `make_plan`).
-DEFAULT_MIN_SHARE = 0.25
+# Synthetic part of every class where the strategy is a rule (see `make_plan`).
+DEFAULT_SHARE = 0.3
 
 
 class PlanError(ValueError):
@@ -30,17 +32,32 @@ class ClassPlan:
         label: Class index.
         name: Class name.
         real: Real images of the class.
-        target_count: Total wanted, real and synthetic.
-        n_synthetic: Samples to make, ``target_count - real``.
+        size: Slots for real images; where there are more than real images, these are repeated.
+        share: Synthetic part of the class when it is merged, ``1 - size / target_count``, or 0 for
+            a class that gets no samples.
+        target_count: Total when merged: real images, repeated ones and synthetic samples.
+        n_synthetic: Samples to make.
         reason: Why this many, in words for the user.
     """
 
     label: int
     name: str
     real: int
+    size: int
+    share: float
     target_count: int
     n_synthetic: int
     reason: str
+
+    @classmethod
+    def of_real_images(cls, label: int, name: str, real: int) -> "ClassPlan":
+        """A class of its real images alone."""
+        return cls(label, name, real, real, 0.0, real, 0, "")
+
+    @property
+    def repeated(self) -> int:
+        """Slots of the merged class that repeat an image."""
+        return self.target_count - self.real - self.n_synthetic
 
 
 @dataclass(frozen=True)
@@ -65,7 +82,7 @@ class Plan:
 
     def to_json(self) -> list[dict[str, Any]]:
         """One plain mapping per class."""
-        return [dict(vars(each)) for each in self.classes]
+        return [{**vars(each), "repeated": each.repeated} for each in self.classes]
 
 
 def make_plan(
@@ -80,9 +97,15 @@ def make_plan(
     target_ratio: float | None = None,
     max_synthetic_ratio: float | None = None,
     min_class_count: int = 1,
-    min_share: float | None = 0.0,
+    share: float | None = None,
 ) -> Plan:
-    """Decide how many samples to make of each class.
+    """Decide how many samples to make of each class, and how large it is when merged.
+
+    A rule or a ratio says how large each class is to be: real images, repeated where there are
+    fewer. On top of that every class gets the same synthetic share, so that class sizes keep the
+    proportions of the strategy and nothing that looks synthetic tells one class from another.
+    Where the strategy names classes or totals it is followed to the letter: each real image once,
+    and synthetic samples up to the total.
 
     Args:
         labels: Class index of every real image, shape (N,). Negative labels (unlabelled) are
@@ -97,9 +120,9 @@ def make_plan(
             instead of to all of it. In (0, 1]; any number of classes.
         max_synthetic_ratio: Bound on synthetic samples per real image of a class.
         min_class_count: A class with fewer real images gets none.
-        min_share: Every class gets at least so many that this share of (real + synthetic) is
-            synthetic. In [0, 1). None: 0.25 for rules and ratios, 0 where the strategy names
-            classes or totals.
+        share: Synthetic part of every class when it is merged, in [0, 1). 0 follows a rule to the
+            letter too, as imbalanced-learn does. Where the strategy names classes or totals: the
+            least part. None: 0.3 for rules and ratios, 0 for those.
 
     Returns:
         The plan, one `ClassPlan` per class.
@@ -122,56 +145,80 @@ def make_plan(
     if len(counts) > n_classes:
         raise PlanError(f"labels: expected classes below {n_classes}, got {len(counts) - 1}")
     names = tuple(class_names) if class_names is not None else tuple(map(str, range(n_classes)))
-    _check_bounds(target_ratio, max_synthetic_ratio, min_class_count, min_share)
+    _check_bounds(target_ratio, max_synthetic_ratio, min_class_count, share)
 
     explicit = not isinstance(sampling_strategy, str | Real)
     wanted = _resolve(sampling_strategy, labels, counts, names, target_ratio)
-    if min_share is None:
-        min_share = 0.0 if explicit else DEFAULT_MIN_SHARE
+    if share is None:
+        share = 0.0 if explicit else DEFAULT_SHARE
+    plan_class = _to_the_letter if explicit or share == 0 else _in_proportion
     return Plan(
         tuple(
-            _plan_class(
-                label=label,
-                name=names[label],
-                real=int(counts[label]),
-                wanted=wanted.get(label, 0),
-                min_share=min_share,
-                max_synthetic_ratio=max_synthetic_ratio,
-                min_class_count=min_class_count,
+            plan_class(
+                ClassPlan.of_real_images(label, names[label], int(counts[label])),
+                wanted.get(label, 0),
+                share,
+                _most(int(counts[label]), max_synthetic_ratio, min_class_count),
             )
             for label in range(n_classes)
         )
     )
 
 
-def _plan_class(
-    *,
-    label: int,
-    name: str,
-    real: int,
-    wanted: int,
-    min_share: float,
-    max_synthetic_ratio: float | None,
-    min_class_count: int,
+def companions(size: int, share: float) -> int:
+    """Synthetic samples that make up a share of a class beside so many slots for real images."""
+    return round(size * share / (1 - share))
+
+
+def _in_proportion(
+    plain: ClassPlan, missing: int, share: float, most: tuple[int | None, str]
 ) -> ClassPlan:
-    n_synthetic, reason = wanted, "sampling strategy" if wanted else "not in the strategy"
+    """A size of real images, repeated where there are fewer, and the share of every class.
+
+    A class that gets fewer samples than that, or none, is as large: more of its images repeat.
+    """
+    size = plain.real + missing
+    made, reason = companions(size, share), f"{share:.0%} of every class"
+    total = size + made
+    bound, why = most
+    if bound is not None and made > bound:
+        made, reason = bound, why
+    share = share if made else 0.0
+    return replace(
+        plain, size=size, share=share, target_count=total, n_synthetic=made, reason=reason
+    )
+
+
+def _to_the_letter(
+    plain: ClassPlan, missing: int, share: float, most: tuple[int | None, str]
+) -> ClassPlan:
+    """Each real image once, and synthetic samples for all that is missing."""
+    made, reason = missing, "sampling strategy" if missing else "not in the strategy"
     # The small slack keeps 0.25 / 0.75 * 3 at 1 where floating point makes it 1.0000000000000002.
-    companions = math.ceil(min_share / (1 - min_share) * real - 1e-9)
-    if companions > n_synthetic:
-        n_synthetic = companions
-        reason = f"so that {min_share:.0%} of the class can be synthetic, as of the others"
-    if max_synthetic_ratio is not None:
-        most = math.floor(max_synthetic_ratio * real + 1e-9)
-        if n_synthetic > most:
-            n_synthetic = most
-            reason = f"bounded by max_synthetic_ratio {max_synthetic_ratio:g}"
-    if real < min_class_count and n_synthetic:
-        n_synthetic = 0
-        reason = (
+    least = math.ceil(share / (1 - share) * plain.real - 1e-9)
+    if least > made:
+        made, reason = least, f"so that {share:.0%} of the class is synthetic, as of the others"
+    bound, why = most
+    if bound is not None and made > bound:
+        made, reason = bound, why
+    total = plain.real + made
+    share = made / total if total else 0.0
+    return replace(plain, share=share, target_count=total, n_synthetic=made, reason=reason)
+
+
+def _most(
+    real: int, max_synthetic_ratio: float | None, min_class_count: int
+) -> tuple[int | None, str]:
+    """Most samples that a class may get, None without a bound, and why."""
+    if real < min_class_count:
+        return 0, (
             f"too few real images ({real} of at least {min_class_count}) to learn from: use "
             "classic augmentation for this class"
         )
-    return ClassPlan(label, name, real, real + n_synthetic, n_synthetic, reason)
+    if max_synthetic_ratio is not None:
+        why = f"bounded by max_synthetic_ratio {max_synthetic_ratio:g}"
+        return math.floor(max_synthetic_ratio * real + 1e-9), why
+    return None, ""
 
 
 def _resolve(
@@ -256,7 +303,7 @@ def _check_bounds(
     target_ratio: float | None,
     max_synthetic_ratio: float | None,
     min_class_count: int,
-    min_share: float | None,
+    share: float | None,
 ) -> None:
     if target_ratio is not None and not 0 < target_ratio <= 1:
         raise PlanError(f"target_ratio: expected a number in (0, 1], got {target_ratio}")
@@ -264,5 +311,5 @@ def _check_bounds(
         raise PlanError(f"max_synthetic_ratio: expected at least 0, got {max_synthetic_ratio}")
     if min_class_count < 1:
         raise PlanError(f"min_class_count: expected at least 1, got {min_class_count}")
-    if min_share is not None and not 0 <= min_share < 1:
-        raise PlanError(f"min_share: expected a number in [0, 1), got {min_share}")
+    if share is not None and not 0 <= share < 1:
+        raise PlanError(f"share: expected a number in [0, 1), got {share}")

@@ -76,7 +76,7 @@ def make_run(folder: Path, n: int) -> tuple[vaeaug.LabelledImages, Path]:
             "training.adapt_steps=10",
             "screening.classifier_steps=60",
             "screening.min_label_probability=0",
-            f"plan.min_share={SHARE}",
+            f"plan.share={SHARE}",
         ],
     )
     vaeaug.augment(data, out, config)

@@ -62,6 +62,6 @@ REGIMES = {
             800,
             {"plan.sampling_strategy": dict.fromkeys(range(10), 225)},
         ),
-        Regime("digits", _digits, 600, {"plan.min_share": 0.5}),
+        Regime("digits", _digits, 600, {"plan.share": 0.5}),
     )
 }

@@ -7,10 +7,15 @@ from typing import Literal
 import click
 
 from vaeaug.cli._group import FAILED
-from vaeaug.cli._options import data_of, generator_argument, json_option, loaded, share_of
-from vaeaug.console import (
-    print_document,
+from vaeaug.cli._options import (
+    balance_of,
+    data_of,
+    generator_argument,
+    json_option,
+    loaded,
+    share_of,
 )
+from vaeaug.console import print_document, print_merged
 
 
 @click.command()
@@ -19,10 +24,15 @@ from vaeaug.console import (
 @click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--share",
-    help="Synthetic part of every class, or `all`: every synthetic image once. Default: as the "
-    "run's recipe says, 0.3 without a search.",
+    help="Synthetic part of every class, or `all`: every image once. Default: as the run planned "
+    "or its search found.",
 )
-@click.option("--balance", is_flag=True, help="Repeat images until every class is as large.")
+@click.option(
+    "--balance/--no-balance",
+    default=None,
+    help="Every class as large as the largest, real images repeated; or the real class counts. "
+    "Default: the class sizes that the run planned.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 @click.option("--workers", type=click.IntRange(min=0))
 @json_option
@@ -31,7 +41,7 @@ def merge(
     out: Path,
     to: Path,
     share: str | None,
-    balance: bool,
+    balance: bool | None,
     overwrite: bool,
     workers: int | None,
     as_json: bool,
@@ -40,9 +50,7 @@ def merge(
 
     REAL is read as the run in OUT read it.
     """
-    import h5py
-
-    from vaeaug.merging import write_merged
+    from vaeaug.merging import counts_of_file, write_merged
 
     images = data_of(real, out, None, workers)
     path = write_merged(
@@ -50,17 +58,10 @@ def merge(
         out,
         to,
         share=None if share is None else share_of(share),
-        balance="classes" if balance else None,
+        balance=balance_of(balance),
         overwrite=overwrite,
     )
-    with h5py.File(path, "r") as file:
-        is_synthetic = file["is_synthetic"][:]
-    counts = {"real": int((~is_synthetic).sum()), "synthetic": int(is_synthetic.sum())}
-    print_document(
-        {"file": str(to), **counts},
-        f"{to}: {counts['real']} real and {counts['synthetic']} synthetic images",
-        as_json,
-    )
+    print_merged({"file": str(to)}, counts_of_file(path), as_json)
 
 
 @click.command()
@@ -74,7 +75,7 @@ def merge(
 )
 @click.option("--real", metavar="DATA", help="Merge with these real images. Default: synthetic.")
 @click.option("--share", help="With --real, as for `merge`.")
-@click.option("--balance", is_flag=True, help="With --real, as for `merge`.")
+@click.option("--balance/--no-balance", default=None, help="With --real, as for `merge`.")
 @click.option("--overwrite", is_flag=True, help="Replace what an export left there.")
 @click.option("--workers", type=click.IntRange(min=0))
 @json_option
@@ -84,7 +85,7 @@ def export(
     format_: Literal["npz", "webdataset", "imagefolder", "huggingface"] | None,
     real: str | None,
     share: str | None,
-    balance: bool,
+    balance: bool | None,
     overwrite: bool,
     workers: int | None,
     as_json: bool,
@@ -98,7 +99,7 @@ def export(
     from vaeaug.interchange import export_dataset
 
     if to.suffix == ".pt2":
-        if format_ or real or share or balance:
+        if format_ or real or share or balance is not None:
             raise click.UsageError("--to NAME.pt2 writes the decoder: expected no other options")
         path = export_decoder(loaded(model, "cpu"), to)
         print_document({"file": str(path)}, str(path), as_json)
@@ -109,15 +110,11 @@ def export(
         format=format_,
         real=None if real is None else data_of(real, model, None, workers),
         share=None if share is None else share_of(share),
-        balance="classes" if balance else None,
+        balance=balance_of(balance),
         overwrite=overwrite,
     )
-    counts = {"n": written.n, "synthetic": written.n_synthetic}
-    print_document(
-        {"path": str(to), "format": written.format, **counts},
-        f"{to}: {written.n} samples, {written.n_synthetic} of them synthetic ({written.format})",
-        as_json,
-    )
+    document = {"path": str(to), "format": written.format, "n": written.n}
+    print_merged(document, written.classes, as_json)
 
 
 @click.command()

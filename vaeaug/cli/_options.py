@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig, EvaluationConfig
     from vaeaug.data import LabelledImages
     from vaeaug.evaluation.probe import ProbeFactory
+    from vaeaug.merging import Balance
     from vaeaug.sampling import Synthesizer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -195,3 +196,10 @@ def share_of(text: str) -> "float | Literal['all']":
         return float(text)
     except ValueError:
         raise click.UsageError(f"--share: expected a number or `all`, got {text!r}") from None
+
+
+def balance_of(balance: bool | None) -> "Balance":
+    """What `merge` takes for the flag ``--balance/--no-balance``."""
+    if balance is None:
+        return "plan"
+    return "classes" if balance else None

@@ -29,7 +29,7 @@ FEWEST_PERMUTATIONS = 100
 FEWEST = 20
 _REMEDY = (
     "Give every class the same synthetic share: merge(share=0.3) in place of a mapping or of rare "
-    "classes only, with plan.min_share: 0.3 so that every class has the samples for it. Or make "
+    "classes only, with plan.share: 0.3 so that every class has the samples for it. Or make "
     "synthetic images harder to tell from real ones (sampling.residual: true, model.latent: "
     "spatial), or train the last epochs on real images alone."
 )

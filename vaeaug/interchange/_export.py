@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from vaeaug.interchange._huggingface import huggingface_library, write_huggingface
 from vaeaug.interchange._imagefolder import write_imagefolder
 from vaeaug.interchange._npz import write_npz
 from vaeaug.interchange._publish import check_free
 from vaeaug.interchange._samples import ExportError, Samples, merged_samples, synthetic_samples
 from vaeaug.interchange._webdataset import write_webdataset
-from vaeaug.merging import Share, merge
+from vaeaug.merging import Balance, ClassCounts, Share, merge
 from vaeaug.shards import Manifest, ShardDataset, say_verdict
 
 Format = Literal["npz", "webdataset", "imagefolder", "huggingface"]
@@ -29,12 +31,14 @@ class Exported:
         format: One of `FORMATS`.
         n: Samples in it.
         n_synthetic: How many of them are synthetic.
+        classes: The same by class, with what is repeated.
     """
 
     path: Path
     format: str
     n: int
     n_synthetic: int
+    classes: tuple[ClassCounts, ...] = ()
 
 
 def export_dataset(
@@ -44,7 +48,7 @@ def export_dataset(
     format: Format | None = None,
     real: Any = None,
     share: Share | None = None,
-    balance: Literal["classes"] | None = None,
+    balance: Balance = "plan",
     seed: int = 0,
     on_mismatch: Literal["error", "ignore"] = "error",
     class_names: Sequence[str] | None = None,
@@ -95,7 +99,7 @@ def export_dataset(
     if chosen == "huggingface":
         # Before anything is read that takes time.
         huggingface_library()
-    samples = _samples(out_dir, real, share, balance, seed, on_mismatch, class_names)
+    samples, classes = _samples(out_dir, real, share, balance, seed, on_mismatch, class_names)
     if chosen == "npz":
         write_npz(samples, path)
     elif chosen == "webdataset":
@@ -104,7 +108,7 @@ def export_dataset(
         write_imagefolder(samples, path)
     else:
         write_huggingface(samples, path)
-    return Exported(path, chosen, len(samples), int(samples.is_synthetic.sum()))
+    return Exported(path, chosen, len(samples), int(samples.is_synthetic.sum()), classes)
 
 
 def _format_of(path: Path, asked: str | None) -> Format:
@@ -133,11 +137,11 @@ def _samples(
     out_dir: str | Path | Manifest | ShardDataset,
     real: Any,
     share: Share | None,
-    balance: Literal["classes"] | None,
+    balance: Balance,
     seed: int,
     on_mismatch: Literal["error", "ignore"],
     class_names: Sequence[str] | None,
-) -> Samples:
+) -> tuple[Samples, tuple[ClassCounts, ...]]:
     if real is not None:
         merged = merge(
             real,
@@ -148,10 +152,14 @@ def _samples(
             on_mismatch=on_mismatch,
             class_names=class_names,
         )
-        return merged_samples(merged)
-    for name, value in (("share", share), ("balance", balance), ("class_names", class_names)):
+        return merged_samples(merged), tuple(merged.counts)
+    asked = None if balance == "plan" else balance
+    for name, value in (("share", share), ("balance", asked), ("class_names", class_names)):
         if value is not None:
             raise ExportError(f"{name}: expected real= with it, got none to merge with")
     synthetic = out_dir if isinstance(out_dir, ShardDataset) else ShardDataset(out_dir)
     say_verdict(synthetic.manifest, stacklevel=3)
-    return synthetic_samples(synthetic)
+    by_class = np.bincount(synthetic.labels, minlength=len(synthetic.class_names)).tolist()
+    pairs = zip(synthetic.class_names, by_class, strict=True)
+    counts = tuple(ClassCounts(name, 0, n, 0, n) for name, n in pairs)
+    return synthetic_samples(synthetic), counts

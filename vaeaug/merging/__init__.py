@@ -2,20 +2,24 @@
 
 from vaeaug.merging._collate import MergedBatch, collate
 from vaeaug.merging._dataset import MergedDataset, MergedItem
-from vaeaug.merging._merge import DEFAULT_SHARE, merge
+from vaeaug.merging._merge import Balance, counts_of_run, merge
 from vaeaug.merging._sampler import BalancedSampler
-from vaeaug.merging._slots import MergeError, Share, rare_classes
-from vaeaug.merging._write import write_merged
+from vaeaug.merging._slots import DEFAULT_SHARE, ClassCounts, MergeError, Share, rare_classes
+from vaeaug.merging._write import counts_of_file, write_merged
 
 __all__ = [
     "DEFAULT_SHARE",
+    "Balance",
     "BalancedSampler",
+    "ClassCounts",
     "MergeError",
     "MergedBatch",
     "MergedDataset",
     "MergedItem",
     "Share",
     "collate",
+    "counts_of_file",
+    "counts_of_run",
     "merge",
     "rare_classes",
     "write_merged",

@@ -15,7 +15,18 @@ from jaxtyping import Bool, Float32, Int64
 from torch.utils.data import Dataset
 
 from vaeaug.merging._real import RealSource, channels_first
-from vaeaug.merging._slots import MergeError, Share, Slots, fill, rows_by_class, slot_counts
+from vaeaug.merging._slots import (
+    ClassCounts,
+    MergeError,
+    Share,
+    Slots,
+    class_counts,
+    fill,
+    planned_of,
+    rows_by_class,
+    slot_counts,
+    warn_without_synthetic,
+)
 from vaeaug.shards import ShardDataset
 
 Label = int | torch.Tensor  # an index, or with soft=True (K,) float32
@@ -55,6 +66,8 @@ class MergedDataset(Dataset[Item]):
 
     Attributes:
         class_names: Names in the order of the labels.
+        counts: By class: different real and synthetic images in an epoch, slots that repeat one,
+            and all slots.
         labels: (slots,) int64.
         is_synthetic: (slots,) bool.
         index: (slots,) int64: row in the real or in the synthetic dataset, for this epoch.
@@ -71,8 +84,8 @@ class MergedDataset(Dataset[Item]):
         source: RealSource,
         synthetic: ShardDataset,
         *,
-        share: Share,
-        balance: Literal["classes"] | None,
+        share: Share | None,
+        balance: Literal["plan", "classes"] | None,
         transform: Callable[[Any], Any] | None,
         seed: int,
         return_is_synthetic: bool,
@@ -98,7 +111,18 @@ class MergedDataset(Dataset[Item]):
         self._synthetic_rows = rows_by_class(self._synthetic_labels, k)
         n_real = [len(rows) for rows in self._real_rows]
         n_synthetic = [len(rows) for rows in self._synthetic_rows]
-        self._slots = slot_counts(n_real, n_synthetic, share, balance, self.class_names)
+        self._slots = slot_counts(
+            n_real,
+            n_synthetic,
+            share=share,
+            balance=balance,
+            planned=planned_of(synthetic.manifest.extra.get("plan"), self.class_names),
+            class_names=self.class_names,
+        )
+        warn_without_synthetic(n_real, n_synthetic, share, self.class_names)
+        self.counts: list[ClassCounts] = class_counts(
+            self.class_names, n_real, n_synthetic, self._slots
+        )
 
         self.labels: Int64[np.ndarray, " slots"] = np.repeat(
             np.arange(k), [sum(slots) for slots in self._slots]

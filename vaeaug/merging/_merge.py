@@ -1,6 +1,6 @@
 """`merge`: a real dataset and a run folder become one dataset, checked to belong together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,10 +8,19 @@ import numpy as np
 
 from vaeaug.merging._dataset import MergedDataset
 from vaeaug.merging._real import check_belongs, real_source
-from vaeaug.merging._slots import MergeError, Share, rare_classes
+from vaeaug.merging._slots import (
+    DEFAULT_SHARE,
+    ClassCounts,
+    MergeError,
+    Share,
+    class_counts,
+    planned_of,
+    rare_classes,
+    slot_counts,
+)
 from vaeaug.shards import Manifest, ShardDataset, say_verdict
 
-DEFAULT_SHARE = 0.3
+Balance = Literal["plan", "classes"] | None
 
 
 def merge(
@@ -19,7 +28,7 @@ def merge(
     out_dir: str | Path | Manifest | ShardDataset,
     share: Share | None = None,
     *,
-    balance: Literal["classes"] | None = None,
+    balance: Balance = "plan",
     transform: Callable[[Any], Any] | None = None,
     seed: int = 0,
     on_mismatch: Literal["error", "ignore"] = "error",
@@ -28,13 +37,16 @@ def merge(
     soft: bool | None = None,
     details: bool = False,
 ) -> MergedDataset:
-    """Real and synthetic images as one torch ``Dataset``, by default as the run's recipe says.
+    """Real and synthetic images as one torch ``Dataset``, by default as the run planned them.
 
-    What ``vaeaug evaluate`` found is said: where it found that the data does not help as a
-    warning, where nothing was evaluated once in the log.
+    The run's plan says how large each class is: by default as large as the largest, each with the
+    same synthetic share, real images repeated where a class has fewer. So the classes are balanced,
+    and nothing that looks synthetic tells one from another.
 
-    With a share s, a class of n real images gets n / (1 - s) slots, of which ``round(s * slots)``
-    are synthetic: every real image occurs once, and every class has the same synthetic share.
+    With a share s, a class of n slots for real images gets n / (1 - s) slots, of which
+    ``round(s * slots)`` are synthetic. Every real image occurs at least once. What
+    ``vaeaug evaluate`` found is said: where it found that the data does not help as a warning,
+    where nothing was evaluated once in the log.
 
     Args:
         real: Either an object with ``images`` (n, space..., channels) ``uint8`` or ``float32``,
@@ -51,9 +63,10 @@ def merge(
         share: Part of the slots that is synthetic: a number in [0, 1) for all classes; a mapping
             from class name or index to such a number (0 for classes it does not name); or "all"
             for every real and every synthetic image once, whatever the shares then are. None is
-            the run's recipe: that of its search, or 0.3 of every class.
-        balance: None keeps the real class counts. "classes" gives every class as many slots as the
-            largest has, real images repeated in whole turns (class-balanced oversampling).
+            that of the run: of its search, else of its plan, else 0.3 of every class.
+        balance: "plan" makes the classes as large as the run's plan wants them, real images
+            repeated in whole turns. "classes" gives every class as many slots as the largest has,
+            whatever was planned (class-balanced oversampling). None keeps the real class counts.
         transform: Applied to the image tensor, real and synthetic alike.
         seed: Which synthetic image fills which slot.
         on_mismatch: "ignore" accepts a real dataset with another fingerprint than the one that the
@@ -79,14 +92,14 @@ def merge(
     """
     if on_mismatch not in ("error", "ignore"):
         raise MergeError(f"on_mismatch: expected 'error' or 'ignore', got {on_mismatch!r}")
-    if balance not in (None, "classes"):
-        raise MergeError(f"balance: expected None or 'classes', got {balance!r}")
+    if balance not in (None, "plan", "classes"):
+        raise MergeError(f"balance: expected 'plan', 'classes' or None, got {balance!r}")
     synthetic = out_dir if isinstance(out_dir, ShardDataset) else ShardDataset(out_dir)
     source = real_source(real, synthetic, class_names)
     check_belongs(source, synthetic, on_mismatch)
     recipe = synthetic.manifest.extra.get("recipe") or {}
     if share is None:
-        share = _recipe_share(recipe, synthetic.manifest)
+        share = share_of_run(synthetic.manifest)
     if share != 0:
         say_verdict(synthetic.manifest, stacklevel=2)
     return MergedDataset(
@@ -103,10 +116,27 @@ def merge(
     )
 
 
-def _recipe_share(recipe: Mapping[str, Any], manifest: Manifest) -> Share:
-    """The share of a run's recipe, by class name where it is for the rare classes alone."""
+def share_of_run(manifest: Manifest) -> Share | None:
+    """The share that a run stands for: its recipe's; None where that is left to its plan."""
+    recipe = manifest.extra.get("recipe") or {}
+    if recipe.get("origin") == "default" and manifest.extra.get("plan"):
+        return None
     share = float(recipe.get("share", DEFAULT_SHARE))
     if recipe.get("classes", "all") == "all" or share == 0:
         return share
     rare = rare_classes(np.array(manifest.real_counts))
     return {name: share for name, each in zip(manifest.class_names, rare, strict=True) if each}
+
+
+def counts_of_run(manifest: Manifest) -> list[ClassCounts]:
+    """What `merge` of a run and the real images that it was made from gives, class by class."""
+    made = [each.accepted for each in manifest.classes]
+    slots = slot_counts(
+        manifest.real_counts,
+        made,
+        share=share_of_run(manifest),
+        balance="plan",
+        planned=planned_of(manifest.extra.get("plan"), manifest.class_names),
+        class_names=manifest.class_names,
+    )
+    return class_counts(manifest.class_names, manifest.real_counts, made, slots)

@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 Share = float | Mapping[int | str, float] | Literal["all"]
+# Where the run has no plan.
+DEFAULT_SHARE = 0.3
 
 
 class MergeError(ValueError):
@@ -20,34 +22,99 @@ class Slots(NamedTuple):
     synthetic: int
 
 
+class Planned(NamedTuple):
+    """What a run's plan wants of one class when it is merged; see `vaeaug.plan.ClassPlan`."""
+
+    real: int
+    size: int
+    share: float
+    target_count: int
+
+    def slots(self, has_synthetic: bool) -> Slots:
+        """As planned; a class that got no samples is filled by its real images."""
+        made = round(self.share * self.target_count) if has_synthetic else 0
+        return Slots(self.target_count - made, made)
+
+
+def planned_of(
+    plan: Sequence[Mapping[str, Any]] | None, class_names: Sequence[str]
+) -> list[Planned] | None:
+    """The plan of a manifest in the order of these classes; None where it has none."""
+    if not plan:
+        return None
+    try:
+        rows = {each["name"]: Planned(*(each[name] for name in Planned._fields)) for each in plan}
+        return [rows[name] for name in class_names]
+    except (KeyError, TypeError):
+        return None  # of a version before class sizes were planned
+
+
 def slot_counts(
     n_real: Sequence[int],
     n_synthetic: Sequence[int],
-    share: Share,
+    *,
+    share: Share | None,
     balance: str | None,
+    planned: Sequence[Planned] | None,
     class_names: Sequence[str],
 ) -> list[Slots]:
-    """Real and synthetic slots of every class."""
+    """Real and synthetic slots of every class.
+
+    Args:
+        n_real: Real images by class.
+        n_synthetic: Synthetic samples by class.
+        share: As for `merge`; None is the plan's.
+        balance: As for `merge`.
+        planned: The plan by class; None where the run has none.
+        class_names: By class.
+    """
     if share == "all":
-        if balance is not None:
+        if balance == "classes":
             raise MergeError("share 'all' uses every image once: expected balance None with it")
-        _warn_without_synthetic(n_real, n_synthetic, class_names)
         return [Slots(*counts) for counts in zip(n_real, n_synthetic, strict=True)]
+    if share is None:
+        if planned is None:
+            share = DEFAULT_SHARE
+        elif balance == "plan" and [each.real for each in planned] == list(n_real):
+            return [each.slots(n > 0) for each, n in zip(planned, n_synthetic, strict=True)]
+        else:
+            share = _common_share(planned)
     shares = shares_of(share, class_names)
-    without = [0 if s > 0 else 1 for s in shares]
-    _warn_without_synthetic(n_real, np.maximum(n_synthetic, without).tolist(), class_names)
+    wanted = max(shares)
     shares = [s if n > 0 else 0.0 for s, n in zip(shares, n_synthetic, strict=True)]
-    # m = round(n s / (1 - s)) is within (1 - s) / 2 < 1/2 of s (n + m): it is round(s (n + m)).
-    slots = [Slots(n, round(n * s / (1 - s))) for n, s in zip(n_real, shares, strict=True)]
-    if balance is None:
-        return slots
-    most = max(sum(counts) for counts in slots)
-    if 0 in n_real:
-        empty = [name for name, n in zip(class_names, n_real, strict=True) if n == 0]
-        raise MergeError(
-            f"balance 'classes': expected real images of every class, got none of {empty}"
-        )
-    return [Slots(most - round(s * most), round(s * most)) for s in shares]
+    if balance == "classes":
+        if 0 in n_real:
+            empty = [name for name, n in zip(class_names, n_real, strict=True) if n == 0]
+            raise MergeError(
+                f"balance 'classes': expected real images of every class, got none of {empty}"
+            )
+        most = max(n + companions(n, s) for n, s in zip(n_real, shares, strict=True))
+        return [Slots(most - round(s * most), round(s * most)) for s in shares]
+    if balance is None or planned is None:
+        return [Slots(n, companions(n, s)) for n, s in zip(n_real, shares, strict=True)]
+    # As large as the plan wants each class beside the largest share: what a class has no synthetic
+    # samples for, its own images fill.
+    slots = []
+    for n, s, each in zip(n_real, shares, planned, strict=True):
+        size = max(n, each.size) if n else 0
+        total = size + companions(size, wanted)
+        made = round(s * total)
+        slots.append(Slots(total - made, made))
+    return slots
+
+
+def companions(size: int, share: float) -> int:
+    """Synthetic slots that make up a share of a class beside so many real ones.
+
+    It is within (1 - s) / 2 < 1/2 of s (n + m): it is round(s (n + m)).
+    """
+    return round(size * share / (1 - share))
+
+
+def _common_share(planned: Sequence[Planned]) -> float:
+    """The share of all classes that get samples; the default where the plan has several."""
+    shares = {each.share for each in planned if each.share}
+    return shares.pop() if len(shares) == 1 else DEFAULT_SHARE
 
 
 def shares_of(share: Any, class_names: Sequence[str]) -> list[float]:
@@ -78,20 +145,59 @@ def _fraction(value: Any, what: str) -> float:
     return number
 
 
-def _warn_without_synthetic(
-    n_real: Sequence[int], n_synthetic: Sequence[int], class_names: Sequence[str]
+def warn_without_synthetic(
+    n_real: Sequence[int],
+    n_synthetic: Sequence[int],
+    share: Share | None,
+    class_names: Sequence[str],
 ) -> None:
-    counts = zip(class_names, n_real, n_synthetic, strict=True)
-    missing = [name for name, real, made in counts if real > 0 and made == 0]
+    """Warn of classes that should have a synthetic share and have no samples for it."""
+    everywhere = share is None or share == "all"
+    shares = [1.0] * len(class_names) if everywhere else shares_of(share, class_names)
+    counts = zip(class_names, n_real, n_synthetic, shares, strict=True)
+    missing = [name for name, real, made, s in counts if real > 0 and made == 0 and s > 0]
     if missing:
         warnings.warn(
             f"no synthetic samples of the classes {missing}: their synthetic share is 0. Unequal "
             f"shares were measured to hurt the rare classes, because blur becomes a cue for the "
-            f"class. Generate for every class (plan.min_share in the configuration), or use "
+            f"class. Generate for every class (plan.share in the configuration), or use "
             f"share=0 to train on real images only.",
             UserWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
+
+
+class ClassCounts(NamedTuple):
+    """One class of a merged dataset, in images.
+
+    Attributes:
+        name: Of the class.
+        real: Different real images in an epoch.
+        synthetic: Different synthetic samples in an epoch.
+        repeated: Slots that repeat one of these.
+        together: All slots.
+    """
+
+    name: str
+    real: int
+    synthetic: int
+    repeated: int
+    together: int
+
+
+def class_counts(
+    class_names: Sequence[str],
+    n_real: Sequence[int],
+    n_synthetic: Sequence[int],
+    slots: Sequence[Slots],
+) -> list[ClassCounts]:
+    """How many different images fill the slots of each class, and how many repeat one."""
+    found = []
+    for name, real, made, each in zip(class_names, n_real, n_synthetic, slots, strict=True):
+        real, made = min(real, each.real), min(made, each.synthetic)
+        together = sum(each)
+        found.append(ClassCounts(name, real, made, together - real - made, together))
+    return found
 
 
 def fill(n_pool: int, n: int, epoch: int, key: tuple[int, int, int]) -> np.ndarray:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vaeaug.merging._merge import merge
-from vaeaug.merging._slots import MergeError, Share
+from vaeaug.merging._merge import Balance, merge
+from vaeaug.merging._slots import ClassCounts, MergeError, Share
 from vaeaug.shards import Manifest, ShardDataset
 from vaeaug.shards._files import published_hdf5
 from vaeaug.shards._format import blocks, library_versions
@@ -21,7 +21,7 @@ def write_merged(
     to: str | Path,
     *,
     share: Share | None = None,
-    balance: Literal["classes"] | None = None,
+    balance: Balance = "plan",
     seed: int = 0,
     on_mismatch: Literal["error", "ignore"] = "error",
     class_names: Sequence[str] | None = None,
@@ -97,3 +97,29 @@ def write_merged(
             block = torch.stack(merged.images_at(np.arange(start, stop)))
             images[start:stop] = block.movedim(1, -1).numpy()
     return path
+
+
+def counts_of_file(path: str | Path) -> list[ClassCounts]:
+    """What a file that `write_merged` wrote holds, class by class, counted from its columns.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        names = [each.decode() if isinstance(each, bytes) else each for each in _names(file)]
+        labels, made = file["labels"][:], file["is_synthetic"][:]
+        index = file["source_index"][:]
+    found = []
+    for label, name in enumerate(names):
+        own = labels == label
+        real = len(np.unique(index[own & ~made]))
+        synthetic = len(np.unique(index[own & made]))
+        together = int(own.sum())
+        found.append(ClassCounts(name, real, synthetic, together - real - synthetic, together))
+    return found
+
+
+def _names(file: Any) -> list[str | bytes]:
+    return list(np.ravel(file.attrs["class_names"]).tolist())

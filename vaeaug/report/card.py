@@ -124,6 +124,7 @@ def _does_it_help(document: Json) -> str:
 
 def _counts(document: Json) -> str:
     classes = document.get("classes") or []
+    merged = {each["name"]: each for each in document.get("merged") or []}
     shown = run_view.rarest(classes)
     rows = [
         (
@@ -131,13 +132,22 @@ def _counts(document: Json) -> str:
             words.count(each.get("real")),
             words.count(each.get("accepted")),
             words.count(each.get("n_synthetic")),
+            words.count((merged.get(each.get("name")) or {}).get("repeated")),
+            words.count((merged.get(each.get("name")) or {}).get("together")),
         )
         for each in shown
     ]
     text = "## Counts\n\n" + _table(
-        ("class", "real images learnt from", "synthetic, in here", "planned"),
+        (
+            "class",
+            "real images learnt from",
+            "synthetic, in here",
+            "planned",
+            "repeated when merged",
+            "merged, together",
+        ),
         rows,
-        numbers=(1, 2, 3),
+        numbers=(1, 2, 3, 4, 5),
     )
     if len(shown) < len(classes):
         text += f"\n\nThe {run_view.MAX_ROWS} rarest classes; all are in `manifest.json`."

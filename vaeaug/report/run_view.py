@@ -44,34 +44,42 @@ def tiles(document: Json) -> list[Tile]:
 
 
 def counts(document: Json) -> dict[str, Any]:
-    """Images per class before and after, and the width of their bars in percent."""
+    """Images per class before and after the run's own merge, and their bars in percent."""
     classes = document.get("classes") or []
+    merged = {each["name"]: each for each in document.get("merged") or []}
     reasons = {each.get("name"): each.get("reason") for each in document.get("plan") or []}
     samplers = document.get("samplers") or {}
-    largest = max((_after(each) for each in classes), default=0)
+    after = {each.get("name"): merged.get(each.get("name")) or _once(each) for each in classes}
+    largest = max((each["together"] for each in after.values()), default=0)
     shown = rarest(classes)
-    rows = [
-        {
-            "name": each.get("name"),
-            "real": each.get("real") or 0,
-            "accepted": each.get("accepted") or 0,
-            "n_synthetic": each.get("n_synthetic"),
-            "short": _fell_short(each),
-            "total": _after(each),
-            "real_width": f"{100 * (each.get('real') or 0) / max(1, largest):.2f}",
-            "synthetic_width": f"{100 * (each.get('accepted') or 0) / max(1, largest):.2f}",
-            "sampler": samplers.get(each.get("name")),
-            "reason": reasons.get(each.get("name")),
-        }
-        for each in shown
-    ]
+    rows: list[dict[str, Any]] = []
+    for each in shown:
+        name, now = each.get("name"), after[each.get("name")]
+        kinds = ("real", "synthetic", "repeated")
+        rows.append(
+            {
+                "name": name,
+                "real": each.get("real") or 0,
+                "accepted": each.get("accepted") or 0,
+                "n_synthetic": each.get("n_synthetic"),
+                "short": _fell_short(each),
+                "used": now["synthetic"],
+                "repeated": now["repeated"],
+                "total": now["together"],
+                "bars": [(kind, f"{100 * now[kind] / max(1, largest):.2f}") for kind in kinds],
+                "sampler": samplers.get(name),
+                "reason": reasons.get(name),
+            }
+        )
     return {
         "rows": rows,
         "left_out": len(classes) - len(shown),
         # What is the same for all classes is said once, above the table.
         "has_sampler": len({row["sampler"] for row in rows}) > 1,
         "has_reason": len({row["reason"] for row in rows}) > 1,
-        "sentence": _counts_sentence(classes) + _drawn_alike(rows),
+        "has_repeated": any(row["repeated"] for row in rows),
+        "has_unused": any(row["used"] < row["accepted"] for row in rows),
+        "sentence": _counts_sentence(classes, list(after.values())) + _drawn_alike(rows),
     }
 
 
@@ -228,24 +236,26 @@ def _data(document: Json) -> Json:
     return (document.get("provenance") or {}).get("data") or {}
 
 
-def _after(each: Json) -> int:
-    return (each.get("real") or 0) + (each.get("accepted") or 0)
+def _once(each: Json) -> dict[str, int]:
+    """A class whose real and synthetic images are used once."""
+    real, made = each.get("real") or 0, each.get("accepted") or 0
+    return {"real": real, "synthetic": made, "repeated": 0, "together": real + made}
 
 
 def _fell_short(each: Json) -> bool:
     return (each.get("accepted") or 0) < (each.get("n_synthetic") or 0)
 
 
-def _counts_sentence(classes: Sequence[Json]) -> str:
+def _counts_sentence(classes: Sequence[Json], merged: Sequence[Json]) -> str:
     if not classes:
         return "No classes are listed."
     real = [each.get("real") or 0 for each in classes]
-    after = [_after(each) for each in classes]
-    text = f"From {sum(real):,} images to {sum(after):,}."
+    after = [each["together"] for each in merged]
+    text = f"From {sum(real):,} images to {sum(after):,} when they are merged as below."
     if min(real) and len(classes) > 1:
         before, now = (f"{max(each) / min(each):.1f}" for each in (real, after))
-        text += f" The largest class had {before} times as many images as the smallest; with the "
-        text += f"synthetic ones {'all have about the same' if now == '1.0' else f'it has {now}'}"
+        text += f" The largest class had {before} times as many images as the smallest; merged "
+        text += f"{'all have about the same' if now == '1.0' else f'it has {now}'}"
         text += "." if now == "1.0" else " times as many."
     if short := sum(map(_fell_short, classes)):
         text += f" {several(short, 'class', 'classes')} got fewer than planned."
