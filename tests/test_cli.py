@@ -44,9 +44,10 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
     assert table.splitlines()[0].split() == [
         "class",
         "real",
-        "target",
         "to",
         "make",
+        "repeated",
+        "together",
         "MiB",
         "shards",
         "why",
@@ -175,7 +176,10 @@ def test_train_generate_screen_and_merge(tmp_path):
     assert sorted(generated.rglob("*")) == before
 
     printed, _ = document("merge", "digits", generated, "--to", merged, "--share", "all")
-    assert printed == {"file": str(merged), "real": 50, "synthetic": 12}
+    totals = {"real": 50, "synthetic": 12, "repeated": 0, "together": 62}
+    assert {name: printed[name] for name in totals} == totals
+    assert printed["file"] == str(merged)
+    assert sum(each["together"] for each in printed["classes"]) == 62
     again = run("merge", "digits", generated, "--to", merged)
     assert again.exit_code == 1
     assert str(merged) in again.stderr

@@ -537,7 +537,8 @@ def test_the_command_line_writes_samples(finished, tmp_path):
     done = run("export", finished.out_dir, "--to", tmp_path / "a.npz", "--json")
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
-    assert document == {"path": str(tmp_path / "a.npz"), "format": "npz", "n": n, "synthetic": n}
+    said = {"path": str(tmp_path / "a.npz"), "format": "npz", "n": n, "synthetic": n, "real": 0}
+    assert {name: document[name] for name in said} == said
     folder = tmp_path / "tree"
     for _ in range(2):
         done = run("export", finished.out_dir, "--to", folder, "--format", "imagefolder")
@@ -547,7 +548,7 @@ def test_the_command_line_writes_samples(finished, tmp_path):
         "export", finished.out_dir, "--to", folder, "--format", "imagefolder", "--overwrite"
     )
     assert again.exit_code == 0
-    assert f"{n} samples, {n} of them synthetic (imagefolder)" in again.stdout
+    assert f"{n} images: 0 real, {n} synthetic, 0 repeated" in again.stdout
 
 
 def test_the_command_line_merges_and_still_writes_the_decoder(finished, digits, tmp_path):
@@ -567,7 +568,8 @@ def test_the_command_line_merges_and_still_writes_the_decoder(finished, digits, 
     )
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
-    assert document["n"] - document["synthetic"] == len(digits)
+    assert document["real"] == len(digits)
+    assert document["n"] == document["real"] + document["synthetic"] + document["repeated"]
     assert len(vaeaug.read(tmp_path / "a.tar")) == document["n"]
     done = run("export", finished.out_dir, "--to", tmp_path / "decoder.pt2")
     assert done.exit_code == 0

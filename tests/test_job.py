@@ -542,7 +542,7 @@ def test_what_generate_gives_does_not_depend_on_calls_before_it(
     before = dict(synthesizer.preferred)
     shards = {}
     for name, seed in (("first", 4), ("other", 3), ("again", 4)):
-        config = small_config.changed(seed=seed, **{"plan.target_ratio": 0.7, "plan.min_share": 0})
+        config = small_config.changed(seed=seed, **{"plan.target_ratio": 0.7, "plan.share": 0})
         done = vaeaug.generate(synthesizer, digits, tmp_path / name, config, device="cpu")
         shards[name] = [(each.label, each.sha256) for each in done.manifest.shards]
     assert shards["first"] == shards["again"] != shards["other"]
@@ -557,7 +557,7 @@ def test_generate_that_was_stopped_goes_on_to_the_same_bytes(
     tmp_path: Path,
 ) -> None:
     """The samplers that the diagnostics chose are those of the run, also when it goes on."""
-    config = small_config.changed(**{"plan.target_ratio": 0.7, "plan.min_share": 0})
+    config = small_config.changed(**{"plan.target_ratio": 0.7, "plan.share": 0})
     whole = vaeaug.generate(synthesizer, digits, tmp_path / "whole", config, device="cpu")
 
     def stop(what: str, done: int, total: int, figures: dict[str, float]) -> None:

@@ -21,10 +21,18 @@ from torch.utils.data import DataLoader, Dataset, Subset
 sys.path.insert(0, str(Path(__file__).parent / "shards"))
 from example_run import CLASS_NAMES, PROVENANCE, make_run
 
-from vaeaug.merging import MergedDataset, MergeError, merge, write_merged
+from vaeaug.merging import (
+    MergedDataset,
+    MergeError,
+    counts_of_file,
+    counts_of_run,
+    merge,
+    write_merged,
+)
 from vaeaug.merging._slots import fill as _fill
 from vaeaug.merging._slots import slot_counts as _slot_counts
-from vaeaug.shards import ShardDataset, ShardError
+from vaeaug.plan import make_plan
+from vaeaug.shards import Manifest, ShardDataset, ShardError
 
 SHAPE = (6, 5, 3)
 
@@ -52,6 +60,34 @@ def real_images(counts=(14, 7, 2), *, class_names=CLASS_NAMES, dtype="uint8", **
         "value_range": (0.0, 255.0) if dtype == "uint8" else (0.0, 1.0),
     }
     return SimpleNamespace(**(usual | more))
+
+
+def counted(n_real, n_made, share, balance):
+    """Slots of a run without a plan."""
+    names = [str(i) for i in range(len(n_real))]
+    return _slot_counts(
+        n_real, n_made, share=share, balance=balance, planned=None, class_names=names
+    )
+
+
+def planned_run(folder, counts, strategy="auto", *, made=None, **keys):
+    """A run whose manifest has a plan for real images of these counts, and its real images."""
+    plan = make_plan(
+        np.repeat(np.arange(len(counts)), counts), strategy, class_names=CLASS_NAMES, **keys
+    )
+    made = made or [each.n_synthetic for each in plan]
+    manifest = make_run(folder, counts=made, shape=SHAPE)
+    classes = tuple(
+        dataclasses.replace(entry, real=each.real, target_count=each.target_count)
+        for entry, each in zip(manifest.classes, plan, strict=True)
+    )
+    dataclasses.replace(
+        manifest,
+        classes=classes,
+        real_counts=tuple(counts),
+        extra={"plan": plan.to_json(), "recipe": {"share": 0.3, "origin": "default"}},
+    ).save(folder)
+    return real_images(counts)
 
 
 class TorchImages(Dataset):
@@ -98,8 +134,7 @@ def double(image):
 )
 def test_every_class_has_the_same_share_and_every_real_image(counts, share):
     n_real, n_made = zip(*counts, strict=True)
-    names = [str(i) for i in range(len(counts))]
-    for n, slots in zip(n_real, _slot_counts(n_real, n_made, share, None, names), strict=True):
+    for n, slots in zip(n_real, counted(n_real, n_made, share, None), strict=True):
         total = slots.real + slots.synthetic
         assert slots.real == n
         assert slots.synthetic == round(share * total)
@@ -112,11 +147,82 @@ def test_every_class_has_the_same_share_and_every_real_image(counts, share):
     share=st.floats(0, 0.99),
 )
 def test_balanced_classes_have_equal_slots_and_equal_shares(n_real, share):
-    names = [str(i) for i in range(len(n_real))]
-    slots = _slot_counts(n_real, [1] * len(n_real), share, "classes", names)
+    slots = counted(n_real, [1] * len(n_real), share, "classes")
     assert len(set(slots)) == 1
     assert slots[0].real == max(n_real)
     assert slots[0].synthetic == round(share * sum(slots[0]))
+
+
+def test_a_merge_balances_by_the_plan_with_the_same_share_for_every_class(tmp_path):
+    data = planned_run(tmp_path, (16, 9, 2))
+    merged = merge(data, tmp_path)
+    # 16 / 0.7 = 23 slots a class, 7 of them synthetic; two images fill 16 slots.
+    assert [tuple(each) for each in merged.counts] == [
+        ("ant", 16, 7, 0, 23),
+        ("bee", 9, 7, 7, 23),
+        (CLASS_NAMES[2], 2, 7, 14, 23),
+    ]
+    assert np.bincount(merged.labels).tolist() == [23, 23, 23]
+    assert np.bincount(merged.labels[merged.is_synthetic]).tolist() == [7, 7, 7]
+    for label, n in enumerate((16, 9, 2)):
+        rows = merged.index[(merged.labels == label) & ~merged.is_synthetic]
+        assert len(set(rows.tolist())) == n, "every real image is there"
+        assert np.ptp(np.unique(rows, return_counts=True)[1]) <= 1, "repeated evenly"
+    assert counts_of_run(ShardDataset(tmp_path).manifest) == merged.counts
+    path = write_merged(data, tmp_path, tmp_path.parent / "merged.h5", overwrite=True)
+    assert counts_of_file(path) == merged.counts
+
+
+def test_another_share_keeps_the_class_sizes_of_the_plan(tmp_path):
+    data = planned_run(tmp_path, (16, 9, 2))
+    half = merge(data, tmp_path, 0.5)
+    assert [each.together for each in half.counts] == [32, 32, 32]
+    assert [each.synthetic for each in half.counts] == [7, 7, 7], "all that there are"
+    assert np.bincount(half.labels[half.is_synthetic]).tolist() == [16, 16, 16]
+    none = merge(data, tmp_path, 0)
+    assert [each.together for each in none.counts] == [16, 16, 16]
+    plain = merge(data, tmp_path, balance=None)
+    assert [each.together for each in plain.counts] == [23, 13, 3]
+
+
+def test_a_plan_to_the_letter_is_merged_to_the_letter(tmp_path):
+    data = planned_run(tmp_path, (16, 9, 2), {"çat": 12, "bee": 10})
+    with pytest.warns(UserWarning, match=r"no synthetic samples of the classes \['ant'\]"):
+        merged = merge(data, tmp_path)
+    assert [tuple(each) for each in merged.counts] == [
+        ("ant", 16, 0, 0, 16),
+        ("bee", 9, 1, 0, 10),
+        (CLASS_NAMES[2], 2, 10, 0, 12),
+    ]
+
+
+def test_a_class_without_samples_is_filled_by_its_images_and_one_that_fell_short_by_its_samples(
+    tmp_path,
+):
+    data = planned_run(tmp_path, (16, 9, 2), min_class_count=3, made=[7, 4, 0])
+    with pytest.warns(UserWarning, match=r"no synthetic samples of the classes \['çat'\]"):
+        merged = merge(data, tmp_path)
+    assert [tuple(each) for each in merged.counts] == [
+        ("ant", 16, 7, 0, 23),
+        ("bee", 9, 4, 10, 23),
+        (CLASS_NAMES[2], 2, 0, 21, 23),
+    ]
+
+
+def test_a_recipe_that_a_search_found_goes_before_the_share_of_the_plan(tmp_path):
+    data = planned_run(tmp_path, (16, 9, 2))
+    manifest = Manifest.load(tmp_path)
+    found = manifest.extra | {"recipe": {"share": 0.5, "classes": "rare", "origin": "search"}}
+    dataclasses.replace(manifest, extra=found).save(tmp_path)
+    merged = merge(data, tmp_path)
+    assert [each.together for each in merged.counts] == [32, 32, 32]
+    assert np.bincount(merged.labels[merged.is_synthetic], minlength=3).tolist() == [0, 0, 16]
+
+
+def test_real_images_of_other_counts_get_the_common_share(tmp_path):
+    planned_run(tmp_path, (16, 9, 2))
+    merged = merge(real_images((20, 9, 2)), tmp_path, on_mismatch="ignore")
+    assert [each.together for each in merged.counts] == [29, 23, 23]
 
 
 @settings(max_examples=200, deadline=None)
@@ -170,7 +276,7 @@ def test_share_per_class_and_all(run):
         ({"share": {"ant": 0.3, 0: 0.2}}, "expected each class once"),
         ({"share": {"ant": 2}}, r"share\['ant'\]: expected a number in \[0, 1\)"),
         ({"share": "all", "balance": "classes"}, "expected balance None"),
-        ({"balance": "rare"}, "balance: expected None or 'classes', got 'rare'"),
+        ({"balance": "rare"}, "balance: expected 'plan', 'classes' or None, got 'rare'"),
         ({"on_mismatch": "warn"}, "on_mismatch: expected 'error' or 'ignore', got 'warn'"),
     ],
 )
@@ -184,7 +290,7 @@ def test_a_class_without_synthetic_samples_is_said(tmp_path):
     with pytest.warns(UserWarning, match=r"no synthetic samples of the classes \['bee'\]") as seen:
         merged = merge(real_images(), tmp_path, share=0.5)
     assert len(seen) == 1
-    assert "plan.min_share" in str(seen[0].message)
+    assert "plan.share" in str(seen[0].message)
     assert seen[0].filename == __file__
     assert np.bincount(merged.labels[merged.is_synthetic], minlength=3).tolist() == [14, 0, 2]
     with warnings.catch_warnings():  # none was asked for

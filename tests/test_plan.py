@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.utils import check_sampling_strategy
 
-from vaeaug.plan import Plan, PlanError, make_plan
+from vaeaug import merging
+from vaeaug.config import Recipe
+from vaeaug.plan import DEFAULT_SHARE, Plan, PlanError, make_plan
 
 RULES = ("auto", "minority", "not minority", "not majority", "all")
 COUNTS = st.lists(st.integers(1, 60), min_size=2, max_size=6)
@@ -41,7 +43,7 @@ def test_a_rule_means_what_it_means_to_imbalanced_learn(
 ) -> None:
     labels = labels_of(counts)
     random.shuffle(labels)
-    plan = make_plan(labels, rule)
+    plan = make_plan(labels, rule, share=0)
     theirs = check_sampling_strategy(rule, labels, "over-sampling")
     assert {each.label: each.n_synthetic for each in plan if each.label in theirs} == theirs
     assert all(each.n_synthetic == 0 for each in plan if each.label not in theirs)
@@ -97,7 +99,7 @@ def test_a_number_is_a_ratio_of_two_classes(large: int, small: int, ratio: float
     _, resampled = RandomOverSampler(sampling_strategy=ratio, random_state=0).fit_resample(
         labels[:, None], labels
     )
-    plan = make_plan(labels, ratio)
+    plan = make_plan(labels, ratio, share=0)
     assert [each.target_count for each in plan] == np.bincount(resampled).tolist()
 
 
@@ -179,7 +181,7 @@ def test_one_class_alone() -> None:
         ({"max_synthetic_ratio": -1}, "max_synthetic_ratio: expected at least 0, got -1"),
         ({"max_synthetic_ratio": math.nan}, "max_synthetic_ratio: expected at least 0, got nan"),
         ({"min_class_count": 0}, "min_class_count: expected at least 1, got 0"),
-        ({"min_share": 1.0}, "min_share: expected a number in [0, 1), got 1.0"),
+        ({"share": 1.0}, "share: expected a number in [0, 1), got 1.0"),
     ],
 )
 def test_bounds_of_the_bounds(keys: dict[str, Any], message: str) -> None:
@@ -199,7 +201,7 @@ def test_a_ratio_beside_an_explicit_strategy() -> None:
 @settings(deadline=None)
 @given(COUNTS, st.integers(1, 100))
 def test_target_ratio_is_a_fraction_of_the_largest(counts: list[int], percent: int) -> None:
-    plan = make_plan(labels_of(counts), "not majority", target_ratio=percent / 100)
+    plan = make_plan(labels_of(counts), "not majority", target_ratio=percent / 100, share=0)
     goal = math.ceil(Fraction(percent, 100) * max(counts))
     majority = counts.index(max(counts))
     for each in plan:
@@ -210,8 +212,8 @@ def test_target_ratio_is_a_fraction_of_the_largest(counts: list[int], percent: i
 @settings(deadline=None)
 @given(COUNTS, st.integers(1, 400))
 def test_max_synthetic_ratio_bounds_every_class(counts: list[int], percent: int) -> None:
-    free = make_plan(labels_of(counts), "all", min_share=0.25)
-    bounded = make_plan(labels_of(counts), "all", min_share=0.25, max_synthetic_ratio=percent / 100)
+    free = make_plan(labels_of(counts), "all", share=0.25)
+    bounded = make_plan(labels_of(counts), "all", share=0.25, max_synthetic_ratio=percent / 100)
     for each, before in zip(bounded, free, strict=True):
         most = math.floor(Fraction(percent, 100) * each.real)
         assert each.n_synthetic == min(before.n_synthetic, most)
@@ -220,9 +222,12 @@ def test_max_synthetic_ratio_bounds_every_class(counts: list[int], percent: int)
 
 
 def test_a_class_too_small_gets_none_and_the_plan_says_why() -> None:
-    plan = make_plan(labels_of([20, 8, 7]), min_class_count=8, min_share=0.25)
-    assert made(plan) == [7, 12, 0]
-    assert plan[2].target_count == 7
+    plan = make_plan(labels_of([20, 8, 7]), min_class_count=8, share=0.25)
+    assert made(plan) == [7, 7, 0]
+    # As large as the others: its own images are repeated more often.
+    assert [each.target_count for each in plan] == [27, 27, 27]
+    assert [each.repeated for each in plan] == [0, 12, 20]
+    assert plan[2].share == 0
     assert plan[2].reason == (
         "too few real images (7 of at least 8) to learn from: use classic augmentation for this "
         "class"
@@ -230,26 +235,58 @@ def test_a_class_too_small_gets_none_and_the_plan_says_why() -> None:
 
 
 @settings(deadline=None)
-@given(COUNTS, st.integers(0, 95))
-def test_min_share_is_reached_and_not_by_more_than_one(counts: list[int], percent: int) -> None:
+@given(COUNTS, st.sampled_from(RULES), st.integers(1, 95))
+def test_a_rule_gives_sizes_and_every_class_the_same_share(
+    counts: list[int], rule: str, percent: int
+) -> None:
+    share = percent / 100
+    labels = labels_of(counts)
+    theirs = check_sampling_strategy(rule, labels, "over-sampling")
+    plan = make_plan(labels, rule, share=share)
+    for each in plan:
+        assert each.size == each.real + theirs.get(each.label, 0)
+        assert each.n_synthetic == round(each.size * share / (1 - share))
+        assert each.target_count == each.size + each.n_synthetic
+        assert each.n_synthetic == round(share * each.target_count)
+        assert each.repeated == theirs.get(each.label, 0)
+    if rule == "all":
+        assert len({each.target_count for each in plan}) == 1
+
+
+@settings(deadline=None)
+@given(COUNTS, st.integers(1, 95))
+def test_a_share_beside_totals_is_reached_and_not_by_more_than_one(
+    counts: list[int], percent: int
+) -> None:
     share = Fraction(percent, 100)
-    rule = make_plan(labels_of(counts))
-    plan = make_plan(labels_of(counts), min_share=percent / 100)
-    for each, before in zip(plan, rule, strict=True):
+    totals = {0: counts[0] + 3}
+    plan = make_plan(labels_of(counts), totals, share=percent / 100)
+    for each, before in zip(plan, make_plan(labels_of(counts), totals), strict=True):
         assert each.n_synthetic >= before.n_synthetic
         assert Fraction(each.n_synthetic, each.target_count) >= share
+        assert each.repeated == 0
         if each.n_synthetic > before.n_synthetic:
             one_less = each.n_synthetic - 1
             assert Fraction(one_less, each.real + one_less) < share
-            assert each.reason.startswith(f"so that {percent}% of the class can be synthetic")
+            assert each.reason.startswith(f"so that {percent}% of the class is synthetic")
 
 
-def test_the_default_share_is_a_quarter_for_rules_and_none_for_explicit_strategies() -> None:
-    labels = labels_of([9, 4])
-    assert made(make_plan(labels, "auto", min_share=None)) == [3, 5]
-    assert made(make_plan(labels, 1.0, min_share=None)) == [3, 5]
-    for explicit in ({1: 9}, [1], lambda y: {1: 9}):
-        assert made(make_plan(labels, explicit, min_share=None)) == [0, 5]
+def test_the_default_share_is_that_of_merging_for_rules_and_none_for_explicit_strategies() -> None:
+    labels = labels_of([90, 40])
+    assert DEFAULT_SHARE == merging.DEFAULT_SHARE == Recipe().share == 0.3
+    for rule in ("auto", 1.0):
+        assert made(make_plan(labels, rule)) == [39, 39]
+        assert made(make_plan(labels, rule, share=0)) == [0, 50]
+    for explicit in ({1: 90}, [1], lambda y: {1: 90}):
+        assert made(make_plan(labels, explicit)) == [0, 50]
+        assert [each.share for each in make_plan(labels, explicit)] == [0, 50 / 90]
+
+
+def test_photos_of_four_sizes() -> None:
+    plan = make_plan(labels_of([160, 90, 60, 24]))
+    assert made(plan) == [69, 69, 69, 69]
+    assert [each.repeated for each in plan] == [0, 70, 100, 136]
+    assert [each.target_count for each in plan] == [229, 229, 229, 229]
 
 
 def test_unlabelled_images_are_not_counted() -> None:
@@ -260,13 +297,15 @@ def test_unlabelled_images_are_not_counted() -> None:
 def test_a_plan_is_a_sequence_of_plain_rows() -> None:
     plan = make_plan(labels_of([9, 4]), class_names=("cat", "dog"))
     assert len(plan) == 2
-    assert plan.n_synthetic == 5
+    assert plan.n_synthetic == 8
     assert plan.to_json()[1] == {
         "label": 1,
         "name": "dog",
         "real": 4,
-        "target_count": 9,
-        "n_synthetic": 5,
-        "reason": "sampling strategy",
+        "size": 9,
+        "share": 0.3,
+        "target_count": 13,
+        "n_synthetic": 4,
+        "repeated": 5,
+        "reason": "30% of every class",
     }
-    assert plan.to_json()[0]["reason"] == "not in the strategy"

@@ -46,7 +46,7 @@ def test_blurred_images_of_rare_classes_alone_are_a_shortcut(halves, real):
     assert found.low > found.real_only
     assert "Most synthetic: '7', '8', '9'." in found.warning
     assert "merge(share=0.3)" in found.remedy
-    assert "plan.min_share" in found.remedy
+    assert "plan.share" in found.remedy
     assert "sampling.residual" in found.remedy
     assert found.synthetic_share["7"] > 0.7
     assert found.synthetic_share["0"] == 0

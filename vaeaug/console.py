@@ -99,7 +99,10 @@ def print_merged(
         [list(each) for each in (*rows, ClassCounts("all", real, synthetic, repeated, together))],
     )
     where = document.get("file") or document.get("path")
-    text = f"{table}\n{where}: {together} images"
+    text = (
+        f"{table}\n{where}: {together} images: {real} real, {synthetic} synthetic, "
+        f"{repeated} repeated"
+    )
     document = {
         **document,
         "real": real,

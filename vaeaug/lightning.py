@@ -129,6 +129,7 @@ class MergedDataModule(LightningDataModule):
             real,
             self.train_set.synthetic,
             0.0,
+            balance=None,
             transform=transform,
             on_mismatch="ignore",
             soft=False,
