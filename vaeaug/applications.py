@@ -245,7 +245,7 @@ def write_traversal(
 
 
 def check_fits(generator: Synthesizer, data: LabelledImages) -> None:
-    """Whether data has the generator's sample shape and classes.
+    """Whether data has the generator's sample shape, value range and classes.
 
     Raises:
         ApplicationError: If not.
@@ -254,6 +254,13 @@ def check_fits(generator: Synthesizer, data: LabelledImages) -> None:
         raise ApplicationError(
             f"{data.source or 'data'}: expected samples of shape {generator.image_shape}, got "
             f"{data.image_shape}"
+        )
+    if data.value_range != generator.value_range:
+        (low, high), got = generator.value_range, data.value_range
+        raise ApplicationError(
+            f"{data.source or 'data'}: expected values of the range ({low:g}, {high:g}) that the "
+            f"generator was trained on, got ({got[0]:g}, {got[1]:g}); if the data is in the same "
+            f"units, read it with value_range=({low:g}, {high:g}) (--value-range {low:g},{high:g})"
         )
     if data.class_names != generator.class_names:
         raise ApplicationError(

@@ -1,5 +1,6 @@
 """Split names: one spelling inside, and one message when the asked split is not there."""
 
+import re
 from collections.abc import Collection
 
 from vaeaug.data._images import DataError
@@ -8,19 +9,49 @@ SPLITS = ("train", "val", "test")
 _SPELLINGS = {
     "train": "train",
     "training": "train",
+    "trainset": "train",
+    "trn": "train",
     "val": "val",
     "valid": "val",
+    "validate": "val",
     "validation": "val",
+    "valset": "val",
     "dev": "val",
+    "devel": "val",
+    "development": "val",
+    "devset": "val",
+    "eval": "val",
+    "evaluation": "val",
     "test": "test",
     "testing": "test",
+    "testset": "test",
+    "tst": "test",
     "t10k": "test",
+    "holdout": "test",
+    "heldout": "test",
 }
+# Words beside the one that says it: training_set, test-images, "Valid data".
+_FILLERS = frozenset(
+    {"set", "data", "dataset", "image", "images", "img", "imgs", "split", "folder", "files"}
+)
+_YEAR = re.compile(r"(19|20)\d\d$")
 
 
 def canonical(name: str) -> str | None:
     """The split that a folder, key or cell names, or None."""
-    return _SPELLINGS.get(name.strip().lower())
+    words = [word for word in _words(name) if word not in _FILLERS]
+    # train2017; and hold_out is one word.
+    return _SPELLINGS.get(_YEAR.sub("", "".join(words)))
+
+
+def mentioned(name: str) -> str | None:
+    """The split that one of the words of a name says, such as alphabet_train, or None."""
+    said = {_SPELLINGS[word] for word in _words(name) if word in _SPELLINGS}
+    return said.pop() if len(said) == 1 else None
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[\W_]+", name.strip().lower()) if word]
 
 
 def check_split(split: str) -> str:
