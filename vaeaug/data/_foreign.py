@@ -14,13 +14,10 @@ _ROWS, _COLUMNS, _MOST_ROWS, _JUMP = 20, 4, 10_000, 0.7
 
 
 def is_array(source: object) -> bool:
-    """Whether it is a NumPy array, a torch tensor, or a column of a table."""
-    return isinstance(source, np.ndarray) or hasattr(source, "detach") or is_series(source)
-
-
-def is_series(source: object) -> bool:
-    """Whether it is a pandas Series or the like: one column."""
-    return hasattr(source, "__array__") and hasattr(source, "iloc") and not is_frame(source)
+    """Whether it is a NumPy array, a torch tensor, a column of a table or the like."""
+    if isinstance(source, np.ndarray) or hasattr(source, "detach"):
+        return True
+    return hasattr(source, "__array__") and hasattr(source, "shape") and not is_frame(source)
 
 
 def is_frame(source: object) -> bool:

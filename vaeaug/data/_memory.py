@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from vaeaug.data._arrays import finish_pixels
-from vaeaug.data._foreign import as_array, is_array, is_frame, is_series
+from vaeaug.data._foreign import as_array, is_array, is_frame
 from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._keys import Pair, choose
 from vaeaug.data._labels import labelled, normalise_labels
@@ -106,8 +106,9 @@ def _read(arrays: Mapping[str, Any], pair: Pair, request: Request, where: str) -
 
 def _items(images: Any) -> list[Any] | None:
     """Images that are each an object of its own: arrays, tensors, Pillow images or paths."""
-    is_objects = isinstance(images, np.ndarray) and images.dtype.kind in "OUT" and images.ndim == 1
-    if not (isinstance(images, list | tuple) or is_objects or is_series(images)):
+    one_by_one = is_array(images) and len(images.shape) == 1
+    texts_or_objects = one_by_one and getattr(images.dtype, "kind", "") in tuple("OUT")
+    if not (isinstance(images, list | tuple) or texts_or_objects):
         return None
     items: list[Any] = list(images)
     first: Shaped[np.ndarray, ...] | Any = items[0] if items else None
