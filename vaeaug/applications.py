@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from vaeaug.data import LabelledImages
+from vaeaug.data._values import pinned
 from vaeaug.report import write_strips
 from vaeaug.sampling import Synthesizer
 from vaeaug.shards import published_hdf5
@@ -260,7 +261,7 @@ def check_fits(generator: Synthesizer, data: LabelledImages) -> None:
         raise ApplicationError(
             f"{data.source or 'data'}: expected values of the range ({low:g}, {high:g}) that the "
             f"generator was trained on, got ({got[0]:g}, {got[1]:g}); if the data is in the same "
-            f"units, read it with value_range=({low:g}, {high:g}) (--value-range {low:g},{high:g})"
+            f"units, read it with {pinned((low, high))}"
         )
     if data.class_names != generator.class_names:
         raise ApplicationError(

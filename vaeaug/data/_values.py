@@ -76,8 +76,14 @@ def in_range(images: Shaped[np.ndarray, "n *space c"], where: str, value_range: 
 
 def pinned(value_range: Range) -> str:
     """How to say this range, for messages."""
-    low, high = value_range
-    return f"value_range=({low:g}, {high:g}) (--value-range {low:g},{high:g})"
+    low, high = map(_exact, value_range)
+    return f"value_range=({low}, {high}) (--value-range {low},{high})"
+
+
+def _exact(value: float) -> str:
+    """The shortest text that is read as this float32."""
+    value = float(value)
+    return str(int(value)) if value.is_integer() else str(np.float32(value))
 
 
 def _in_range(
