@@ -133,6 +133,15 @@ def test_a_header_of_other_names_is_recognised(tmp_path, place):
         read(tmp_path / "wide.csv")
 
 
+@pytest.mark.parametrize(
+    "text", ["5.1,3.5,1.4,setosa\n4.9,3.0,1.4,setosa\n", "a,b,c,d\n1,2,3,0\n4,5,6,1\n"]
+)
+def test_a_table_of_numbers_is_no_list_of_images(tmp_path, text):
+    (tmp_path / "iris.csv").write_text(text)
+    with pytest.raises(DataError, match=r"rows of 4 columns of numbers; .*vaeaug\.VAEOverSampler"):
+        read(tmp_path / "iris.csv")
+
+
 def test_several_columns_of_labels_need_keys(tmp_path, place):
     place()
     rows = [f"{i}.png,{i % 2},{t}" for i, t in enumerate(LABEL_TEXTS)]

@@ -9,6 +9,7 @@ import numpy as np
 
 from vaeaug.data._audio import ENDINGS as SOUNDS
 from vaeaug.data._decode import ENDINGS as PICTURES
+from vaeaug.data._foreign import table
 from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._labels import UNLABELLED, is_sign, labelled, renumbered
 from vaeaug.data._lookup import Lookup
@@ -109,6 +110,8 @@ def _rows(path: Path, keys: Mapping[str, str] | None) -> tuple[list[_Row], tuple
     columns, more = _columns(cells[0][1], keys, where)
     notes += more
     if columns is None:
+        if _is_numbers(cells[-1][1]):
+            raise table(where, f"rows of {len(cells[0][1])} columns of numbers")
         if len(cells[0][1]) != 2:
             raise DataError(
                 f"{where}, line {cells[0][0]}: expected two columns, path and label, or "
@@ -138,6 +141,19 @@ def _rows(path: Path, keys: Mapping[str, str] | None) -> tuple[list[_Row], tuple
         )
         for line, row in cells
     ], notes
+
+
+def _is_numbers(row: list[str]) -> bool:
+    """Whether a row is of numbers, but for a label perhaps: no list of images, but a table."""
+    if len(row) < 3:
+        return False
+    texts = 0
+    for cell in row:
+        try:
+            float(cell)
+        except ValueError:
+            texts += 1
+    return texts <= 1
 
 
 def _cells(path: Path) -> tuple[list[tuple[int, list[str]]], tuple[str, ...]]:
