@@ -104,6 +104,30 @@ def test_classes_with_different_folders_in_them_are_classes(tmp_path):
     assert read(tmp_path).counts.tolist() == [2, 2]
 
 
+def test_an_archive_in_a_folder_of_its_own(tmp_path):
+    root = folders(tmp_path / "all", "chest/train", "chest/test")
+    (root / "__MACOSX").mkdir()
+    data = read(root)
+    assert data.class_names == ("a", "b")
+    assert len(data) == 4
+    assert "read from the only folder in it, chest, which holds the splits" in data.notes
+    np.testing.assert_array_equal(
+        read(root, split="test").images, read(root / "chest" / "test").images
+    )
+
+
+@pytest.mark.parametrize(
+    "names", ["trainA trainB testA testB", "cat_train cat_test", "train1 val1"]
+)
+def test_folders_named_by_split_and_class_are_refused(tmp_path, names):
+    for k, name in enumerate(names.split()):
+        (tmp_path / name).mkdir()
+        Image.new("L", (4, 4), 9 * k).save(tmp_path / name / "x.png")
+    with pytest.raises(DataError, match="got folders named by splits and by something else: "):
+        read(tmp_path)
+    assert len(read(tmp_path, class_names=names.split())) == len(names.split())
+
+
 def test_two_folders_of_one_split_matter_where_they_are_asked_for(tmp_path):
     root = folders(tmp_path, "train", "test", "holdout")
     assert len(read(root)) == 4

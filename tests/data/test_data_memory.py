@@ -91,6 +91,8 @@ def test_pandas_columns(images):
     same(read((pandas.Series(list(images)), pandas.Series(LABELS))), images)
     with pytest.raises(DataError, match=r"arrays\[labels\]: .* of one kind, got .* at index 1"):
         read((images, pandas.Series(["cat", None, "cat", "dog"])))
+    same(read((images, pandas.DataFrame({"label": LABELS}))), images)
+    same(read((pandas.Series([image.tolist() for image in images]), LABELS)), images)
     frame = pandas.DataFrame(np.zeros((4, 3)), columns=["a", "b", "c"])
     with pytest.raises(DataError, match=r"a table of 4 rows and 3 columns; .*VAEOverSampler"):
         read((frame, LABELS))

@@ -142,6 +142,31 @@ def test_a_table_of_numbers_is_no_list_of_images(tmp_path, text):
         read(tmp_path / "iris.csv")
 
 
+def test_a_table_with_an_id_for_its_rows_is_no_list_of_images(tmp_path):
+    (tmp_path / "iris.csv").write_text("Id,a,b,Species\n1,5.1,3.5,setosa\n2,4.9,3.0,other\n")
+    with pytest.raises(
+        DataError, match=r"rows of numbers, and no image beside it .*VAEOverSampler"
+    ):
+        read(tmp_path / "iris.csv")
+
+
+def test_class_names_of_a_table(tmp_path, place):
+    place()
+    path = tmp_path / "list.csv"
+    for labels in ((1, 2, 2, 1), (-1, 1, 1, -1), (0, 1, 1, 0)):
+        path.write_text("".join(f"{i}.png,{label}\n" for i, label in enumerate(labels)))
+        data = read(path, class_names=["no", "yes"])
+        assert data.class_names == ("no", "yes")
+        assert data.labels.tolist() == [0, 1, 1, 0]
+        assert any("renumbered" in note for note in data.notes) == (labels[0] != 0)
+
+
+def test_paths_of_windows(tmp_path, place):
+    pixels = place("photos")
+    data = read(table(tmp_path, "path,label", "photos\\{}.png"))
+    np.testing.assert_array_equal(data.images, pixels)
+
+
 def test_several_columns_of_labels_need_keys(tmp_path, place):
     place()
     rows = [f"{i}.png,{i % 2},{t}" for i, t in enumerate(LABEL_TEXTS)]

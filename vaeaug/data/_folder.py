@@ -11,10 +11,12 @@ from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._labels import labelled
 from vaeaug.data._media import read_media
 from vaeaug.data._request import Request
-from vaeaug.data._splits import canonical, mentioned, require_split, without_splits
+from vaeaug.data._splits import begins, canonical, mentioned, require_split, without_splits
 from vaeaug.data._walk import ending_of, notes_on, safe, walk
 
 _SHOWN = 5
+# What archives and file servers leave beside folders of pictures.
+_LITTER = ("__MACOSX", "@eaDir")
 
 
 def read_folder(root: Path, request: Request) -> LabelledImages:
@@ -53,6 +55,12 @@ def _base(root: Path, request: Request) -> tuple[Path, Path, str, tuple[str, ...
     where = str(root)
     below = _folders(root)
     splits = _split_folders(root, below)
+    notes: tuple[str, ...] = ()
+    inner = _inner(root)
+    if not splits and inner != root and _split_folders(inner, _folders(inner)):
+        notes = (f"read from the only folder in it, {safe(inner.name)}, which holds the splits",)
+        root, below = inner, _folders(inner)
+        splits = _split_folders(root, below)
     if not splits:
         if request.class_names is None:
             _refuse_unknown_splits(root, below)
@@ -63,9 +71,8 @@ def _base(root: Path, request: Request) -> tuple[Path, Path, str, tuple[str, ...
         raise DataError(f"{root}: expected one folder for the split {split!r}, got {names}")
     taken = {name for names in splits.values() for name in names}
     others = [name for name in below if name not in taken]
-    notes: tuple[str, ...] = ()
     if others:
-        notes = (f"folders beside the splits left out: {', '.join(map(safe, others))}",)
+        notes += (f"folders beside the splits left out: {', '.join(map(safe, others))}",)
     if any(canonical(name) is None for name in taken):
         said = ", ".join(f"{names[0]!r} as {split}" for split, names in splits.items())
         notes += (f"folders taken as splits by a word of their names: {said}",)
@@ -76,7 +83,12 @@ def _base(root: Path, request: Request) -> tuple[Path, Path, str, tuple[str, ...
 
 def _folders(root: Path) -> list[str]:
     # As torchvision's find_classes, but .git, .ipynb_checkpoints and their like are no classes.
-    return sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
+    with os.scandir(root) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if entry.is_dir() and not entry.name.startswith(".") and entry.name not in _LITTER
+        )
 
 
 def _has_files(folder: Path) -> bool:
@@ -123,7 +135,19 @@ def _inner(folder: Path) -> Path:
 
 
 def _refuse_unknown_splits(root: Path, below: list[str]) -> None:
-    """Folders without images of their own, but with the same folders, are splits or the like."""
+    """Folders without images of their own, but with the same folders, are splits or the like.
+
+    So are folders of images that all have a split in their names, and several: trainA, testA, ...
+    """
+    said = [begins(name) for name in below]
+    if None not in said and len(set(said)) > 1:
+        raise DataError(
+            f"{root}: expected folders of classes, or of splits with those of classes in them, got "
+            f"folders named by splits and by something else: "
+            f"{', '.join(map(repr, below[:_SHOWN]))}; move each into a folder of its split, such "
+            f"as {said[0]}/{below[0]}; if they are classes, name them by class_names= (--set "
+            f"'data.class_names=[{', '.join(below[:2])}, ...]')"
+        )
     if len(below) < 2 or any(_has_files(root / name) for name in below):
         return
     inside = [set(_folders(root / name)) for name in below]

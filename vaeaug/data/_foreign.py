@@ -41,12 +41,12 @@ def as_array(part: Any, where: str) -> Shaped[np.ndarray, "..."]:
                 f"a mask cannot be kept, so say what stands there: array.filled(value)"
             )
         return np.asarray(part.data)
-    if isinstance(part, np.ndarray):
-        return part
     if hasattr(part, "detach"):
         return _of_tensor(part, where)
     try:
-        return np.asarray(part)
+        array = np.asarray(part)
+        lists = array.dtype == object and array.ndim == 1 and len(array) > 0
+        return np.array(array.tolist()) if lists and isinstance(array[0], list) else array
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(
             f"{where}: expected an array, or lists of numbers that are equally long, got "

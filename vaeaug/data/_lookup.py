@@ -1,7 +1,6 @@
 """Where the images are that a table names: beside it or in a folder beside it, by ending or not."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from vaeaug.data._audio import ENDINGS as SOUNDS
@@ -28,6 +27,7 @@ class Lookup:
         # For each folder that was looked into: the files, and those by their names without ending.
         self._listed: dict[str, tuple[set[str], dict[str, list[str]]]] = {}
         self._beside: list[str] | None = None
+        self._used: set[str] = set()
 
     def find(self, cell: str, split: str | None) -> tuple[str, str | None]:
         """The file that a cell names.
@@ -43,18 +43,21 @@ class Lookup:
         path = os.path.normpath(self._folder / cell)
         folder, name = os.path.split(path)
         found = self._in(folder, name)
+        if not found and "\\" in cell:
+            # Written on Windows.
+            return self.find(cell.replace("\\", "/"), split)
         if not found:
             found = self._in_folders_beside(cell, split)
+            self._used |= {os.path.dirname(each) for each in found}  # noqa: PTH120
         if len(found) == 1:
             return found[0], None
         if found:
             return path, f"expected one image file, got {' and '.join(map(safe, found[:3]))}"
         return path, f"expected an image file, got no {safe(path)}"
 
-    def folders(self, paths: Iterable[str]) -> tuple[str, ...]:
+    def notes(self) -> tuple[str, ...]:
         """A note on the folders beside the table in which files lie that were named without."""
-        names = {os.path.relpath(os.path.dirname(path), self._folder) for path in paths}  # noqa: PTH120
-        names -= {"."}
+        names = {os.path.relpath(folder, self._folder) for folder in self._used}
         return (f"images found in {', '.join(map(safe, sorted(names)))}",) if names else ()
 
     def _in_folders_beside(self, cell: str, split: str | None) -> list[str]:

@@ -25,13 +25,12 @@ def is_pair(source: object) -> bool:
     if not (isinstance(source, tuple) and len(source) == 2):
         return False
     images, labels = source
-    if is_array(images) and is_array(labels):
-        return True
-    if not (is_array(images) or is_frame(images) or isinstance(images, list | tuple)):
-        return False
-    # Two items (image, label) are no such thing: the second holds an image.
-    listed = isinstance(labels, list | tuple) and all(isinstance(v, _SCALARS) for v in labels)
-    return is_array(labels) or listed
+    several = is_array(labels) or is_frame(labels) or isinstance(labels, list | tuple)
+    if not isinstance(images, list | tuple):
+        return several and (is_array(images) or is_frame(images))
+    # Two items (image, label) are no such thing.
+    is_item = len(images) > 1 and isinstance(images[1], _SCALARS)
+    return several and not (is_item and not isinstance(images[0], (*_SCALARS, os.PathLike)))
 
 
 def read_pair(pair: tuple[Any, Any], request: Request) -> LabelledImages:
@@ -65,7 +64,7 @@ def read_mapping(source: Mapping[str, Any], request: Request) -> LabelledImages:
 def _read(arrays: Mapping[str, Any], pair: Pair, request: Request, where: str) -> LabelledImages:
     images_at, labels_at = f"{where}[{pair.images}]", f"{where}[{pair.labels}]"
     raw_images = arrays[pair.images]
-    raw_labels = as_array(arrays[pair.labels], labels_at)
+    raw_labels = _labels(arrays[pair.labels], labels_at)
     items = _items(raw_images)
     if items is None:
         raw_images = as_array(raw_images, images_at)
@@ -82,7 +81,7 @@ def _read(arrays: Mapping[str, Any], pair: Pair, request: Request, where: str) -
         raw_labels,
         labels_at,
         request,
-        reference=None if pair.reference is None else as_array(arrays[pair.reference], labels_at),
+        reference=None if pair.reference is None else _labels(arrays[pair.reference], labels_at),
     )
     names_of_files = None
     if items is not None:
@@ -102,6 +101,11 @@ def _read(arrays: Mapping[str, Any], pair: Pair, request: Request, where: str) -
         notes=(*pair.notes, *label_notes, *notes),
         names=names_of_files,
     )
+
+
+def _labels(labels: Any, where: str) -> Shaped[np.ndarray, "..."]:
+    """Labels as an array; a table of one column is a column."""
+    return np.asarray(labels) if is_frame(labels) else as_array(labels, where)
 
 
 def _items(images: Any) -> list[Any] | None:

@@ -34,6 +34,8 @@ _SPELLINGS = {
 _FILLERS = frozenset(
     {"set", "data", "dataset", "image", "images", "img", "imgs", "split", "folder", "files"}
 )
+# trainA and test1, but not trainer.
+_BEGINNING = re.compile(r"([Tt]rain|[Vv]al|[Vv]alid|[Tt]est)(?=[A-Z0-9])")
 _YEAR = re.compile(r"(19|20)\d\d$")
 
 
@@ -48,6 +50,12 @@ def mentioned(name: str) -> str | None:
     """The split that one of the words of a name says, such as alphabet_train, or None."""
     said = {_SPELLINGS[word] for word in _words(name) if word in _SPELLINGS}
     return said.pop() if len(said) == 1 else None
+
+
+def begins(name: str) -> str | None:
+    """The split that a name begins or mentions, such as trainA or cat_test, or None."""
+    start = _BEGINNING.match(name.strip())
+    return mentioned(name) or (canonical(start[1]) if start else None)
 
 
 def _words(name: str) -> list[str]:

@@ -47,7 +47,7 @@ class _Columns:
 def read_table(path: Path, request: Request) -> LabelledImages:
     """Read the images that a CSV (or .tsv) file lists; see `read` for its columns."""
     where = str(path)
-    listed, notes = _rows(path, request.keys)
+    listed, notes, numbers = _rows(path, request.keys)
     lookup = Lookup(path)
     problems: dict[int, str] = {}
     found = []
@@ -56,6 +56,8 @@ def read_table(path: Path, request: Request) -> LabelledImages:
         found.append(replace(row, path=file))
         if problem is not None:
             problems[row.line] = problem
+    if numbers and len(problems) == len(listed):
+        raise table(where, "rows of numbers, and no image beside it of any of their names")
     _refuse_header(listed, problems, where)
     rows, duplicates = _distinct(found, where)
     if duplicates:
@@ -74,7 +76,7 @@ def read_table(path: Path, request: Request) -> LabelledImages:
             faults.add(f"{where}, line {row.line}: {problems[row.line]}")
     notes += faults.settle(len(mine))
     mine = [row for row in mine if row.line not in problems]
-    notes += lookup.folders(row.path for row in mine)
+    notes += lookup.notes()
     index, class_names, label_notes = _classes(naming, request.class_names, where)
     for row in mine:
         if row.label not in index:
@@ -101,8 +103,8 @@ def read_table(path: Path, request: Request) -> LabelledImages:
     )
 
 
-def _rows(path: Path, keys: Mapping[str, str] | None) -> tuple[list[_Row], tuple[str, ...]]:
-    """The rows as they are written, paths included, and notes."""
+def _rows(path: Path, keys: Mapping[str, str] | None) -> tuple[list[_Row], tuple[str, ...], bool]:
+    """The rows as they are written, paths included; notes; whether they are of numbers."""
     where = str(path)
     cells, notes = _cells(path)
     if not cells:
@@ -110,7 +112,7 @@ def _rows(path: Path, keys: Mapping[str, str] | None) -> tuple[list[_Row], tuple
     columns, more = _columns(cells[0][1], keys, where)
     notes += more
     if columns is None:
-        if _is_numbers(cells[-1][1]):
+        if _is_numbers(cells[-1][1]) and not find_all((*PATHS, *IDS), cells[0][1]):
             raise table(where, f"rows of {len(cells[0][1])} columns of numbers")
         if len(cells[0][1]) != 2:
             raise DataError(
@@ -132,7 +134,7 @@ def _rows(path: Path, keys: Mapping[str, str] | None) -> tuple[list[_Row], tuple
             if not row[at]:
                 raise DataError(f"{where}, line {line}: expected a {what}, got an empty cell")
     columns = _checked_split(columns, cells, where)
-    return [
+    rows = [
         _Row(
             line,
             row[columns.path],
@@ -140,7 +142,8 @@ def _rows(path: Path, keys: Mapping[str, str] | None) -> tuple[list[_Row], tuple
             None if columns.split is None else canonical(row[columns.split]),
         )
         for line, row in cells
-    ], notes
+    ]
+    return rows, notes, _is_numbers(cells[-1][1])
 
 
 def _is_numbers(row: list[str]) -> bool:
@@ -269,9 +272,16 @@ def _classes(
     whole = all(_is_whole(text) for text in texts)
     if class_names is not None:
         index = {name: c for c, name in enumerate(class_names)}
-        if whole and not texts <= set(index):
-            index = {str(c): c for c in range(UNLABELLED, len(class_names))}
-        return index, class_names, ()
+        numbers = sorted({int(text) for text in texts} - {UNLABELLED}) if whole else []
+        if not whole or texts <= set(index):
+            return index, class_names, ()
+        # As normalise_labels has it: -1 and 1, or 1 to K, can be numbered in one way.
+        if texts == {"-1", "1"} and len(class_names) == 2:
+            return {"-1": 0, "1": 1}, class_names, renumbered([-1, 1])
+        first = int(numbers == list(range(1, len(class_names) + 1)))
+        index = {str(c + first): c for c in range(len(class_names))}
+        notes = renumbered(numbers) if first else ()
+        return index | {str(UNLABELLED): UNLABELLED}, class_names, notes
     sign = whole and is_sign(np.array([int(text) for text in texts]))
     if whole and not sign:
         _refuse_negative(rows, where)

@@ -188,7 +188,10 @@ def _is_slight(value_range: Range, found: Range) -> bool:
 
 
 def _is_filled(value_range: Range, found: Range) -> bool:
-    return found[1] - found[0] >= _LEAST_FILLED * (value_range[1] - value_range[0])
+    # Images of one value alone say nothing: the convention is likelier than that value.
+    return found[0] == found[1] or (
+        found[1] - found[0] >= _LEAST_FILLED * (value_range[1] - value_range[0])
+    )
 
 
 def _is_meant(ndim: int, value_range: Range, found: Range) -> bool:
