@@ -192,6 +192,8 @@ def test_all_damaged_files_are_named_at_once(tree):
         assert "a/019.png: expected a readable" in message
         assert message.endswith("and 10 more")
         assert "a/020.png" not in message
+        assert "cannot be decoded: they are none of " in message
+        assert "0x" not in message
 
 
 def test_damaged_files_are_skipped_where_asked_and_named(tree):

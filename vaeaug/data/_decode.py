@@ -97,7 +97,7 @@ def decode_bytes(data: bytes, name: str, how: How) -> tuple[np.ndarray, list[str
 def _decoded(
     file: str | io.BytesIO, name: str, n_bytes: int, how: How
 ) -> tuple[np.ndarray, list[str]]:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if n_bytes == 0:
         raise BadImageError(f"{name}: expected an image file, got an empty file (0 bytes)")
@@ -106,6 +106,11 @@ def _decoded(
             return decode_image(image, name, how)
     except BadImageError:
         raise
+    except UnidentifiedImageError as error:
+        raise BadImageError(
+            f"{name}: expected a readable image file, got {n_bytes} bytes which cannot be "
+            f"decoded: they are none of {', '.join(_formats())}"
+        ) from error
     # Pillow's plug-ins raise whatever their parser ran into (OSError, SyntaxError, struct.error,
     # zlib.error, ...); all of it means that this file is no usable image.
     except Exception as error:

@@ -120,7 +120,8 @@ def _from_integers(
             (0.0, 1.0),
             (
                 f"{images.dtype} {noun} of 0 and 1 alone are taken as masks: kept as float32 with "
-                f"value range (0, 1); {pinned((0, 255))} takes them as almost black",
+                f"value range (0, 1); {pinned((0, 1))} says so of other splits, "
+                f"{pinned((0, 255))} takes them as almost black",
             ),
         )
     if low >= 0 and high <= 255 and images.dtype != np.uint16:
