@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaeaug.data import DataError, read
+from vaeaug.data import DataError, read, read_pool
 from vaeaug.data._decode import ENDINGS
 from vaeaug.data._splits import canonical, mentioned
 
@@ -287,3 +287,26 @@ def test_other_names_of_folders_are_taken(tmp_path, name):
 def test_names_that_no_file_holds_are_refused(name):
     with pytest.raises(DataError, match="expected class_names as text in UTF-8 without zero"):
         read((np.zeros((2, 3, 3), "uint8"), np.array([0, 1])), class_names=["a", name])
+
+
+def test_data_that_is_called_test_is_no_training_split_in_silence(tmp_path):
+    folders(tmp_path / "test", "")
+    note = "no splits found: all images are taken as the training split, although it is called test"
+    assert note in read(tmp_path / "test").notes
+    np.savez(tmp_path / "val.npz", x=np.zeros((4, 3, 3), "uint8"), y=[0, 1, 0, 1])
+    assert any("although it is called val" in note for note in read(tmp_path / "val.npz").notes)
+
+
+def test_a_pool_of_split_folders_leaves_the_test_images_alone(tmp_path):
+    root = folders(tmp_path, "seg_train", "seg_test")
+    data = read(root)
+    np.testing.assert_array_equal(read_pool(root, data), data.images)
+
+
+def test_images_that_a_table_does_not_list_are_counted(tmp_path):
+    root = folders(tmp_path, "train")
+    rows = "".join(f"train/{label}/0.png,{label}\n" for label in "ab")
+    (root / "metadata.csv").write_text(f"file_name,label\n{rows}")
+    data = read(root)
+    assert len(data) == 2
+    assert "2 files that the table does not list left out (one is train/a/1.png)" in data.notes

@@ -1,6 +1,7 @@
 """Hugging Face's "imagefolder": image files with a table of their labels beside them."""
 
 import csv
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -8,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from vaeaug.data._audio import ENDINGS as SOUNDS
+from vaeaug.data._decode import ENDINGS as PICTURES
 from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._labels import labelled, normalise_labels
 from vaeaug.data._media import read_media
@@ -16,6 +19,7 @@ from vaeaug.data._splits import canonical, require_split, without_splits
 from vaeaug.data._stack import Faults
 from vaeaug.data._stated import names_beside, parse_json
 from vaeaug.data._vocabulary import LABELS, find
+from vaeaug.data._walk import safe, walk
 
 _FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _PATH = "file_name"
@@ -56,6 +60,7 @@ def read_metadata(root: Path, request: Request) -> LabelledImages:
         split = require_split(request.split, splits, where)
     else:
         split, notes = request.split, without_splits(request.split, where)
+    notes += _unlisted(rows, root)
     mine = [row for row in rows if not splits or row.split == split]
     training = [row for row in rows if row.split == "train"]
     faults = Faults(where, request.on_error)
@@ -86,6 +91,17 @@ def read_metadata(root: Path, request: Request) -> LabelledImages:
         notes=(*notes, *label_notes, *media_notes),
         names=[path for path, k in zip(paths, kept, strict=True) if k],
     )
+
+
+def _unlisted(rows: list[_Row], root: Path) -> tuple[str, ...]:
+    """A note on images that no table names."""
+    listed = {os.path.realpath(row.path) for row in rows}
+    found = walk(str(root), (*PICTURES, *SOUNDS)).paths
+    others = [path for path in found if os.path.realpath(path) not in listed]
+    if not others:
+        return ()
+    first = safe(os.path.relpath(others[0], root))
+    return (f"{len(others)} files that the table does not list left out (one is {first})",)
 
 
 def _tables(root: Path) -> dict[str | None, Path]:

@@ -19,9 +19,9 @@ from vaeaug.data._images import DataError, LabelledImages, extent
 from vaeaug.data._media import read_media
 from vaeaug.data._npz import load_npy, load_npz_images
 from vaeaug.data._request import Request, make_request
-from vaeaug.data._splits import canonical, require_split, without_splits
+from vaeaug.data._splits import begins, canonical, require_split, without_splits
 from vaeaug.data._values import CONVENTIONS
-from vaeaug.data._walk import walk
+from vaeaug.data._walk import notes_on, walk
 
 log = logging.getLogger("vaeaug")
 
@@ -145,8 +145,13 @@ def _read_path(path: Path, request: Request, like: LabelledImages) -> _Pixels:
 
 def _read_tree(root: Path, request: Request) -> _Pixels:
     splits: dict[str, list[Path]] = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        split = canonical(folder.name)
+    below = sorted(path for path in root.iterdir() if path.is_dir())
+    said = {folder: canonical(folder.name) for folder in below}
+    loose = {folder: begins(folder.name) for folder in below}
+    # As in a folder of classes: trainA, testA, or seg_train, seg_test.
+    if None not in loose.values() and len(set(loose.values())) > 1:
+        said = loose
+    for folder, split in said.items():
         if split is not None:
             splits.setdefault(split, []).append(folder)
     where = str(root)
@@ -156,14 +161,15 @@ def _read_tree(root: Path, request: Request) -> _Pixels:
         without_splits(request.split, where)
         bases = [root]
     endings = (*PICTURES, *SOUNDS)
-    paths = [path for base in bases for path in walk(str(base), endings).paths]
+    walks = [walk(str(base), endings) for base in bases]
+    paths = [path for each in walks for path in each.paths]
     if not paths:
         raise DataError(
             f"{where}: expected image files at any depth (endings {' '.join(PICTURES)}), or sounds "
             f"({' '.join(SOUNDS)}), got none"
         )
     pixels, value_range, _, notes = read_media(paths, where, request)
-    for note in notes:
+    for note in (*notes_on(walks, where), *notes):
         log.info("pool: %s", note)
     return pixels, value_range
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from pathlib import PurePath
 
 from vaeaug.data._images import DataError
 
@@ -101,7 +102,9 @@ def without_splits(split: str, where: str) -> tuple[str, ...]:
     if split == "all":
         return ()
     if split == "train":
-        return ("no splits found: all images are taken as the training split",)
+        said = canonical(PurePath(where).stem)
+        odd = f", although it is called {said}" if said in ("val", "test") else ""
+        return (f"no splits found: all images are taken as the training split{odd}",)
     raise DataError(
         f"{where}: expected split {split!r}, got data without splits; "
         f"only 'train' or 'all' can be read from it"

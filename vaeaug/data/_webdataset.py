@@ -20,7 +20,7 @@ from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._labels import labelled, normalise_labels
 from vaeaug.data._npz import npy_array
 from vaeaug.data._request import Request
-from vaeaug.data._splits import canonical, require_split, without_splits
+from vaeaug.data._splits import canonical, mentioned, require_split, without_splits
 from vaeaug.data._stack import Faults, Stack
 from vaeaug.data._stated import Stated, names_beside, parse_json, stated
 from vaeaug.data._values import normalise_pixels
@@ -153,9 +153,9 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _split_of(file: Path) -> str | None:
-    """The split that a name such as train-000.tar begins with."""
+    """The split that a name such as train-000.tar begins with, or photos-train-000.tar has."""
     start = re.match(r"[A-Za-z]+", file.stem)
-    return canonical(start.group()) if start else None
+    return (canonical(start.group()) if start else None) or mentioned(file.stem)
 
 
 def _chosen(
