@@ -33,8 +33,9 @@ def read_hdf5(path: Path, request: Request) -> LabelledImages:
                 f"{where}: expected one label for each image, got {pair.images!r} of shape "
                 f"{image_set.shape} and {pair.labels!r} of shape {label_set.shape}"
             )
-        names = request.class_names or _class_names(file, image_set, label_set, where)
-        layout = request.layout or _layout(file, image_set)
+        asked = request.class_names is not None
+        names = None if asked else _class_names(file, image_set, label_set, where)
+        layout = _layout(file, image_set)
         raw_images = _load(image_set, f"{where}[{pair.images}]")
         raw_labels = _load(label_set, f"{where}[{pair.labels}]")
         reference = (
@@ -43,14 +44,10 @@ def read_hdf5(path: Path, request: Request) -> LabelledImages:
             else _load(_dataset(file, pair.reference, where), f"{where}[{pair.reference}]")
         )
     images, value_range, notes = finish_pixels(
-        raw_images,
-        f"{where}[{pair.images}]",
-        size=request.size,
-        alpha=request.alpha,
-        layout=layout,
+        raw_images, f"{where}[{pair.images}]", request, layout=layout
     )
-    labels, class_names = normalise_labels(
-        raw_labels, f"{where}[{pair.labels}]", class_names=names, reference=reference
+    labels, class_names, label_notes = normalise_labels(
+        raw_labels, f"{where}[{pair.labels}]", request, stated=names, reference=reference
     )
     return labelled(
         images=images,
@@ -59,7 +56,7 @@ def read_hdf5(path: Path, request: Request) -> LabelledImages:
         value_range=value_range,
         split=pair.split,
         source=where,
-        notes=(*pair.notes, *notes),
+        notes=(*pair.notes, *label_notes, *notes),
     )
 
 

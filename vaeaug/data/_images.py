@@ -357,6 +357,12 @@ def _check_inside(
 def _check_names(names: tuple[str, ...], where: str) -> None:
     if not names or not all(isinstance(name, str) for name in names):
         raise DataError(f"{where}: expected class_names as strings, at least one, got {names!r}")
+    for name in names:
+        if "\0" in name or name != name.encode(errors="replace").decode():
+            raise DataError(
+                f"{where}: expected class_names as text in UTF-8 without zero bytes, which every "
+                f"file that is written can hold, got {name!r}"
+            )
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise DataError(f"{where}: expected distinct class names, got more than once: {twice}")
