@@ -10,6 +10,7 @@ import numpy as np
 
 from vaeaug.density import ClassDensity
 from vaeaug.models import CVAE, LatentFlow, SeparateCVAE
+from vaeaug.randomness import seeded_torch
 from vaeaug.shards import publish_bytes
 
 if TYPE_CHECKING:
@@ -88,12 +89,15 @@ def load(folder: Path) -> dict[str, Any]:
             f"{found[1]!r}"
         )
     arrays = load_arrays(folder / "densities.safetensors")
-    model = _build(config["model"], config["architecture"])
+    # Building the networks draws numbers; when that happens must not change what follows.
+    with seeded_torch(0):
+        model = _build(config["model"], config["architecture"])
     model.load_state_dict(load_tensors(folder / "model.safetensors"))
     flow = None
     if config["flow"] is not None:
         keys = dict(config["flow"])
-        flow = LatentFlow(keys.pop("shape"), keys.pop("n_classes"), **keys)
+        with seeded_torch(0):
+            flow = LatentFlow(keys.pop("shape"), keys.pop("n_classes"), **keys)
         flow.load_state_dict(
             {
                 name.removeprefix("flow."): torch.from_numpy(each)

@@ -9,7 +9,7 @@ from vaeaug.shards._files import publish_bytes, published_hdf5, sha256_file
 from vaeaug.shards._format import FormatVersionError, ShardError, ShardProvenance
 from vaeaug.shards._manifest import ClassEntry, Manifest, ShardEntry
 from vaeaug.shards._reader import Shard
-from vaeaug.shards._verdict import say_verdict
+from vaeaug.shards._verdict import how_to_evaluate, say_verdict
 from vaeaug.shards._verify import Problem, VerifyReport, verify
 from vaeaug.shards._writer import ShardWriter
 
@@ -25,6 +25,7 @@ __all__ = [
     "ShardProvenance",
     "ShardWriter",
     "VerifyReport",
+    "how_to_evaluate",
     "publish_bytes",
     "published_hdf5",
     "say_verdict",
