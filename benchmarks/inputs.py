@@ -194,7 +194,7 @@ def _outcome(source: Source, path: Path) -> tuple[str, str]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         found = "read", source.read(path)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it is counted
+    except BaseException as error:  # whatever it is, it is counted
         said = f"{type(error).__module__}.{type(error).__name__}: {error}"
         found = ("refused" if _is_ours(error) else "foreign"), said
         if any(isinstance(each, MemoryError) for each in _chain(error)):

@@ -1,7 +1,8 @@
 """Hugging Face's "imagefolder": image files with a table of their labels beside them."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from vaeaug.data._arrays import normalise_pixels
-from vaeaug.data._files import read_files
+from vaeaug.data._files import is_file, read_files
 from vaeaug.data._huggingface import LABEL_NAMES
 from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._labels import labelled, normalise_labels
 from vaeaug.data._request import Request
 from vaeaug.data._splits import canonical, require_split, without_splits
 from vaeaug.data._stated import names_beside, parse_json
+from vaeaug.memory import TEXT_FACTOR, require_memory
 
 _FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _PATH = "file_name"
@@ -57,7 +59,7 @@ def read_metadata(root: Path, request: Request) -> LabelledImages:
     mine = [row for row in rows if not splits or row.split == split]
     training = [row for row in rows if row.split == "train"]
     for row in mine:
-        if not row.path.is_file():
+        if not is_file(row.path):
             raise DataError(
                 f"{row.table}, row {row.line}: expected an image file, got no {row.path}"
             )
@@ -120,7 +122,8 @@ def _label_name(columns: list[str]) -> str | None:
 
 def _columns(table: Path) -> list[str]:
     if table.suffix == ".parquet":
-        return list(_parquet(table).schema_arrow.names)
+        with _parquet(table) as file:
+            return list(file.schema_arrow.names)
     if table.suffix == ".csv":
         return _header(table)
     records = _records(table, first_only=True)
@@ -199,7 +202,8 @@ def _values(rows: list[_Row], where: str) -> np.ndarray:
 def _records(table: Path, *, first_only: bool = False) -> list[dict[str, Any]]:
     """The rows of a table as mappings from column to value."""
     if table.suffix == ".parquet":
-        return _parquet(table).read().to_pylist()
+        return _parquet_rows(table)
+    require_memory(TEXT_FACTOR * table.stat().st_size, str(table), "rows", DataError)
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
             if table.suffix == ".jsonl":
@@ -244,7 +248,19 @@ def _json_lines(file: Any, table: Path, first_only: bool) -> list[dict[str, Any]
     return records
 
 
-def _parquet(table: Path) -> Any:
+def _parquet_rows(table: Path) -> list[dict[str, Any]]:
+    with _parquet(table) as file:
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        declared = sum(group.total_byte_size for group in groups)
+        # A column of one repeated value takes no bytes in the file, and some in Python.
+        cells = file.metadata.num_rows * file.metadata.num_columns
+        needed = TEXT_FACTOR * max(declared, 8 * cells)
+        require_memory(needed, str(table), f"{file.metadata.num_rows:,} rows", DataError)
+        return file.read().to_pylist()
+
+
+@contextmanager
+def _parquet(table: Path) -> Iterator[Any]:
     try:
         import pyarrow.parquet
     except ImportError:
@@ -252,6 +268,9 @@ def _parquet(table: Path) -> Any:
             f"{table}: a Parquet file needs pyarrow: pip install 'vaeaug[huggingface]'"
         ) from None
     try:
-        return pyarrow.parquet.ParquetFile(table)
-    except (OSError, pyarrow.ArrowException) as error:
+        with pyarrow.parquet.ParquetFile(table) as file:
+            yield file
+    except DataError:
+        raise
+    except Exception as error:  # of Arrow, of its decompressors: none of them can be listed
         raise DataError(f"{table}: expected a Parquet file, got: {error}") from error

@@ -124,7 +124,13 @@ def read(
                 f"layout {source.layout!r}"
             )
         return source if request.size is None else _resized(source, request.size)
-    data = _read_any(source, request)
+    try:
+        data = _read_any(source, request)
+    except MemoryError as error:
+        raise DataError(
+            f"{source if isinstance(source, str | os.PathLike) else type(source).__name__}: "
+            f"expected what memory can hold, got more: {error or 'no memory is left'}"
+        ) from error
     _require_two_classes(data)
     return data
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from vaeaug.data._arrays import normalise_pixels
-from vaeaug.data._files import read_files
+from vaeaug.data._files import is_file, read_files
 from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._labels import UNLABELLED, labelled
 from vaeaug.data._request import Request
 from vaeaug.data._splits import canonical, require_split, without_splits
+from vaeaug.memory import TEXT_FACTOR, require_memory
 
 _PATH_NAMES = ("path", "file", "filename", "image")
 _LABEL_NAMES = ("label", "class", "target")
@@ -42,7 +43,7 @@ def read_table(path: Path, request: Request) -> LabelledImages:
         split, mine, naming = request.split, rows, rows
         notes += without_splits(split, where)
     for row in mine:
-        if not Path(row.path).is_file():
+        if not is_file(row.path):
             raise DataError(f"{where}, line {row.line}: expected an image file, got no {row.path}")
     index, class_names, label_notes = _classes(naming, request.class_names, where)
     for row in mine:
@@ -79,6 +80,7 @@ def read_table(path: Path, request: Request) -> LabelledImages:
 def _rows(path: Path) -> list[_Row]:
     where = str(path)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    require_memory(TEXT_FACTOR * path.stat().st_size, where, "rows", DataError)
     try:
         # utf-8-sig: spreadsheets write a byte order mark, which would become part of a name.
         with open(path, newline="", encoding="utf-8-sig") as file:

@@ -12,7 +12,7 @@ from vaeaug.merging._merge import Balance, merge
 from vaeaug.merging._slots import ClassCounts, MergeError, Share
 from vaeaug.shards import Manifest, ShardDataset
 from vaeaug.shards._files import published_hdf5
-from vaeaug.shards._format import blocks, library_versions
+from vaeaug.shards._format import blocks, library_versions, write_attributes
 
 
 def write_merged(
@@ -88,8 +88,7 @@ def write_merged(
     }
     needed = n * row_bytes + sum(values.nbytes for values in columns.values())
     with published_hdf5(path, needed=needed, kept="the run folder is untouched") as file:
-        for name, value in attributes.items():
-            file.attrs[name] = value
+        write_attributes(file, attributes)
         for name, values in columns.items():
             file.create_dataset(name, data=values, track_times=False)
         images = file.create_dataset("images", shape=shape, dtype=dtype, track_times=False)

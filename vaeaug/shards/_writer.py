@@ -28,6 +28,7 @@ from vaeaug.shards._format import (
     is_int,
     library_versions,
     stored_dtype,
+    write_attributes,
 )
 from vaeaug.shards._manifest import ShardEntry
 
@@ -325,17 +326,7 @@ def _fill(
     file: Any, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any], compress: str | None
 ) -> None:
     """Write arrays and attributes in a fixed order and without time stamps: same in, same bytes."""
-    import h5py
-
-    for name, value in attributes.items():
-        if isinstance(value, (str, list)):
-            # Strings of fixed length: those of variable length lie in a heap without a checksum,
-            # and one damaged byte there makes HDF5 read for ever.
-            encoded = np.char.encode(np.array(value), "utf-8")
-            text = h5py.string_dtype("utf-8", encoded.dtype.itemsize)
-            file.attrs.create(name, encoded, dtype=text)
-        else:
-            file.attrs[name] = value
+    write_attributes(file, attributes)
     file.create_group("quality", track_order=False)
     for name in (*COLUMNS, *VECTORS):
         if name in arrays:
