@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from vaeaug.sampling import SamplingError, Synthesizer
+from vaeaug.shards import publish_bytes
 
 _CARD = """---
 library_name: vaeaug
@@ -59,7 +60,7 @@ def write_for_hub(generator: Synthesizer, folder: str | Path, repository: str) -
         names=", ".join(generator.class_names),
         repository=repository,
     )
-    (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+    publish_bytes(Path(folder) / "README.md", card.encode())
 
 
 def from_hub(repository: str, **options: Any) -> Synthesizer:

@@ -4,9 +4,7 @@ A run is resumed only with the configuration and the data it was started with; a
 refused, naming what changed, before a byte is written.
 """
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -15,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from vaeaug.config import AugmentConfig, ConfigError, changed_keys
+from vaeaug.files import Claim, InUseError, NoLocksError, leftovers
 from vaeaug.shards import publish_bytes
 
 RUN_FORMAT = "vaeaug-run"
@@ -36,8 +35,8 @@ CONTENTS = (
     "model",
     "run.json",
 )
-# What a process that was killed may leave before the run is described.
-_LEFTOVERS = (".lock", "run.json.tmp")
+# Those of them that are folders. A link in the place of one leads to files that are not of the run.
+_FOLDERS = ("evaluation", "checkpoints", "shards", "model")
 _LIBRARIES = ("h5py", "imbalanced-learn", "numpy", "scikit-learn", "torch")
 
 
@@ -78,12 +77,14 @@ class RunFolder:
             self._check_contents()
             if not resume:
                 self._delete()
+            self._check_links()
+            self._clean()
             self._check_same(config, data)
             # Before the run is described: it can then be asked for with a smaller plan.
             self._check_space(needed)
             self._write_run(config, data)
         except BaseException:
-            self._release()
+            self._lock.release()
             raise
 
     def __enter__(self) -> Self:
@@ -95,7 +96,7 @@ class RunFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._release()
+        self._lock.release()
 
     @property
     def model(self) -> Path:
@@ -120,38 +121,52 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{self.path}: cannot make the folder: {error.strerror}") from error
 
-    def _claim(self) -> int:
-        path = self.path / ".lock"
+    def _claim(self) -> Claim:
         try:
-            lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+            return Claim(self.path / ".lock")
+        except InUseError:
+            raise RunError(
+                f"{self.path}: another vaeaug is at work in this folder; wait for it or stop it"
+            ) from None
+        except NoLocksError as error:
+            raise RunError(
+                f"{self.path}: expected a disk with file locks, which keep two runs apart, got: "
+                f"{error.strerror}; give another --out, or mount this one with locks"
+            ) from error
         except OSError as error:
             raise RunError(
                 f"{self.path}: expected a folder that can be written, got: {error.strerror}"
             ) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it may have ended, and deleted it, between the two calls above.
-            is_there = path.exists() and os.path.samestat(os.fstat(lock), path.stat())
-        except OSError:
-            is_there = False
-        if not is_there:
-            os.close(lock)
-            raise RunError(
-                f"{self.path}: another vaeaug is at work in this folder; wait for it or stop it"
-            )
-        return lock
-
-    def _release(self) -> None:
-        (self.path / ".lock").unlink(missing_ok=True)
-        os.close(self._lock)
 
     def _check_contents(self) -> None:
-        found = sorted(each.name for each in self.path.iterdir() if each.name not in _LEFTOVERS)
+        # What a process that was killed may leave before the run is described.
+        left = {".lock", *(path.name for path, _ in leftovers(self.path, "run.json"))}
+        found = sorted(each.name for each in self.path.iterdir() if each.name not in left)
         if found and "run.json" not in found:
             raise RunError(
                 f"{self.path}: expected an empty folder or a run of vaeaug, got "
                 f"{', '.join(found[:5])}{', ...' if len(found) > 5 else ''}; nothing was changed"
             )
+
+    def _check_links(self) -> None:
+        """Refuse a link to a folder before anything is deleted or written behind it."""
+        for name in _FOLDERS:
+            path = self.path / name
+            if path.is_symlink():
+                raise RunError(
+                    f"{path}: expected a folder of this run, got a link to {path.readlink()}, "
+                    f"where files would be deleted and overwritten; nothing was changed. For "
+                    f"another disk, give a folder on it as --out"
+                )
+
+    def _clean(self) -> None:
+        """Delete what killed writers left."""
+        for name in CONTENTS:
+            for path, _ in leftovers(self.path, name):
+                path.unlink()
+        for name in _FOLDERS:
+            for path, _ in leftovers(self.path / name):
+                path.unlink()
 
     def _delete(self) -> None:
         for name in CONTENTS:

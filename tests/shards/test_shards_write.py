@@ -313,10 +313,23 @@ def test_a_killed_writer_leaves_no_visible_shard(tmp_path):
         timeout=60,
     )
     assert done.returncode == -signal.SIGKILL
-    assert [p.name for p in (tmp_path / "shards").iterdir()] == ["shard-00000.h5.tmp"]
+    [left] = (tmp_path / "shards").iterdir()
+    assert re.fullmatch(r"\.shard-00000\.h5\.[0-9a-f]{16}\.tmp", left.name)
 
     make_run(tmp_path)  # the same job again
+    assert not left.exists()
     assert verify(tmp_path).ok
+
+
+def test_shards_behind_a_link_are_not_written(tmp_path):
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    elsewhere.mkdir()
+    out.mkdir()
+    (elsewhere / "shard-00000.h5").write_text("precious")
+    (out / "shards").symlink_to(elsewhere)
+    with pytest.raises(ShardError, match=r"shards: expected a folder for the shards, got a link"):
+        writer(out, 0)
+    assert (elsewhere / "shard-00000.h5").read_text() == "precious"
 
 
 FULL = """

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Shaped
 
+from vaeaug.files import new_file
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -88,9 +90,8 @@ def write_samples(
         text = f"{len(panels) - len(shown)} larger classes are not shown"
         draw.text((8, panel_h * len(shown) + 4), text, _QUIET, font)
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    sheet.save(temporary, format="PNG")
-    temporary.replace(path)
+    with new_file(path) as file:
+        sheet.save(file, format="PNG")
 
 
 def sheet(

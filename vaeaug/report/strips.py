@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
+from vaeaug.files import new_file
 from vaeaug.report.picture import _GAP, _INK, _PAPER, _QUIET, _tile, _tile_size
 
 _LEFT, _TITLE = 100, 22
@@ -49,7 +50,6 @@ def write_strips(
                 sheet.paste(tile, (_LEFT + column * (width + _GAP), y))
             y += height + _GAP
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    sheet.save(temporary, format="PNG")
-    temporary.replace(path)
+    with new_file(path) as file:
+        sheet.save(file, format="PNG")
     return path

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from vaeaug.files import leftovers
 from vaeaug.shards._dataset import disagreements
 from vaeaug.shards._files import sha256_file
 from vaeaug.shards._format import (
@@ -204,8 +205,8 @@ def _foreign(manifest: Manifest, folder: Path) -> list[Problem]:
     found: list[Problem] = []
     shards = folder / SHARDS_FOLDER
     there = sorted(shards.rglob("*")) if shards.is_dir() else []
-    unfinished = folder / (MANIFEST_NAME + TMP_SUFFIX)
-    for path in [*there, *([unfinished] if unfinished.exists() else [])]:
+    unfinished = [path for path, _ in leftovers(folder, MANIFEST_NAME)]
+    for path in [*there, *unfinished]:
         relative = path.relative_to(folder).as_posix()
         if relative in named:
             continue

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from vaeaug.files import recover
 from vaeaug.shards._files import published_hdf5, sha256_file, write_error
 from vaeaug.shards._format import (
     COLUMNS,
@@ -125,6 +126,12 @@ class ShardWriter:
         self._capacity = 0
         self._closed = False
         self._shards_folder = self.folder / SHARDS_FOLDER
+        # Shards of somebody else may have the same names where a link leads.
+        if self._shards_folder.is_symlink():
+            raise ShardError(
+                f"{self._shards_folder}: expected a folder for the shards, got a link to "
+                f"{self._shards_folder.resolve()}, which is not followed"
+            )
         try:
             self._shards_folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -281,6 +288,7 @@ class ShardWriter:
         arrays = {name: values[: self._n] for name, values in self._buffer.items()}
         path = self._shards_folder / f"shard-{self._next_index:05d}.h5"
         needed = sum(values.nbytes for values in arrays.values())
+        recover(path)
         kept = f"finished shards are kept ({len(self.entries)} of this class)"
         with published_hdf5(path, needed=needed, kept=kept) as file:
             _fill(file, arrays, self._attributes(), self.compress)
