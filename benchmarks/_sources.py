@@ -305,7 +305,7 @@ def _digest_of_rest(path: Path) -> str:
     config = vaeaug.config.make_config(run["config"], where=str(path))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        done = ClassProgress(path)
+        done = ClassProgress(path, NAMES)
         result = vaeaug.augment(_data(), path, config, device="cpu")
     return f"{sorted(done.classes)} {result.complete}"
 

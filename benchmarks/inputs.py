@@ -26,7 +26,7 @@ from typing import Any, Self
 import numpy as np
 
 from benchmarks._sources import SOURCES, Source
-from vaeaug.shards._manifest import _seal
+from vaeaug.json_text import seal_of
 
 SECONDS = 10.0
 MEMORY = 2 * 2**30
@@ -120,7 +120,7 @@ def _other_value(data: bytes, name: str, rng: np.random.Generator) -> bytes:
     else:
         del holder[key]
     if name == "manifest.json":
-        document["manifest_sha256"] = _seal(document)
+        document["manifest_sha256"] = seal_of(document, "manifest_sha256")
     return json.dumps(document, indent=2, sort_keys=True).encode()
 
 

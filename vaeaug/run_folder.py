@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from vaeaug.config import AugmentConfig, ConfigError, changed_keys
 from vaeaug.files import Claim, InUseError, NoLocksError, leftovers
+from vaeaug.json_text import JSONTextError, parse_strict
 from vaeaug.shards import publish_bytes
 
 RUN_FORMAT = "vaeaug-run"
@@ -232,10 +233,10 @@ def read_run(out_dir: str | Path) -> dict[str, Any]:
     """
     path = Path(out_dir) / "run.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_strict(path.read_bytes())
     except FileNotFoundError:
         raise RunError(f"{out_dir}: expected a run of vaeaug, but run.json is missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, JSONTextError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
     if not isinstance(content, dict) or content.get("format") != RUN_FORMAT:
         raise RunError(f"{path}: expected the description of a run of vaeaug, got something else")
@@ -244,6 +245,12 @@ def read_run(out_dir: str | Path) -> dict[str, Any]:
             f"{path}: expected format version {FORMAT_VERSION}, got "
             f"{content.get('format_version')!r}; a newer vaeaug wrote it"
         )
+    for name in ("config", "data", "versions"):
+        if not isinstance(content.get(name), dict):
+            raise RunError(f"{path}: {name}: expected an object, got {str(content.get(name))[:80]}")
+    fingerprint = content["data"].get("fingerprint")
+    if not isinstance(fingerprint, str):
+        raise RunError(f"{path}: data.fingerprint: expected a text, got {str(fingerprint)[:80]}")
     return content
 
 

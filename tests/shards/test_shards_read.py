@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from example_run import ARCHIVE, CLASS_NAMES, make_run, samples
 
+from vaeaug.json_text import seal_of
 from vaeaug.shards import (
     FormatVersionError,
     Manifest,
@@ -19,7 +20,7 @@ from vaeaug.shards import (
     ShardError,
     verify,
 )
-from vaeaug.shards._manifest import _dump, _seal
+from vaeaug.shards._manifest import _dump
 
 
 def rewrite_manifest(folder, change):
@@ -27,7 +28,7 @@ def rewrite_manifest(folder, change):
     path = folder / "manifest.json"
     content = json.loads(path.read_text())
     change(content)
-    content["manifest_sha256"] = _seal(content)
+    content["manifest_sha256"] = seal_of(content, "manifest_sha256")
     path.write_text(_dump(content, indent=2) + "\n")
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vaeaug.density import ClassDensity
+from vaeaug.json_text import parse_strict, sealed, unsealed
 from vaeaug.models import CVAE, LatentFlow, SeparateCVAE
-from vaeaug.shards import publish_bytes
+from vaeaug.shards import publish_bytes, sha256_file
 
 if TYPE_CHECKING:
     from vaeaug.sampling._synthesizer import Synthesizer
 
 FORMAT = "vaeaug-generator"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+# The version before, which had no hashes.
+_WITHOUT_HASHES = 2
 FILES = ("config.json", "model.safetensors", "densities.safetensors")
 
 
@@ -63,26 +66,36 @@ def save(generator: Synthesizer, folder: Path) -> None:
         "preferred": {str(label): list(each) for label, each in generator.preferred.items()},
     }
     arrays = {name: np.ascontiguousarray(each) for name, each in arrays.items()}
-    publish_bytes(folder / "model.safetensors", save_tensors(weights))
-    publish_bytes(folder / "densities.safetensors", save_arrays(arrays))
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    publish_bytes(folder / "config.json", text.encode())
+    contents = {
+        "model.safetensors": save_tensors(weights),
+        "densities.safetensors": save_arrays(arrays),
+    }
+    for name, content in contents.items():
+        publish_bytes(folder / name, content)
+    config["files"] = {
+        name: hashlib.sha256(content).hexdigest() for name, content in contents.items()
+    }
+    publish_bytes(folder / "config.json", sealed(config))
 
 
 def load(folder: Path) -> dict[str, Any]:
     """What `save` wrote, as the arguments of a `Synthesizer`.
 
     Raises:
-        ValueError: If the format or its version is another.
+        ValueError: If the format or its version is another, or a file is not what was written.
         Exception: Whatever damage shows as.
     """
     import torch
     from safetensors.numpy import load_file as load_arrays
     from safetensors.torch import load_file as load_tensors
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    data = (folder / "config.json").read_bytes()
+    config = parse_strict(data)
     found = (config.get("format"), config.get("format_version"))
-    if found != (FORMAT, FORMAT_VERSION):
+    if found == (FORMAT, FORMAT_VERSION):
+        config = unsealed(data)
+        _check_files(folder, config["files"])
+    elif found != (FORMAT, _WITHOUT_HASHES):
         raise ValueError(
             f"expected format {FORMAT!r} version {FORMAT_VERSION}, got {found[0]!r} version "
             f"{found[1]!r}"
@@ -120,6 +133,15 @@ def load(folder: Path) -> dict[str, Any]:
         "notes": config["notes"],
         "preferred": {int(c): tuple(each) for c, each in config.get("preferred", {}).items()},
     }
+
+
+def _check_files(folder: Path, hashes: dict[str, str]) -> None:
+    for name in FILES:
+        if name != "config.json" and sha256_file(folder / name) != hashes.get(name):
+            raise ValueError(
+                f"{name}: expected sha256 {hashes.get(name)}, got {sha256_file(folder / name)}: it "
+                f"was changed after it was written, or belongs to another generator"
+            )
 
 
 def _build(kind: str, architecture: dict[str, Any]) -> CVAE | SeparateCVAE:

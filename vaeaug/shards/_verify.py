@@ -1,7 +1,10 @@
 """Checks a run folder against its manifest, byte by byte and value by value."""
 
 import dataclasses
+import functools
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -89,15 +92,28 @@ def verify(out_dir: str | Path) -> VerifyReport:
     try:
         manifest = Manifest.load(path)
     except ShardError as error:
-        kind = "manifest" if path.exists() else "missing"
+        kind = "manifest" if os.path.lexists(path) else "missing"
         return VerifyReport(str(folder), (Problem(kind, MANIFEST_NAME, str(error)),))
     problems = [
-        *_check_manifest(manifest, path),
-        *(problem for entry in manifest.shards for problem in _check_shard(manifest, entry)),
-        *_check_files(manifest),
-        *_foreign(manifest, folder),
+        *_judged(MANIFEST_NAME, lambda: _check_manifest(manifest, path)),
+        *(
+            problem
+            for entry in manifest.shards
+            for problem in _judged(entry.path, functools.partial(_check_shard, manifest, entry))
+        ),
+        *_judged(MANIFEST_NAME, lambda: _check_files(manifest)),
+        *_judged(SHARDS_FOLDER, lambda: _foreign(manifest, folder)),
     ]
     return VerifyReport(str(folder), tuple(problems), len(manifest.shards), manifest.n_images)
+
+
+def _judged(relative: str, check: Callable[[], list[Problem]]) -> list[Problem]:
+    """What a check finds; what it could not finish is a problem as well, and none is raised."""
+    try:
+        return check()
+    except Exception as error:
+        text = f"could not be checked: {type(error).__name__}: {error}"
+        return [Problem("unreadable", relative, text)]
 
 
 def _check_manifest(manifest: Manifest, path: Path) -> list[Problem]:
