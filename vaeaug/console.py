@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vaeaug.names import for_stream, printable
+
 if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig
     from vaeaug.data import LabelledImages
@@ -30,7 +32,9 @@ def progress_bars() -> "Iterator[Progress | None]":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
 
-    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
+    # Brackets in the name of a class are no markup.
+    what_column = TextColumn("{task.description}", style="progress.description", markup=False)
+    columns = (what_column, BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns, TimeLeft(), TextColumn("{task.fields[figures]}"), console=Console(stderr=True)
     ) as bars:
@@ -38,7 +42,7 @@ def progress_bars() -> "Iterator[Progress | None]":
 
         def report(what: str, done: int, total: int, figures: dict[str, float]) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total, figures="")
+                tasks[what] = bars.add_task(printable(what), total=total, figures="")
             bars.update(tasks[what], completed=done, total=total)
             if "held_out_elbo" in figures:
                 bars.update(tasks[what], figures=f"ELBO {figures['held_out_elbo']:.1f}")
@@ -191,7 +195,7 @@ def reports_table(classes: dict[str, Any]) -> str:
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> str:
-    cells = [header, *([str(each) for each in row] for row in rows)]
+    cells = [header, *([printable(str(each)) for each in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     numeric = [all(_is_number(row[column]) for row in cells[1:]) for column in range(len(header))]
     return "\n".join(
@@ -209,4 +213,5 @@ def _is_number(text: str) -> bool:
 
 def print_document(document: Any, text: str, as_json: bool) -> None:
     """The document as JSON, or the text."""
-    click.echo(json.dumps(document, indent=2, sort_keys=True) if as_json else text)
+    shown = json.dumps(document, indent=2, sort_keys=True) if as_json else text
+    click.echo(for_stream(shown, sys.stdout))

@@ -1,8 +1,10 @@
 """Sharing a generator on the Hugging Face Hub; needs the extra ``vaeaug[hub]``."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+from vaeaug.names import for_markdown
 from vaeaug.sampling import SamplingError, Synthesizer
 from vaeaug.shards import publish_bytes
 
@@ -20,7 +22,7 @@ whoever has it can decode them.
 ```python
 import vaeaug.hub
 
-generator = vaeaug.hub.from_hub("{repository}")
+generator = vaeaug.hub.from_hub({repository})
 batch = generator.sample(label=0, n=64, seed=0)
 ```
 """
@@ -57,8 +59,8 @@ def write_for_hub(generator: Synthesizer, folder: str | Path, repository: str) -
         n=generator.n_real,
         shape=tuple(generator.image_shape),
         k=len(generator.class_names),
-        names=", ".join(generator.class_names),
-        repository=repository,
+        names=", ".join(map(for_markdown, generator.class_names)),
+        repository=json.dumps(repository),
     )
     publish_bytes(Path(folder) / "README.md", card.encode())
 

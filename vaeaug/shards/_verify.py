@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vaeaug.files import leftovers
+from vaeaug.names import printable
 from vaeaug.shards._dataset import disagreements
 from vaeaug.shards._files import sha256_file
 from vaeaug.shards._format import (
@@ -71,7 +72,7 @@ class VerifyReport:
         size = f"{self.n_shards} shards, {self.n_images} images"
         if self.ok:
             return f"{self.folder}: ok: {size}"
-        lines = [f"  {p.path}: {p.kind}: {p.message}" for p in self.problems]
+        lines = [printable(f"  {p.path}: {p.kind}: {p.message}") for p in self.problems]
         noun = "problem" if len(lines) == 1 else "problems"
         return "\n".join([f"{self.folder}: {len(lines)} {noun} in {size}", *lines])
 
