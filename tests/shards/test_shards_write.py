@@ -399,3 +399,28 @@ def test_published_files_are_hashed_as_they_are(tmp_path):
     for entry in make_run(tmp_path).shards:
         data = (tmp_path / entry.path).read_bytes()
         assert entry.sha256 == hashlib.sha256(data).hexdigest()
+
+
+SMALL = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from example_run import samples, writer
+import h5py
+pages = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (pages + 2**25, pages + 2**25))
+with writer(sys.argv[2], 0, max_bytes=2**28) as w:
+    w.append(**samples(0, 7))
+print(w.entries[0].n)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_seven_samples_take_no_room_for_a_whole_shard(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL, str(Path(__file__).parent), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "7\n"), done.stderr

@@ -198,6 +198,7 @@ class ShardWriter:
         start = 0
         while start < n:
             stop = min(n, start + self._capacity - self._n)
+            self._make_room(self._n + stop - start)
             for name, values in batch.items():
                 self._buffer[name][self._n : self._n + stop - start] = values[start:stop]
             self._n += stop - start
@@ -278,11 +279,17 @@ class ShardWriter:
                 f"{self._shards_folder}: max_bytes: expected at least {overhead + row_bytes} for a "
                 f"shard of one sample, got {self.max_bytes}"
             )
-        # Pages are touched only as samples come, so a small job stays small.
-        self._buffer = {
-            name: np.empty((self._capacity, *values.shape[1:]), dtype=values.dtype)
-            for name, values in one.items()
-        }
+        self._buffer = {name: values[:0] for name, values in one.items()}
+
+    def _make_room(self, n: int) -> None:
+        """Room for ``n`` samples: twice as much each time, so that a small job stays small."""
+        there = len(self._buffer[IMAGES])
+        if n <= there:
+            return
+        room = min(self._capacity, max(n, 2 * there))
+        for name, values in self._buffer.items():
+            self._buffer[name] = np.empty((room, *values.shape[1:]), dtype=values.dtype)
+            self._buffer[name][: self._n] = values[: self._n]
 
     def _publish(self) -> None:
         arrays = {name: values[: self._n] for name, values in self._buffer.items()}
