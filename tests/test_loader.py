@@ -100,6 +100,31 @@ def test_a_merged_loader_reads_every_slot_once_and_right(finished, digits, worke
     assert at == READS // 4
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_that_are_kept_alive_follow_the_epoch(finished, digits, method):
+    merged = vaeaug.merge(digits, finished.out_dir, share=0.3)
+    merged.recipe["real_only_last"] = 0.34
+    pool = merged.synthetic.images_at(range(len(merged.synthetic)))
+    loader = DataLoader(
+        merged,
+        batch_size=200,
+        num_workers=2,
+        multiprocessing_context=method,
+        persistent_workers=True,
+    )
+    seen = set()
+    for epoch in range(3):
+        merged.set_epoch(epoch, 3)
+        images = torch.cat([images for images, _ in loader]).movedim(1, -1).numpy()
+        rows, made = merged.index, merged.is_synthetic
+        wanted = np.empty((len(merged), 8, 8, 1), np.uint8)
+        wanted[made], wanted[~made] = pool[rows[made]], digits.images[rows[~made]]
+        assert np.array_equal(images, wanted)
+        assert made.any() == (epoch < 2)
+        seen.add(images.tobytes())
+    assert len(seen) == 3
+
+
 class Edited(Dataset):
     """One digit, edited again and again by the torchvision transform in the worker."""
 

@@ -159,7 +159,9 @@ def test_a_stream_of_another_encoding_gets_escapes():
 @pytest.mark.parametrize("name", ["", "a\0b", "\ud800", "caf\udce9"])
 def test_names_that_could_not_be_written_are_refused_when_read(name):
     images = np.zeros((4, 8, 8), np.uint8)
-    with pytest.raises(vaeaug.DataError, match="non-empty texts that UTF-8 can hold, got") as error:
+    with pytest.raises(
+        vaeaug.DataError, match="text in UTF-8 without zero bytes, not empty"
+    ) as error:
         vaeaug.read((images, np.array([0, 1, 0, 1])), class_names=[name, "dog"])
     assert repr(name) in str(error.value)
 
@@ -169,7 +171,7 @@ def test_a_folder_whose_name_is_no_utf_8_is_refused(tmp_path):
         folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
         folder.mkdir()
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "0.png")
-    with pytest.raises(vaeaug.DataError, match=r"UTF-8 can hold, got 'caf\\udce9'; rename"):
+    with pytest.raises(vaeaug.DataError, match=r"named in UTF-8, .* got .caf.*rename"):
         vaeaug.read(tmp_path)
 
 

@@ -277,10 +277,30 @@ def test_inputs_that_do_not_fit_are_refused(out, digits, kind, given, message):
         transform(**{"image": image_of(digits), "label": 3, **given})
 
 
-def test_values_outside_the_range_are_refused(out):
-    image = np.full((8, 8, 1), 2.0, np.float32)
-    with pytest.raises(TransformError, match=r"expected values from 0 to 1, got 2 to 2.*Normalize"):
-        LatentAugment(out, p=1.0)(image=image, label=3)
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("values", [(2, 2), (0, 255), (-1, 1)])
+def test_values_outside_the_range_are_refused(out, kind, values):
+    image = np.linspace(*values, 64, dtype=np.float32).reshape(8, 8, 1)
+    message = "expected values from 0 to 1, got {} to {}; .*Normalize, or say value_range"
+    with pytest.raises(TransformError, match=message.format(*values)):
+        kind(out, p=1.0)(image=image, label=3)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_the_range_may_be_said(out, digits, kind):
+    image = image_of(digits)
+    scaled = (image / 127.5 - 1).astype(np.float32)
+    outs = []
+    for given, value_range in ((image, None), (scaled, (-1, 1))):
+        transform = kind(out, p=1.0, value_range=value_range)
+        transform = A.from_dict(transform.to_dict())
+        transform.set_random_seed(4)
+        outs.append(transform(image=given, label=3)["image"])
+    plain, moved = outs
+    assert moved.dtype == np.float32
+    np.testing.assert_allclose((moved + 1) * 127.5, plain, atol=0.51)
+    with pytest.raises(TransformError, match=r"value_range: expected \(lowest, highest\)"):
+        kind(out, value_range=(1, 0))
 
 
 @pytest.mark.parametrize("kind", BOTH)

@@ -517,6 +517,11 @@ def test_wrong_arguments_are_refused(synthesizer, make, message):
         (lambda x, y: (x[:, :, :7], y), r"shape \(1, 8, 8\), channels first.* got \(1, 7, 8\)"),
         (lambda x, y: (x.int(), y), "uint8 or floating-point images, got torch.int32"),
         (lambda x, y: (x, torch.full((24, 10), -1.0)), "probabilities of at least 0"),
+        (lambda x, y: (x, torch.full((24, 9), 1 / 9)), r"\(n, 10\), got .* shape \(24, 9\)"),
+        (lambda x, y: (x, torch.full((24, 1), 1.0)), r"\(n, 10\), got .* shape \(24, 1\)"),
+        (lambda x, y: (x, y.float()), r"got torch.float32 of shape \(24,\)"),
+        (lambda x, y: (x.float(), y), "expected values from 0 to 1, got 0 to 255.*value_range"),
+        (lambda x, y: (x / 255 * 2 - 1, y), "from 0 to 1, got -1 to 1; apply it before Normalize"),
     ],
 )
 def test_batches_that_cannot_be_mixed_are_refused(synthesizer, batch, sample, message):
@@ -547,6 +552,34 @@ def test_another_value_range_may_be_said(synthesizer, batch):
     torch.manual_seed(0)
     plain, _ = LatentAugment(synthesizer, p=1.0)(batch[0], batch[1])
     assert torch.allclose(out, plain.float(), atol=0.51)
+
+
+def test_labels_of_one_column_are_class_indices(synthesizer, batch):
+    images, labels = batch
+    torch.manual_seed(0)
+    flat, _ = VAEMix(synthesizer, share=1.0)(images, labels)
+    torch.manual_seed(0)
+    column = labels[:, None]
+    mixed, same = VAEMix(synthesizer, share=1.0)(images, column)
+    assert same is column
+    assert torch.equal(mixed, flat)
+    torch.manual_seed(0)
+    moved, _ = LatentAugment(synthesizer, p=1.0)(images, labels)
+    for given in (column, labels.numpy(), column.numpy()):
+        torch.manual_seed(0)
+        assert torch.equal(LatentAugment(synthesizer, p=1.0)(images, given)[0], moved)
+
+
+def test_samples_are_in_the_range_that_is_said(synthesizer, batch):
+    images, labels = batch
+    torch.manual_seed(0)
+    plain, _ = VAEMix(synthesizer, share=1.0)(images, labels)
+    for low, high in ((-1.0, 1.0), (0.0, 255.0)):
+        torch.manual_seed(0)
+        scaled = images / 255 * (high - low) + low
+        mixed, _ = VAEMix(synthesizer, share=1.0, value_range=(low, high))(scaled, labels)
+        back = (mixed - low) / (high - low) * 255
+        assert torch.allclose(back, plain.float(), atol=0.51)
 
 
 @pytest.mark.parametrize("kind", [VAEMix, LatentAugment])

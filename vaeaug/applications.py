@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from vaeaug.data import LabelledImages
+from vaeaug.data._values import pinned
 from vaeaug.report import write_strips
 from vaeaug.sampling import Synthesizer
 from vaeaug.shards import published_hdf5
@@ -245,7 +246,7 @@ def write_traversal(
 
 
 def check_fits(generator: Synthesizer, data: LabelledImages) -> None:
-    """Whether data has the generator's sample shape and classes.
+    """Whether data has the generator's sample shape, value range and classes.
 
     Raises:
         ApplicationError: If not.
@@ -254,6 +255,13 @@ def check_fits(generator: Synthesizer, data: LabelledImages) -> None:
         raise ApplicationError(
             f"{data.source or 'data'}: expected samples of shape {generator.image_shape}, got "
             f"{data.image_shape}"
+        )
+    if data.value_range != generator.value_range:
+        (low, high), got = generator.value_range, data.value_range
+        raise ApplicationError(
+            f"{data.source or 'data'}: expected values of the range ({low:g}, {high:g}) that the "
+            f"generator was trained on, got ({got[0]:g}, {got[1]:g}); if the data is in the same "
+            f"units, read it with {pinned((low, high))}"
         )
     if data.class_names != generator.class_names:
         raise ApplicationError(

@@ -51,12 +51,31 @@ class DataConfig(_Part):
     """What of the data is read, and how."""
 
     split: str = Field("train", description="Split to learn from; never the test split.")
-    size: tuple[int, int] | None = Field(None, description="Resize to (height, width), pixels.")
+    size: tuple[int, int] | None = Field(
+        None, description="Resize to (height, width), pixels; of sounds twice the samples."
+    )
+    resize: Literal["crop", "pad", "stretch"] = Field(
+        "crop", description="Another aspect than that of size: cut the edges, fill up or distort."
+    )
+    value_range: tuple[float, float] | None = Field(
+        None,
+        description="Lowest and highest value that the data can have. Default: by type and values.",
+    )
+    mode: Literal["RGB", "L"] | None = Field(
+        None, description="Read all images as colour (RGB) or as gray (L), whatever they are."
+    )
     alpha: Literal["composite", "drop", "keep"] = Field(
         "composite", description="RGBA: composite on white, drop the alpha channel, or keep it."
     )
     keys: dict[Literal["images", "labels"], str] | None = Field(
-        None, description="Names of the arrays in an .npz or HDF5 file."
+        None, description="Names of the arrays in an .npz or HDF5 file, or columns of a table."
+    )
+    class_names: list[str] | None = Field(
+        None, description="Names in the order of the labels, or the folders that are classes."
+    )
+    on_error: Literal["raise", "skip"] = Field(
+        "raise",
+        description="Damaged files: an error that lists all, or leave them out with a note.",
     )
     layout: str | None = Field(
         None,
@@ -67,6 +86,13 @@ class DataConfig(_Part):
         description="Keep only so many images of each class, drawn by the seed: makes a balanced "
         "set long-tailed for a trial.",
     )
+
+    @field_validator("value_range")
+    @classmethod
+    def _low_is_below_high(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not value[0] < value[1]:
+            raise ValueError("expected (low, high), low < high")
+        return value
 
 
 class PlanConfig(_Part):

@@ -116,6 +116,11 @@ def read_data(
         keys={str(name): key for name, key in wanted.keys.items()} if wanted.keys else None,
         alpha=wanted.alpha,
         layout=wanted.layout,
+        class_names=wanted.class_names,
+        value_range=wanted.value_range,
+        resize=wanted.resize,
+        mode=wanted.mode,
+        on_error=wanted.on_error,
         workers=workers,
         progress=progress,
     )
@@ -131,6 +136,10 @@ def read_data(
             size=wanted.size,
             alpha=wanted.alpha,
             layout=wanted.layout,
+            value_range=wanted.value_range,
+            resize=wanted.resize,
+            mode=wanted.mode,
+            on_error=wanted.on_error,
             workers=workers,
             progress=progress,
         )

@@ -198,7 +198,7 @@ def test_mixed_channels_are_refused(tree):
     message = str(caught.value)
     assert "a/000.png with 3 channels (RGB)" in message
     assert "b/gray.png with 1 channel (gray)" in message
-    assert "convert" in message
+    assert "mode='RGB' (--mode RGB)" in message
 
 
 def test_mixed_depth_is_refused(tmp_path, noise):
@@ -218,7 +218,7 @@ def test_sixteen_bit_gray_is_exact(tmp_path, noise):
     assert data.images.dtype == np.float32
     assert data.value_range == (0, 65535)
     np.testing.assert_array_equal(data.images[..., 0].astype("uint16"), np.stack([a, b]))
-    assert any("16-bit images kept exactly" in note for note in data.notes)
+    assert any("uint16 images with values 0 to 65535 kept exactly" in note for note in data.notes)
 
 
 def test_sixteen_bit_tiff_and_pgm_are_exact(tmp_path, noise):

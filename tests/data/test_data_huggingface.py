@@ -83,18 +83,18 @@ def test_rows_are_those_selected_and_no_transform_runs():
 
 
 def test_columns_by_keys_and_by_their_types():
-    renamed = table().rename_columns({"image": "scan", "label": "diagnosis"})
+    renamed = table().rename_columns({"image": "scan", "label": "grade"})
     both = renamed.add_column("age", list(range(9)))
     data = vaeaug.read(both)
     assert data.class_names == NAMES
     byte_keys = vaeaug.read(both, keys={"images": "scan", "labels": "age"})
     assert byte_keys.n_classes == 9
-    with pytest.raises(DataError, match=r"expected a column 'nose' \(from keys\), got scan, diag"):
+    with pytest.raises(DataError, match=r"expected a column 'nose' \(from keys\), got scan, grade"):
         vaeaug.read(both, keys={"images": "nose", "labels": "age"})
     two = both.add_column("other", list(range(9))).cast_column(
         "other", datasets.ClassLabel(num_classes=9)
     )
-    with pytest.raises(DataError, match=r"diagnosis \(ClassLabel\).*other \(ClassLabel\).*keys="):
+    with pytest.raises(DataError, match=r"grade \(ClassLabel\).*other \(ClassLabel\).*keys="):
         vaeaug.read(two)
 
 

@@ -71,9 +71,8 @@ def test_only_minus_one_means_unlabelled(noise):
         read((images, np.array([0, -2, -1, 1])))
     with pytest.raises(DataError, match=r"label -1 \(unlabelled\) for all 4"):
         read((images, np.full(4, -1)))
-    # Binary labels -1 and 1 leave one class, which is said and not guessed at.
-    with pytest.raises(DataError, match="without gaps, got no image with label 0"):
-        read((images, np.array([-1, 1, -1, 1])))
+    with pytest.raises(DataError, match="at least two classes, got 2 images, all of class '0'"):
+        read((images, np.array([-1, 0, -1, 0])))
 
 
 def test_a_pool_is_kept_where_the_training_images_are(data, noise):

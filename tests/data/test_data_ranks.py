@@ -70,9 +70,12 @@ def test_the_rank_or_the_layout_says_the_axes(how, stored, layout, expected, tur
 
 
 def test_what_was_taken_for_what_is_noted():
-    signals = read((np.zeros((6, 9), "uint8"), LABELS))
-    assert signals.notes == ("shape (6, 9) taken as (N, L), signals of one channel",)
-    volumes = read((np.zeros((6, 1, 4, 5, 6), "uint8"), LABELS))
+    signals = read((np.arange(54, dtype="uint8").reshape(6, 9) * 4, LABELS))
+    assert signals.notes == (
+        "shape (6, 9) taken as (N, L), signals of one channel; rows of a table, whose columns have "
+        "no order, are for vaeaug.VAEOverSampler",
+    )
+    volumes = read((np.arange(720).reshape(6, 1, 4, 5, 6).astype("uint8"), LABELS))
     assert volumes.notes == (
         "shape (6, 1, 4, 5, 6) taken as (N, C, D, H, W) and turned to (N, D, H, W, C)",
     )

@@ -74,7 +74,9 @@ def test_shards_by_braces_and_as_a_folder(tmp_path):
         vaeaug.read(f"{tmp_path}/set/shard-{{000002..000003}}.tar")
 
 
-@pytest.mark.parametrize("names", [("{}/0.tar", "{}/1.tar"), ("{}-0.tar", "{}-1.tar")])
+@pytest.mark.parametrize(
+    "names", [("{}/0.tar", "{}/1.tar"), ("{}-0.tar", "{}-1.tar"), ("a_{}_0.tar", "a_{}_1.tar")]
+)
 def test_splits_by_folders_or_by_names(tmp_path, names):
     images = pictures(12)
     for k, split in enumerate(("train", "val", "test")):

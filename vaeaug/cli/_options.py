@@ -38,7 +38,27 @@ def configured(command: Command) -> Command:
         ),
         click.option("--seed", type=click.IntRange(min=0), help="The run's seed."),
         click.option("--split", help="Split to read. Default: train."),
-        click.option("--size", metavar="HxW", help="Resize the images, pixels."),
+        click.option(
+            "--size", metavar="HxW", help="Resize the images, pixels; cut sounds: samples."
+        ),
+        click.option(
+            "--resize",
+            type=click.Choice(["crop", "pad", "stretch"]),
+            help="With --size, another aspect: cut the edges (default), fill up or distort.",
+        ),
+        click.option(
+            "--value-range",
+            metavar="LOW,HIGH",
+            help="Lowest and highest value that DATA can have. Default: by its type and values.",
+        ),
+        click.option(
+            "--mode", type=click.Choice(["RGB", "L"]), help="Read all images as colour or as gray."
+        ),
+        click.option(
+            "--on-error",
+            type=click.Choice(["raise", "skip"]),
+            help="Damaged files: stop and list all (default), or leave them out and say so.",
+        ),
         click.option(
             "--pool",
             metavar="UNLABELLED",
@@ -171,14 +191,26 @@ def config_of(
     seed: int | None,
     split: str | None,
     size: str | None,
+    resize: str | None,
+    value_range: str | None,
+    mode: str | None,
+    on_error: str | None,
 ) -> "AugmentConfig":
     from vaeaug.config import load_config
 
-    keys: dict[str, Any] = {"seed": seed, "data.split": split}
+    keys: dict[str, Any] = {
+        "seed": seed,
+        "data.split": split,
+        "data.resize": resize,
+        "data.mode": mode,
+        "data.on_error": on_error,
+    }
     if strategy is not None:
         overrides = (*overrides, f"plan.sampling_strategy={strategy}")
     if size is not None:
         keys["data.size"] = size_of(size)
+    if value_range is not None:
+        keys["data.value_range"] = range_of(value_range)
     return load_config(config_file, overrides, **keys)
 
 
@@ -187,6 +219,17 @@ def size_of(text: str) -> tuple[int, int]:
     if not (height.isdigit() and (width.isdigit() or not width)):
         raise click.UsageError(f"--size: expected HxW such as 32x32, got {text!r}")
     return int(height), int(width or height)
+
+
+def range_of(text: str) -> tuple[float, float]:
+    parts = text.split(",")
+    try:
+        low, high = map(float, parts)
+    except ValueError:
+        raise click.UsageError(
+            f"--value-range: expected LOW,HIGH such as 0,4095, got {text!r}"
+        ) from None
+    return low, high
 
 
 def share_of(text: str) -> "float | Literal['all']":

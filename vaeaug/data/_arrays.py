@@ -3,111 +3,31 @@
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data._decode import NOTE_ALPHA, apply_alpha, resize
-from vaeaug.data._images import LAYOUTS, NOUNS, DataError, check_finite, extent
+from vaeaug.data._decode import NOTE_ALPHA, apply_alpha, resize, resize_note, to_mode
+from vaeaug.data._foreign import refuse_table
+from vaeaug.data._images import LAYOUTS, NOUNS, DataError
 from vaeaug.data._layout import channels_last
-
-_EXACT = 2**24
-_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
-
-
-def normalise_pixels(
-    images: Shaped[np.ndarray, "n *space c"], where: str
-) -> tuple[Shaped[np.ndarray, "n *space c"], tuple[float, float], tuple[str, ...]]:
-    """Bring the values to uint8 or float32 and say their range.
-
-    Returns:
-        The images; (lowest, highest) value by convention, or their own for signals and volumes
-        that keep to none; notes.
-
-    Raises:
-        DataError: if the values are not finite, or fit no known range.
-    """
-    kind = images.dtype.kind
-    # HDF5 and FITS-born arrays are often big-endian, which is not the same dtype.
-    images = images.astype(images.dtype.newbyteorder("="), copy=False)
-    if images.dtype == np.uint8:
-        return images, (0.0, 255.0), ()
-    if kind == "b":
-        return images * np.uint8(255), (0.0, 255.0), ("bool images stored as uint8, 0 and 255",)
-    if kind in "iu":
-        return _from_integers(images, where)
-    if kind != "f":
-        raise DataError(f"{where}: expected integer, bool or float images, got {images.dtype}")
-    return _from_floats(images, where)
-
-
-def _from_floats(
-    images: Shaped[np.ndarray, "n *space c"], where: str
-) -> tuple[Shaped[np.ndarray, "n *space c"], tuple[float, float], tuple[str, ...]]:
-    check_finite(images, where)
-    low, high = extent(images)
-    fitting = [(a, b) for a, b in _RANGES if a <= low and high <= b]
-    layout = LAYOUTS[images.ndim]
-    if layout == "NHWC":
-        if not fitting:
-            raise DataError(
-                f"{where}: float images must be scaled to [0, 1], [-1, 1], [0, 255] or [0, 65535], "
-                f"got values from {low:g} to {high:g}; if a transform such as Normalize made them, "
-                f"read without it"
-            )
-        return np.asarray(images, dtype=np.float32), fitting[0], ()
-    # A recording in volts or a scan in its own units may lie in a corner of a convention, where a
-    # model would see next to nothing of it: a convention has to be filled by half.
-    if fitting and max(-low, high) >= fitting[0][1] / 2:
-        return np.asarray(images, dtype=np.float32), fitting[0], ()
-    with np.errstate(over="ignore"):
-        images = images.astype(np.float32)
-    check_finite(images, f"{where} as float32")
-    low, high = extent(images)
-    if low == high:
-        pad = max(1.0, abs(low)) / 2
-        low, high = low - pad, high + pad
-    note = f"value range of the {NOUNS[layout]} taken from their values: {low:g} to {high:g}"
-    return images, (low, high), (note,)
-
-
-def _from_integers(
-    images: Shaped[np.ndarray, "n *space c"], where: str
-) -> tuple[Shaped[np.ndarray, "n *space c"], tuple[float, float], tuple[str, ...]]:
-    low, high = int(images.min()), int(images.max())
-    seen = f"{images.dtype} {NOUNS[LAYOUTS[images.ndim]]} with values {low} to {high}"
-    if low >= 0 and high <= 255 and images.dtype != np.uint16:
-        return images.astype(np.uint8), (0.0, 255.0), (f"{seen} stored as uint8",)
-    if images.ndim != 4:
-        if max(-low, high) > _EXACT:
-            raise DataError(
-                f"{where}: expected integers of at most 2**24, which float32 holds exactly, got "
-                f"{seen}"
-            )
-        values, value_range, notes = _from_floats(images.astype(np.float32), where)
-        return values, value_range, (f"{seen} kept exactly, as float32", *notes)
-    if low < 0 or high > 65535:
-        raise DataError(
-            f"{where}: expected integer images with values in 0..255 or 0..65535, got {seen}"
-        )
-    if images.dtype == np.uint16:
-        seen = "16-bit images"
-    note = f"{seen} kept exactly, as float32 with value range (0, 65535)"
-    return images.astype(np.float32), (0.0, 65535.0), (note,)
+from vaeaug.data._request import Request
+from vaeaug.data._values import Range, normalise_pixels
 
 
 def finish_pixels(
     array: Shaped[np.ndarray, "..."],
     where: str,
+    request: Request,
     *,
-    size: tuple[int, int] | None,
-    alpha: str,
     layout: str | None = None,
-) -> tuple[Shaped[np.ndarray, "n *space c"], tuple[float, float], tuple[str, ...]]:
-    """Shape, values, alpha and size of a whole array, for sources that hold one.
+    value_range: Range | None = None,
+) -> tuple[Shaped[np.ndarray, "n *space c"], Range, tuple[str, ...]]:
+    """Shape, values, alpha, mode and size of a whole array, for sources that hold one.
 
     Args:
         array: as stored.
         where: the source, for messages.
-        size: (H, W) to resize images to, or None.
-        alpha: "composite", "drop" or "keep", for images of four channels.
-        layout: the axes of `array`, or None for what `channels_last` takes them for.
+        request: what was asked for.
+        layout: the axes of `array` as the source states them, where it was not asked for others;
+            or None for what `channels_last` takes them for.
+        value_range: as the source states it.
 
     Returns:
         The images, shape (N, space..., C), uint8 or float32; their value range; notes.
@@ -115,19 +35,58 @@ def finish_pixels(
     Raises:
         DataError: if they are not usable as images.
     """
+    layout = request.layout or layout
+    if layout is None and array.ndim == 2:
+        refuse_table(array, where)
     images, shape_notes = channels_last(array, where, layout)
-    if size is not None:
+    if request.size is not None:
         check_resizable(images, where)
-    images, value_range, value_notes = normalise_pixels(images, where)
+    images, value_range, value_notes = normalise_pixels(
+        images, where, request.value_range, value_range
+    )
     notes = [*shape_notes, *value_notes]
-    if images.ndim == 4 and images.shape[3] == 4:
-        low, high = value_range
-        images = apply_alpha(images, alpha, low=low, high=high)
-        notes.append(f"four channels taken as RGBA: {NOTE_ALPHA[alpha]}")
-    if size is not None and images.shape[1:3] != size:
-        notes.append(f"resized from {images.shape[1]}x{images.shape[2]} to {size[0]}x{size[1]}")
-        images = resize_all(images, size, value_range)
+    if images.ndim != 4:
+        return images, value_range, tuple(notes)
+    images = finish_channels(images, request, value_range, layout, notes)
+    if request.size is not None and images.shape[1:3] != request.size:
+        old = images.shape[1:3]
+        done = resize_note(old, request.size, request.resize)
+        notes.append(done.replace("resized", f"resized from {old[0]}x{old[1]}", 1))
+        images = resize_all(images, request.size, value_range, request.resize)
     return images, value_range, tuple(notes)
+
+
+def finish_channels(
+    images: Shaped[np.ndarray, "n h w c"],
+    request: Request,
+    value_range: Range,
+    layout: str | None,
+    notes: list[str],
+) -> Shaped[np.ndarray, "n h w c2"]:
+    """Alpha and mode of images that come as numbers.
+
+    Four channels are RGBA, unless somebody has said what their axes are.
+
+    Args:
+        images: uint8 or float32.
+        request: what was asked for.
+        value_range: of the images.
+        layout: the axes, where they were asked for or stated.
+        notes: what was done is added here.
+    """
+    if images.shape[3] == 4 and layout is not None and request.alpha == "composite":
+        notes.append(
+            f"four channels kept as they are, because layout={layout!r} is stated; alpha='drop' "
+            f"drops the fourth"
+        )
+    elif images.shape[3] == 4:
+        note = f"four channels taken as RGBA: {NOTE_ALPHA[request.alpha]}"
+        if request.alpha == "composite":
+            note += "; if the fourth is a band of its own, say layout='NHWC' or alpha='keep'"
+        notes.append(note)
+        low, high = value_range
+        images = apply_alpha(images, request.alpha, low=low, high=high)
+    return to_mode(images, request.mode, notes)
 
 
 def check_resizable(images: Shaped[np.ndarray, "n *space c"], where: str) -> None:
@@ -141,11 +100,11 @@ def check_resizable(images: Shaped[np.ndarray, "n *space c"], where: str) -> Non
 
 
 def resize_all(
-    images: Shaped[np.ndarray, "n h w c"], size: tuple[int, int], value_range: tuple[float, float]
+    images: Shaped[np.ndarray, "n h w c"], size: tuple[int, int], value_range: Range, fit: str
 ) -> Shaped[np.ndarray, "n h2 w2 c"]:
     """Resize images to (H, W), one by one, within their value range."""
     out = np.empty((len(images), *size, images.shape[3]), dtype=images.dtype)
     for i, image in enumerate(images):
-        out[i] = resize(image, size)
+        out[i] = resize(image, size, fit)
     # Rounding in the filter may leave the range by one unit in the last place.
     return np.clip(out, *value_range, out=out) if out.dtype == np.float32 else out

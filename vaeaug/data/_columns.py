@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 
-from vaeaug.data._arrays import normalise_pixels
 from vaeaug.data._decode import BadImageError, decode_bytes, decode_file
 from vaeaug.data._files import read_files
 from vaeaug.data._images import DataError
 from vaeaug.data._request import Request
-from vaeaug.data._stack import Stack
+from vaeaug.data._stack import Faults, Stack
 from vaeaug.data._stated import Stated
+from vaeaug.data._values import normalise_pixels
 from vaeaug.memory import array_bytes, require_memory
 
 # Rows looked at together: their encoded bytes are in memory twice.
@@ -84,8 +84,13 @@ def label_column(dataset: Any, name: str, where: str) -> Shaped[np.ndarray, " n"
 
 def image_column(
     dataset: Any, name: str, request: Request, where: str, local_files: bool
-) -> _Pixels:
-    """The decoded images of a column of image files, their value range and notes.
+) -> tuple[
+    Shaped[np.ndarray, "m h w c"],
+    tuple[float, float],
+    tuple[str, ...],
+    Bool[np.ndarray, " n"],
+]:
+    """The decoded images of a column of image files, their value range, notes, and of which rows.
 
     Args:
         dataset: the rows to read.
@@ -104,36 +109,35 @@ def image_column(
         rest = list(rows)
         paths = [first, *(row for row in rest if isinstance(row, str))]
         if len(paths) == len(dataset):
-            images, notes = read_files(
-                paths,
-                where,
-                size=request.size,
-                alpha=request.alpha,
-                workers=request.workers,
-                progress=request.progress,
-            )
-            return _normalised(images, where, notes)
+            images, kept, notes = read_files(paths, where, request)
+            return *_normalised(images, where, request, notes), kept
         rows = iter(rest)
-    stack = Stack(len(dataset), where)
+    stack, faults = Stack(len(dataset), where), Faults(where, request.on_error)
+    kept = np.ones(len(dataset), dtype=np.bool_)
     for i, row in enumerate(itertools.chain([first], rows)):
         at = f"{where}[{i}]"
         try:
             image, image_notes = (
-                decode_file(row, size=request.size, alpha=request.alpha)
+                decode_file(row, request.how)
                 if isinstance(row, str)
-                else decode_bytes(row, at, size=request.size, alpha=request.alpha)
+                else decode_bytes(row, at, request.how)
             )
         except BadImageError as error:
-            raise DataError(str(error)) from error
-        stack.add(image, at, image_notes)
+            faults.add(str(error))
+            stack.leave_out()
+            kept[i] = False
+        else:
+            if not len(faults) or request.on_error == "skip":
+                stack.add(image, at, image_notes)
+    left_out = faults.settle(len(dataset))
     images, notes = stack.finish()
-    return _normalised(images, where, notes)
+    return *_normalised(images, where, request, (*left_out, *notes)), kept
 
 
 def _normalised(
-    images: Shaped[np.ndarray, "n h w c"], where: str, notes: tuple[str, ...]
+    images: Shaped[np.ndarray, "n h w c"], where: str, request: Request, notes: tuple[str, ...]
 ) -> _Pixels:
-    pixels, value_range, value_notes = normalise_pixels(images, where)
+    pixels, value_range, value_notes = normalise_pixels(images, where, request.value_range)
     return pixels, value_range, (*notes, *value_notes)
 
 

@@ -25,9 +25,7 @@ def read_digits(request: Request) -> LabelledImages:
     bunch = load_digits()
     labels = np.asarray(bunch.target, dtype=np.int64)
     pixels = np.rint(np.asarray(bunch.images) * 255 / 16).astype(np.uint8)
-    images, value_range, notes = finish_pixels(
-        pixels, "digits", size=request.size, alpha=request.alpha
-    )
+    images, value_range, notes = finish_pixels(pixels, "digits", request)
     whole = LabelledImages(
         images=images,
         labels=labels,

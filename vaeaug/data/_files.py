@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 
 from vaeaug.data import _decode
-from vaeaug.data._decode import BadImageError
+from vaeaug.data._decode import BadImageError, How
 from vaeaug.data._images import DataError
-from vaeaug.data._stack import Stack
+from vaeaug.data._request import Request
+from vaeaug.data._stack import Faults, Stack
 
 # From about here on the workers' start (0.2 s) is small beside the decoding.
 PARALLEL_FROM = 2000
@@ -25,7 +26,8 @@ _MOST_WORKERS = 8
 # Room for a worker to run ahead of the parent; a hint that some systems ignore.
 _PIPE_BYTES = 2**20
 
-_Decoded = tuple[Shaped[np.ndarray, "h w c"], list[str]]
+# An image with notes, or what is wrong with it.
+_Decoded = tuple[Shaped[np.ndarray, "h w c"], list[str]] | BadImageError
 
 
 def is_file(path: str | Path) -> bool:
@@ -34,47 +36,53 @@ def is_file(path: str | Path) -> bool:
 
 
 def read_files(
-    paths: Sequence[str],
-    where: str,
-    *,
-    size: tuple[int, int] | None,
-    alpha: str,
-    workers: int | None,
-    progress: bool,
-) -> tuple[Shaped[np.ndarray, "n h w c"], tuple[str, ...]]:
+    paths: Sequence[str], where: str, request: Request
+) -> tuple[Shaped[np.ndarray, "n h w c"], Bool[np.ndarray, " m"], tuple[str, ...]]:
     """Decode image files of one shape and type.
 
     Args:
-        paths: the files, at least one.
+        paths: the M files, at least one.
         where: the source, for messages.
-        size: (H, W) to resize to, or None.
-        alpha: "composite", "drop" or "keep".
-        workers: how many processes; 0 or 1 decodes in this one; None decides by their number.
-        progress: show a bar on stderr, if that is a terminal.
+        request: how they are decoded, by how many processes, and what a damaged one means.
 
     Returns:
-        The images, shape (N, H, W, C), uint8, uint16 or float32, in the order of `paths`; and
-        notes. Neither depends on the number of workers.
+        The images, shape (N, H, W, C), uint8, uint16 or float32, in the order of `paths`; which of
+        the paths they are; and notes. None of it depends on the number of workers.
 
     Raises:
-        DataError: naming the first bad file, or two that do not fit together.
+        DataError: naming all bad files, or two that do not fit together.
     """
-    n_workers = _how_many(workers, len(paths))
+    n_workers = _how_many(request.workers, len(paths))
     decoded: Generator[_Decoded, None, None] = (
-        _in_workers(paths, n_workers, size=size, alpha=alpha)
+        _in_workers(paths, n_workers, request.how)
         if n_workers > 1
-        else (_decode.decode_file(path, size=size, alpha=alpha) for path in paths)
+        else (_one(path, request.how) for path in paths)
     )
-    stack = Stack(len(paths), where)
+    stack, faults = Stack(len(paths), where), Faults(where, request.on_error)
+    kept = np.ones(len(paths), dtype=np.bool_)
     try:
-        for path, (image, notes) in zip(paths, _shown(decoded, len(paths), progress), strict=True):
-            stack.add(image, path, notes)
-    except BadImageError as error:
-        raise DataError(str(error)) from error
+        shown = _shown(decoded, len(paths), request.progress)
+        for i, (path, each) in enumerate(zip(paths, shown, strict=True)):
+            if isinstance(each, BadImageError):
+                faults.add(str(each))
+                stack.leave_out()
+                kept[i] = False
+            # Whatever else does not fit, the files that cannot be read at all are told first.
+            elif not len(faults) or request.on_error == "skip":
+                stack.add(each[0], path, each[1])
     finally:
         # Ends the workers at once when an error leaves images unread.
         decoded.close()
-    return stack.finish()
+    left_out = faults.settle(len(paths))
+    images, notes = stack.finish()
+    return images, kept, (*left_out, *notes)
+
+
+def _one(path: str, how: How) -> _Decoded:
+    try:
+        return _decode.decode_file(path, how)
+    except BadImageError as error:
+        return error
 
 
 def _how_many(workers: int | None, n_files: int) -> int:
@@ -89,9 +97,7 @@ def _how_many(workers: int | None, n_files: int) -> int:
     return min(os.cpu_count() or 1, _MOST_WORKERS)
 
 
-def _in_workers(
-    paths: Sequence[str], n_workers: int, *, size: tuple[int, int] | None, alpha: str
-) -> Generator[_Decoded, None, None]:
+def _in_workers(paths: Sequence[str], n_workers: int, how: How) -> Generator[_Decoded, None, None]:
     # Image i comes from worker i modulo n, and the pipes are read in that order: results and
     # errors then come in the order of the files, whatever the number of workers, and a pipe that
     # is full holds back a worker which runs ahead, so that memory stays small.
@@ -99,13 +105,7 @@ def _in_workers(
         running = []
         for w in range(n_workers):
             worker = stack.enter_context(_worker())
-            job = {
-                "paths": paths[w::n_workers],
-                "size": size,
-                "alpha": alpha,
-                "sys_path": sys.path,
-            }
-            _send(worker, job)
+            _send(worker, _decode.job_for(list(paths[w::n_workers]), how))
             running.append(worker)
         for i, path in enumerate(paths):
             yield _receive(running[i % n_workers], path)
@@ -128,10 +128,10 @@ def _worker() -> Iterator["subprocess.Popen[bytes]"]:
         worker.wait()
 
 
-def _send(worker: "subprocess.Popen[bytes]", job: dict[str, Any]) -> None:
+def _send(worker: "subprocess.Popen[bytes]", job: bytes) -> None:
     assert worker.stdin is not None
     try:
-        worker.stdin.write(json.dumps(job).encode())
+        worker.stdin.write(job)
         worker.stdin.close()
     except BrokenPipeError:
         # It has ended already; reading its answer says so, with its exit code.
@@ -144,7 +144,7 @@ def _receive(worker: "subprocess.Popen[bytes]", path: str) -> _Decoded:
     if line.endswith(b"\n"):
         head: dict[str, Any] = json.loads(line)
         if "error" in head:
-            raise BadImageError(head["error"])
+            return BadImageError(head["error"])
         flat = np.empty(math.prod(head["shape"]), dtype=head["dtype"])
         if pipe.readinto(flat.data.cast("B")) == flat.nbytes:
             return flat.reshape(head["shape"]), head["notes"]

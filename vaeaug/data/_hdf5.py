@@ -26,20 +26,17 @@ def read_hdf5(path: Path, request: Request) -> LabelledImages:
                 f"{where}: expected one label for each image, got {pair.images!r} of shape "
                 f"{image_shape} and {pair.labels!r} of shape {label_shape}"
             )
-        names = request.class_names or _class_names(file, pair.images, pair.labels)
-        layout = request.layout or _layout(file, pair.images)
+        asked = request.class_names is not None
+        names = None if asked else _class_names(file, pair.images, pair.labels)
+        layout = _layout(file, pair.images)
         raw_labels = file.load(pair.labels)
         reference = None if pair.reference is None else file.load(pair.reference)
         raw_images = file.load(pair.images)
     images, value_range, notes = finish_pixels(
-        raw_images,
-        f"{where}[{pair.images}]",
-        size=request.size,
-        alpha=request.alpha,
-        layout=layout,
+        raw_images, f"{where}[{pair.images}]", request, layout=layout
     )
-    labels, class_names = normalise_labels(
-        raw_labels, f"{where}[{pair.labels}]", class_names=names, reference=reference
+    labels, class_names, label_notes = normalise_labels(
+        raw_labels, f"{where}[{pair.labels}]", request, stated=names, reference=reference
     )
     return labelled(
         images=images,
@@ -48,7 +45,7 @@ def read_hdf5(path: Path, request: Request) -> LabelledImages:
         value_range=value_range,
         split=pair.split,
         source=where,
-        notes=(*pair.notes, *notes),
+        notes=(*pair.notes, *label_notes, *notes),
     )
 
 

@@ -24,9 +24,8 @@ from vaeaug.data._labels import labelled, normalise_labels
 from vaeaug.data._request import Request
 from vaeaug.data._splits import canonical, require_split, without_splits
 from vaeaug.data._stated import Stated, load_json, stated
+from vaeaug.data._vocabulary import IMAGES, LABELS, find
 
-LABEL_NAMES = ("label", "labels", "target", "class")
-_IMAGE_NAMES = ("image", "images", "img", "pixels", "x", "signal", "volume", "data")
 _STATE, _INFO, _SPLITS_FILE = "state.json", "dataset_info.json", "dataset_dict.json"
 _STATED = "provenance.json"
 
@@ -135,15 +134,21 @@ def _read(
     images_in, labels_in = _columns(part, request, where)
     at = f"{where}[{labels_in}]"
     known = None if naming is None else label_column(naming, labels_in, at)
-    names = request.class_names or names_of(part.features[labels_in]) or said.class_names
-    labels, class_names = normalise_labels(
-        label_column(part, labels_in, at), at, class_names=names, reference=known
+    labels, class_names, label_notes = normalise_labels(
+        label_column(part, labels_in, at),
+        at,
+        request,
+        stated=names_of(part.features[labels_in]) or said.class_names,
+        reference=known,
     )
-    images, value_range, image_notes = (
-        image_column(part, images_in, request, f"{where}[{images_in}]", local_files)
-        if is_image(part.features[images_in])
-        else array_column(part, images_in, request, f"{where}[{images_in}]", said)
-    )
+    images_at = f"{where}[{images_in}]"
+    if is_image(part.features[images_in]):
+        images, value_range, image_notes, kept = image_column(
+            part, images_in, request, images_at, local_files
+        )
+        labels = labels[kept]
+    else:
+        images, value_range, image_notes = array_column(part, images_in, request, images_at, said)
     return labelled(
         images=images,
         labels=labels,
@@ -151,7 +156,7 @@ def _read(
         value_range=value_range,
         split=split,
         source=where,
-        notes=(*notes, *image_notes),
+        notes=(*notes, *label_notes, *image_notes),
     )
 
 
@@ -194,21 +199,16 @@ def _columns(dataset: Any, request: Request, where: str) -> tuple[str, str]:
                 )
         return request.keys["images"], request.keys["labels"]
     classes = [name for name, feature in features.items() if names_of(feature)]
-    labels = _only(classes) or _first(LABEL_NAMES, classes or features)
+    labels = _only(classes) or find(LABELS, classes or features)
     candidates = [name for name in features if name != labels]
     pictures = [name for name in candidates if is_image(features[name])]
     arrays = [name for name in candidates if is_array(features[name])]
-    images = (
-        _only(pictures)
-        or _first(_IMAGE_NAMES, pictures)
-        or _first(_IMAGE_NAMES, arrays)
-        or _only(arrays)
-    )
+    images = _only(pictures) or find(IMAGES, pictures) or find(IMAGES, arrays) or _only(arrays)
     if images is None or labels is None:
         got = ", ".join(f"{name} ({kind(feature)})" for name, feature in features.items())
         raise DataError(
             f"{where}: expected one column of images (an Image feature, or arrays) and one of "
-            f"labels (a ClassLabel, or one named {', '.join(LABEL_NAMES)}), got {got}; pass "
+            f"labels (a ClassLabel, or one named {', '.join(LABELS[:8])}, ...), got {got}; pass "
             f"keys={{'images': ..., 'labels': ...}} to name them"
         )
     return images, labels
@@ -216,7 +216,3 @@ def _columns(dataset: Any, request: Request, where: str) -> tuple[str, str]:
 
 def _only(names: Sequence[str]) -> str | None:
     return names[0] if len(names) == 1 else None
-
-
-def _first(wanted: Sequence[str], there: Any) -> str | None:
-    return next((name for name in wanted if name in there), None)

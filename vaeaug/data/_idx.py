@@ -64,14 +64,12 @@ def read_idx(folder: Path, request: Request) -> LabelledImages:
     reference = None
     if split != "train" and ("train", "labels") in files:
         reference = _load(files["train", "labels"], rank=1)
-    names = request.class_names
-    if names is None and "fashion" in str(folder.resolve()).lower():
+    names = None
+    if "fashion" in str(folder.resolve()).lower():
         names = FASHION_MNIST
-    images, value_range, notes = finish_pixels(
-        raw_images, str(files[split, "images"]), size=request.size, alpha=request.alpha
-    )
-    labels, class_names = normalise_labels(
-        raw_labels, str(files[split, "labels"]), class_names=names, reference=reference
+    images, value_range, notes = finish_pixels(raw_images, str(files[split, "images"]), request)
+    labels, class_names, label_notes = normalise_labels(
+        raw_labels, str(files[split, "labels"]), request, stated=names, reference=reference
     )
     return labelled(
         images=images,
@@ -80,7 +78,7 @@ def read_idx(folder: Path, request: Request) -> LabelledImages:
         value_range=value_range,
         split=split,
         source=where,
-        notes=notes,
+        notes=(*label_notes, *notes),
     )
 
 

@@ -363,8 +363,9 @@ def _check_names(names: tuple[str, ...], where: str) -> None:
         # Every name that is taken here has to come out at the end of a run.
         if not name or "\0" in name or name != _encodable(name):
             raise DataError(
-                f"{where}: expected class_names as non-empty texts that UTF-8 can hold, got "
-                f"{name!r}; rename the class, or pass class_names="
+                f"{where}: expected class_names as text in UTF-8 without zero bytes, not empty, "
+                f"which every file that is written can hold, got {name!r}; rename the class, or "
+                f"pass class_names="
             )
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})

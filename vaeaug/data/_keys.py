@@ -6,26 +6,13 @@ from dataclasses import dataclass
 from vaeaug.data._images import DataError
 from vaeaug.data._request import Request
 from vaeaug.data._splits import canonical, require_split, without_splits
+from vaeaug.data._vocabulary import IMAGES, LABELS, plain
 
-# Images and labels of a file without splits, in the order in which they are looked for.
-_FLAT = (
-    ("images", "labels"),
-    ("x", "y"),
-    ("X", "y"),
-    ("X", "Y"),
-    ("data", "targets"),
-    ("data", "labels"),
-)
-# The same for one split of several; MedMNIST's, Keras's and nested HDF5 groups.
-_BY_SPLIT = (
-    ("{}_images", "{}_labels"),
-    ("{}/images", "{}/labels"),
-    ("x_{}", "y_{}"),
-    ("X_{}", "y_{}"),
-)
 # A pool of images without labels.
 _POOLS = ("unlabelled_images", "unlabelled", "unlabeled_images", "unlabeled")
-_SPELLINGS = ("train", "val", "valid", "validation", "test")
+# How messages name what is looked for.
+_EXAMPLES = "images/labels, x/y, X/y, data/targets, image/label and the like, alone or of a split: "
+_EXAMPLES += "train_images/train_labels, x_train/y_train, train/images, ... (or val, test)"
 
 
 @dataclass(frozen=True)
@@ -56,25 +43,48 @@ def choose(names: Collection[str], request: Request, where: str) -> Pair:
     if request.keys is not None:
         return _by_keys(names, request, where)
     pairs: dict[str, tuple[str, str]] = {}
-    for spelling in _SPELLINGS:
-        for images, labels in _BY_SPLIT:
-            pair = images.format(spelling), labels.format(spelling)
-            split = canonical(spelling)
-            if split is not None and pair[0] in names and pair[1] in names:
-                pairs.setdefault(split, pair)
+    images_of, labels_of = _by_split(names, IMAGES), _by_split(names, LABELS)
+    for split, found in images_of.items():
+        if split is not None and split in labels_of:
+            pairs[split] = found, labels_of[split]
     if pairs:
         split = require_split(request.split, pairs, where)
         reference = pairs["train"][1] if split != "train" and "train" in pairs else None
         return Pair(*pairs[split], reference, split)
-    for images, labels in _FLAT:
-        if images in names and labels in names:
-            return Pair(images, labels, None, request.split, without_splits(request.split, where))
-    looked = [f"{a}/{b}".format("train", "train") for a, b in (_BY_SPLIT[0], _BY_SPLIT[2])]
+    if None in images_of and None in labels_of:
+        notes = without_splits(request.split, where)
+        return Pair(images_of[None], labels_of[None], None, request.split, notes)
     raise DataError(
-        f"{where}: expected arrays named {', '.join(looked)} (or val, test), "
-        f"{', '.join(f'{a}/{b}' for a, b in _FLAT)}; got {_listed(names)}; "
+        f"{where}: expected arrays named {_EXAMPLES}; got {_listed(names)}; "
         f"pass keys={{'images': ..., 'labels': ...}} to name them"
     )
+
+
+def _by_split(names: Collection[str], wanted: Collection[str]) -> dict[str | None, str]:
+    """Of each split, and under None of none, the array that is surest to be of this kind.
+
+    A name is a word alone (images), or with a split before or after it (train_images, x_train,
+    train/images, train_set_x).
+    """
+    by_split: dict[str | None, dict[str, str]] = {}
+    for name in sorted(names):
+        split, word = _parts(name, wanted)
+        if word is not None:
+            by_split.setdefault(split, {}).setdefault(word, name)
+    return {split: found[min(found, key=list(wanted).index)] for split, found in by_split.items()}
+
+
+def _parts(name: str, wanted: Collection[str]) -> tuple[str | None, str | None]:
+    """The split and the wanted word that a name is made of; None for what it has not."""
+    if plain(name) in wanted:
+        return None, plain(name)
+    for separator in ("/", "_"):
+        head, _, tail = name.rpartition(separator)
+        first, _, rest = name.partition(separator)
+        for split, word in ((head, tail), (rest, first), (first, rest)):
+            if split and plain(word) in wanted and canonical(split) is not None:
+                return canonical(split), plain(word)
+    return None, None
 
 
 def choose_images(names: Collection[str], request: Request, where: str) -> str:
@@ -94,23 +104,18 @@ def choose_images(names: Collection[str], request: Request, where: str) -> str:
     for pool in _POOLS:
         if pool in names:
             return pool
-    by_split: dict[str, str] = {}
-    for spelling in _SPELLINGS:
-        for pattern, _ in _BY_SPLIT:
-            split, key = canonical(spelling), pattern.format(spelling)
-            if split is not None and key in names:
-                by_split.setdefault(split, key)
+    found = _by_split(names, IMAGES)
+    alone = found.pop(None, None)
+    by_split = {split: key for split, key in found.items() if split is not None}
     if by_split:
         return by_split[require_split(request.split, by_split, where)]
-    flat = dict.fromkeys(images for images, _ in _FLAT)
-    for key in (*flat, *(names if len(names) == 1 else ())):
-        if key in names:
-            without_splits(request.split, where)
-            return key
+    only = alone or (next(iter(names)) if len(names) == 1 else None)
+    if only is not None:
+        without_splits(request.split, where)
+        return only
     raise DataError(
-        f"{where}: expected images in an array named {', '.join((*_POOLS, *flat))}, "
-        f"{_BY_SPLIT[0][0].format('train')} or {_BY_SPLIT[2][0].format('train')}, got "
-        f"{_listed(names)}; pass keys={{'images': ...}} to name it"
+        f"{where}: expected images in an array named {', '.join((*_POOLS, *IMAGES[:6]))}, "
+        f"train_images or x_train, got {_listed(names)}; pass keys={{'images': ...}} to name it"
     )
 
 

@@ -1,5 +1,6 @@
 """Labels as people store them become indices 0..K-1, with -1 for an image without one."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,9 +8,11 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from vaeaug.data._images import DataError, LabelledImages
+from vaeaug.data._request import Request
 
 UNLABELLED = -1
 _LISTED = 10
+_PAIRS_LISTED = 5
 
 
 def labelled(
@@ -21,8 +24,19 @@ def labelled(
     split: str,
     source: str,
     notes: tuple[str, ...],
+    names: Sequence[str] | None = None,
 ) -> LabelledImages:
     """`LabelledImages` of what was read, the images of label -1 moved to its pool with a note.
+
+    Args:
+        images: as `LabelledImages` has them.
+        labels: -1 for an image without one.
+        class_names: of the labels.
+        value_range: of the images.
+        split: that they are of.
+        source: where they are from.
+        notes: what the user should know.
+        names: of the images, for notes; their index without it.
 
     Raises:
         DataError: if the parts do not fit together.
@@ -33,6 +47,7 @@ def labelled(
     if without.any() and len(labels) == len(images):
         pool, images, labels = images[without], images[~without], labels[~without]
         notes = (*notes, f"{len(pool)} images of label -1 are unlabelled")
+        names = None if names is None else [n for n, w in zip(names, without, strict=True) if not w]
     return LabelledImages(
         images=images,
         labels=labels,
@@ -40,76 +55,184 @@ def labelled(
         value_range=value_range,
         split=split,
         source=source,
-        notes=notes,
+        notes=(*notes, *_repeated(images, labels, class_names, names)),
         unlabelled=pool,
+    )
+
+
+def _repeated(
+    images: Shaped[np.ndarray, "n *space c"],
+    labels: Int64[np.ndarray, " n"],
+    class_names: tuple[str, ...],
+    names: Sequence[str] | None,
+) -> tuple[str, ...]:
+    """A note on images that are there under several labels, which no generator can tell apart."""
+    first: dict[bytes, int] = {}
+    pairs: list[tuple[int, int]] = []
+    for i, image in enumerate(images[: len(labels)]):
+        digest = hashlib.blake2b(np.ascontiguousarray(image).data.cast("B"), digest_size=16)
+        before = first.setdefault(digest.digest(), i)
+        if labels[before] != labels[i]:
+            pairs.append((before, i))
+    if not pairs:
+        return ()
+    shown = [
+        " and ".join(
+            f"{i if names is None else names[i]} ({class_names[labels[i]]!r})" for i in pair
+        )
+        for pair in pairs[:_PAIRS_LISTED]
+    ]
+    more = f", and {len(pairs) - _PAIRS_LISTED} more" if len(pairs) > _PAIRS_LISTED else ""
+    return (
+        f"{len(pairs)} images are the same, pixel for pixel, as one of another class: "
+        f"{', '.join(shown)}{more}",
     )
 
 
 def normalise_labels(
     raw: Shaped[np.ndarray, "..."],
     where: str,
+    request: Request,
     *,
-    class_names: Sequence[str] | None = None,
+    stated: Sequence[str] | None = None,
     reference: Shaped[np.ndarray, "..."] | None = None,
-) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...]]:
+) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...], tuple[str, ...]]:
     """Bring labels to indices 0..K-1 with names.
+
+    Numbers that are not 0..K-1 without gaps become so in their order, and are the names.
 
     Args:
         raw: shape (N,) or (N, 1): integers, bools, floats that are whole numbers, or strings.
         where: the source, for messages.
-        class_names: the names, if known; classes without an image are then fine.
+        request: what was asked for; with its class names, a class without an image is fine.
+        stated: the class names by the source, where none were asked for.
         reference: the training split's labels where `raw` is another split's: they say which
             classes there are.
 
     Returns:
         Labels, shape (N,), int64, -1 (only from numbers) for an image without one; the K class
-        names.
+        names; notes.
 
     Raises:
-        DataError: if they are multi-label, out of range, or leave a gap.
+        DataError: if they are multi-label, out of range, or of no class that is known.
     """
     values = _vector(raw, where)
     known = None if reference is None else _vector(reference, f"{where} (training split)")
-    if values.dtype.kind in "SUO":
-        return _from_names(_texts(values, where), where, class_names, known)
+    class_names = request.class_names or stated
+    if values.dtype.kind in "SUT":
+        return *_from_names(_texts(values, where), where, class_names, known), ()
     labels = _whole(values, where)
+    training = None if known is None else _whole(known, f"{where} (training split)")
+    if is_sign(labels if training is None else training) and stated is None:
+        classes = np.array([-1, 1])
+    else:
+        _check_unlabelled(labels, where)
+        present = labels if training is None else training
+        classes = np.unique(present[present != UNLABELLED])
+    if class_names is not None:
+        return _named(labels, where, tuple(class_names), request.class_names is not None)
+    _check_known(labels, classes, where)
+    indices = np.searchsorted(classes, labels)
+    if -1 not in classes:
+        indices[labels == UNLABELLED] = UNLABELLED
+    return indices.astype(np.int64), tuple(map(str, classes.tolist())), renumbered(classes.tolist())
+
+
+def is_sign(labels: Int64[np.ndarray, " n"]) -> bool:
+    """Whether the labels are -1 and 1 and nothing else: two classes, and no image without one."""
+    return bool(labels.size) and set(np.unique(labels).tolist()) == {-1, 1}
+
+
+def renumbered(classes: Sequence[int]) -> tuple[str, ...]:
+    """The note that numbers have become others."""
+    if list(classes) == list(range(len(classes))):
+        return ()
+    return (
+        f"integer labels {_listed(classes)} renumbered 0..{len(classes) - 1} in their order; the "
+        f"class names are the original ones",
+    )
+
+
+def _check_unlabelled(labels: Int64[np.ndarray, " n"], where: str) -> None:
     if labels.size and labels.min() < UNLABELLED:
         i = int(np.argmax(labels < UNLABELLED))
         raise DataError(
-            f"{where}: expected labels of at least 0, or -1 for unlabelled, got {labels[i]} at "
-            f"index {i}"
+            f"{where}: expected labels of at least 0, or -1 for unlabelled, got "
+            f"{labels[i]} at index {i}"
         )
     if labels.size and (labels == UNLABELLED).all():
         raise DataError(
             f"{where}: expected at least one image with a label, got label -1 (unlabelled) for all "
             f"{len(labels)}"
         )
-    if class_names is not None:
-        n_classes = len(class_names)
-        _check_top(labels, n_classes, where, f"{n_classes} class names")
-        return labels, tuple(class_names)
-    if known is None:
-        present = np.unique(labels[labels != UNLABELLED])
-        n_classes = int(labels.max(initial=-1)) + 1
-    else:
-        present = np.unique(_whole(known, f"{where} (training split)"))
-        present = present[present != UNLABELLED]
-        n_classes = int(present.max(initial=-1)) + 1
-        _check_top(labels, n_classes, where, "the labels of the training split")
-    if len(present) != n_classes:
-        _raise_gap(present, n_classes, where)
-    return labels, tuple(str(c) for c in range(n_classes))
+
+
+def _named(
+    labels: Int64[np.ndarray, " n"], where: str, class_names: tuple[str, ...], asked: bool
+) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...], tuple[str, ...]]:
+    """Labels are indices of the names, unless the names are themselves numbers that fit.
+
+    Names that the source states are of indices, whatever they look like, as long as these fit.
+    """
+    n_classes = len(class_names)
+    numbers = np.unique(labels[labels != UNLABELLED]).tolist()
+    # -1 and 1, or 1 to K: as many as there are names, so that there is one way to number them.
+    if asked and n_classes == 2 and is_sign(labels):
+        return (labels > 0).astype(np.int64), class_names, renumbered([-1, 1])
+    if numbers == list(range(1, n_classes + 1)) and not set(map(str, numbers)) <= {*class_names}:
+        shifted = np.where(labels == UNLABELLED, UNLABELLED, labels - 1)
+        return shifted, class_names, (f"integer labels 1..{n_classes} renumbered from 0",)
+    index = {name: c for c, name in enumerate(class_names)}
+    texts = [str(label) for label in np.unique(labels).tolist()]
+    by_name = all(text in index or text == str(UNLABELLED) for text in texts)
+    if by_name and (asked or labels.max(initial=-1) >= n_classes):
+        table = {int(t): index.get(t, UNLABELLED) for t in texts}
+        return np.array([table[int(v)] for v in labels], dtype=np.int64), class_names, ()
+    _check_top(labels, n_classes, where, f"{n_classes} class names")
+    return labels, class_names, ()
+
+
+def _check_known(
+    labels: Int64[np.ndarray, " n"], classes: Int64[np.ndarray, " k"], where: str
+) -> None:
+    bad = np.flatnonzero(~np.isin(labels, [UNLABELLED, *classes.tolist()]))
+    if bad.size:
+        known = classes.tolist()
+        gapless = known == list(range(len(known)))
+        wanted = f"in 0..{len(known) - 1}" if gapless else f"of {_listed(known)}"
+        raise DataError(
+            f"{where}: expected labels {wanted} (by the labels of the "
+            f"training split), got {labels[bad[0]]} at index {bad[0]} ({bad.size} labels are none "
+            f"of them)"
+        )
 
 
 def _vector(raw: Shaped[np.ndarray, "..."], where: str) -> Shaped[np.ndarray, " n"]:
     if raw.ndim == 2 and raw.shape[1] == 1:
         raw = raw[:, 0]
+    if raw.dtype == object and raw.ndim == 1:
+        raw = _plain(raw, where)
     if raw.ndim != 1:
         raise DataError(
             f"{where}: expected one label for each image, shape (N,) or (N, 1), got shape "
             f"{raw.shape}; multi-label and one-hot labels are not read"
         )
     return raw
+
+
+def _plain(raw: Shaped[np.ndarray, " n"], where: str) -> Shaped[np.ndarray, " n"]:
+    """Python objects, such as a table's column has them, as texts or numbers."""
+    items = raw.tolist()
+    kinds = {type(item) for item in items}
+    if kinds <= {str} or kinds <= {bytes} or kinds <= {bool, int} or kinds <= {int, float}:
+        return np.array(items)
+    first = type(items[0])
+    i = next((k for k, item in enumerate(items) if type(item) is not first), 0)
+    got = f"{items[i]!r} ({type(items[i]).__name__}) at index {i}"
+    raise DataError(
+        f"{where}: expected integer or string labels, of one kind, got {got}"
+        + (f" after {first.__name__}" if i else "")
+    )
 
 
 def _whole(values: Shaped[np.ndarray, " n"], where: str) -> Int64[np.ndarray, " n"]:
@@ -169,20 +292,6 @@ def _check_top(labels: Int64[np.ndarray, " n"], n_classes: int, where: str, by: 
             f"{where}: expected labels in 0..{n_classes - 1} (by {by}), got {labels[bad[0]]} at "
             f"index {bad[0]} ({bad.size} labels out of range)"
         )
-
-
-def _raise_gap(present: Int64[np.ndarray, " p"], n_classes: int, where: str) -> None:
-    missing: list[int] = []
-    expected = 0
-    for label in present.tolist():
-        # A label may be huge by mistake: list the first missing ones, never the whole range.
-        missing.extend(range(expected, min(label, expected + _LISTED + 1)))
-        expected = label + 1
-    raise DataError(
-        f"{where}: expected labels 0..{n_classes - 1} without gaps, got no image with label "
-        f"{_listed(missing)}; number the classes from 0 without gaps, or pass class_names= with "
-        f"all {n_classes} names if a class may be empty"
-    )
 
 
 def _listed(items: Sequence[object]) -> str:

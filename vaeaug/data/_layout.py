@@ -6,6 +6,7 @@ from jaxtyping import Shaped
 from vaeaug.data._images import LAYOUTS, NOUNS, DataError
 
 IMAGE_CHANNELS = (1, 3, 4)
+_ELONGATED = 16
 
 
 def channels_last(
@@ -54,9 +55,16 @@ def channels_last(
 def _guessed(array: Shaped[np.ndarray, "n *axes"], where: str) -> tuple[str, tuple[str, ...]]:
     shape = array.shape
     if array.ndim == 2:
-        return "NL", (f"shape {shape} taken as (N, L), signals of one channel",)
+        return "NL", (
+            f"shape {shape} taken as (N, L), signals of one channel; rows of a table, whose "
+            f"columns have no order, are for vaeaug.VAEOverSampler",
+        )
+    if array.ndim == 3 and 1 in shape[1:]:
+        # Images of one row or column there are none; (n, 1, L) is how torch keeps signals.
+        axes = "NCL" if shape[1] == 1 else "NLC"
+        return axes, (f"shape {shape} taken as ({', '.join(axes)}), signals of one channel",)
     if array.ndim == 3:
-        return "NHW", ()
+        return "NHW", _elongated(shape)
     if array.ndim not in (4, 5):
         raise _no_layout(array, where)
     axes = LAYOUTS[array.ndim]
@@ -66,6 +74,15 @@ def _guessed(array: Shaped[np.ndarray, "n *axes"], where: str) -> tuple[str, tup
     turned = "NC" + axes[1:-1]
     old, new = ", ".join(turned), ", ".join(axes)
     return turned, (f"shape {shape} taken as ({old}) and turned to ({new})",)
+
+
+def _elongated(shape: tuple[int, ...]) -> tuple[str, ...]:
+    if max(shape[1:]) < _ELONGATED * min(shape[1:]):
+        return ()
+    return (
+        f"shape {shape} taken as (N, H, W), gray images; layout='NCL' or 'NLC' says signals of "
+        f"several channels",
+    )
 
 
 def _no_layout(array: Shaped[np.ndarray, "..."], where: str) -> DataError:

@@ -1,6 +1,7 @@
 """Hugging Face's "imagefolder": image files with a table of their labels beside them."""
 
 import csv
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,14 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from vaeaug.data._arrays import normalise_pixels
-from vaeaug.data._files import is_file, read_files
-from vaeaug.data._huggingface import LABEL_NAMES
+from vaeaug.data._audio import ENDINGS as SOUNDS
+from vaeaug.data._decode import ENDINGS as PICTURES
+from vaeaug.data._files import is_file
 from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._labels import labelled, normalise_labels
+from vaeaug.data._media import read_media
 from vaeaug.data._request import Request
 from vaeaug.data._splits import canonical, require_split, without_splits
+from vaeaug.data._stack import Faults
 from vaeaug.data._stated import names_beside, parse_json
+from vaeaug.data._vocabulary import LABELS, find
+from vaeaug.data._walk import safe, walk
 from vaeaug.memory import TEXT_FACTOR, require_memory
 
 _FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -32,12 +37,14 @@ class _Row:
     split: str | None
 
 
-def has_metadata(root: Path) -> bool:
+def has_metadata(root: Path, keys: Mapping[str, str] | None = None) -> bool:
     """Whether the folder, or each of its split folders, has a table of file names and labels.
 
-    A table without labels leaves the folder to the reader of class folders.
+    A table without labels leaves the folder to the reader of class folders, unless keys name some.
     """
     tables = _tables(root)
+    if keys is not None:
+        return bool(tables)
     return bool(tables) and all(_label_name(_columns(table)) for table in tables.values())
 
 
@@ -56,37 +63,48 @@ def read_metadata(root: Path, request: Request) -> LabelledImages:
         split = require_split(request.split, splits, where)
     else:
         split, notes = request.split, without_splits(request.split, where)
+    notes += _unlisted(rows, root)
     mine = [row for row in rows if not splits or row.split == split]
     training = [row for row in rows if row.split == "train"]
+    faults = Faults(where, request.on_error)
+    there = []
     for row in mine:
-        if not is_file(row.path):
-            raise DataError(
-                f"{row.table}, row {row.line}: expected an image file, got no {row.path}"
-            )
-    labels, class_names = normalise_labels(
+        if is_file(row.path):
+            there.append(row)
+        else:
+            faults.add(f"{row.table}, row {row.line}: expected an image file, got no {row.path}")
+    notes += faults.settle(len(mine))
+    mine = there
+    labels, class_names, label_notes = normalise_labels(
         _values(mine, where),
         where,
-        class_names=request.class_names or names_beside(root),
+        request,
+        stated=None if request.class_names else names_beside(root),
         reference=_values(training, where) if training and split != "train" else None,
     )
-    images, decode_notes = read_files(
-        [str(row.path) for row in mine],
-        where,
-        size=request.size,
-        alpha=request.alpha,
-        workers=request.workers,
-        progress=request.progress,
-    )
-    images, value_range, value_notes = normalise_pixels(images, where)
+    paths = [str(row.path) for row in mine]
+    images, value_range, kept, media_notes = read_media(paths, where, request)
     return labelled(
         images=images,
-        labels=labels,
+        labels=labels[kept],
         class_names=class_names,
         value_range=value_range,
         split=split,
         source=where,
-        notes=(*notes, *decode_notes, *value_notes),
+        notes=(*notes, *label_notes, *media_notes),
+        names=[path for path, k in zip(paths, kept, strict=True) if k],
     )
+
+
+def _unlisted(rows: list[_Row], root: Path) -> tuple[str, ...]:
+    """A note on images that no table names."""
+    listed = {os.path.realpath(row.path) for row in rows}
+    found = walk(str(root), (*PICTURES, *SOUNDS)).paths
+    others = [path for path in found if os.path.realpath(path) not in listed]
+    if not others:
+        return ()
+    first = safe(os.path.relpath(others[0], root))
+    return (f"{len(others)} files that the table does not list left out (one is {first})",)
 
 
 def _tables(root: Path) -> dict[str | None, Path]:
@@ -117,7 +135,7 @@ def _table(folder: Path) -> Path | None:
 def _label_name(columns: list[str]) -> str | None:
     if _PATH not in columns:
         return None
-    return next((name for name in LABEL_NAMES if name in columns), None)
+    return find(LABELS, columns)
 
 
 def _columns(table: Path) -> list[str]:
@@ -138,7 +156,7 @@ def _rows(table: Path, split: str | None, keys: Mapping[str, str] | None) -> lis
         path_in, label_in = keys["images"], keys["labels"]
     if label_in is None or not {path_in, label_in} <= set(columns):
         raise DataError(
-            f"{table}: expected the columns {path_in} and {label_in or '|'.join(LABEL_NAMES)}, got "
+            f"{table}: expected the columns {path_in} and {label_in or '|'.join(LABELS[:8])}, got "
             f"{', '.join(columns) or 'no rows'}"
         )
     if not records:

@@ -37,10 +37,11 @@ def read_npz(path: Path, request: Request) -> LabelledImages:
             f"{pair.images!r} and {len(raw_labels)} labels in {pair.labels!r}"
         )
     images, value_range, notes = said.finish(raw_images, f"{where}[{pair.images}]", request)
-    labels, class_names = normalise_labels(
+    labels, class_names, label_notes = normalise_labels(
         raw_labels,
         f"{where}[{pair.labels}]",
-        class_names=request.class_names or said.class_names,
+        request,
+        stated=said.class_names,
         reference=reference,
     )
     return labelled(
@@ -50,7 +51,7 @@ def read_npz(path: Path, request: Request) -> LabelledImages:
         value_range=value_range,
         split=pair.split,
         source=where,
-        notes=(*pair.notes, *notes),
+        notes=(*pair.notes, *label_notes, *notes),
     )
 
 

@@ -1,5 +1,6 @@
 """`read_pool`: images without labels, in the shape, type and range of labelled ones."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,15 +9,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data._arrays import finish_pixels, normalise_pixels
-from vaeaug.data._files import read_files
+from vaeaug.data._arrays import finish_pixels
+from vaeaug.data._audio import ENDINGS as SOUNDS
+from vaeaug.data._decode import ENDINGS as PICTURES
+from vaeaug.data._foreign import as_array, is_array
 from vaeaug.data._hdf5 import load_hdf5_images
 from vaeaug.data._idx import has_idx, is_idx, load_idx_images
 from vaeaug.data._images import DataError, LabelledImages, extent
-from vaeaug.data._memory import as_array, is_array
+from vaeaug.data._media import read_media
 from vaeaug.data._npz import load_npy, load_npz_images
 from vaeaug.data._request import Request, make_request
-from vaeaug.data._splits import canonical, require_split, without_splits
+from vaeaug.data._splits import begins, canonical, require_split, without_splits
+from vaeaug.data._values import CONVENTIONS
+from vaeaug.data._walk import notes_on, walk
+
+log = logging.getLogger("vaeaug")
 
 _ENDINGS = (".npz", ".npy", ".h5", ".hdf5")
 # The axes of an array as stored that has the rank of the labelled data's without channels.
@@ -36,6 +43,10 @@ def read_pool(
     progress: bool = False,
     class_names: Sequence[str] | None = None,
     layout: str | None = None,
+    value_range: Sequence[float] | None = None,
+    resize: str = "crop",
+    mode: str | None = None,
+    on_error: str = "raise",
 ) -> Shaped[np.ndarray, "m *space c"]:
     """Read images without labels, as `LabelledImages.with_unlabelled` takes them.
 
@@ -43,9 +54,9 @@ def read_pool(
         source: one of
 
             - an array or tensor of images;
-            - a folder of image files at any depth, in torchvision's file types; class folders mean
-              nothing, hidden files are left out, and where folders directly below it are named as
-              splits, only those of `split` are read;
+            - a folder of image or sound files at any depth; class folders mean nothing, hidden
+              files are left out, and where folders directly below it are named as splits, only
+              those of `split` are read;
             - a folder of MNIST's IDX files, or one IDX file of images;
             - `.npy`; `.npz` or HDF5, with labels or without: the array named by `keys`, or
               `unlabelled[_images]`, or the images of `split`, or the only array;
@@ -60,6 +71,11 @@ def read_pool(
         class_names: not used; here so that the options of `read` fit.
         layout: as for `read`; without it an array of fewer axes is what `like` is: (N, L, C) is
             signals and (N, D, H, W) volumes where `like` has such.
+        value_range: as for `read`; without it, where the values keep to no convention, they are
+            taken to be in the range of `like` if they lie in it.
+        resize: as for `read`.
+        mode: as for `read`.
+        on_error: as for `read`.
 
     Returns:
         The images, shape (M, *like.image_shape), in the type and value range of `like`.
@@ -76,6 +92,10 @@ def read_pool(
         progress=progress,
         class_names=class_names,
         layout=layout,
+        value_range=value_range,
+        resize=resize,
+        mode=mode,
+        on_error=on_error,
         needed_keys=("images",),
     )
     if isinstance(source, LabelledImages):
@@ -83,7 +103,10 @@ def read_pool(
         where = source.source or "LabelledImages"
         return _fitted(np.concatenate(parts), source.value_range, like, where)
     if is_array(source):
-        where, (images, value_range) = "array", _finished(as_array(source), "array", request, like)
+        where, (images, value_range) = (
+            "array",
+            _finished(as_array(source, "array"), "array", request, like),
+        )
     elif isinstance(source, str | os.PathLike) and source != "":
         where = str(source)
         images, value_range = _read_path(Path(source), request, like)
@@ -121,11 +144,14 @@ def _read_path(path: Path, request: Request, like: LabelledImages) -> _Pixels:
 
 
 def _read_tree(root: Path, request: Request) -> _Pixels:
-    from torchvision.datasets.folder import IMG_EXTENSIONS
-
     splits: dict[str, list[Path]] = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        split = canonical(folder.name)
+    below = sorted(path for path in root.iterdir() if path.is_dir())
+    said = {folder: canonical(folder.name) for folder in below}
+    loose = {folder: begins(folder.name) for folder in below}
+    # As in a folder of classes: trainA, testA, or seg_train, seg_test.
+    if None not in loose.values() and len(set(loose.values())) > 1:
+        said = loose
+    for folder, split in said.items():
         if split is not None:
             splits.setdefault(split, []).append(folder)
     where = str(root)
@@ -134,35 +160,18 @@ def _read_tree(root: Path, request: Request) -> _Pixels:
     else:
         without_splits(request.split, where)
         bases = [root]
-    paths = [
-        os.path.join(folder, name)  # noqa: PTH118 - a path may be no valid Unicode
-        for base in bases
-        for folder, name in _walk(base)
-        if name.lower().endswith(IMG_EXTENSIONS)
-    ]
+    endings = (*PICTURES, *SOUNDS)
+    walks = [walk(str(base), endings) for base in bases]
+    paths = [path for each in walks for path in each.paths]
     if not paths:
         raise DataError(
-            f"{where}: expected image files at any depth (endings {' '.join(IMG_EXTENSIONS)}), got "
-            f"none"
+            f"{where}: expected image files at any depth (endings {' '.join(PICTURES)}), or sounds "
+            f"({' '.join(SOUNDS)}), got none"
         )
-    images, _ = read_files(
-        paths,
-        where,
-        size=request.size,
-        alpha=request.alpha,
-        workers=request.workers,
-        progress=request.progress,
-    )
-    pixels, value_range, _ = normalise_pixels(images, where)
+    pixels, value_range, _, notes = read_media(paths, where, request)
+    for note in (*notes_on(walks, where), *notes):
+        log.info("pool: %s", note)
     return pixels, value_range
-
-
-def _walk(base: Path) -> list[tuple[str, str]]:
-    found = []
-    for folder, below, names in os.walk(base):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        found += [(folder, name) for name in sorted(names) if not name.startswith(".")]
-    return found
 
 
 def _finished(
@@ -177,9 +186,9 @@ def _finished(
         layout = _WITHOUT_CHANNELS[like.layout]
     elif layout is None and like.layout == "NLC" and array.ndim == 3:
         layout = "NLC"
-    images, value_range, _ = finish_pixels(
-        array, where, size=request.size, alpha=request.alpha, layout=layout
-    )
+    images, value_range, notes = finish_pixels(array, where, request, layout=layout)
+    for note in notes:
+        log.info("pool: %s", note)
     return images, value_range
 
 
@@ -203,13 +212,16 @@ def _fitted(
             f"{where}: expected images of shape {want}, as the labelled ones, got {got}{advice}"
         )
     low, high = extent(images)
-    own_range = like.layout != "NHWC" and images.dtype == like.images.dtype == np.float32
+    # A range that is no convention was taken from values, and another sample has others.
+    fitting = next((each for each in CONVENTIONS if each[0] <= low and high <= each[1]), None)
+    floats = images.dtype == like.images.dtype == np.float32
+    own_range = (like.value_range not in CONVENTIONS and floats) or fitting == like.value_range
     inside = like.value_range[0] <= low and high <= like.value_range[1]
     if not inside or (value_range != like.value_range and not own_range):
         raise DataError(
             f"{where}: expected values in the range {_pair(like.value_range)} of the labelled "
             f"images, got {low:g} to {high:g}, taken as of range {_pair(value_range)}; scale both "
-            f"alike"
+            f"alike, or say value_range= of both"
         )
     if like.images.dtype == np.uint8 and images.dtype != np.uint8:
         whole = images.astype(np.uint8)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vaeaug.data._decode import ALPHA
+from vaeaug.data._decode import ALPHA, MODES, RESIZE, How
 from vaeaug.data._images import DataError
 from vaeaug.data._splits import check_split
 
+ON_ERROR = ("raise", "skip")
 # The axes that an array as stored may have; C is missing where there is one channel.
 STORED_LAYOUTS = ("NL", "NLC", "NCL", "NHW", "NHWC", "NCHW", "NDHW", "NDHWC", "NCDHW")
 
@@ -25,6 +26,15 @@ class Request:
     progress: bool
     class_names: tuple[str, ...] | None
     layout: str | None = None
+    value_range: tuple[float, float] | None = None
+    resize: str = "crop"
+    mode: str | None = None
+    on_error: str = "raise"
+
+    @property
+    def how(self) -> How:
+        """How an image file is decoded."""
+        return How(size=self.size, resize=self.resize, alpha=self.alpha, mode=self.mode)
 
 
 def make_request(
@@ -37,6 +47,10 @@ def make_request(
     progress: bool,
     class_names: Sequence[str] | None,
     layout: str | None = None,
+    value_range: Sequence[float] | None = None,
+    resize: str = "crop",
+    mode: str | None = None,
+    on_error: str = "raise",
     needed_keys: tuple[str, ...] = ("images", "labels"),
 ) -> Request:
     """Check the arguments of `read` or `read_pool`, which needs the key of the images only.
@@ -44,8 +58,19 @@ def make_request(
     Raises:
         DataError: naming the argument, what it may be and what it was.
     """
-    if alpha not in ALPHA:
-        raise DataError(f"alpha: expected one of {', '.join(ALPHA)}, got {alpha!r}")
+    for name, value, known in (
+        ("alpha", alpha, ALPHA),
+        ("resize", resize, RESIZE),
+        ("mode", mode, (*MODES, None)),
+        ("on_error", on_error, ON_ERROR),
+    ):
+        if value not in known:
+            raise DataError(
+                f"{name}: expected one of {', '.join(each for each in known if each)}, got "
+                f"{value!r}"
+            )
+    if mode == "L" and alpha == "keep":
+        raise DataError("mode: expected no 'L' with alpha='keep', which makes four channels")
     if keys is not None and not set(needed_keys) <= set(keys) <= {"images", "labels"}:
         names = " and ".join(repr(key) for key in needed_keys)
         raise DataError(f"keys: expected a mapping with {names}, got {sorted(keys)}")
@@ -66,7 +91,25 @@ def make_request(
         progress=progress,
         class_names=None if class_names is None else tuple(class_names),
         layout=layout,
+        value_range=_check_range(value_range),
+        resize=resize,
+        mode=mode,
+        on_error=on_error,
     )
+
+
+def _check_range(value_range: Sequence[float] | None) -> tuple[float, float] | None:
+    if value_range is None:
+        return None
+    good = isinstance(value_range, list | tuple | np.ndarray) and len(value_range) == 2
+    try:
+        # As float32 holds them, which is what the pixels are.
+        low, high = (float(np.float32(v)) for v in value_range) if good else (0.0, 0.0)
+    except (TypeError, ValueError):
+        low = high = 0.0
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise DataError(f"value_range: expected (low, high), low < high, got {value_range!r}")
+    return low, high
 
 
 def _check_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:

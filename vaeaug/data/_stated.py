@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from vaeaug.data._arrays import finish_pixels
-from vaeaug.data._images import DataError, extent
+from vaeaug.data._images import DataError
 from vaeaug.data._request import STORED_LAYOUTS, Request
 from vaeaug.memory import TEXT_FACTOR, require_memory
 
@@ -35,20 +35,13 @@ class Stated:
     def finish(self, array: Shaped[np.ndarray, "..."], where: str, request: Request) -> _Pixels:
         """`finish_pixels` by what was asked for, and where nothing was, by what is stated."""
         fits = self.layout is not None and len(self.layout) == array.ndim
-        images, value_range, notes = finish_pixels(
+        return finish_pixels(
             array,
             where,
-            size=request.size,
-            alpha=request.alpha,
-            layout=request.layout or (self.layout if fits else None),
+            request,
+            layout=self.layout if fits else None,
+            value_range=self.value_range,
         )
-        if self.value_range is not None and images.dtype == np.float32:
-            low, high = extent(images)
-            if self.value_range[0] <= low and high <= self.value_range[1]:
-                # Signals and volumes: the note says a range that is then not the one taken.
-                notes = tuple(note for note in notes if not note.startswith("value range of"))
-                value_range = self.value_range
-        return images, value_range, notes
 
 
 def stated(document: Mapping[str, Any], where: str) -> Stated:

@@ -1,22 +1,31 @@
 """CSV files that list an image path and a label in each row."""
 
 import csv
-import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from vaeaug.data._arrays import normalise_pixels
-from vaeaug.data._files import is_file, read_files
+from vaeaug.data._audio import ENDINGS as SOUNDS
+from vaeaug.data._decode import ENDINGS as PICTURES
+from vaeaug.data._foreign import table
 from vaeaug.data._images import DataError, LabelledImages
-from vaeaug.data._labels import UNLABELLED, labelled
+from vaeaug.data._labels import UNLABELLED, is_sign, labelled, renumbered
+from vaeaug.data._lookup import Lookup
+from vaeaug.data._media import read_media
 from vaeaug.data._request import Request
 from vaeaug.data._splits import canonical, require_split, without_splits
+from vaeaug.data._stack import Faults
+from vaeaug.data._vocabulary import IDS, LABELS, PATHS, SPLITS, find_all, plain
+from vaeaug.data._walk import ending_of
 from vaeaug.memory import TEXT_FACTOR, require_memory
 
-_PATH_NAMES = ("path", "file", "filename", "image")
-_LABEL_NAMES = ("label", "class", "target")
+_DELIMITERS = (",", ";", "\t")
+_EXAMPLES = (
+    f"a header with one of {'|'.join(PATHS[:9])}|image|{'|'.join(IDS[:4])}, ... and one of "
+    f"{'|'.join(LABELS[:7])}, ..."
+)
 
 
 @dataclass(frozen=True)
@@ -27,13 +36,33 @@ class _Row:
     split: str | None
 
 
+@dataclass(frozen=True)
+class _Columns:
+    path: int
+    label: int
+    split: int | None
+    width: int
+    says_split: bool = False
+
+
 def read_table(path: Path, request: Request) -> LabelledImages:
     """Read the images that a CSV (or .tsv) file lists; see `read` for its columns."""
     where = str(path)
-    rows, duplicates = _distinct(_rows(path), where)
-    notes: tuple[str, ...] = ()
+    listed, notes, numbers = _rows(path, request.keys)
+    lookup = Lookup(path)
+    problems: dict[int, str] = {}
+    found = []
+    for row in listed:
+        file, problem = lookup.find(row.path, row.split)
+        found.append(replace(row, path=file))
+        if problem is not None:
+            problems[row.line] = problem
+    if numbers and len(problems) == len(listed):
+        raise table(where, "rows of numbers, and no image beside it of any of their names")
+    _refuse_header(listed, problems, where)
+    rows, duplicates = _distinct(found, where)
     if duplicates:
-        notes = (f"{duplicates} rows that repeat an earlier one left out",)
+        notes += (f"{duplicates} rows that repeat an earlier one left out",)
     splits = {row.split for row in rows if row.split is not None}
     if splits:
         split = require_split(request.split, splits, where)
@@ -42,9 +71,13 @@ def read_table(path: Path, request: Request) -> LabelledImages:
     else:
         split, mine, naming = request.split, rows, rows
         notes += without_splits(split, where)
+    faults = Faults(where, request.on_error)
     for row in mine:
-        if not is_file(row.path):
-            raise DataError(f"{where}, line {row.line}: expected an image file, got no {row.path}")
+        if row.line in problems:
+            faults.add(f"{where}, line {row.line}: {problems[row.line]}")
+    notes += faults.settle(len(mine))
+    mine = [row for row in mine if row.line not in problems]
+    notes += lookup.notes()
     index, class_names, label_notes = _classes(naming, request.class_names, where)
     for row in mine:
         if row.label not in index:
@@ -57,89 +90,162 @@ def read_table(path: Path, request: Request) -> LabelledImages:
             f"{where}: expected at least one image with a label, got label -1 (unlabelled) for all "
             f"{len(mine)}"
         )
-    images, decode_notes = read_files(
-        [row.path for row in mine],
-        where,
-        size=request.size,
-        alpha=request.alpha,
-        workers=request.workers,
-        progress=request.progress,
-    )
-    images, value_range, value_notes = normalise_pixels(images, where)
+    paths = [row.path for row in mine]
+    images, value_range, kept, media_notes = read_media(paths, where, request)
     return labelled(
         images=images,
-        labels=np.array([index[row.label] for row in mine], dtype=np.int64),
+        labels=np.array([index[row.label] for row in mine], dtype=np.int64)[kept],
         class_names=class_names,
         value_range=value_range,
         split=split,
         source=where,
-        notes=(*notes, *label_notes, *decode_notes, *value_notes),
+        notes=(*notes, *label_notes, *media_notes),
+        names=[row.path for row, k in zip(mine, kept, strict=True) if k],
     )
 
 
-def _rows(path: Path) -> list[_Row]:
+def _rows(path: Path, keys: Mapping[str, str] | None) -> tuple[list[_Row], tuple[str, ...], bool]:
+    """The rows as they are written, paths included; notes; whether they are of numbers."""
     where = str(path)
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    cells, notes = _cells(path)
+    if not cells:
+        raise DataError(f"{where}: expected rows of path,label, got an empty file")
+    columns, more = _columns(cells[0][1], keys, where)
+    notes += more
+    if columns is None:
+        if _is_numbers(cells[-1][1]) and not find_all((*PATHS, *IDS), cells[0][1]):
+            raise table(where, f"rows of {len(cells[0][1])} columns of numbers")
+        if len(cells[0][1]) != 2:
+            raise DataError(
+                f"{where}, line {cells[0][0]}: expected two columns, path and label, or "
+                f"{_EXAMPLES} (and split, if wanted), got {cells[0][1]}; pass keys={{'images': "
+                f"..., 'labels': ...}} to name the columns of another header"
+            )
+        columns = _Columns(0, 1, None, 2)
+    else:
+        del cells[0]
+    if not cells:
+        raise DataError(f"{where}: expected rows of path,label, got only a header")
+    for line, row in cells:
+        if len(row) != columns.width:
+            raise DataError(
+                f"{where}, line {line}: expected {columns.width} columns, got {len(row)}"
+            )
+        for what, at in (("path", columns.path), ("label", columns.label)):
+            if not row[at]:
+                raise DataError(f"{where}, line {line}: expected a {what}, got an empty cell")
+    columns = _checked_split(columns, cells, where)
+    rows = [
+        _Row(
+            line,
+            row[columns.path],
+            row[columns.label],
+            None if columns.split is None else canonical(row[columns.split]),
+        )
+        for line, row in cells
+    ]
+    return rows, notes, _is_numbers(cells[-1][1])
+
+
+def _is_numbers(row: list[str]) -> bool:
+    """Whether a row is of numbers, but for a label perhaps: no list of images, but a table."""
+    if len(row) < 3:
+        return False
+    texts = 0
+    for cell in row:
+        try:
+            float(cell)
+        except ValueError:
+            texts += 1
+    return texts <= 1
+
+
+def _cells(path: Path) -> tuple[list[tuple[int, list[str]]], tuple[str, ...]]:
+    """Each row that is not empty, with its line, and notes."""
+    where = str(path)
     require_memory(TEXT_FACTOR * path.stat().st_size, where, "rows", DataError)
     try:
         # utf-8-sig: spreadsheets write a byte order mark, which would become part of a name.
         with open(path, newline="", encoding="utf-8-sig") as file:
+            first = file.readline()
+            file.seek(0)
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+            if delimiter not in first:
+                delimiter = max(_DELIMITERS, key=first.count)
             reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
             cells = [(reader.line_num, [c.strip() for c in row]) for row in reader if any(row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{where}: expected a CSV file in UTF-8, got: {error}") from error
-    if not cells:
-        raise DataError(f"{where}: expected rows of path,label, got an empty file")
-    columns = _columns(cells[0][1], where)
-    if columns is None:
-        if len(cells[0][1]) != 2:
-            raise DataError(
-                f"{where}, line {cells[0][0]}: expected two columns, path and label, or a header "
-                f"with one of {'|'.join(_PATH_NAMES)} and one of {'|'.join(_LABEL_NAMES)} (and "
-                f"split, if wanted), got {cells[0][1]}"
-            )
-        columns, width = (0, 1, None), 2
+    expected = delimiter == ("\t" if path.suffix.lower() == ".tsv" else ",")
+    return cells, () if expected else (f"columns taken as separated by {delimiter!r}",)
+
+
+def _columns(
+    first: list[str], keys: Mapping[str, str] | None, where: str
+) -> tuple[_Columns | None, tuple[str, ...]]:
+    """The columns that a header names, and notes; None if the row is no header."""
+    splits = find_all(SPLITS, first)
+    if keys is not None:
+        for name in keys.values():
+            if first.count(name) != 1:
+                raise DataError(
+                    f"{where}: expected one column {name!r} (from keys), got {', '.join(first)}"
+                )
+        paths, labels = [keys["images"]], [keys["labels"]]
     else:
-        width = len(cells[0][1])
-        del cells[0]
-    if not cells:
-        raise DataError(f"{where}: expected rows of path,label, got only a header")
-    at_path, at_label, at_split = columns
-    rows = []
+        # A column of paths is surer than one of ids beside it.
+        paths, labels = find_all(PATHS, first) or find_all(IDS, first), find_all(LABELS, first)
+        if not paths or not labels:
+            return None, ()
+        for what, found in (("images", paths), ("labels", labels)):
+            if len(found) > 1:
+                raise DataError(
+                    f"{where}: expected one column of {what}, got {' and '.join(found)}; pass "
+                    f"keys={{'images': {paths[0]!r}, 'labels': {labels[0]!r}}} to say which "
+                    f"(--set 'data.keys={{images: {paths[0]}, labels: {labels[0]}}}')"
+                )
+    split = first.index(splits[0]) if splits else None
+    columns = _Columns(
+        first.index(paths[0]),
+        first.index(labels[0]),
+        split,
+        len(first),
+        says_split=bool(splits) and plain(splits[0]) == SPLITS[0],
+    )
+    used = {paths[0], labels[0]}
+    if used <= {"path", "label", "file", "filename", "image"} or keys is not None:
+        return columns, ()
+    return columns, (f"images by the column {paths[0]!r}, labels by {labels[0]!r}",)
+
+
+def _checked_split(columns: _Columns, cells: list[tuple[int, list[str]]], where: str) -> _Columns:
+    """The columns without that of the split, where it names none and may mean something else."""
+    if columns.split is None:
+        return columns
     for line, row in cells:
-        if len(row) != width:
-            raise DataError(f"{where}, line {line}: expected {width} columns, got {len(row)}")
-        for what, at in (("path", at_path), ("label", at_label)):
-            if not row[at]:
-                raise DataError(f"{where}, line {line}: expected a {what}, got an empty cell")
-        split = None
-        if at_split is not None:
-            split = canonical(row[at_split])
-            if split is None:
+        if canonical(row[columns.split]) is None:
+            # Other columns may be called a fold or a set.
+            any_split = any(canonical(other[columns.split]) is not None for _, other in cells)
+            if any_split or columns.says_split:
                 raise DataError(
                     f"{where}, line {line}: expected a split (train, val or test), got "
-                    f"{row[at_split]!r}"
+                    f"{row[columns.split]!r}"
                 )
-        # Relative to the CSV file, so that a folder with its CSV can be moved.
-        full = os.path.normpath(path.parent / row[at_path])
-        rows.append(_Row(line, full, row[at_label], split))
-    return rows
+            return replace(columns, split=None)
+    return columns
 
 
-def _columns(first: list[str], where: str) -> tuple[int, int, int | None] | None:
-    """Positions of path, label and split in a header; None if the row is no header."""
-    names = [cell.lower() for cell in first]
-    paths = [i for i, name in enumerate(names) if name in _PATH_NAMES]
-    labels = [i for i, name in enumerate(names) if name in _LABEL_NAMES]
-    splits = [i for i, name in enumerate(names) if name == "split"]
-    if not paths or not labels:
-        return None
-    if len(paths) > 1 or len(labels) > 1 or len(splits) > 1:
+def _refuse_header(rows: list[_Row], problems: Mapping[int, str], where: str) -> None:
+    """A first row whose file is not there, although all others are, is a header of other names."""
+    first = rows[0]
+    looks = first.line in problems and ending_of(first.path) not in (*PICTURES, *SOUNDS)
+    if looks and len(rows) > 1 and rows[1].line not in problems:
         raise DataError(
-            f"{where}: expected one column of paths, one of labels and at most one of splits, "
-            f"got {first}"
+            f"{where}, line {first.line}: expected a path and a label, or {_EXAMPLES}, got "
+            f"{first.path!r} and {first.label!r}, which look like a header of other names; pass "
+            f"keys={{'images': {first.path!r}, 'labels': {first.label!r}}} (--set "
+            f"'data.keys={{images: {first.path}, labels: {first.label}}}')"
         )
-    return paths[0], labels[0], splits[0] if splits else None
 
 
 def _distinct(rows: list[_Row], where: str) -> tuple[list[_Row], int]:
@@ -168,22 +274,25 @@ def _classes(
     whole = all(_is_whole(text) for text in texts)
     if class_names is not None:
         index = {name: c for c, name in enumerate(class_names)}
-        if whole and not texts <= set(index):
-            index = {str(c): c for c in range(UNLABELLED, len(class_names))}
-        return index, class_names, ()
-    if whole:
+        numbers = sorted({int(text) for text in texts} - {UNLABELLED}) if whole else []
+        if not whole or texts <= set(index):
+            return index, class_names, ()
+        # As normalise_labels has it: -1 and 1, or 1 to K, can be numbered in one way.
+        if texts == {"-1", "1"} and len(class_names) == 2:
+            return {"-1": 0, "1": 1}, class_names, renumbered([-1, 1])
+        first = int(numbers == list(range(1, len(class_names) + 1)))
+        index = {str(c + first): c for c in range(len(class_names))}
+        notes = renumbered(numbers) if first else ()
+        return index | {str(UNLABELLED): UNLABELLED}, class_names, notes
+    sign = whole and is_sign(np.array([int(text) for text in texts]))
+    if whole and not sign:
         _refuse_negative(rows, where)
         texts.discard(str(UNLABELLED))
     ordered = sorted(texts, key=int) if whole else sorted(texts)
     index = {text: c for c, text in enumerate(ordered)}
-    if whole:
+    if whole and not sign:
         index[str(UNLABELLED)] = UNLABELLED
-    notes: tuple[str, ...] = ()
-    if whole and ordered and ordered != [str(c) for c in range(len(ordered))]:
-        notes = (
-            f"integer labels {ordered[0]}..{ordered[-1]} renumbered 0..{len(ordered) - 1} in "
-            f"their order; the class names are the original ones",
-        )
+    notes = renumbered([int(text) for text in ordered]) if whole else ()
     return index, tuple(ordered), notes
 
 

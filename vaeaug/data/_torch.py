@@ -5,13 +5,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data._arrays import check_resizable, normalise_pixels
-from vaeaug.data._decode import NOTE_ALPHA, BadImageError, apply_alpha, decode_image, resize
+from vaeaug.data._arrays import check_resizable, finish_channels
+from vaeaug.data._decode import BadImageError, decode_image, resize, resize_note, to_mode
+from vaeaug.data._foreign import as_array
 from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._labels import labelled, normalise_labels
 from vaeaug.data._layout import IMAGE_CHANNELS
 from vaeaug.data._request import Request
-from vaeaug.data._stack import Stack
+from vaeaug.data._stack import Faults, Stack
+from vaeaug.data._values import normalise_pixels
 
 # What an item is without a layout, by its rank.
 _LAYOUTS = {1: "NL", 2: "NHW", 3: "NHWC", 4: "NDHWC"}
@@ -22,39 +24,49 @@ def is_map_style(source: object) -> bool:
     return hasattr(source, "__getitem__") and hasattr(source, "__len__")
 
 
-def read_torch(dataset: Any, request: Request) -> LabelledImages:
+def read_torch(dataset: Any, request: Request, where: str | None = None) -> LabelledImages:
     """Read every item of a map-style dataset once, and the first one twice.
 
     The dataset says nothing of splits: the asked split is taken as the caller's word.
     """
-    where = type(dataset).__name__
+    where = where or type(dataset).__name__
     n = len(dataset)
     if n == 0:
         raise DataError(f"{where}: expected at least one item, got len() of 0")
-    stack = Stack(n, where)
+    stack, faults = Stack(n, where), Faults(where, request.on_error)
     labels: list[Any] = []
+    kept: list[int] = []
     # By index: a dataset need not raise IndexError at its end, so iterating might never stop.
     for i in range(n):
-        image, label = _item(dataset, i, where)
+        try:
+            image, label = _item(dataset, i, where, request)
+            pixels, name, notes_of_one = _pixels(image, f"{where}[{i}]", request)
+        except BadImageError as error:
+            faults.add(str(error))
+            stack.leave_out()
+            continue
         labels.append(label)
-        stack.add(*_pixels(image, f"{where}[{i}]", request))
-    again, _ = _item(dataset, 0, where)
-    first, _, _ = _pixels(again, f"{where}[0]", request)
+        kept.append(i)
+        if not len(faults) or request.on_error == "skip":
+            stack.add(pixels, name, notes_of_one)
+    left_out = faults.settle(n)
+    again, _ = _item(dataset, kept[0], where, request)
+    first, _, _ = _pixels(again, f"{where}[{kept[0]}]", request)
     images, notes = stack.finish()
+    notes = (*left_out, *notes)
     if not np.array_equal(first, images[0], equal_nan=first.dtype.kind == "f"):
         notes = (
-            "item 0 came out differently when read twice: the dataset's random transforms are "
-            "baked into these images; read it without them",
+            f"item {kept[0]} came out differently when read twice: the dataset's random transforms "
+            f"are baked into these images; read it without them",
             *notes,
         )
-    images, value_range, value_notes = normalise_pixels(images, where)
+    images, value_range, value_notes = normalise_pixels(images, where, request.value_range)
     # Pillow images have had their alpha handled; those that keep it are left as they are.
-    if images.ndim == 4 and images.shape[3] == 4 and request.alpha != "keep":
-        low, high = value_range
-        images = apply_alpha(images, request.alpha, low=low, high=high)
-        notes = (*notes, f"four channels taken as RGBA: {NOTE_ALPHA[request.alpha]}")
-    indices, class_names = normalise_labels(
-        np.array(labels), where, class_names=request.class_names or _classes(dataset)
+    more: list[str] = []
+    if images.ndim == 4 and request.alpha != "keep":
+        images = finish_channels(images, request, value_range, request.layout, more)
+    indices, class_names, label_notes = normalise_labels(
+        np.array(labels), where, request, stated=_classes(dataset)
     )
     return labelled(
         images=images,
@@ -63,14 +75,18 @@ def read_torch(dataset: Any, request: Request) -> LabelledImages:
         value_range=value_range,
         split=request.split,
         source=where,
-        notes=(*notes, *value_notes),
+        notes=(*notes, *label_notes, *value_notes, *more),
+        names=[f"item {i}" for i in kept],
     )
 
 
-def _item(dataset: Any, i: int, where: str) -> tuple[Any, Any]:
+def _item(dataset: Any, i: int, where: str, request: Request) -> tuple[Any, Any]:
     try:
         item = dataset[i]
     except Exception as error:
+        # Whatever a dataset raises for a file that it cannot read.
+        if request.on_error == "skip":
+            raise BadImageError(f"{where}[{i}]: {type(error).__name__}: {error}") from error
         error.add_note(f"while reading item {i} of {where}")
         raise
     if not isinstance(item, tuple | list) or len(item) < 2:
@@ -98,21 +114,18 @@ def _pixels(
     from PIL import Image
 
     if isinstance(image, Image.Image):
-        try:
-            array, notes = decode_image(image, name, size=request.size, alpha=request.alpha)
-        except BadImageError as error:
-            raise DataError(str(error)) from error
-        return array, name, notes
-    if isinstance(image, torch.Tensor):
-        array = image.detach().cpu().numpy()
-    elif isinstance(image, np.ndarray):
-        array = image
+        return _decoded(image, name, request)
+    if isinstance(image, torch.Tensor | np.ndarray):
+        array = as_array(image, name)
     else:
         raise DataError(
             f"{name}: expected a PIL image, an array (H, W[, C]) or a tensor (C, H, W), got "
             f"{type(image).__name__}"
         )
     layout = request.layout or _LAYOUTS.get(array.ndim, "")
+    # One row or one column of pixels is no image but a signal of one channel.
+    if request.layout is None and array.ndim == 2 and 1 in array.shape:
+        layout = "NCL" if array.shape[0] == 1 else "NLC"
     # torch's convention; channels-last tensors are ambiguous only where the first axis is 1, 3
     # or 4 long.
     if request.layout is None and isinstance(image, torch.Tensor) and array.ndim in (3, 4):
@@ -127,10 +140,22 @@ def _pixels(
             f"{name}: expected a signal (L,), a volume (D, H, W, C), an array (H, W[, C]) or a "
             f"tensor (C, H, W) with C of 1, 3 or 4, got shape {tuple(image.shape)}{asked}"
         )
+    notes: list[str] = []
+    if array.ndim == 3:
+        array = to_mode(array, request.mode, notes)
     if request.size is not None:
         check_resizable(array[None], name)
-        array = resize(array, request.size)
-    return array, name, []
+        if array.shape[:2] != request.size:
+            notes.append(resize_note(array.shape[:2], request.size, request.resize))
+            array = resize(array, request.size, request.resize)
+    return array, name, notes
+
+
+def _decoded(
+    image: Any, name: str, request: Request
+) -> tuple[Shaped[np.ndarray, "h w c"], str, list[str]]:
+    array, notes = decode_image(image, name, request.how)
+    return array, name, notes
 
 
 def _channels_last(

@@ -16,23 +16,23 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data._arrays import normalise_pixels
-from vaeaug.data._decode import BadImageError, decode_bytes
+from vaeaug.data._decode import ENDINGS, BadImageError, decode_bytes
 from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._labels import labelled, normalise_labels
 from vaeaug.data._npz import npy_array
 from vaeaug.data._request import Request
-from vaeaug.data._splits import canonical, require_split, without_splits
-from vaeaug.data._stack import Stack
+from vaeaug.data._splits import canonical, mentioned, require_split, without_splits
+from vaeaug.data._stack import Faults, Stack
 from vaeaug.data._stated import Stated, names_beside, parse_json, stated
+from vaeaug.data._values import normalise_pixels
+from vaeaug.data._vocabulary import LABELS, find
 from vaeaug.memory import require_memory
 
 # The key of a global PAX header, which readers of samples do not see.
 PAX_KEY = "VAEAUG.dataset"
-_IMAGES = ("png", "jpg", "jpeg", "webp", "bmp", "ppm", "pgm", "pbm", "tif", "tiff", "npy")
+_IMAGES = (*(ending.removeprefix(".") for ending in ENDINGS), "npy")
 _PICKLES = ("pyd", "pickle", "pkl", "pth", "pt")
 _CLASS, _JSON = "cls", "json"
-_JSON_LABELS = ("label", "labels", "target", "class", "cls")
 _BLOCK = 512
 
 
@@ -91,9 +91,13 @@ def read_webdataset(path: Path, request: Request) -> LabelledImages:
         for sample in _samples(library, index.path):
             reader.add(sample, f"{index.path}[{sample['__key__']}]")
     images, value_range, image_notes = reader.images(said)
-    names = request.class_names or said.class_names or names_beside(files[0].parent)
-    labels, class_names = normalise_labels(
-        np.array(reader.labels), where, class_names=names or reader.names()
+    labels, class_names, label_notes = normalise_labels(
+        np.array(reader.labels),
+        where,
+        request,
+        stated=None
+        if request.class_names
+        else said.class_names or names_beside(files[0].parent) or reader.names(),
     )
     return labelled(
         images=images,
@@ -102,7 +106,7 @@ def read_webdataset(path: Path, request: Request) -> LabelledImages:
         value_range=value_range,
         split=split,
         source=where,
-        notes=(*notes, *image_notes),
+        notes=(*notes, *label_notes, *image_notes),
     )
 
 
@@ -151,9 +155,9 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _split_of(file: Path) -> str | None:
-    """The split that a name such as train-000.tar begins with."""
+    """The split that a name such as train-000.tar begins with, or photos-train-000.tar has."""
     start = re.match(r"[A-Za-z]+", file.stem)
-    return canonical(start.group()) if start else None
+    return (canonical(start.group()) if start else None) or mentioned(file.stem)
 
 
 def _chosen(
@@ -277,7 +281,9 @@ class _Samples:
         self.labels: list[Any] = []
         self._where = where
         self._request = request
+        self._n = n
         self._stack = Stack(n, where)
+        self._faults = Faults(where, request.on_error)
         self._arrays: bool | None = None
         self._names: dict[int, str] = {}
         self._renamed = False
@@ -294,14 +300,14 @@ class _Samples:
             # Its axes are settled when all are there; until then all of them are space.
             array = npy_array(sample[suffix], f"{at}.{suffix}")[..., None]
         else:
-            request = self._request
             try:
-                array, notes = decode_bytes(
-                    sample[suffix], f"{at}.{suffix}", size=request.size, alpha=request.alpha
-                )
+                array, notes = decode_bytes(sample[suffix], f"{at}.{suffix}", self._request.how)
             except BadImageError as error:
-                raise DataError(str(error)) from error
-        self._stack.add(array, at, notes)
+                self._faults.add(str(error))
+                self._stack.leave_out()
+                return
+        if not len(self._faults) or self._request.on_error == "skip":
+            self._stack.add(array, at, notes)
         self.labels.append(self._label(sample, at))
         if len(self.labels) > 1 and type(self.labels[-1]) is not type(self.labels[0]):
             raise DataError(
@@ -311,13 +317,16 @@ class _Samples:
 
     def images(self, said: Stated) -> tuple[np.ndarray, tuple[float, float], tuple[str, ...]]:
         """All images, their value range and notes."""
+        left_out = self._faults.settle(self._n)
         stacked, notes = self._stack.finish()
         found: Shaped[np.ndarray, "n *space c"]
         if self._arrays:
             found, value_range, more = said.finish(stacked[..., 0], self._where, self._request)
         else:
-            found, value_range, more = normalise_pixels(stacked, self._where)
-        return found, value_range, (*notes, *more)
+            found, value_range, more = normalise_pixels(
+                stacked, self._where, self._request.value_range
+            )
+        return found, value_range, (*left_out, *notes, *more)
 
     def names(self) -> tuple[str, ...] | None:
         """Class names from the samples, where each label had one, and all labels one."""
@@ -356,11 +365,12 @@ class _Samples:
         elif _CLASS in sample:
             value = sample[_CLASS]
         else:
-            value = next((fields[name] for name in _JSON_LABELS if name in fields), None)
+            named = find(LABELS, fields)
+            value = None if named is None else fields[named]
         label = _index_or_name(value)
         if label is None:
             raise DataError(
-                f"{at}: expected a label in .{wanted or _CLASS} or as {'|'.join(_JSON_LABELS)} in "
+                f"{at}: expected a label in .{wanted or _CLASS} or as {'|'.join(LABELS[:5])} in "
                 f".json, a number or a name, got {value!r}; multi-label samples are not read"
             )
         name = fields.get("class_name")

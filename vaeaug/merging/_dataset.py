@@ -128,6 +128,7 @@ class MergedDataset(Dataset[Item]):
             np.arange(k), [sum(slots) for slots in self._slots]
         ).astype(np.int64)
         self.is_synthetic: Bool[np.ndarray, " slots"]
+        self._shared = torch.zeros(2, dtype=torch.int64).share_memory_()
         self.set_epoch(0)
 
     def __len__(self) -> int:
@@ -153,7 +154,8 @@ class MergedDataset(Dataset[Item]):
         A class whose pool is larger than its slots goes through the whole pool: with P samples for
         r slots, every ``ceil(P / r)`` epochs use each sample at least once, and no epoch uses one
         twice. A pool smaller than its slots is used in whole turns first. Call it before the
-        ``DataLoader`` is iterated; workers kept alive (``persistent_workers=True``) do not see it.
+        ``DataLoader`` is iterated. Worker processes see it too, those that are kept alive
+        (``persistent_workers=True``) included.
 
         Args:
             epoch: Number of the epoch, from 0.
@@ -164,6 +166,16 @@ class MergedDataset(Dataset[Item]):
         if epoch < 0 or (n_epochs is not None and epoch >= n_epochs):
             at_most = "" if n_epochs is None else f" below n_epochs {n_epochs}"
             raise MergeError(f"epoch: expected an integer >= 0{at_most}, got {epoch}")
+        self._shared[0], self._shared[1] = epoch, -1 if n_epochs is None else n_epochs
+        self._fill(epoch, n_epochs)
+
+    def _follow_epoch(self) -> None:
+        """In a worker process: fill the slots as the process that set the epoch has them."""
+        epoch, n_epochs = self._shared.tolist()
+        if (epoch, n_epochs) != self._filled:
+            self._fill(epoch, None if n_epochs < 0 else n_epochs)
+
+    def _fill(self, epoch: int, n_epochs: int | None) -> None:
         last = self.recipe.get("real_only_last", 0.0)
         only_real = n_epochs is not None and epoch >= round((1 - last) * n_epochs)
         planned = [Slots(sum(each), 0) if only_real and each.real else each for each in self._slots]
@@ -179,6 +191,12 @@ class MergedDataset(Dataset[Item]):
                 index.append(rows[fill(len(rows), n, epoch, (self.seed, label, kind))])
         self.index: Int64[np.ndarray, " slots"] = np.concatenate(index)
         self.epoch = epoch
+        self._filled = (epoch, -1 if n_epochs is None else n_epochs)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # A copy by way of pickle has an epoch of its own, which its workers follow.
+        self._shared = self._shared if self._shared.is_shared() else self._shared.share_memory_()
 
     def __getitem__(self, index: int) -> Item:
         """The item in slot ``index``."""
@@ -189,6 +207,7 @@ class MergedDataset(Dataset[Item]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         """The items of a batch; each source is read once. ``DataLoader`` calls this by itself."""
+        self._follow_epoch()
         slots = np.asarray(indices, dtype=np.int64)
         labels: Sequence[Label] = self.labels[slots].tolist()
         if self.soft:

@@ -21,6 +21,10 @@ _ADVICE = (
 )
 
 
+# What scaling to a range and back may leave, as a part of the range.
+RANGE_SLACK = 1e-3
+
+
 class TransformError(ValueError):
     """An input that a transform cannot change, or an artefact that is not what it should be."""
 

@@ -24,6 +24,7 @@ from torch.utils.data import get_worker_info
 from vaeaug.sampling import ClassMover
 from vaeaug.shards import Manifest, ShardDataset
 from vaeaug.transforms._artefacts import (
+    RANGE_SLACK,
     GeneratorSource,
     TransformError,
     class_indices,
@@ -46,6 +47,7 @@ class _LabelledTransform(ImageOnlyTransform):
         sha256: str | None
         class_names: Sequence[str] | None
         label_key: str
+        value_range: Sequence[float] | None
 
     def __init__(
         self,
@@ -54,9 +56,17 @@ class _LabelledTransform(ImageOnlyTransform):
         class_names: Sequence[str] | None,
         label_key: str,
         p: float,
+        value_range: Sequence[float] | None,
     ) -> None:
         super().__init__(p=p)
         self.path, self.sha256, self.label_key = str(path), sha256, label_key
+        self.value_range = None if value_range is None else tuple(map(float, value_range))
+        if self.value_range is not None and not (
+            len(self.value_range) == 2 and self.value_range[0] < self.value_range[1]
+        ):
+            raise TransformError(
+                f"value_range: expected (lowest, highest), got {tuple(self.value_range)}"
+            )
         self.class_names = None if class_names is None else tuple(class_names)
         self._worker_seed: int | None = None
 
@@ -97,14 +107,31 @@ class _LabelledTransform(ImageOnlyTransform):
 
     def get_transform_init_args_names(self) -> tuple[str, ...]:
         """What ``to_dict`` keeps: where the artefact is and its hash, never the artefact."""
-        return ("path", "sha256", "class_names", "label_key")
+        return ("path", "sha256", "class_names", "label_key", "value_range")
 
     def get_transform_init_args(self) -> dict[str, Any]:
         """The constructor's arguments, in plain types."""
         arguments = {name: getattr(self, name) for name in self.get_transform_init_args_names()}
         if self.class_names is not None:
             arguments["class_names"] = list(self.class_names)
+        if self.value_range is not None:
+            arguments["value_range"] = list(self.value_range)
         return arguments
+
+    def _range(
+        self, img: np.ndarray, dtype: np.dtype[Any], learned: tuple[float, float]
+    ) -> tuple[float, float]:
+        """Lowest and highest value that an image of this type may have; refused outside them."""
+        low, high = self.value_range or _range_of(img, dtype, learned)
+        if img.dtype == np.float32 and img.size:
+            least, most = float(img.min()), float(img.max())
+            slack = RANGE_SLACK * (high - low)
+            if not (least >= low - slack and most <= high + slack):
+                raise TransformError(
+                    f"{type(self).__name__}: expected values from {low:g} to {high:g}, got "
+                    f"{least:g} to {most:g}; apply it before Normalize, or say value_range"
+                )
+        return low, high
 
     def _index_of(self, label: Any, own: Int64[np.ndarray, " k"], known: Sequence[str]) -> int:
         """Index of a label in the artefact; it may be an index or a name."""
@@ -136,10 +163,13 @@ class SyntheticPool(_LabelledTransform):
         label_key: Name of the label among the inputs.
         p: Probability that an image is replaced: the synthetic share. The same for every class:
             synthetic samples of some classes alone teach that synthetic means these classes.
+        value_range: Lowest and highest value of the images, where that is not albumentations'
+            convention: the samples are scaled to it.
 
     Targets: image. The image is ``uint8`` or ``float32`` (H, W) or (H, W, C) of the run's size;
     where the run is ``uint8`` and the image ``float32``, it is in [0, 1] by albumentations'
-    convention. An image of a class without synthetic samples stays.
+    convention. An image of a class without synthetic samples stays. Values outside the range are
+    refused: samples in other units would be told by their brightness.
 
     Raises:
         TransformError: If the run is another than the hash says, or an input does not fit.
@@ -159,8 +189,9 @@ class SyntheticPool(_LabelledTransform):
         class_names: Sequence[str] | None = None,
         label_key: str = "label",
         p: float = 0.3,
+        value_range: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(path, sha256, class_names, label_key, p)
+        super().__init__(path, sha256, class_names, label_key, p, value_range)
         folder = Path(self.path)
         if self.sha256 is None:
             self.sha256 = hash_of_run(Manifest.load(folder))
@@ -185,7 +216,9 @@ class SyntheticPool(_LabelledTransform):
         if row is None:
             return img
         pool = self._opened()
-        return _fitted(pool.image_at(row), img, pool.value_range, type(self).__name__)
+        sample = pool.image_at(row)
+        wanted = self._range(img, sample.dtype, pool.value_range)
+        return _fitted(sample, img, pool.value_range, wanted, type(self).__name__)
 
     def _opened(self) -> ShardDataset:
         if self._pool is None:
@@ -210,6 +243,7 @@ class LatentAugment(_LabelledTransform):
             generator's.
         label_key: Name of the label among the inputs.
         p: Probability that an image is moved.
+        value_range: As for `SyntheticPool`.
 
     Targets: image, ``uint8`` or ``float32`` (H, W) or (H, W, C) of the size that the generator was
     trained on; a ``float32`` one is in [0, 1] where the generator learned from ``uint8``.
@@ -236,8 +270,9 @@ class LatentAugment(_LabelledTransform):
         class_names: Sequence[str] | None = None,
         label_key: str = "label",
         p: float = 0.5,
+        value_range: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(path, sha256, class_names, label_key, p)
+        super().__init__(path, sha256, class_names, label_key, p, value_range)
         if not 0 <= strength <= 1:
             raise TransformError(f"strength: expected a number from 0 to 1, got {strength!r}")
         self.strength, self.residual = strength, residual
@@ -273,16 +308,11 @@ class LatentAugment(_LabelledTransform):
         """The moved image."""
         mover = self._moving()
         generator = mover.generator
-        low, high = _range_of(img, generator.dtype, generator.value_range)
+        low, high = self._range(img, generator.dtype, generator.value_range)
         shape = generator.image_shape
         if img.ndim not in (2, 3) or (img if img.ndim == 3 else img[..., None]).shape != shape:
             raise _other_shape(type(self).__name__, shape, img)
         unit = (torch.from_numpy(np.array(img, np.float32).reshape(shape)) - low) / (high - low)
-        if not (float(unit.min()) >= -1e-3 and float(unit.max()) <= 1 + 1e-3):
-            raise TransformError(
-                f"{type(self).__name__}: expected values from {low:g} to {high:g}, got "
-                f"{img.min():g} to {img.max():g}; apply it before Normalize"
-            )
         moved = mover.move(
             unit.movedim(-1, 0)[None],
             torch.tensor([params["latent_label"]]),
@@ -359,15 +389,15 @@ def _fitted(
     sample: Shaped[np.ndarray, "*space c"],
     img: np.ndarray,
     value_range: tuple[float, float],
+    wanted: tuple[float, float],
     where: str,
 ) -> np.ndarray:
-    """A sample in the shape and type of the image whose place it takes."""
+    """A sample in the shape, type and range of the image whose place it takes."""
     if img.shape != sample.shape and (*img.shape, 1) != sample.shape:
         raise _other_shape(where, sample.shape, img)
-    if img.dtype == sample.dtype:
+    if img.dtype == sample.dtype and wanted == value_range:
         return cast(np.ndarray, sample.reshape(img.shape))
-    low, high = _range_of(img, sample.dtype, value_range)
-    least, most = value_range
+    (low, high), (least, most) = wanted, value_range
     scaled = (sample.astype(np.float32) - least) / (most - least) * (high - low) + low
     scaled = scaled.round() if img.dtype == np.uint8 else scaled
     return cast(np.ndarray, scaled.astype(img.dtype).reshape(img.shape))

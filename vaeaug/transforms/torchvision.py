@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 
 from vaeaug.sampling import SAMPLERS, ClassMover, Synthesizer, draw_batch
 from vaeaug.transforms._artefacts import (
+    RANGE_SLACK,
     GeneratorSource,
     TransformError,
     class_indices,
@@ -82,6 +83,19 @@ class _GeneratorTransform(v2.Transform):
         # A generator of 8-bit images: floats are those images scaled to [0, 1].
         return (0.0, 1.0) if generator.dtype == np.uint8 else generator.value_range
 
+    def _check_values(self, images: Tensor, value_range: tuple[float, float]) -> None:
+        """Refuse images in other units than the samples that would stand among them."""
+        low, high = value_range
+        if not images.dtype.is_floating_point or not images.numel():
+            return
+        least, most = (float(each) for each in images.detach().aminmax())
+        slack = RANGE_SLACK * (high - low)
+        if not (least >= low - slack and most <= high + slack):
+            raise TransformError(
+                f"{type(self).__name__}: expected values from {low:g} to {high:g}, got {least:g} "
+                f"to {most:g}; apply it before Normalize, or say value_range"
+            )
+
     def _indices(self, generator: Synthesizer, labels: Tensor) -> Tensor:
         """The user's class indices as those of the generator."""
         own = class_indices(self.class_names, generator.class_names, type(self).__name__)
@@ -133,9 +147,9 @@ class VAEMix(_GeneratorTransform):
             floats the generator's, or 0 to 1 where it learned from ``uint8``.
         sha256: Hash that a generator's folder must have.
 
-    Input and output: images (n, C, space...), ``uint8`` or floating point; labels (n,) indices,
-    which stay the same object, or (n, K) probabilities: a replaced image's class is drawn by them
-    and its row becomes that class alone. Other entries pass through.
+    Input and output: images (n, C, space...), ``uint8`` or floating point; labels (n,) or (n, 1)
+    indices, which stay the same object, or (n, K) probabilities of the K classes: a replaced
+    image's class is drawn by them and its row becomes that class alone. Other entries pass through.
 
     Raises:
         TransformError: If an argument or the input is not of this kind, or an accelerator would be
@@ -188,7 +202,7 @@ class VAEMix(_GeneratorTransform):
         if not isinstance(labels, Tensor) or labels.ndim not in (1, 2):
             got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels)
             raise TransformError(
-                f"VAEMix: expected labels as a tensor (n,) or (n, K) of a batch, got {got}"
+                f"VAEMix: expected labels as a tensor (n,), (n, 1) or (n, K) of a batch, got {got}"
             )
         needed = self._needs_transform_list(flat)
         needed = [need and inpt is not labels for need, inpt in zip(needed, flat, strict=True)]
@@ -202,7 +216,9 @@ class VAEMix(_GeneratorTransform):
         params = self.make_params(images)
         if not images or not params["rows"].any():
             return sample
-        params |= {"labels": labels, "classes": self._classes(labels, params["uniform"])}
+        n_classes = len(self.class_names or self._generator(images[0].device).class_names)
+        classes = self._classes(labels, params["uniform"], n_classes)
+        params |= {"labels": labels, "classes": classes}
         place = next(i for i, inpt in enumerate(flat) if inpt is labels)
         needed[place] = True
         out = [
@@ -226,7 +242,7 @@ class VAEMix(_GeneratorTransform):
         """Images with some replaced; labels as they are now."""
         rows, classes = params["rows"], params["classes"]
         if inpt is params["labels"]:
-            if inpt.ndim == 1:
+            if _are_indices(inpt):
                 return inpt
             changed = inpt.clone()
             at = torch.nonzero(rows).squeeze(1).to(inpt.device)
@@ -235,6 +251,8 @@ class VAEMix(_GeneratorTransform):
             return changed
         generator = self._generator(inpt.device)
         self._check_shape(generator, inpt.shape[1:])
+        value_range = self._range(generator, inpt.dtype)
+        self._check_values(inpt, value_range)
         chosen = self._indices(generator, classes[rows])
         unit = draw_batch(
             generator,
@@ -244,16 +262,20 @@ class VAEMix(_GeneratorTransform):
             temperature=self.temperature,
         )
         output = inpt.clone()
-        output[rows.to(inpt.device)] = _from_unit(
-            unit, self._range(generator, inpt.dtype), inpt.dtype
-        )
+        output[rows.to(inpt.device)] = _from_unit(unit, value_range, inpt.dtype)
         return tv_tensors.wrap(output, like=inpt) if _is_tv(inpt) else output
 
-    def _classes(self, labels: Tensor, uniform: Tensor) -> Tensor:
+    def _classes(self, labels: Tensor, uniform: Tensor, n_classes: int) -> Tensor:
         """Class of each image; of probabilities one is drawn."""
         found = labels.detach().cpu()
-        if found.ndim == 1:
-            return found
+        if _are_indices(found):
+            return found.reshape(-1)
+        if found.ndim == 1 or found.shape[1] != n_classes:
+            raise TransformError(
+                f"VAEMix: labels: expected class indices (n,) or (n, 1), or probabilities of the "
+                f"{n_classes} classes (n, {n_classes}), got {found.dtype} of shape "
+                f"{tuple(found.shape)}"
+            )
         ends = found.double().cumsum(dim=1)
         total = ends[:, -1:]
         if not bool((found >= 0).all()) or not bool(torch.isfinite(total).all()):
@@ -363,15 +385,8 @@ class LatentAugment(_GeneratorTransform):
             )
         low, high = self._range(generator, dtype)
         chosen = batch[rows.to(device)]
+        self._check_values(chosen, (low, high))
         unit = (chosen.float() - low) / (high - low)
-        least, most = float(unit.min()), float(unit.max())
-        # Within what scaling to [0, 1] and back may leave.
-        if not (least >= -1e-3 and most <= 1 + 1e-3):
-            raise TransformError(
-                f"LatentAugment: expected values from {low:g} to {high:g}, got "
-                f"{float(chosen.min()):g} to {float(chosen.max()):g}; apply it before Normalize, "
-                "or say value_range"
-            )
         if self._mover is None or self._mover.generator is not generator:
             self._mover = ClassMover(generator)
         moved = self._mover.move(
@@ -398,7 +413,7 @@ class LatentAugment(_GeneratorTransform):
             own = (unit.movedim(1, -1).cpu().numpy() * (high - low) + low).astype(np.float32)
             return torch.from_numpy(generator.likeliest_labels(own))
         given = torch.as_tensor(labels).detach().cpu()
-        if given.is_floating_point() or given.ndim > 1 or given.numel() != len(rows):
+        if given.is_floating_point() or given.numel() != len(rows):
             raise TransformError(
                 f"LatentAugment: expected {len(rows)} class indices as labels, got "
                 f"{given.dtype} of shape {tuple(given.shape)}; apply it before labels are mixed"
@@ -441,10 +456,19 @@ def default_labels(sample: Any) -> Labels | None:
         found = sample[1]
     else:
         return None
+    if isinstance(found, np.ndarray) and found.dtype.kind in "iu":
+        return torch.from_numpy(found.astype(np.int64))
     is_label = isinstance(found, (int, np.integer, Tensor)) and not isinstance(
         found, (bool, tv_tensors.TVTensor)
     )
     return cast(Labels, found) if is_label else None
+
+
+def _are_indices(labels: Tensor) -> bool:
+    """Whether labels are a class index for each image, and not probabilities."""
+    if labels.is_floating_point() or labels.is_complex():
+        return False
+    return labels.ndim == 1 or labels.shape[1] == 1
 
 
 def _in_unit_interval(name: str, value: float) -> None:
