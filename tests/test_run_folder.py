@@ -325,3 +325,41 @@ def test_a_wrong_description_is_told(tmp_path: Path, content: bytes | None, mess
         read_run(tmp_path)
     assert str(error.value).startswith(str(tmp_path))
     assert message in str(error.value)
+
+
+# A disk without locks, which few machines have at hand: the kernel itself is told to refuse `flock`
+# (a seccomp filter of four instructions: load the number of the call, compare, refuse or allow).
+NO_LOCKS = """
+import ctypes, errno, platform, struct, sys
+from vaeaug.config import AugmentConfig
+from vaeaug.run_folder import RunError, RunFolder
+number = {"x86_64": 73, "aarch64": 32}[platform.machine()]
+refused = 0x00050000 | errno.ENOLCK
+program = b"".join(
+    struct.pack("HBBI", *each)
+    for each in ((0x20, 0, 0, 0), (0x15, 0, 1, number), (6, 0, 0, refused), (6, 0, 0, 0x7FFF0000))
+)
+code = ctypes.create_string_buffer(program)
+head = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(code)))
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, head, 0, 0):
+    sys.exit(77)
+try:
+    RunFolder(sys.argv[1], config=AugmentConfig(), data={"fingerprint": "a" * 64})
+except RunError as error:
+    print(error)
+"""
+
+
+@needs_proc
+def test_a_disk_without_locks_is_not_called_another_vaeaug(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NO_LOCKS, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    if done.returncode == 77:
+        pytest.skip("this kernel takes no filter of calls")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        f"{tmp_path}: expected a disk with file locks, which keep two runs apart, got: No locks "
+        "available; give another --out, or mount this one with locks\n"
+    )
