@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 import vaeaug
+from vaeaug.applications import decode_from, encode_to
 from vaeaug.data import read_pool
 from vaeaug.generation import ClassProgress
 from vaeaug.run_folder import read_run
@@ -299,15 +300,27 @@ def _digest_of_load(path: Path) -> str:
     return generator.sha256 + hashlib.sha256(images.tobytes()).hexdigest()
 
 
+def _latents(folder: Path) -> Path:
+    run = _run(folder)
+    generator = vaeaug.load(run)
+    encode_to(folder / "z.h5", generator, _data())
+    return folder / "z.h5"
+
+
+def _digest_of_latents(path: Path) -> str:
+    images, labels = decode_from(path, vaeaug.load(path.parent / "run"))
+    return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+
+
 def _digest_of_rest(path: Path) -> str:
     """What a run goes on from: its description and the classes that are whole."""
     run = read_run(path)
     config = vaeaug.config.make_config(run["config"], where=str(path))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        done = ClassProgress(path, NAMES)
+        ClassProgress(path, NAMES)
         result = vaeaug.augment(_data(), path, config, device="cpu")
-    return f"{sorted(done.classes)} {result.complete}"
+    return hashlib.sha256(result.manifest.to_bytes()).hexdigest()
 
 
 SOURCES: dict[str, Source] = {
@@ -343,6 +356,7 @@ SOURCES: dict[str, Source] = {
     "run: shards": Source(_run, _digest_of_shards, ("run/shards/*", "run/manifest.json")),
     "run: merge": Source(_run, _digest_of_merge, ("run/shards/*", "run/manifest.json")),
     "run: load": Source(_run, _digest_of_load, ("run/model/*",)),
+    "latents": Source(_latents, _digest_of_latents, ("z.h5",)),
     "run: resume": Source(
         _unfinished, _digest_of_rest, ("run/run.json", "run/checkpoints/*", "run/diagnostics.json")
     ),

@@ -36,6 +36,7 @@ from vaeaug.evaluation import (
 )
 from vaeaug.evaluation.bench import Progress
 from vaeaug.evaluation.probe import ProbeFactory
+from vaeaug.files import read_whole
 from vaeaug.json_text import JSONTextError, parse_strict
 from vaeaug.merging import counts_of_run, merge
 from vaeaug.report import write_card, write_report
@@ -420,7 +421,7 @@ def _measured_before(folder: Path, manifest: Manifest) -> dict[str, Any]:
 
 def _json(path: Path) -> Any:
     try:
-        return parse_strict(path.read_bytes())
+        return parse_strict(read_whole(path))
     except FileNotFoundError:
         return None
     except (OSError, JSONTextError) as error:
@@ -431,7 +432,7 @@ def _json(path: Path) -> Any:
 def _lines(path: Path) -> list[Any]:
     """The lines of JSON of a log; those that were cut off or damaged are left out."""
     found = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
+    for line in read_whole(path).splitlines() if path.exists() else ():
         try:
             found.append(parse_strict(line))
         except JSONTextError as error:

@@ -15,6 +15,7 @@ from vaeaug.applications import write_traversal
 from vaeaug.config import AugmentConfig, Recipe
 from vaeaug.data import LabelledImages
 from vaeaug.diagnostics import diagnose
+from vaeaug.files import read_whole
 from vaeaug.generation import ClassProgress, make_class
 from vaeaug.json_text import JSONTextError, sealed, unsealed
 from vaeaug.models import groups_of
@@ -284,7 +285,7 @@ def _diagnose(
 def _drop_damaged(diagnostics: Path) -> None:
     """Delete diagnostics that were damaged since they were written: they are made again."""
     try:
-        unsealed(diagnostics.read_bytes())
+        unsealed(read_whole(diagnostics))
     except FileNotFoundError:
         pass
     except (OSError, JSONTextError) as error:

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import io
 import os
 import re
 import secrets
@@ -19,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+# Of a manifest with hundreds of thousands of shards.
+MOST_BYTES = 2**28
 _DIGITS = 16
 _TEMPORARY = re.compile(rf"\.(?P<name>.+)\.[0-9a-f]{{{_DIGITS}}}\.(?P<kind>tmp|old)", re.DOTALL)
 _IN_USE = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
@@ -80,6 +83,33 @@ def publish(path: Path, data: bytes) -> None:
     """
     with new_file(path) as file, named(path):
         file.write(data)
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """A file to read, if it is one: opening a pipe would wait for ever for its other end.
+
+    Raises:
+        OSError: Of the system, naming ``path``.
+    """
+    with named(path):
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return open(fd, "rb")
+        os.close(fd)
+        raise OSError(errno.EINVAL, "expected a file, got something else")
+
+
+def read_whole(path: Path) -> bytes:
+    """The bytes of a file of our own, none of which is larger than `MOST_BYTES`.
+
+    Raises:
+        OSError: Of the system, naming ``path``.
+    """
+    with open_regular(path) as file, named(path):
+        data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise OSError(errno.EFBIG, f"expected at most {MOST_BYTES:,} bytes")
+        return data
 
 
 def append(path: Path, data: bytes, *, sync: bool = False) -> None:

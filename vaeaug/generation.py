@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vaeaug.config import AugmentConfig
+from vaeaug.files import read_whole
 from vaeaug.json_text import sealed, unsealed
 from vaeaug.plan import ClassPlan
 from vaeaug.sampling import (
@@ -237,7 +238,7 @@ class ClassProgress:
             return []
         found = []
         try:
-            for content in unsealed(self.path.read_bytes())["classes"]:
+            for content in unsealed(read_whole(self.path))["classes"]:
                 where, sampler = str(self.path), content["sampler"]
                 entry, shards = read_class(content["class"], content["shards"], class_names, where)
                 found.append(FinishedClass(entry, shards, str(sampler)))

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from vaeaug.config import AugmentConfig, ConfigError, changed_keys
-from vaeaug.files import Claim, InUseError, NoLocksError, leftovers
+from vaeaug.files import Claim, InUseError, NoLocksError, leftovers, read_whole
 from vaeaug.json_text import JSONTextError, parse_strict
 from vaeaug.shards import publish_bytes
 
@@ -233,7 +233,7 @@ def read_run(out_dir: str | Path) -> dict[str, Any]:
     """
     path = Path(out_dir) / "run.json"
     try:
-        content = parse_strict(path.read_bytes())
+        content = parse_strict(read_whole(path))
     except FileNotFoundError:
         raise RunError(f"{out_dir}: expected a run of vaeaug, but run.json is missing") from None
     except (OSError, JSONTextError) as error:

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -221,6 +222,19 @@ def test_names_of_files_that_no_system_takes(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(f"{'x' * 5000}.png,cat\n")
     refused(path, "line 1: expected an image file, got no ")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.npz")
+    refused(tmp_path / "a.npz", "expected a file or a folder, got a pipe or a device")
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "a.csv"])
+def test_a_zero_byte_in_a_path_is_refused(tmp_path, images, name):
+    Image.fromarray(images[0]).save(tmp_path / "0.png")
+    (tmp_path / name).write_bytes(b"file_name,label\n0.png,cat\n0\0.png,dog\n")
+    in_table = name == "metadata.csv"
+    refused(tmp_path if in_table else tmp_path / name, "row 2" if in_table else "line 3")
 
 
 def test_parquet_that_is_damaged(tmp_path, images):

@@ -1,6 +1,7 @@
 """A manifest that somebody made up: `verify` reports it, nothing else goes by it."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -53,16 +54,26 @@ def test_verify_reports_what_is_no_json_of_ours(tmp_path, old, new, message):
         Manifest.load(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["folder", "link to nowhere", "link to itself"])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nowhere", "link to itself"])
 def test_verify_reports_a_manifest_that_is_no_file(tmp_path, kind):
     path = tmp_path / "manifest.json"
     if kind == "folder":
         path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
     else:
         path.symlink_to("manifest.json" if kind == "link to itself" else "nowhere")
     report = verify(tmp_path)
     assert [problem.path for problem in report.problems] == ["manifest.json"]
     assert str(report)
+
+
+@pytest.mark.parametrize("name", ["shards/shard-00001.h5", "shards/.a.h5.0123456789abcdef.tmp"])
+def test_a_pipe_in_a_run_folder_is_reported_and_not_waited_for(tmp_path, name):
+    make_run(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    assert [problem.path for problem in verify(tmp_path).problems] == [name]
 
 
 @pytest.mark.parametrize(

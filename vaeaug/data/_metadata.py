@@ -198,7 +198,8 @@ def _split_by_folder(rows: list[_Row]) -> list[_Row]:
 def _inside(folder: Path, name: Any, at: str) -> Path:
     """The file of this name in the folder, which it may not leave."""
     pure = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) else PurePosixPath()
-    if not pure.parts or pure.is_absolute() or ".." in pure.parts or "://" in str(name):
+    odd = not pure.parts or pure.is_absolute() or ".." in pure.parts
+    if odd or "://" in str(name) or "\0" in str(name):
         raise DataError(f"{at}: expected {_PATH} as a path inside {folder}, got {name!r}")
     return folder.joinpath(*pure.parts)
 

@@ -205,6 +205,8 @@ def _read_path(path: Path, request: Request) -> LabelledImages:
         raise DataError(
             f"{path}: expected a file, a folder or {_built_in_names()}, got nothing at this path"
         )
+    if not path.is_file():
+        raise DataError(f"{path}: expected a file or a folder, got a pipe or a device")
     ending = path.suffix.lower()
     if ending not in _BY_ENDING:
         raise DataError(

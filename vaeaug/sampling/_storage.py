@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeaug.density import ClassDensity
+from vaeaug.files import read_whole
 from vaeaug.json_text import parse_strict, sealed, unsealed
 from vaeaug.models import CVAE, LatentFlow, SeparateCVAE
 from vaeaug.shards import publish_bytes, sha256_file
@@ -89,7 +90,7 @@ def load(folder: Path) -> dict[str, Any]:
     from safetensors.numpy import load_file as load_arrays
     from safetensors.torch import load_file as load_tensors
 
-    data = (folder / "config.json").read_bytes()
+    data = read_whole(folder / "config.json")
     config = parse_strict(data)
     found = (config.get("format"), config.get("format_version"))
     if found == (FORMAT, FORMAT_VERSION):

@@ -6,7 +6,12 @@ or read, not when this package is imported.
 
 from vaeaug.shards._dataset import ShardDataset
 from vaeaug.shards._files import publish_bytes, published_hdf5, sha256_file
-from vaeaug.shards._format import FormatVersionError, ShardError, ShardProvenance
+from vaeaug.shards._format import (
+    FormatVersionError,
+    ShardError,
+    ShardProvenance,
+    write_attributes,
+)
 from vaeaug.shards._manifest import ClassEntry, Manifest, ShardEntry, read_class
 from vaeaug.shards._reader import Shard
 from vaeaug.shards._verdict import say_verdict
@@ -31,4 +36,5 @@ __all__ = [
     "say_verdict",
     "sha256_file",
     "verify",
+    "write_attributes",
 ]

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vaeaug.files import cannot_write, new_file, publish
+from vaeaug.files import cannot_write, new_file, open_regular, publish
 from vaeaug.shards._format import ShardError
 
 
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, lower-case hexadecimal."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from vaeaug.files import read_whole
 from vaeaug.json_text import JSONTextError, parse_strict, seal_of
 from vaeaug.shards._extra import check_extra, check_gate
 from vaeaug.shards._files import publish_bytes
@@ -163,7 +164,7 @@ class Manifest:
         """
         path = manifest_path(folder)
         try:
-            data = path.read_bytes()
+            data = read_whole(path)
         except FileNotFoundError as error:
             raise ShardError(
                 f"{path.parent}: no manifest: the run has not finished; run the same command again "

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from vaeaug.files import leftovers
+from vaeaug.files import leftovers, read_whole
 from vaeaug.names import printable
 from vaeaug.shards._dataset import disagreements
 from vaeaug.shards._files import sha256_file
@@ -119,7 +119,7 @@ def _judged(relative: str, check: Callable[[], list[Problem]]) -> list[Problem]:
 
 def _check_manifest(manifest: Manifest, path: Path) -> list[Problem]:
     found: list[Problem] = []
-    if path.read_bytes() != manifest.to_bytes():
+    if read_whole(path) != manifest.to_bytes():
         found.append(
             Problem(
                 "manifest",
