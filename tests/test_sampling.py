@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import vaeaug
+from vaeaug.json_text import sealed, unsealed
 from vaeaug.models import CVAE, SeparateCVAE
 from vaeaug.sampling import SAMPLERS, SamplingError, Synthesizer, sample_generator
 
@@ -229,6 +230,26 @@ def test_a_changed_byte_of_a_generator_is_found(synthesizer, tmp_path, name):
     data[at] ^= 1
     (tmp_path / name).write_bytes(data)
     with pytest.raises(SamplingError, match="it was changed after it was written"):
+        vaeaug.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("width", 2**40, r"architecture: expected one of at most [\d,]+ bytes, .* got one of"),
+        ("latent_dim", 2**40, "architecture: expected one of at most"),
+        ("image_shape", [2**20, 2**20, 1], "cannot be read"),
+        ("n_classes", 10**9, "n_classes: expected 10, as there are names, got 1000000000"),
+    ],
+)
+def test_an_architecture_larger_than_its_weights_is_not_built(
+    synthesizer, tmp_path, name, value, message
+):
+    synthesizer.save(tmp_path)
+    config = unsealed((tmp_path / "config.json").read_bytes())
+    config["architecture"][name] = value
+    (tmp_path / "config.json").write_bytes(sealed(config))
+    with pytest.raises(SamplingError, match=message):
         vaeaug.load(tmp_path)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from vaeaug.files import append
+from vaeaug.files import append, read_whole
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Results:
         self.path = path
         self._found: dict[str, dict[str, Any]] = {}
         if path is not None and path.exists():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in read_whole(path).decode(errors="replace").splitlines():
                 try:
                     record = json.loads(line)
                     self._found[record["task"]] = record

@@ -102,6 +102,7 @@ def load(folder: Path) -> dict[str, Any]:
             f"{found[1]!r}"
         )
     arrays = load_arrays(folder / "densities.safetensors")
+    _check_size(config, folder / "model.safetensors")
     model = _build(config["model"], config["architecture"])
     model.load_state_dict(load_tensors(folder / "model.safetensors"))
     flow = None
@@ -143,6 +144,23 @@ def _check_files(folder: Path, hashes: dict[str, str]) -> None:
                 f"{name}: expected sha256 {hashes.get(name)}, got {sha256_file(folder / name)}: it "
                 f"was changed after it was written, or belongs to another generator"
             )
+
+
+def _check_size(config: dict[str, Any], weights: Path) -> None:
+    """Refuse an architecture that its weights do not fill, before any memory is taken for it."""
+    import torch
+
+    k, n_classes = len(config["class_names"]), config["architecture"]["n_classes"]
+    if n_classes != k:
+        raise ValueError(f"n_classes: expected {k}, as there are names, got {n_classes!r}")
+    with torch.device("meta"):
+        planned = _build(config["model"], config["architecture"]).state_dict().values()
+    needed = sum(each.numel() * each.element_size() for each in planned)
+    if needed > weights.stat().st_size:
+        raise ValueError(
+            f"architecture: expected one of at most {weights.stat().st_size:,} bytes, which "
+            f"{weights.name} has, got one of {needed:,}"
+        )
 
 
 def _build(kind: str, architecture: dict[str, Any]) -> CVAE | SeparateCVAE:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from vaeaug.files import append, new_file, publish
+from vaeaug.files import append, new_file, open_regular, publish, read_whole
 
 
 class TrainingError(RuntimeError):
@@ -173,7 +173,8 @@ def resume(folder: Path | None, stage: Stage, trainee: Trainee, device: torch.de
     if path is None or not path.exists():
         return
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        with open_regular(path) as file:
+            content = torch.load(file, map_location=device, weights_only=True)
         trainee.state = State(**content["state"])
         trainee.best = content["best"]
         trainee.model.load_state_dict(trainee.best)  # fits, or the stage is of another model
@@ -218,7 +219,10 @@ class MetricsLog:
         if self.path is None or not self.path.exists():
             return
         # The last line of a killed writer may end in the middle of anything.
-        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            lines = read_whole(self.path).decode(errors="replace").splitlines()
+        except OSError as error:
+            raise self._error(error) from error
         kept = [line for line in lines if not _is_later(line, stage, step)]
         if len(kept) < len(lines):
             try:
