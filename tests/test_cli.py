@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 import vaeaug
@@ -83,7 +86,7 @@ def test_usage_errors_exit_2(tmp_path):
 
 
 def command(out):
-    options = ["--set", "training.steps=80", "--set", "training.adapt_steps=20", "--json"]
+    options = ["--set", "training.steps=200", "--set", "training.adapt_steps=20", "--json"]
     return [sys.executable, "-m", "vaeaug", *JOB, "--out", str(out), *options]
 
 
@@ -93,7 +96,8 @@ def test_killed_by_each_signal_it_goes_on_to_the_same_bytes(tmp_path):
     done = subprocess.run(command(whole), env=environment, capture_output=True, text=True)
     assert done.returncode in (0, 4), done.stderr
     assert json.loads(done.stdout)["out"] == str(whole)
-    for number, code in ((signal.SIGTERM, 143),):
+    step = 0
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         process = subprocess.Popen(
             command(broken),
             env=environment,
@@ -111,9 +115,15 @@ def test_killed_by_each_signal_it_goes_on_to_the_same_bytes(tmp_path):
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == code, errors
-        if code > 0:
-            assert "interrupted; nothing is lost, this goes on from here" in errors
-            assert f"--out {broken}" in errors
+        said = re.search(r"interrupted after step (\d+) of stage '(\w+)', which is saved", errors)
+        assert said is not None, errors
+        assert errors.endswith(
+            f"this goes on from there: vaeaug {shlex.join(command(broken)[3:])}\n"
+        )
+        saved = torch.load(broken / "checkpoints" / f"{said[2]}.pt", weights_only=True)["state"]
+        assert said[2] == "trunk"
+        assert saved["step"] == int(said[1]) > step
+        step = int(said[1])
         assert not (broken / "manifest.json").exists()
     again = subprocess.run(command(broken), env=environment, capture_output=True, text=True)
     assert again.returncode == done.returncode, again.stderr

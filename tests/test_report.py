@@ -362,7 +362,7 @@ def test_without_a_measurement_it_says_that_nobody_knows(tmp_path):
     page = Page(page_of(tmp_path, bare()))
     top = page.text[: page.text.index("Images before and after")]
     assert "Not evaluated: nobody knows yet whether this data helps" in top
-    assert "vaeaug evaluate DATA OUT" in top
+    assert "vaeaug.evaluate(data, 'runs/animals')" in top
     assert "vaeaug evaluate 'my animals' runs/animals" in top
     for missing in (
         "No classifier was trained with and without this data",
@@ -408,7 +408,7 @@ def test_numbers_of_every_part_are_on_the_page(tmp_path):
         "0.900[0.880, 0.920] 0.950[0.940, 0.960]",  # fidelity beside real against real
         "0.530[0.510, 0.550] 0.500[0.490, 0.510]",
         "No sign of copying. Near-copies found: 0.",
-        "merged = vaeaug.merge(real, 'runs/animals') # by this recipe",
+        "merged = vaeaug.merge(real, 'runs/animals') # as counted above",
         "from 183 images to 359".capitalize(),
         "of 70 planned",
         "because of eel",
@@ -707,7 +707,7 @@ def test_the_cards_size_is_that_of_the_synthetic_data(tmp_path, accepted, size):
 def test_the_card_of_a_run_that_nobody_evaluated(tmp_path):
     _, body = front_matter(write_card(tmp_path, bare()).read_text(encoding="utf-8"))
     assert "Not evaluated: nobody knows yet whether this data helps" in body
-    assert "`vaeaug evaluate DATA OUT`" in body
+    assert "<code>vaeaug.evaluate(data, 'runs/animals')</code>" in body
 
 
 def test_names_do_not_break_the_card(tmp_path):

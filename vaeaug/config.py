@@ -499,6 +499,38 @@ def make_config(document: Mapping[str, Any], *, where: str = "configuration") ->
         raise ConfigError(f"{where}: " + "; ".join(lines)) from None
 
 
+def as_config(given: "AugmentConfig | Mapping[str, Any] | str | Path | None") -> AugmentConfig:
+    """A configuration from what people have of one.
+
+    Args:
+        given: One; a mapping of its keys, nested or dotted (``{"training.steps": 500}``); the path
+            of a YAML file; or None for the defaults.
+
+    Raises:
+        ConfigError: If it is none of these, or holds a wrong key or value.
+    """
+    if given is None:
+        return AugmentConfig()
+    if isinstance(given, AugmentConfig):
+        return given
+    if isinstance(given, str | Path):
+        return load_config(given)
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            "config: expected an AugmentConfig, a mapping of its keys, the path of a YAML file or "
+            f"None, got {type(given).__name__}"
+        )
+    document: dict[str, Any] = {}
+    for key, value in given.items():
+        if not isinstance(key, str):
+            raise ConfigError(f"config: expected the names of keys, got {key!r}")
+        own = document.get(key)
+        if isinstance(value, Mapping) and isinstance(own, dict) and "." not in key:
+            value = {**own, **value}
+        _set(document, key, value)
+    return make_config(document)
+
+
 def load_config(
     path: str | Path | None = None, overrides: Iterable[str] = (), **keys: Any
 ) -> AugmentConfig:

@@ -1,9 +1,8 @@
-"""What the command line shows: tables and JSON on stdout, progress bars on stderr."""
+"""What the command line shows on stdout: tables, or one JSON document."""
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,39 +14,11 @@ if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig
     from vaeaug.data import LabelledImages
     from vaeaug.evaluation import GateResult
-    from vaeaug.job import AugmentResult, Progress
+    from vaeaug.job import AugmentResult
     from vaeaug.merging import ClassCounts
     from vaeaug.plan import Plan
 
 NO_HELP, PARTIAL = 3, 4
-
-
-@contextmanager
-def progress_bars() -> "Iterator[Progress | None]":
-    """A bar per stage on a terminal; nothing where stderr is a file or a pipe."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
-
-    # Brackets in the name of a class are no markup.
-    what_column = TextColumn("{task.description}", style="progress.description", markup=False)
-    columns = (what_column, BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, TimeLeft(), TextColumn("{task.fields[figures]}"), console=Console(stderr=True)
-    ) as bars:
-        tasks: dict[str, Any] = {}
-
-        def report(what: str, done: int, total: int, figures: dict[str, float]) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(printable(what), total=total, figures="")
-            bars.update(tasks[what], completed=done, total=total)
-            if "held_out_elbo" in figures:
-                bars.update(tasks[what], figures=f"ELBO {figures['held_out_elbo']:.1f}")
-
-        yield report
 
 
 def print_plan(data: "LabelledImages", config: "AugmentConfig", as_json: bool) -> None:
@@ -120,6 +91,8 @@ def print_merged(
 
 def print_result(result: "AugmentResult", as_json: bool) -> int:
     """What a job made and whether it helps; gives the exit code."""
+    from vaeaug.shards import how_to_evaluate
+
     document = result.to_json()
     lines = [reports_table({each["name"]: each for each in document["classes"]})]
     state = "already complete" if result.resumed else "written"
@@ -137,7 +110,8 @@ def print_result(result: "AugmentResult", as_json: bool) -> int:
         lines.append(f"Recipe: {document['search']['sentence']}")
     gate = document["gate"]
     if gate == "not evaluated":
-        lines.append("Whether they help was not evaluated: `vaeaug evaluate DATA OUT` measures it.")
+        command = how_to_evaluate(result.source, str(result.out_dir))
+        lines.append(f"Whether they help was not evaluated: `{command}` measures it.")
     else:
         lines += [gate["sentence"], *gate["warnings"]]
     lines.append(f"Report: {result.out_dir / 'report.html'}")

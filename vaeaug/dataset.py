@@ -4,15 +4,16 @@ Every step leaves something finished on disk, so that it is gone on with after t
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from vaeaug.applications import write_traversal
-from vaeaug.config import AugmentConfig, Recipe
+from vaeaug.config import AugmentConfig, Recipe, as_config
 from vaeaug.data import LabelledImages
 from vaeaug.diagnostics import diagnose
 from vaeaug.files import read_whole
@@ -20,6 +21,7 @@ from vaeaug.generation import ClassProgress, make_class
 from vaeaug.json_text import JSONTextError, sealed, unsealed
 from vaeaug.models import groups_of
 from vaeaug.plan import Plan, make_plan
+from vaeaug.progress import Progress, shown
 from vaeaug.report import COLUMNS, MAX_CLASSES, ClassPanel, write_samples
 from vaeaug.run_folder import RunFolder, library_versions
 from vaeaug.sampling import Synthesizer
@@ -35,9 +37,6 @@ from vaeaug.shards import (
 from vaeaug.training import train
 
 log = logging.getLogger("vaeaug")
-
-# progress(what, done, total, figures)
-Progress = Callable[[str, int, int, dict[str, float]], None]
 
 
 def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
@@ -77,20 +76,21 @@ def shards_of(n_samples: int, sample_bytes: int, config: AugmentConfig) -> int:
 
 def fit(
     data: LabelledImages,
-    config: AugmentConfig | None = None,
+    config: AugmentConfig | Mapping[str, Any] | str | Path | None = None,
     *,
     device: str | torch.device = "auto",
     folder: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Synthesizer:
     """Train the generator and fit the class densities.
 
     Args:
         data: The training split.
-        config: The job. Default: `AugmentConfig()`.
+        config: The job; a mapping of its keys or the path of a YAML file will do.
         device: "auto", "cpu" or "cuda".
         folder: Checkpoints go there and are resumed from there. None: nothing is written.
-        progress: Called after every step.
+        progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
+            is silent; a function is called as ``progress(what, done, total, figures)``.
 
     Returns:
         The generator, on `device`.
@@ -98,8 +98,18 @@ def fit(
     Raises:
         TrainingError: If training fails.
     """
-    config = config or AugmentConfig()
-    path = None if folder is None else Path(folder)
+    with shown(progress) as report:
+        path = None if folder is None else Path(folder)
+        return _fit(data, as_config(config), device, path, report)
+
+
+def _fit(
+    data: LabelledImages,
+    config: AugmentConfig,
+    device: str | torch.device,
+    path: Path | None,
+    progress: Progress | None,
+) -> Synthesizer:
     trained = train(data, config, device=device, folder=path, progress=progress)
     for line in trained.summary():
         log.info("%s", line)
@@ -124,7 +134,7 @@ def ready_generator(
     """The run's generator; trained, or gone on with, where it is not there yet."""
     if (run.model / "config.json").exists():
         return Synthesizer.load(run.model).to(device)
-    generator = fit(data, config, device=device, folder=run.path, progress=progress)
+    generator = _fit(data, config, device, run.path, progress)
     generator.save(run.model)
     return generator
 

@@ -50,7 +50,7 @@ def export_decoder(generator: Synthesizer, path: str | Path) -> Path:
         )
     device = generator.device
     example = (
-        torch.zeros(2, generator.model.latent_dim, device=device),
+        torch.zeros(2, generator.model.latent_dim, dtype=torch.float32, device=device),
         torch.zeros(2, dtype=torch.long, device=device),
     )
     batch = torch.export.Dim("batch", min=1)

@@ -6,6 +6,7 @@ again goes on after the last finished step.
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,9 @@ from typing import Any
 import torch
 
 from vaeaug.assessment import Assessment, gate, measure, publish, recipe_of, search
-from vaeaug.config import AugmentConfig, EvaluationConfig, Recipe, make_config
+from vaeaug.config import AugmentConfig, EvaluationConfig, Recipe, as_config, make_config
 from vaeaug.data import LabelledImages, read, read_pool
 from vaeaug.dataset import (
-    Progress,
     bytes_per_sample,
     fit,
     make_dataset,
@@ -28,6 +28,7 @@ from vaeaug.evaluation import GateResult
 from vaeaug.evaluation.bench import Progress as Steps
 from vaeaug.evaluation.probe import ProbeFactory
 from vaeaug.plan import Plan
+from vaeaug.progress import Progress, shown
 from vaeaug.run_folder import RunError, RunFolder, read_run
 from vaeaug.sampling import Synthesizer
 from vaeaug.screening import Screener
@@ -64,11 +65,13 @@ class AugmentResult:
         out_dir: The run folder.
         manifest: What it says.
         resumed: Whether the job was already complete.
+        source: What the data was read from, as its ``source`` says.
     """
 
     out_dir: Path
     manifest: Manifest
     resumed: bool = False
+    source: str = ""
 
     @property
     def complete(self) -> bool:
@@ -151,30 +154,34 @@ def read_data(
 def train_only(
     data: LabelledImages,
     out_dir: str | Path,
-    config: AugmentConfig | None = None,
+    config: AugmentConfig | Mapping[str, Any] | str | Path | None = None,
     *,
     device: str | torch.device = "auto",
     resume: bool = True,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Path:
     """The first half of `augment`, which goes on from here with the same configuration.
 
     Returns:
         The generator's folder.
     """
-    config = _with_totals(config or AugmentConfig(), plan_of(data, config or AugmentConfig()))
+    config = as_config(config)
+    config = _with_totals(config, plan_of(data, config))
     needed = SPACE_FOR_MODEL
-    with RunFolder(
-        out_dir, config=config, data=_describe(data), needed=needed, resume=resume
-    ) as run:
-        ready_generator(run, data, config, resolve_device(device), progress)
+    with (
+        shown(progress) as report,
+        RunFolder(
+            out_dir, config=config, data=_describe(data), needed=needed, resume=resume
+        ) as run,
+    ):
+        ready_generator(run, data, config, resolve_device(device), report)
         return run.model
 
 
 def augment(
     data: LabelledImages | Any,
     out_dir: str | Path,
-    config: AugmentConfig | None = None,
+    config: AugmentConfig | Mapping[str, Any] | str | Path | None = None,
     *,
     evaluation: EvaluationConfig | None = None,
     search_first: bool = False,
@@ -182,21 +189,23 @@ def augment(
     probe: ProbeFactory | None = None,
     device: str | torch.device = "auto",
     resume: bool = True,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> AugmentResult:
     """From labelled images to a folder of screened, labelled synthetic shards.
 
     Args:
         data: The training split, or anything `read` takes.
         out_dir: The run folder; a run of the same configuration in it is resumed.
-        config: The job. Default: `AugmentConfig()`.
+        config: The job; a mapping of its keys or the path of a YAML file will do. Default:
+            `AugmentConfig()`.
         evaluation: Of the search and the gate. Default: `EvaluationConfig()`.
         search_first: Search a recipe, draw the dataset by it and store it for `merge`.
         evaluate_after: Run the gate; with a search before it, on splits that the search never saw.
         probe: Builds the classifier of both: ``probe(image_shape, n_classes)``.
         device: "auto", "cpu" or "cuda".
         resume: False deletes a run that is there and starts again.
-        progress: Called as ``progress(what, done, total, figures)``.
+        progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
+            is silent; a function is called as ``progress(what, done, total, figures)``.
 
     Raises:
         ConfigError: If the folder holds a run of another configuration.
@@ -205,7 +214,7 @@ def augment(
         RunError: If the folder cannot be used, or nothing is to be made.
         EvaluationError: If the data is too small to be evaluated.
     """
-    config, evaluation = config or AugmentConfig(), evaluation or EvaluationConfig()
+    config, evaluation = as_config(config), evaluation or EvaluationConfig()
     if not isinstance(data, LabelledImages):
         data = read_data(data, config)
     device = resolve_device(device)
@@ -213,7 +222,10 @@ def augment(
     config = _with_totals(config, plan)
     needed = plan.n_synthetic * bytes_per_sample(data, config) + SPACE_FOR_MODEL
     description = _describe(data) | ({"search": True} if search_first else {})
-    with RunFolder(out_dir, config=config, data=description, needed=needed, resume=resume) as run:
+    with (
+        shown(progress) as report,
+        RunFolder(out_dir, config=config, data=description, needed=needed, resume=resume) as run,
+    ):
         manifest = Manifest.load(run.path) if run.is_complete else None
         resumed = manifest is not None
         found = None
@@ -225,21 +237,21 @@ def augment(
                 evaluation,
                 factory=probe,
                 device=device,
-                progress=_steps(progress),
+                progress=_steps(report),
             )
         if manifest is None:
             chosen = Recipe.of(config) if found is None or found.recipe.is_none else found.recipe
             drawn_as = config.changed(**chosen.settings())
             if chosen.share != Recipe.of(config).share:
                 plan = plan_of(data, config.changed(**{"plan.share": chosen.share}))
-            generator = ready_generator(run, data, config, device, progress)
-            manifest = make_dataset(run, generator, data, plan, drawn_as, device, progress)
+            generator = ready_generator(run, data, config, device, report)
+            manifest = make_dataset(run, generator, data, plan, drawn_as, device, report)
             manifest = publish(run.path, manifest, data, config, Assessment(search=found))
         if evaluate_after and not manifest.evaluated:
             manifest = _assess(
-                run.path, data, config, evaluation, manifest, None, probe, device, progress
+                run.path, data, config, evaluation, manifest, None, probe, device, report
             )[0]
-        return AugmentResult(run.path, manifest, resumed=resumed)
+        return AugmentResult(run.path, manifest, resumed=resumed, source=data.source)
 
 
 def evaluate(
@@ -250,7 +262,7 @@ def evaluate(
     recipe: Recipe | None = None,
     probe: ProbeFactory | None = None,
     device: str | torch.device = "auto",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> GateResult:
     """Does the synthetic data of a run help on this data? Measured, with an interval.
 
@@ -268,7 +280,8 @@ def evaluate(
             (n, c, *space) in [0, 1] and gives logits (n, k). Default: a small CNN, or ResNet-18
             for images of more than 64 pixels.
         device: "auto", "cpu" or "cuda".
-        progress: Called as ``progress(what, done, total, figures)``.
+        progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
+            is silent; a function is called as ``progress(what, done, total, figures)``.
 
     Raises:
         ShardError: If the run is not finished.
@@ -284,7 +297,10 @@ def evaluate(
             "trained by the configuration of this run",
             out_dir,
         )
-    with RunFolder(out_dir, config=job, data=_described_before(out_dir)) as run:
+    with (
+        shown(progress) as report,
+        RunFolder(out_dir, config=job, data=_described_before(out_dir)) as run,
+    ):
         _, result = _assess(
             run.path,
             data,
@@ -294,7 +310,7 @@ def evaluate(
             recipe,
             probe,
             device,
-            progress,
+            report,
         )
         return result
 
@@ -397,12 +413,12 @@ def generate(
     model: Synthesizer | str | Path,
     data: LabelledImages,
     out_dir: str | Path,
-    config: AugmentConfig | None = None,
+    config: AugmentConfig | Mapping[str, Any] | str | Path | None = None,
     *,
     screener: Screener | None = None,
     device: str | torch.device = "auto",
     resume: bool = True,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> AugmentResult:
     """Draw a dataset from a trained generator, screened against the data it was trained on.
 
@@ -414,7 +430,8 @@ def generate(
         screener: One already fitted to this data by this configuration, to save the time.
         device: "auto", "cpu" or "cuda".
         resume: False deletes a run that is there and starts again.
-        progress: Called as ``progress(what, done, total, figures)``.
+        progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
+            is silent; a function is called as ``progress(what, done, total, figures)``.
 
     Raises:
         ConfigError: If the folder holds a run of another configuration or generator.
@@ -422,7 +439,7 @@ def generate(
         RunError: If the data is not what the generator was trained on, the folder cannot be used,
             or nothing is to be made.
     """
-    config = config or AugmentConfig()
+    config = as_config(config)
     device = resolve_device(device)
     generator = model if isinstance(model, Synthesizer) else Synthesizer.load(model)
     if generator.data_fingerprint != data.fingerprint:
@@ -435,16 +452,21 @@ def generate(
     config = _with_totals(config, plan)
     description = {**_describe(data), "generator": generator.sha256}
     needed = plan.n_synthetic * bytes_per_sample(data, config) + SPACE_FOR_MODEL
-    with RunFolder(out_dir, config=config, data=description, needed=needed, resume=resume) as run:
+    with (
+        shown(progress) as report,
+        RunFolder(out_dir, config=config, data=description, needed=needed, resume=resume) as run,
+    ):
         if run.is_complete:
-            return AugmentResult(run.path, Manifest.load(run.path), resumed=True)
+            manifest = Manifest.load(run.path)
+            return AugmentResult(run.path, manifest, resumed=True, source=data.source)
         # The run's own: its diagnostics choose samplers, which must not reach the caller's
         # generator, and which a run that is gone on with finds in its folder.
         if not (run.model / "config.json").exists():
             generator.save(run.model)
         own = Synthesizer.load(run.model).to(device)
-        manifest = make_dataset(run, own, data, plan, config, device, progress, screener)
-        return AugmentResult(run.path, publish(run.path, manifest, data, config, Assessment()))
+        manifest = make_dataset(run, own, data, plan, config, device, report, screener)
+        manifest = publish(run.path, manifest, data, config, Assessment())
+        return AugmentResult(run.path, manifest, source=data.source)
 
 
 def _plan_something(data: LabelledImages, config: AugmentConfig) -> Plan:

@@ -8,7 +8,6 @@ image, what copies a sibling, and what plainly shows another class.
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +20,7 @@ from vaeaug.config import ScreeningConfig
 from vaeaug.data import LabelledImages
 from vaeaug.models import SmallClassifier
 from vaeaug.models.blocks import scale_images
+from vaeaug.randomness import seeded_torch
 
 # In the order they are judged; a sample carries the first that applies.
 REASONS = ("not finite", "out of range", "near-copy", "duplicate", "other class")
@@ -387,7 +387,7 @@ def train_classifier(
         progress: Called as ``progress(step, steps)``.
     """
     device = torch.device(device)
-    with seeded_torch(seed, device):
+    with seeded_torch(seed):
         model = SmallClassifier(data.image_shape, data.n_classes).to(device)
         rng = np.random.default_rng([seed, 1])
         rows_by_class = [np.flatnonzero(data.labels == c) for c in range(data.n_classes)]
@@ -411,21 +411,6 @@ def train_classifier(
             if progress is not None:
                 progress(step + 1, steps)
     return model.eval()
-
-
-@contextmanager
-def seeded_torch(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's generators of the CPU and of the device seeded; all left as they were.
-
-    `torch.manual_seed` would seed every GPU, also those that are not put back.
-    """
-    cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if cuda else []):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 def _folds(labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:

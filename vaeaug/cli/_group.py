@@ -34,8 +34,11 @@ class _Group(click.Group):
             resumable = ctx.invoked_subcommand in ("augment", "train", "generate", "evaluate")
             # --no-resume would delete what there is.
             again = shlex.join(["vaeaug", *(a for a in sys.argv[1:] if a != "--no-resume")])
-            hint = f"; nothing is lost, this goes on from here: {again}" if resumable else ""
-            _fail(f"interrupted{hint}", code)
+            if type(error).__name__ == "TrainingInterrupted":
+                said, kept = str(error), ""
+            else:
+                said, kept = "interrupted", "what was finished is kept; "
+            _fail(f"{said}; {kept}this goes on from there: {again}" if resumable else said, code)
         except (RuntimeError, ValueError, OSError) as error:
             if not type(error).__module__.startswith("vaeaug.") and not isinstance(error, OSError):
                 raise

@@ -17,13 +17,13 @@ from vaeaug.cli._options import (
     probe_of,
     request,
     resume_option,
+    wanted_progress,
 )
 from vaeaug.console import (
     print_document,
     print_gate,
     print_plan,
     print_result,
-    progress_bars,
     reports_table,
 )
 
@@ -66,19 +66,18 @@ def augment(
         print_plan(images, config, as_json)
         return
     workers = configuration["workers"]
-    with progress_bars() as progress:
-        result = run(
-            images,
-            out,
-            config,
-            evaluation=evaluation_of(config.seed, workers, budget, splits, steps, min_effect),
-            search_first=search,
-            evaluate_after=evaluate,
-            probe=probe_of(probe),
-            device=device,
-            resume=resume,
-            progress=progress,
-        )
+    result = run(
+        images,
+        out,
+        config,
+        evaluation=evaluation_of(config.seed, workers, budget, splits, steps, min_effect),
+        search_first=search,
+        evaluate_after=evaluate,
+        probe=probe_of(probe),
+        device=device,
+        resume=resume,
+        progress=wanted_progress(),
+    )
     sys.exit(print_result(result, as_json))
 
 
@@ -124,23 +123,22 @@ def evaluate(
 
     images = data_of(data, out, pool, workers)
     recipe = None if share is None else recipe_of_run(out).model_copy(update={"share": share})
-    with progress_bars() as progress:
-        result = run(
-            images,
-            out,
-            evaluation_of(
-                read_run(out)["config"]["seed"] if seed is None else seed,
-                workers,
-                budget,
-                splits,
-                steps,
-                min_effect,
-            ),
-            recipe=recipe,
-            probe=probe_of(probe),
-            device=device,
-            progress=progress,
-        )
+    result = run(
+        images,
+        out,
+        evaluation_of(
+            read_run(out)["config"]["seed"] if seed is None else seed,
+            workers,
+            budget,
+            splits,
+            steps,
+            min_effect,
+        ),
+        recipe=recipe,
+        probe=probe_of(probe),
+        device=device,
+        progress=wanted_progress(),
+    )
     sys.exit(print_gate(result, out, as_json))
 
 
@@ -181,8 +179,9 @@ def train(
     from vaeaug.job import train_only
 
     config, images = request(data, **configuration)
-    with progress_bars() as progress:
-        model = train_only(images, out, config, device=device, resume=resume, progress=progress)
+    model = train_only(
+        images, out, config, device=device, resume=resume, progress=wanted_progress()
+    )
     print_document({"model": str(model)}, f"generator: {model}", as_json)
 
 
@@ -211,8 +210,9 @@ def generate(
     from vaeaug.job import generate as run
 
     config, images = request(data, **configuration)
-    with progress_bars() as progress:
-        result = run(model, images, out, config, device=device, resume=resume, progress=progress)
+    result = run(
+        model, images, out, config, device=device, resume=resume, progress=wanted_progress()
+    )
     sys.exit(print_result(result, as_json))
 
 

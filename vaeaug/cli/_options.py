@@ -1,6 +1,6 @@
 """Options that commands share, and what becomes of them: configuration, data, generator."""
 
-import sys
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -124,6 +124,11 @@ generator_argument = click.argument(
 to_option = click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path))
 
 
+def wanted_progress() -> bool:
+    """Whether to say how far the work is: not with --quiet."""
+    return logging.getLogger("vaeaug").isEnabledFor(logging.INFO)
+
+
 def request(
     source: str, pool: str | None, workers: int | None, **configuration: Any
 ) -> tuple["AugmentConfig", "LabelledImages"]:
@@ -131,8 +136,7 @@ def request(
     from vaeaug.job import read_data
 
     config = config_of(**configuration)
-    bar = sys.stderr.isatty()
-    return config, read_data(source, config, pool=pool, workers=workers, progress=bar)
+    return config, read_data(source, config, pool=pool, workers=workers, progress=wanted_progress())
 
 
 def data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "LabelledImages":
@@ -142,8 +146,7 @@ def data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "L
     from vaeaug.run_folder import read_run
 
     config = make_config(read_run(out)["config"], where=f"{out}/run.json")
-    bar = sys.stderr.isatty()
-    return read_data(source, config, pool=pool, workers=workers, progress=bar)
+    return read_data(source, config, pool=pool, workers=workers, progress=wanted_progress())
 
 
 def evaluation_of(

@@ -51,7 +51,7 @@ def read(
     keys: Mapping[str, str] | None = None,
     alpha: str = "composite",
     workers: int | None = None,
-    progress: bool = False,
+    progress: bool = True,
     class_names: Sequence[str] | None = None,
     layout: str | None = None,
     value_range: Sequence[float] | None = None,

@@ -100,7 +100,7 @@ def _search(
     """Distance in the space to the nearest point of the blocks, up to rounding, and its row."""
     distances, rows = np.full(len(queries), np.inf), np.zeros(len(queries), np.int64)
     for first, q in space.blocks(queries, _QUERIES):
-        best = torch.full((len(q),), torch.inf, device=q.device)
+        best = torch.full((len(q),), torch.inf, dtype=q.dtype, device=q.device)
         where = torch.zeros(len(q), dtype=torch.int64, device=q.device)
         own = None
         if own_rows is not None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaeaug.models import SmallClassifier, scale_images
-from vaeaug.screening import seeded_torch
+from vaeaug.randomness import seeded_torch
 
 # Images a network takes at a time outside training.
 _BLOCK = 512
@@ -41,12 +41,14 @@ def train_discriminator(
     """
     device = torch.device(device)
     rng = np.random.default_rng([*seed, 4])
-    with seeded_torch(int(rng.integers(2**31)), device):
+    with seeded_torch(int(rng.integers(2**31))):
         shape = kinds[0].shape[1:]
         model = SmallClassifier(shape, 1, width=_DISCRIMINATOR_WIDTH).to(device)
         optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps + 1)
-        target = torch.tensor([0.0, 1.0], device=device).repeat_interleave(HALF_BATCH)
+        target = torch.tensor([0.0, 1.0], dtype=torch.float32, device=device).repeat_interleave(
+            HALF_BATCH
+        )
         dims = tuple(range(2, len(shape) + 1))
         model.train()
         for _ in range(steps):

@@ -20,7 +20,7 @@ from vaeaug.config import EvaluationConfig, Recipe
 from vaeaug.data import LabelledImages
 from vaeaug.merging import rare_classes
 from vaeaug.models import scale_images
-from vaeaug.screening import seeded_torch
+from vaeaug.randomness import seeded_torch
 
 Balance = Literal["none", "oversampling", "logit adjustment", "effective number"]
 Mix = Literal["mixup", "cutmix"]
@@ -224,7 +224,7 @@ def train_probe(
     """
     device = torch.device(device)
     steps = max(1, round(steps * arm.length))
-    with seeded_torch(seed % 2**63, device):
+    with seeded_torch(seed % 2**63, foreign=factory is not None):
         model = build_probe(
             train.image_shape, train.n_classes, width=config.width, factory=factory
         ).to(device)

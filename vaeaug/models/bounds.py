@@ -48,7 +48,9 @@ def importance_weighted_bound(
         weights = []
         for begin in range(0, k, _CHUNK):
             n = min(_CHUNK, k - begin)
-            noise = torch.randn(n, mean.shape[1], generator=generator).to(x.device)
+            noise = torch.randn(n, mean.shape[1], generator=generator, dtype=torch.float32).to(
+                x.device
+            )
             z = mean + torch.exp(0.5 * logvar) * noise
             own = y_i.expand(n)
             decoded = model.generate(z, own)

@@ -34,7 +34,7 @@ class Likelihood(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("log_sigma2", torch.tensor(math.log(0.05)))
+        self.register_buffer("log_sigma2", torch.tensor(math.log(0.05), dtype=torch.float32))
         self.log_sigma2: Tensor
 
     def mean(self, raw: Float[Tensor, "n d *space"]) -> Float[Tensor, "n c *space"]:
@@ -130,7 +130,7 @@ class LogisticMixture(Likelihood):
         parts = raw.float().view(n, self.n_outputs, d // self.n_outputs, *space)
         logits, means, log_scales = parts.chunk(3, dim=1)
         # Components start apart, or they would all stay the same one.
-        start = torch.linspace(0.0, 1.0, self.components, device=raw.device)
+        start = torch.linspace(0.0, 1.0, self.components, dtype=raw.dtype, device=raw.device)
         start = start.view(1, -1, 1, *(1 for _ in space))
         return (
             F.log_softmax(logits, dim=1),

@@ -95,8 +95,8 @@ def _does_it_help(document: Json) -> str:
     lines = ["## Does it help?", ""]
     if not gate:
         lines.append(
-            f"**{gate_view.NOT_EVALUATED}.** `vaeaug evaluate DATA OUT` measures it on held-out "
-            "real images."
+            f"**{gate_view.NOT_EVALUATED}.** <code>{_said(run_view.evaluate_command(document))}"
+            "</code> measures it on held-out real images; OUT is the folder of this file."
         )
         return "\n".join(lines)
     lines.append(f"**{found['word']}.** {_said(found['sentence'])}")

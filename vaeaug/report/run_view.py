@@ -1,12 +1,12 @@
 """What the page shows of a run: counts, recipe, screening, fit, and where it comes from."""
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vaeaug.report.charts import is_number
 from vaeaug.report.words import count, num, pct, points, several, total
+from vaeaug.shards import how_to_evaluate
 
 MAX_ROWS = 150
 # Characters of one value in the tables of keys; the whole of it is in report.json.
@@ -17,12 +17,17 @@ Json = Mapping[str, Any]
 Tile = tuple[str, str, str | None]
 
 
-def evaluate_command(document: Json) -> str | None:
-    """The command that would evaluate this run, ready to paste."""
-    source, out = _data(document).get("source"), document.get("out")
-    if not source or not out:
+def evaluate_command(document: Json) -> str:
+    """What would evaluate this run; OUT stands for its folder, which may be moved."""
+    return how_to_evaluate(_data(document).get("source"), str(document.get("out") or "OUT"))
+
+
+def merge_command(document: Json) -> str | None:
+    """What would merge it, on the command line; None where the data came from no path."""
+    command = evaluate_command(document)
+    if not command.startswith("vaeaug evaluate "):
         return None
-    return shlex.join(["vaeaug", "evaluate", str(source), str(out)])
+    return command.replace("evaluate", "merge", 1) + " --to merged.h5"
 
 
 def tiles(document: Json) -> list[Tile]:
@@ -99,10 +104,10 @@ def recipe(document: Json) -> dict[str, Any] | None:
     name = str(found.get("name") or "this recipe")
     origin = {"search": ", the best that the search found", "default": ", the default"}
     text = f"Recipe: {name}{origin.get(str(found.get('origin')), '')}."
-    code: str | None = (
-        "import vaeaug\n\n"
-        f"merged = vaeaug.merge(real, {str(document.get('out') or 'OUT')!r})  # by this recipe"
-    )
+    out = str(document.get("out") or "OUT")
+    code: str | None = f"import vaeaug\n\nmerged = vaeaug.merge(real, {out!r})  # as counted above"
+    if command := merge_command(document):
+        code = f"{command}\n\n# or in Python\n{code}"
     if share == 0:
         text += " No synthetic images are used: train on the real ones alone."
         code = None

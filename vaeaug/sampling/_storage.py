@@ -12,6 +12,7 @@ from vaeaug.density import ClassDensity
 from vaeaug.files import read_whole
 from vaeaug.json_text import parse_strict, sealed, unsealed
 from vaeaug.models import CVAE, LatentFlow, SeparateCVAE
+from vaeaug.randomness import seeded_torch
 from vaeaug.shards import publish_bytes, sha256_file
 
 if TYPE_CHECKING:
@@ -103,12 +104,15 @@ def load(folder: Path) -> dict[str, Any]:
         )
     arrays = load_arrays(folder / "densities.safetensors")
     _check_size(config, folder / "model.safetensors")
-    model = _build(config["model"], config["architecture"])
+    # Building the networks draws numbers; when that happens must not change what follows.
+    with seeded_torch(0):
+        model = _build(config["model"], config["architecture"])
     model.load_state_dict(load_tensors(folder / "model.safetensors"))
     flow = None
     if config["flow"] is not None:
         keys = dict(config["flow"])
-        flow = LatentFlow(keys.pop("shape"), keys.pop("n_classes"), **keys)
+        with seeded_torch(0):
+            flow = LatentFlow(keys.pop("shape"), keys.pop("n_classes"), **keys)
         flow.load_state_dict(
             {
                 name.removeprefix("flow."): torch.from_numpy(each)
@@ -155,7 +159,10 @@ def _check_size(config: dict[str, Any], weights: Path) -> None:
         raise ValueError(f"n_classes: expected {k}, as there are names, got {n_classes!r}")
     with torch.device("meta"):
         planned = _build(config["model"], config["architecture"]).state_dict().values()
-    needed = sum(each.numel() * each.element_size() for each in planned)
+    # Floats are stored as float32, whatever type the process makes by default.
+    needed = sum(
+        each.numel() * (4 if each.is_floating_point() else each.element_size()) for each in planned
+    )
     if needed > weights.stat().st_size:
         raise ValueError(
             f"architecture: expected one of at most {weights.stat().st_size:,} bytes, which "

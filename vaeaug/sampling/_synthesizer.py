@@ -320,7 +320,9 @@ class Synthesizer:
             own = torch.from_numpy(y[begin : begin + 256]).to(self.device)
             if k == 1:
                 generator = torch.Generator().manual_seed(seed + begin)
-                noise = torch.randn(len(x), self.model.latent_dim, generator=generator)
+                noise = torch.randn(
+                    len(x), self.model.latent_dim, generator=generator, dtype=torch.float32
+                )
                 bound = self.model.elbo(x, own, noise=noise.to(self.device)).elbo.double()
             else:
                 bound = importance_weighted_bound(self.model, x, own, k=k, seed=seed + begin)
@@ -355,7 +357,9 @@ class Synthesizer:
             x = self._scaled(images[begin : begin + 256])
             own = torch.from_numpy(y[begin : begin + 256]).to(self.device)
             generator = torch.Generator().manual_seed(seed + begin)
-            noise = torch.randn(len(x), self.model.latent_dim, generator=generator).to(self.device)
+            noise = torch.randn(
+                len(x), self.model.latent_dim, generator=generator, dtype=torch.float32
+            ).to(self.device)
             mean, logvar = self.model.posterior(x, own)
             decoded = self.model.generate(mean + torch.exp(0.5 * logvar) * noise, own)
             kl = gaussian_kl(mean, logvar, decoded.mean, decoded.logvar)
@@ -602,7 +606,7 @@ class Synthesizer:
         """Decoder means in [0, 1] units, channels first, in blocks of a fixed shape."""
         if not len(z):
             *space, channels = self.image_shape
-            return torch.empty(0, channels, *space)
+            return torch.empty(0, channels, *space, dtype=torch.float32)
         return in_blocks(self.model.decode, z, labels, device=self.device)
 
     def _lost(self, sources: np.ndarray) -> Tensor:

@@ -1,7 +1,10 @@
 """Whoever takes synthetic data into a training is told what is known of it."""
 
+import json
 import logging
+import shlex
 import warnings
+from pathlib import Path
 
 from vaeaug.shards._manifest import Manifest
 
@@ -26,9 +29,10 @@ def say_verdict(manifest: Manifest, *, stacklevel: int) -> None:
         if where not in _said:
             _said.add(where)
             _log.warning(
-                "%s: not evaluated: whether this synthetic data helps is not known; "
-                "`vaeaug evaluate DATA OUT` measures it",
+                "%s: not evaluated: whether this synthetic data helps is not known; `%s` measures "
+                "it",
                 where,
+                how_to_evaluate(_source_of(manifest), where),
             )
     elif gate.get("verdict") == "does not help":
         warnings.warn(
@@ -37,3 +41,23 @@ def say_verdict(manifest: Manifest, *, stacklevel: int) -> None:
             UserWarning,
             stacklevel=stacklevel + 1,
         )
+
+
+def how_to_evaluate(source: object, out: str) -> str:
+    """The command that evaluates a run; in Python where its data came from no path.
+
+    Args:
+        source: What ``run.json`` calls the data.
+        out: The run folder.
+    """
+    if source == "digits" or (isinstance(source, str) and source and Path(source).exists()):
+        return shlex.join(["vaeaug", "evaluate", str(source), out])
+    return f"vaeaug.evaluate(data, {out!r})"
+
+
+def _source_of(manifest: Manifest) -> object:
+    try:
+        document = json.loads((Path(manifest.folder or ".") / "run.json").read_text("utf-8"))
+        return document["data"]["source"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # shards that were written by hand have none

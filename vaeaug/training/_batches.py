@@ -90,11 +90,21 @@ class Batches:
 
     def noise(self, purpose: str, step: int, shape: tuple[int, ...]) -> Tensor:
         """Standard normal draws on the device: a function of (seed, purpose, step)."""
-        return torch.randn(shape, generator=self._generator(purpose, step), device=self.device)
+        return torch.randn(
+            shape,
+            generator=self._generator(purpose, step),
+            dtype=torch.float32,
+            device=self.device,
+        )
 
     def uniform(self, purpose: str, step: int, shape: tuple[int, ...]) -> Tensor:
         """Uniform draws from [0, 1) on the device: a function of (seed, purpose, step)."""
-        return torch.rand(shape, generator=self._generator(purpose, step), device=self.device)
+        return torch.rand(
+            shape,
+            generator=self._generator(purpose, step),
+            dtype=torch.float32,
+            device=self.device,
+        )
 
     def of_classes(self, stage: Stage, most: int) -> tuple[Tensor, Tensor]:
         """A fixed sample of the stage's training images, as stored, and their labels."""

@@ -3,14 +3,15 @@
 import copy
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from vaeaug.config import AugmentConfig
+from vaeaug.progress import Progress
 from vaeaug.training._batches import Batches
+from vaeaug.training._interrupt import Interruption, TrainingInterrupted
 from vaeaug.training._state import (
     MetricsLog,
     Objective,
@@ -22,9 +23,6 @@ from vaeaug.training._state import (
     resume,
     save,
 )
-
-# progress(stage, step, total, what is known so far)
-Progress = Callable[[str, int, int, dict[str, float]], None]
 
 # A step is exploding when a guarded figure is this many times its running mean over good steps.
 EXPLODING = 100.0
@@ -59,28 +57,42 @@ class Loop:
     def run(self, stage: Stage, model: nn.Module, objective: Objective) -> State:
         """Train `model` through a stage, or load it where the stage is done.
 
+        Ctrl-C and SIGTERM wait for the end of the step, after which the stage is saved. Gradients
+        are computed whatever surrounds the call.
+
         Raises:
             TrainingError: If the loss stays non-finite or exploding, or a checkpoint is unusable.
+            TrainingInterrupted: If it was interrupted.
         """
+        with torch.inference_mode(False), torch.enable_grad(), Interruption() as interruption:
+            return self._run(stage, model, objective, interruption)
+
+    def _run(
+        self, stage: Stage, model: nn.Module, objective: Objective, interruption: Interruption
+    ) -> State:
         training = self.config.training
         trainee = self._trainee(stage, model, objective)
         resume(self.checkpoints, stage, trainee, self.batches.device)
         state = trainee.state
         if state.step == 0:
-            objective.start(trainee)
-        self.log.rewind(stage.name, state.step)
+            with interruption.at_once():
+                objective.start(trainee)
+        self.log.rewind(stage.name, state.step - (state.pending is not None))
         began = self.clock() - state.seconds
-        # Nothing is saved on Ctrl-C: it may come in the middle of a step.
-        while not state.done and (done := stage.progress(state.step, state.seconds)) < 1:
-            figures = self._step(stage, trainee, done)
-            state.seconds = self.clock() - began
-            done = stage.progress(state.step, state.seconds)
-            evaluates = state.step % training.eval_every == 0 or done == 1
-            if evaluates:
-                figures |= objective.evaluate(trainee, done)
-                state.done = state.evaluations_without_gain >= training.patience
+        done = stage.progress(state.step, state.seconds)
+        while state.pending is not None or not (state.done or done >= 1):
+            if state.pending is None:
+                figures = self._step(stage, trainee, done)
                 state.seconds = self.clock() - began
-            if evaluates or state.bad_in_a_row:
+                done = stage.progress(state.step, state.seconds)
+                if state.step % training.eval_every == 0 or done == 1:
+                    state.pending = figures
+            self._stop_if_asked(stage, trainee, interruption)
+            evaluated = state.pending is not None
+            if evaluated:
+                figures = self._evaluate(stage, trainee, done, interruption)
+                state.seconds = self.clock() - began
+            if evaluated or state.bad_in_a_row:
                 self.log.write(stage=stage.name, step=state.step, **figures)
             if state.bad_in_a_row >= training.max_bad_steps:
                 raise self._too_many_bad(stage, state, figures)
@@ -94,6 +106,38 @@ class Loop:
         save(self.checkpoints, stage, trainee)
         model.requires_grad_(True)
         return state
+
+    def _evaluate(
+        self, stage: Stage, trainee: Trainee, done: float, interruption: Interruption
+    ) -> dict[str, float]:
+        """Score the averaged weights; what an interruption leaves half done is done again."""
+        state = trainee.state
+        before, best = copy.deepcopy(vars(state)), trainee.best
+        try:
+            with interruption.at_once():
+                figures = (state.pending or {}) | trainee.objective.evaluate(trainee, done)
+        except KeyboardInterrupt as error:
+            vars(state).update(before)
+            trainee.best = best
+            raise self._stopped(stage, trainee, error) from None
+        state.done = state.evaluations_without_gain >= self.config.training.patience
+        state.pending = None
+        return figures
+
+    def _stop_if_asked(self, stage: Stage, trainee: Trainee, interruption: Interruption) -> None:
+        if (error := interruption.found) is not None:
+            raise self._stopped(stage, trainee, error)
+
+    def _stopped(
+        self, stage: Stage, trainee: Trainee, error: KeyboardInterrupt
+    ) -> TrainingInterrupted:
+        save(self.checkpoints, stage, trainee)
+        return TrainingInterrupted(
+            *error.args,
+            stage=stage.name,
+            step=trainee.state.step,
+            saved=self.checkpoints is not None,
+        )
 
     def _trainee(self, stage: Stage, model: nn.Module, objective: Objective) -> Trainee:
         trained = objective.trained(model)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from vaeaug.config import AugmentConfig
 from vaeaug.models import CVAE, SmallClassifier, optimal_log_sigma2
+from vaeaug.randomness import seeded_torch
 from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import ElboObjective, as_cvae
 from vaeaug.training._scores import by_class, keep_best, mean_finite
@@ -43,9 +44,7 @@ class ClassifierObjective:
     def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
         """Cross-entropy with label smoothing."""
         x, y = self.batches.draw(self.stage, step, 128)
-        # Dropout draws from the global generator; what it was is put back.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(step)
+        with seeded_torch(step):  # of dropout
             logits = trainee.model(shifted(self.batches, self.stage.name, step, x))
         loss = F.cross_entropy(logits, y, label_smoothing=0.05)
         value = float(loss.detach())

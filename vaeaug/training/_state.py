@@ -65,6 +65,7 @@ class State:
         seconds: Spent in the stage.
         relief: What beta is multiplied by, and free bits are raised by, after a collapse.
         notes: What was seen and done on the way, for the user.
+        pending: What the last step found, where its evaluation on held-out images is still due.
     """
 
     step: int = 0
@@ -79,6 +80,7 @@ class State:
     seconds: float = 0.0
     relief: list[float] = field(default_factory=lambda: [1.0, 0.0])
     notes: list[str] = field(default_factory=list)
+    pending: dict[str, float] | None = None
 
 
 @dataclass

@@ -12,11 +12,13 @@ import torch
 from vaeaug.config import AugmentConfig, ConfigError
 from vaeaug.data import LabelledImages
 from vaeaug.models import CVAE, Discriminator, LatentFlow, SeparateCVAE, SmallClassifier
+from vaeaug.progress import Progress
+from vaeaug.randomness import seeded_torch
 from vaeaug.training._adversarial import AdversarialObjective
 from vaeaug.training._batches import Batches, mix, resolve_device
 from vaeaug.training._elbo import ElboObjective
 from vaeaug.training._flow import FlowObjective
-from vaeaug.training._loop import Loop, Progress
+from vaeaug.training._loop import Loop
 from vaeaug.training._scores import mean_finite
 from vaeaug.training._semi_supervised import ClassifierObjective, M2Objective, pseudo_labels
 from vaeaug.training._state import Stage, State
@@ -294,8 +296,7 @@ class _Course:
         )
 
     def _fresh(self, purpose: str, kind, *arguments, **keys):  # type: ignore[no-untyped-def]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(self.config.seed, f"weights/{purpose}", 0))
+        with seeded_torch(mix(self.config.seed, f"weights/{purpose}", 0)):
             return kind(*arguments, **keys).to(self.batches.device)
 
 
@@ -342,9 +343,7 @@ def _new_model(data: LabelledImages, config: AugmentConfig) -> CVAE | SeparateCV
         "max_width": wanted.max_width,
         "class_embedding": wanted.class_embedding,
     }
-    # Initial weights come from torch's global generator; what it was is put back.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(config.seed, "weights", 0))
+    with seeded_torch(mix(config.seed, "weights", 0)):
         if wanted.grouping == "separate":
             return SeparateCVAE.build(data.image_shape, data.n_classes, **keys)
         return CVAE(data.image_shape, data.n_classes, **keys)

@@ -62,9 +62,7 @@ class GeneratorSource:
                 raise TransformError(
                     f"{self.path}: expected the generator of hash {self.sha256}, got {found}"
                 )
-            # Building the networks draws numbers; when that happens must not change what follows.
-            with torch.random.fork_rng(devices=[]):
-                self._loaded = Synthesizer.load(self.path)
+            self._loaded = Synthesizer.load(self.path)
         refuse_in_worker(self._loaded.device)
         if self._loaded.device != device:
             self._loaded.to(device)

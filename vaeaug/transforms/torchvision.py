@@ -368,8 +368,8 @@ class LatentAugment(_GeneratorTransform):
         n = max(self._n_images(generator, inpt) for inpt in flat_inputs)
         return {
             "rows": torch.rand(n) < self.p,
-            "uniform": torch.rand(n, 2),
-            "noise": torch.randn(n, generator.model.latent_dim),
+            "uniform": torch.rand(n, 2, dtype=torch.float32),
+            "noise": torch.randn(n, generator.model.latent_dim, dtype=torch.float32),
         }
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:

@@ -1,0 +1,111 @@
+"""How far long work has come is said, on a terminal and off it."""
+
+import io
+import logging
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_job import digits, tiny_config
+
+import vaeaug
+from vaeaug import progress as room
+from vaeaug.progress import shown
+
+
+def test_a_line_now_and_then_where_no_one_watches(monkeypatch, caplog):
+    monkeypatch.setattr(room, "EVERY", 0.05)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    caplog.set_level(logging.INFO, logger="vaeaug")
+    with shown(None) as report:
+        time.sleep(0.12)
+        report("trunk", 7, 20, {})
+        time.sleep(0.12)
+        report("trunk", 20, 20, {})
+        time.sleep(0.12)
+    said = list(caplog.messages)
+    assert said[0].startswith("at work for 0 seconds")
+    assert any(line.startswith("trunk: 7 of 20 (") for line in said)
+    assert said[-1].startswith("trunk: 20 of 20, what follows it is under way (")
+    time.sleep(0.12)
+    assert caplog.messages == said, "nothing is said afterwards"
+
+
+def test_false_is_silent_and_a_function_is_itself(monkeypatch, caplog):
+    monkeypatch.setattr(room, "EVERY", 0.02)
+    caplog.set_level(logging.INFO, logger="vaeaug")
+    with shown(False) as report:
+        assert report is None
+        time.sleep(0.1)
+    calls = []
+    with shown(lambda *each: calls.append(each)) as report:
+        report("adapt", 1, 2, {})
+        time.sleep(0.1)
+    assert calls == [("adapt", 1, 2, {})]
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_bars_on_a_terminal(tmp_path, quiet):
+    """In a real terminal, with a class whose name is markup."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from small_job import digits, tiny_config\n"
+        "from dataclasses import replace\n"
+        "import vaeaug\n"
+        "data = replace(digits(), class_names=('[/b]', 'one', '[red]two', 'three'))\n"
+        "vaeaug.augment(data, sys.argv[1], tiny_config(), progress=sys.argv[3] == 'False' and None)"
+    )
+    leader, follower = pty.openpty()
+    arguments = [str(tmp_path / "out"), str(Path(__file__).parent), str(quiet)]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stderr=follower,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    ) as process:
+        os.close(follower)
+        seen = b""
+        while True:
+            try:
+                piece = os.read(leader, 4096)
+            except OSError:  # the other end is closed
+                break
+            if not piece:
+                break
+            seen += piece
+    os.close(leader)
+    text = seen.decode(errors="replace")
+    assert process.returncode == 0, text
+    assert vaeaug.verify(tmp_path / "out").ok
+    if quiet:
+        assert "trunk" not in text
+    else:
+        assert "trunk" in text
+        assert "drawing [/b]" in text
+        assert "12/12" in text
+
+
+@pytest.mark.parametrize("given", [{"model.width": 8, "training.steps": 9}, "yaml", "path"])
+def test_a_configuration_may_be_a_mapping_or_a_file(tmp_path, given):
+    if not isinstance(given, dict):
+        path = tmp_path / "job.yaml"
+        path.write_text("model: {width: 8}\ntraining: {steps: 9}\n")
+        given = str(path) if given == "yaml" else path
+    steps = []
+    vaeaug.fit(digits(), given, progress=lambda what, done, total, _: steps.append((what, total)))
+    assert ("trunk", 9) in steps
+    nested = tiny_config().model_dump()
+    result = vaeaug.augment(digits(), tmp_path / "out", nested, progress=False)
+    assert result.manifest.config_sha256 == tiny_config().sha256
+
+
+def test_other_configurations_are_refused():
+    with pytest.raises(vaeaug.ConfigError, match="the path of a YAML file or None, got int"):
+        vaeaug.fit(digits(), 3)
+    with pytest.raises(vaeaug.ConfigError, match=r"training\.step"):
+        vaeaug.fit(digits(), {"training.step": 3})
