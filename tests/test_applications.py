@@ -109,6 +109,31 @@ def test_a_file_of_something_else_is_refused(synthesizer, tmp_path):
         decode_from(tmp_path / "other.h5", synthesizer)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("z", np.zeros((3, 2), np.int16), r"z: expected i of shape \(\d+, \d+\), got int16"),
+        ("step", np.zeros(3), r"step: expected f of shape .*, got float64 of shape \(3,\)"),
+        ("labels", np.zeros((2, 2), np.int64), r"expected i of shape"),
+        ("labels", None, "not a file of latents"),
+        ("labels", 99, r"expected labels in 0\.\.9, got 99 to 99"),
+    ],
+)
+def test_damaged_latents_are_refused(synthesizer, digits, tmp_path, name, value, message):
+    path = tmp_path / "z.h5"
+    encode_to(path, synthesizer, digits)
+    with h5py.File(path, "a") as file:
+        if value is None:
+            del file[name]
+        elif isinstance(value, int):
+            file[name][...] = value
+        else:
+            del file[name]
+            file[name] = value
+    with pytest.raises(ApplicationError, match=message):
+        decode_from(path, synthesizer)
+
+
 def test_other_classes_are_refused(synthesizer, digits, tmp_path):
     other = vaeaug.LabelledImages(
         digits.images, digits.labels, tuple("abcdefghij"), digits.value_range

@@ -1,7 +1,9 @@
 """The configuration: what is refused, what the messages say, and that it survives the disk."""
 
+import itertools
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -401,3 +403,54 @@ def test_the_schema_describes_every_key() -> None:
         assert inner["description"], name
         for key, each in inner["properties"].items():
             assert each.get("description"), f"{name}.{key}"
+
+
+# -- Hostile files -----------------------------------------------------------------------------
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in itertools.pairwise("abcdefghijkl")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LAUGHS, r"line \d+: expected at most 200,000 values, got [\d,]+ or more"),
+        ("seed: &a [*a]", "line 1: expected values, got one that holds itself"),
+        ("seed: 2024-99-99", "not valid YAML: month must be in 1..12"),
+        ("seed: " + "9" * 5000, "not valid YAML: Exceeds the limit"),
+        ("seed: " + "[" * 5000, "not valid YAML: nested too deeply"),
+        ("seed: " + "[" * 100 + "]" * 100, "expected at most 64 levels of values in one another"),
+        ("seed: 1\nmodel: {}\nseed: 2\n", "line 3: expected each key once, got 'seed' twice"),
+        ("seed: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("? [1]\n: 2\n", "found unhashable key"),
+        ("seed: \0", "not valid YAML"),
+        ("#" + "x" * 2**20, "expected at most 1,048,576 characters of YAML"),
+    ],
+    ids=lambda text: text[:12],
+)
+def test_yaml_that_is_hostile_is_refused_at_once(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    begun = time.monotonic()
+    with pytest.raises(ConfigError, match=message) as error:
+        load_config(path)
+    assert str(path) in str(error.value)
+    assert len(str(error.value)) < 1000
+    with pytest.raises(ConfigError) as error:
+        load_config(None, [f"plan.sampling_strategy={text}"])
+    assert "plan.sampling_strategy" in str(error.value)
+    assert time.monotonic() - begun < 5
+
+
+def test_a_wrong_value_is_shown_in_part() -> None:
+    with pytest.raises(ConfigError) as error:
+        make_config({"seed": list(range(10**5))})
+    assert str(error.value).startswith("configuration: seed: ")
+    assert len(str(error.value)) < 400
+
+
+def test_references_that_stand_for_little_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("model: {latent_dim: &n 8, width: *n}\n")
+    assert load_config(path).model.width == 8

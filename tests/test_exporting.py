@@ -33,6 +33,12 @@ def test_no_half_written_program_is_left(synthesizer, tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["decoder.pt2"]
 
 
+def test_a_place_that_cannot_be_written_is_said(synthesizer, tmp_path):
+    path = tmp_path / "missing" / "decoder.pt2"
+    with pytest.raises(SamplingError, match=r"decoder\.pt2: cannot be written: No such file"):
+        vaeaug.export_decoder(synthesizer, path)
+
+
 def test_another_ending_is_refused(synthesizer, tmp_path):
     with pytest.raises(SamplingError, match=r"export: expected a file that ends in \.pt2, got"):
         vaeaug.export_decoder(synthesizer, tmp_path / "decoder.onnx")

@@ -24,6 +24,7 @@ from click.testing import CliRunner
 import vaeaug
 from tests.shards.example_run import make_run
 from vaeaug.cli import main
+from vaeaug.files import claim_target
 from vaeaug.interchange._imagefolder import folder_names
 
 datasets = pytest.importorskip("datasets")
@@ -408,6 +409,24 @@ def test_what_is_there_is_kept_unless_told(finished, tmp_path, name):
     export(tmp_path / "other", tmp_path, name, overwrite=True)
     assert contents(path) != before
     assert sorted(each.name for each in tmp_path.iterdir()) == sorted([path.name, "other"])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_second_writer_is_refused_and_leftovers_are_cleaned(finished, tmp_path, name):
+    path = export(finished.out_dir, tmp_path, name)
+    before = contents(path)
+    with (
+        claim_target(path),
+        pytest.raises(vaeaug.ExportError, match="another process writes it; wait for it"),
+    ):
+        export(finished.out_dir, tmp_path, name, overwrite=True)
+    assert contents(path) == before
+    left = path.with_name(f".{path.name}.0123456789abcdef.tmp")
+    left.mkdir()
+    (left / "half").touch()
+    export(finished.out_dir, tmp_path, name, overwrite=True)
+    assert contents(path) == before
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_folder_of_something_else_is_never_replaced(finished, tmp_path):

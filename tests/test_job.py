@@ -1,6 +1,7 @@
 """The whole job on real digits: what it makes, that it is whole, and that nothing stops it."""
 
 import errno
+import json
 import os
 import re
 import resource
@@ -25,6 +26,7 @@ from vaeaug.config import ConfigError
 from vaeaug.data import LabelledImages
 from vaeaug.inspection import describe, rescreen
 from vaeaug.job import AugmentResult, augment, fit, generate, plan_of, train_only
+from vaeaug.json_text import sealed
 from vaeaug.plan import PlanError
 from vaeaug.run_folder import RunError
 from vaeaug.sampling import Synthesizer
@@ -143,8 +145,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_others(
     augment(data, tmp_path / "other", tiny_config(seed=1))
     same, other = contents(finished.out_dir), contents(tmp_path / "other")
     assert same.keys() == other.keys()
-    # What the architecture is has no seed.
-    assert [name for name in same if same[name] == other[name]] == ["model/config.json"]
+    assert [name for name in same if same[name] == other[name]] == []
+    # What the architecture is has no seed; the hashes of its files and of itself have.
+    one, two = (json.loads(each["model/config.json"]) for each in (same, other))
+    assert [name for name in one if one[name] != two[name]] == ["files", "sha256"]
 
 
 # -- Interrupted -------------------------------------------------------------------------------
@@ -210,8 +214,14 @@ def damage(path: Path) -> None:
         lambda out: (out / "shards" / "shard-00007.h5").write_bytes(b"of a process that ended"),
         lambda out: (out / "checkpoints" / "classes.json").write_text("{"),
         lambda out: (out / "checkpoints" / "classes.json").unlink(),
+        lambda out: damage(out / "checkpoints" / "classes.json"),
+        lambda out: (out / "checkpoints" / "classes.json").write_bytes(sealed({"classes": [3]})),
+        lambda out: damage(out / "diagnostics.json"),
     ],
-    ids=["changed", "missing", "left over", "record damaged", "record missing"],
+    ids=[
+        *("changed", "missing", "left over", "no record", "record missing", "record damaged"),
+        *("record made up", "diagnostics damaged"),
+    ],
 )
 def test_a_damaged_shard_of_an_unfinished_run_is_made_again(
     unfinished: Path,

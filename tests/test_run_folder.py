@@ -90,7 +90,7 @@ def test_another_generator_is_refused(started: Path) -> None:
     assert f"changed: generator: trained here -> {'c' * 64}" in message
 
 
-@pytest.mark.parametrize("leftover", [".lock", "run.json.tmp"])
+@pytest.mark.parametrize("leftover", [".lock", ".run.json.0123456789abcdef.tmp"])
 def test_what_a_killed_process_left_does_not_stop_the_next(tmp_path: Path, leftover: str) -> None:
     (tmp_path / leftover).write_text("half")
     with enter(tmp_path):
@@ -137,6 +137,60 @@ def test_starting_again_does_not_follow_a_link(started: Path, tmp_path: Path) ->
         pass
     assert names(elsewhere) == ["precious"]
     assert not (started / "shards").exists()
+
+
+@pytest.mark.parametrize("name", ["shards", "checkpoints", "model", "evaluation"])
+def test_a_linked_folder_is_refused_before_anything_is_touched(
+    started: Path, tmp_path: Path, name: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "shard-00000.h5").write_text("precious")
+    if (started / name).exists():
+        shutil.rmtree(started / name)
+    (started / name).symlink_to(elsewhere)
+    before = (started / "run.json").read_bytes()
+    message = refused(RunError, started)
+    assert message.startswith(f"{started / name}: expected a folder of this run, got a link to ")
+    assert "nothing was changed" in message
+    assert (elsewhere / "shard-00000.h5").read_text() == "precious"
+    assert (started / "run.json").read_bytes() == before
+    assert ".lock" not in names(started)
+
+
+def test_planted_links_are_not_written_through(tmp_path: Path) -> None:
+    precious, out = tmp_path / "precious", tmp_path / "out"
+    precious.write_text("precious")
+    out.mkdir()
+    (out / ".lock").symlink_to(precious)
+    assert "expected a folder that can be written, got: " in refused(RunError, out)
+    (out / ".lock").unlink()
+    (out / ".lock").symlink_to(tmp_path / "made")
+    refused(RunError, out)
+    (out / ".lock").unlink()
+    with enter(out):
+        (out / "run.json").unlink()
+    (out / "run.json").symlink_to(tmp_path / "made")
+    with enter(out):
+        pass
+    assert not (tmp_path / "made").exists()
+    assert precious.read_text() == "precious"
+    assert read_run(out)["data"] == DATA
+
+
+def test_what_killed_writers_left_is_deleted(started: Path) -> None:
+    left = [
+        started / ".manifest.json.0123456789abcdef.tmp",
+        started / "shards" / ".shard-00003.h5.0123456789abcdef.tmp",
+        started / "checkpoints" / ".trunk.pt.0123456789abcdef.tmp",
+    ]
+    mine = started / ".notes.0123456789abcdef.tmp"
+    for path in (*left, mine):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    with enter(started):
+        assert not any(path.exists() for path in left)
+    assert mine.exists()
 
 
 # -- The lock ----------------------------------------------------------------------------------
@@ -271,3 +325,41 @@ def test_a_wrong_description_is_told(tmp_path: Path, content: bytes | None, mess
         read_run(tmp_path)
     assert str(error.value).startswith(str(tmp_path))
     assert message in str(error.value)
+
+
+# A disk without locks, which few machines have at hand: the kernel itself is told to refuse `flock`
+# (a seccomp filter of four instructions: load the number of the call, compare, refuse or allow).
+NO_LOCKS = """
+import ctypes, errno, platform, struct, sys
+from vaeaug.config import AugmentConfig
+from vaeaug.run_folder import RunError, RunFolder
+number = {"x86_64": 73, "aarch64": 32}[platform.machine()]
+refused = 0x00050000 | errno.ENOLCK
+program = b"".join(
+    struct.pack("HBBI", *each)
+    for each in ((0x20, 0, 0, 0), (0x15, 0, 1, number), (6, 0, 0, refused), (6, 0, 0, 0x7FFF0000))
+)
+code = ctypes.create_string_buffer(program)
+head = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(code)))
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, head, 0, 0):
+    sys.exit(77)
+try:
+    RunFolder(sys.argv[1], config=AugmentConfig(), data={"fingerprint": "a" * 64})
+except RunError as error:
+    print(error)
+"""
+
+
+@needs_proc
+def test_a_disk_without_locks_is_not_called_another_vaeaug(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NO_LOCKS, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    if done.returncode == 77:
+        pytest.skip("this kernel takes no filter of calls")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        f"{tmp_path}: expected a disk with file locks, which keep two runs apart, got: No locks "
+        "available; give another --out, or mount this one with locks\n"
+    )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import vaeaug
+from vaeaug.json_text import sealed, unsealed
 from vaeaug.models import CVAE, SeparateCVAE
 from vaeaug.sampling import SAMPLERS, SamplingError, Synthesizer, sample_generator
 
@@ -211,13 +212,53 @@ def test_what_is_no_generator_is_refused(synthesizer, tmp_path):
     synthesizer.save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 1}))
-    with pytest.raises(SamplingError, match="version 2, got 'vaeaug-generator' version 1"):
+    with pytest.raises(SamplingError, match="version 3, got 'vaeaug-generator' version 1"):
         Synthesizer.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config))
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(SamplingError, match="the generator cannot be read"):
         Synthesizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "densities.safetensors"])
+def test_a_changed_byte_of_a_generator_is_found(synthesizer, tmp_path, name):
+    synthesizer.save(tmp_path)
+    data = bytearray((tmp_path / name).read_bytes())
+    # A figure, past the head of the file.
+    at = data.index(b'"n_real": 3') + 10 if name == "config.json" else len(data) - 2
+    data[at] ^= 1
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(SamplingError, match="it was changed after it was written"):
+        vaeaug.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("width", 2**40, r"architecture: expected one of at most [\d,]+ bytes, .* got one of"),
+        ("latent_dim", 2**40, "architecture: expected one of at most"),
+        ("image_shape", [2**20, 2**20, 1], "cannot be read"),
+        ("n_classes", 10**9, "n_classes: expected 10, as there are names, got 1000000000"),
+    ],
+)
+def test_an_architecture_larger_than_its_weights_is_not_built(
+    synthesizer, tmp_path, name, value, message
+):
+    synthesizer.save(tmp_path)
+    config = unsealed((tmp_path / "config.json").read_bytes())
+    config["architecture"][name] = value
+    (tmp_path / "config.json").write_bytes(sealed(config))
+    with pytest.raises(SamplingError, match=message):
+        vaeaug.load(tmp_path)
+
+
+def test_a_generator_of_the_version_without_hashes_is_read(synthesizer, tmp_path):
+    synthesizer.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["files"], config["sha256"]
+    (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 2}))
+    assert vaeaug.load(tmp_path).sha256 == synthesizer.sha256
 
 
 def test_float_images_keep_their_type_and_range(digits, small_config):

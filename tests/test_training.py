@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -414,14 +415,28 @@ def test_a_checkpoint_of_another_model_is_refused(done, stopped, few, tmp_path):
         train(few, tiny("model.width=16"), device="cpu", folder=tmp_path)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
 def test_no_space_for_a_checkpoint_keeps_the_one_before(stopped, few, tmp_path):
     before = stopped.read_bytes()
-    stopped.with_suffix(".tmp").symlink_to("/dev/full")
-    with pytest.raises(TrainingError, match=r"trunk\.pt: the checkpoint cannot be written .*kept"):
-        train(few, tiny(), device="cpu", folder=tmp_path)
+    # A limit on the size of files is an error of the system as a full disk is.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(
+            TrainingError, match=r"trunk\.pt: the checkpoint cannot be written .*kept"
+        ):
+            train(few, tiny(), device="cpu", folder=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(stopped.parent.iterdir()) == [stopped]
     assert stopped.read_bytes() == before
+
+
+def test_a_log_that_cannot_be_written_is_named(few, tmp_path):
+    (tmp_path / "elsewhere").touch()
+    (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(TrainingError, match=r"metrics\.jsonl: the log cannot be written: "):
+        train(few, tiny(), device="cpu", folder=tmp_path)
+    assert (tmp_path / "elsewhere").read_text() == ""
 
 
 def test_a_bad_step_that_is_also_evaluated_is_one_line(few, tmp_path):

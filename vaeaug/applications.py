@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data import LabelledImages
+from vaeaug.data import DataError, LabelledImages
+from vaeaug.data._hdf5_process import ForeignHDF5
 from vaeaug.data._values import pinned
 from vaeaug.report import write_strips
 from vaeaug.sampling import Synthesizer
-from vaeaug.shards import published_hdf5
+from vaeaug.shards import published_hdf5, write_attributes
 
 LATENTS_FORMAT, LATENTS_VERSION = "vaeaug-latents", 1
 # A traversal goes so many standard deviations of the class's latents to either side.
@@ -98,9 +98,12 @@ def write_images(
     path = Path(path)
     with published_hdf5(path, needed=images.nbytes, kept="nothing was changed") as file:
         file["images"], file["labels"] = images, np.asarray(labels, np.int64)
-        file.attrs["class_names"] = list(generator.class_names)
-        file.attrs["layout"] = generator.layout
-        file.attrs["image_value_range"] = np.array(generator.value_range, np.float64)
+        attributes = {
+            "class_names": list(generator.class_names),
+            "layout": generator.layout,
+            "image_value_range": np.array(generator.value_range, np.float64),
+        }
+        write_attributes(file, attributes)
     return path
 
 
@@ -134,10 +137,13 @@ def encode_to(path: str | Path, generator: Synthesizer, data: LabelledImages) ->
         packed = file.create_dataset("z", data=z, compression="gzip", shuffle=True)
         stored = packed.id.get_storage_size()
         file["step"], file["labels"] = step, data.labels
-        file.attrs["format"] = LATENTS_FORMAT
-        file.attrs["format_version"] = np.int64(LATENTS_VERSION)
-        file.attrs["generator_sha256"] = generator.sha256
-        file.attrs["class_names"] = list(generator.class_names)
+        attributes = {
+            "format": LATENTS_FORMAT,
+            "format_version": np.int64(LATENTS_VERSION),
+            "generator_sha256": generator.sha256,
+            "class_names": list(generator.class_names),
+        }
+        write_attributes(file, attributes)
     rebuilt = generator.decode(z * step, data.labels)
     n_values = math.prod(generator.image_shape)
     bits = None
@@ -161,25 +167,39 @@ def decode_from(path: str | Path, generator: Synthesizer) -> tuple[np.ndarray, n
     """
     path = Path(path)
     try:
-        with h5py.File(path, "r") as file:
-            attributes = dict(file.attrs)
-            name = attributes.get("format")
-            name = name.decode() if isinstance(name, bytes) else name
-            found = (name, int(attributes.get("format_version", -1)))
-            if found != (LATENTS_FORMAT, LATENTS_VERSION):
+        with ForeignHDF5(path) as file:
+            kind, version, maker = (
+                (file.attribute(None, name) or [None])[0]
+                for name in ("format", "format_version", "generator_sha256")
+            )
+            if (kind, version) != (LATENTS_FORMAT, LATENTS_VERSION):
                 raise ApplicationError(
-                    f"{path}: expected {LATENTS_FORMAT} version {LATENTS_VERSION}, got "
-                    f"{found[0]!r} version {found[1]}"
+                    f"{path}: expected {LATENTS_FORMAT} version {LATENTS_VERSION}, got {kind!r} "
+                    f"version {version}"
                 )
-            z = file["z"][:] * file["step"][:].astype(np.float32)
-            labels = file["labels"][:].astype(np.int64)
-    except (OSError, KeyError) as error:
+            z, step, labels = (file.load(name) for name in ("z", "step", "labels"))
+    except DataError as error:
         raise ApplicationError(f"{path}: not a file of latents ({error})") from error
-    if attributes["generator_sha256"] != generator.sha256:
+    if maker != generator.sha256:
         raise ApplicationError(
             f"{path}: expected latents of this generator ({generator.sha256[:12]}), got those of "
-            f"{str(attributes['generator_sha256'])[:12]}"
+            f"{str(maker)[:12]}"
         )
+    n_latents = generator.model.latent_dim
+    whole = {"z": (z, (len(labels), n_latents), "i"), "step": (step, (n_latents,), "f")}
+    whole["labels"] = (labels, (labels.size,), "i")
+    for name, (array, shape, kind) in whole.items():
+        if array.shape != shape or array.dtype.kind != kind:
+            raise ApplicationError(
+                f"{path}: {name}: expected {kind} of shape {shape}, got {array.dtype} of shape "
+                f"{array.shape}"
+            )
+    k = len(generator.class_names)
+    if labels.size and not 0 <= labels.min() <= labels.max() < k:
+        raise ApplicationError(
+            f"{path}: expected labels in 0..{k - 1}, got {labels.min()} to {labels.max()}"
+        )
+    z, labels = z * step.astype(np.float32), labels.astype(np.int64)
     return generator.decode(z, labels), labels
 
 

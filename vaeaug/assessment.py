@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from vaeaug.config import AugmentConfig, EvaluationConfig, Recipe
 from vaeaug.data import LabelledImages
@@ -35,9 +36,11 @@ from vaeaug.evaluation import (
 )
 from vaeaug.evaluation.bench import Progress
 from vaeaug.evaluation.probe import ProbeFactory
+from vaeaug.files import read_whole
+from vaeaug.json_text import JSONTextError, parse_strict
 from vaeaug.merging import counts_of_run, merge
 from vaeaug.report import write_card, write_report
-from vaeaug.run_folder import RunFolder, read_run
+from vaeaug.run_folder import RunError, RunFolder, read_run
 from vaeaug.sampling import Synthesizer
 from vaeaug.shards import Manifest, ShardDataset, sha256_file
 
@@ -271,7 +274,7 @@ def publish(
             "chosen": str(found.search.recipe),
             "seed": found.search.seed,
         }
-    known = {**_measured_before(folder), **(found.measured or {})}
+    known = {**_measured_before(folder, manifest), **(found.measured or {})}
     if found.search is not None:
         known["search"] = found.search.to_json()
     gate_found = manifest.gate if found.gate is None else plain(found.gate.to_json())
@@ -294,8 +297,13 @@ def recipe_of(manifest: Manifest, config: AugmentConfig) -> tuple[Recipe, int | 
     """The recipe that a run stands for, and the seed of the search that found it, if one did."""
     stored = dict(manifest.extra.get("recipe") or {})
     stored.pop("origin", None)
+    try:
+        found = Recipe.model_validate(stored) if stored else Recipe.of(config)
+    except ValidationError as error:
+        where = f"{manifest.folder or 'the manifest'}: extra.recipe"
+        raise RunError(f"{where}: expected a recipe, got one that is none: {error}") from None
     seed = (manifest.extra.get("search") or {}).get("seed")
-    return (Recipe.model_validate(stored) if stored else Recipe.of(config)), seed
+    return found, seed
 
 
 def plain(value: Any) -> Any:
@@ -387,9 +395,7 @@ def _document(
         "merged": [each._asdict() for each in counts_of_run(manifest)],
         **{name: plain(known.get(name)) for name in MEASURED},
         "diagnostics": _json(folder / "diagnostics.json"),
-        "curves": [json.loads(line) for line in curves.read_text(encoding="utf-8").splitlines()]
-        if curves.exists()
-        else [],
+        "curves": _lines(curves),
         "provenance": {
             "seed": manifest.run_seed,
             "data": run["data"],
@@ -404,16 +410,34 @@ def _document(
     }
 
 
-def _measured_before(folder: Path) -> dict[str, Any]:
-    found = _json(folder / "report.json") or {}
+def _measured_before(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    path, known = folder / "report.json", manifest.files.get("report.json")
+    if known is not None and path.exists() and sha256_file(path) != known:
+        log.warning("%s: it was changed after it was written; nothing is taken from it", path)
+        return {}
+    found = _json(path) or {}
     return {name: found.get(name) for name in MEASURED}
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return parse_strict(read_whole(path))
+    except FileNotFoundError:
         return None
+    except (OSError, JSONTextError) as error:
+        log.warning("%s: cannot be read (%s); left out of the report", path, error)
+        return None
+
+
+def _lines(path: Path) -> list[Any]:
+    """The lines of JSON of a log; those that were cut off or damaged are left out."""
+    found = []
+    for line in read_whole(path).splitlines() if path.exists() else ():
+        try:
+            found.append(parse_strict(line))
+        except JSONTextError as error:
+            log.warning("%s: a line cannot be read (%s); left out of the report", path, error)
+    return found
 
 
 def _short(settings: Mapping[str, Any]) -> str:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.json_schema import SkipJsonSchema
+
+from vaeaug.yaml_text import MOST_CHARACTERS, NOT_VALID, YAMLTextError, load_yaml
 
 Grouping = Literal["adapted", "separate", "shared"]
 Sampler = Literal["prior", "posterior", "interpolate", "gmm", "flow", "transfer", "blend"]
@@ -546,9 +547,10 @@ def load_config(
         if not equals or not key:
             raise ConfigError(f"--set: expected key=value such as model.beta=2, got {override!r}")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {key}: {text!r} is not a YAML value") from None
+            value = load_yaml(text)
+        except YAMLTextError as error:
+            why = "" if str(error).startswith(NOT_VALID) else f": {error}"
+            raise ConfigError(f"--set {key}: {_short(text)} is not a YAML value{why}") from None
         _set(document, key.strip(), value)
     for key, value in keys.items():
         if value is not None:
@@ -577,15 +579,17 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:
+            # One more than is read: a file of gigabytes, or without an end, is never loaded whole.
+            text = file.read(MOST_CHARACTERS + 1)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: expected a UTF-8 text file of YAML") from None
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+        document = load_yaml(text)
+    except YAMLTextError as error:
+        raise ConfigError(f"{path}: {error}") from None
     if document is None:
         return {}
     if not isinstance(document, dict):
@@ -632,8 +636,13 @@ def _explain(problem: Mapping[str, Any]) -> list[str]:
     if key == "plan.sampling_strategy":
         # The first branch has the whole value; what the others say is the same.
         is_first = len(location) == 2 or location[2].startswith("literal")
-        return [f"{key}: expected {_STRATEGIES}, got {value!r}"] if is_first else []
-    return [f"{key}: {problem['msg']}, got {value!r}"]
+        return [f"{key}: expected {_STRATEGIES}, got {_short(value)}"] if is_first else []
+    return [f"{key}: {problem['msg']}, got {_short(value)}"]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _unknown(key: str) -> str:

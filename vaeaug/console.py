@@ -1,11 +1,14 @@
 """What the command line shows on stdout: tables, or one JSON document."""
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from vaeaug.names import for_stream, printable
 
 if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig
@@ -166,7 +169,7 @@ def reports_table(classes: dict[str, Any]) -> str:
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> str:
-    cells = [header, *([str(each) for each in row] for row in rows)]
+    cells = [header, *([printable(str(each)) for each in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     numeric = [all(_is_number(row[column]) for row in cells[1:]) for column in range(len(header))]
     return "\n".join(
@@ -184,4 +187,5 @@ def _is_number(text: str) -> bool:
 
 def print_document(document: Any, text: str, as_json: bool) -> None:
     """The document as JSON, or the text."""
-    click.echo(json.dumps(document, indent=2, sort_keys=True) if as_json else text)
+    shown = json.dumps(document, indent=2, sort_keys=True) if as_json else text
+    click.echo(for_stream(shown, sys.stdout))

@@ -3,7 +3,6 @@
 Every step leaves something finished on disk, so that it is gone on with after the last one.
 """
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,7 +16,9 @@ from vaeaug.applications import write_traversal
 from vaeaug.config import AugmentConfig, Recipe, as_config
 from vaeaug.data import LabelledImages
 from vaeaug.diagnostics import diagnose
+from vaeaug.files import read_whole
 from vaeaug.generation import ClassProgress, make_class
+from vaeaug.json_text import JSONTextError, sealed, unsealed
 from vaeaug.models import groups_of
 from vaeaug.plan import Plan, make_plan
 from vaeaug.progress import Progress, shown
@@ -163,8 +164,9 @@ def make_dataset(
         vaeaug_version=library_versions()["vaeaug"],
     )
     generator.attach(data)
-    done = ClassProgress(run.path)
+    done = ClassProgress(run.path, data.class_names)
     remaining = any(each.n_synthetic and each.label not in done.classes for each in plan)
+    _drop_damaged(run.diagnostics)
     if screener is None and (remaining or (pictures and not run.diagnostics.exists())):
         screener = fit_screener(data, config, device, progress)
     # A fixed sampler needs no trial, and nobody reads the figures of a split of an evaluation.
@@ -287,8 +289,18 @@ def _diagnose(
     for line in found.summary():
         log.info("%s", line)
     generator.save(run.model)
-    text = json.dumps(found.to_json(), indent=2, sort_keys=True) + "\n"
-    publish_bytes(run.diagnostics, text.encode())
+    publish_bytes(run.diagnostics, sealed(found.to_json()))
+
+
+def _drop_damaged(diagnostics: Path) -> None:
+    """Delete diagnostics that were damaged since they were written: they are made again."""
+    try:
+        unsealed(read_whole(diagnostics))
+    except FileNotFoundError:
+        pass
+    except (OSError, JSONTextError) as error:
+        log.warning("%s: cannot be read (%s); made again", diagnostics, error)
+        diagnostics.unlink()
 
 
 def _by_interest(data: LabelledImages) -> list[int]:

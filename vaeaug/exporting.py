@@ -1,11 +1,13 @@
 """The decoder by itself, for places where this library is not: a `torch.export` program."""
 
+import io
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vaeaug.files import cannot_write, publish
 from vaeaug.models import CVAE
 from vaeaug.sampling import SamplingError, Synthesizer
 
@@ -56,7 +58,11 @@ def export_decoder(generator: Synthesizer, path: str | Path) -> Path:
         program = torch.export.export(
             _Decoder(generator.model).eval(), example, dynamic_shapes=({0: batch}, {0: batch})
         )
-    temporary = path.with_name(f".{path.stem}.tmp.pt2")
-    torch.export.save(program, temporary)
-    temporary.replace(path)
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    try:
+        publish(path, content.getvalue())
+    except OSError as error:
+        size = content.getbuffer().nbytes
+        raise SamplingError(cannot_write(path, error, size, "the generator is kept")) from error
     return path

@@ -3,9 +3,8 @@
 A class is the unit of resuming: its shards are recorded when all of them are on disk.
 """
 
-import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from vaeaug.config import AugmentConfig
+from vaeaug.files import read_whole
+from vaeaug.json_text import sealed, unsealed
 from vaeaug.plan import ClassPlan
 from vaeaug.sampling import (
     BLOCK,
@@ -28,6 +29,7 @@ from vaeaug.shards import (
     ShardProvenance,
     ShardWriter,
     publish_bytes,
+    read_class,
     sha256_file,
 )
 
@@ -201,20 +203,19 @@ class ClassProgress:
 
     Args:
         folder: The run folder.
+        class_names: Of the run, in the order of the labels.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
         self.folder = folder
         self.path = folder / "checkpoints" / "classes.json"
         self.classes: dict[int, FinishedClass] = {}
-        for content in self._recorded():
-            entry = ClassEntry(**content["class"])
-            shards = [ShardEntry(**each) for each in content["shards"]]
-            if not all(_is_whole(folder, each) for each in shards):
+        for finished in self._recorded(tuple(class_names)):
+            if not all(_is_whole(folder, each) for each in finished.shards):
                 # Shards are numbered on across classes: what follows is made again too.
-                log.warning("class %r: its shards are not whole; made again", entry.name)
+                log.warning("class %r: its shards are not whole; made again", finished.entry.name)
                 break
-            self.classes[entry.label] = FinishedClass(entry, shards, content["sampler"])
+            self.classes[finished.entry.label] = finished
         recorded = {folder / each.path for each in self.shards}
         for path in (folder / "shards").glob("shard-*"):
             if path not in recorded:
@@ -229,18 +230,23 @@ class ClassProgress:
         """Record a class."""
         self.classes[finished.entry.label] = finished
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        content = [each.to_json() for each in self.classes.values()]
-        publish_bytes(self.path, (json.dumps(content, indent=1) + "\n").encode())
+        content = {"classes": [each.to_json() for each in self.classes.values()]}
+        publish_bytes(self.path, sealed(content))
 
-    def _recorded(self) -> list[dict[str, Any]]:
+    def _recorded(self, class_names: tuple[str, ...]) -> list[FinishedClass]:
         if not self.path.exists():
             return []
+        found = []
         try:
-            recorded: list[dict[str, Any]] = json.loads(self.path.read_text(encoding="utf-8"))
-        except ValueError:
-            log.warning("%s: cannot be read; every class is made again", self.path)
+            for content in unsealed(read_whole(self.path))["classes"]:
+                where, sampler = str(self.path), content["sampler"]
+                entry, shards = read_class(content["class"], content["shards"], class_names, where)
+                found.append(FinishedClass(entry, shards, str(sampler)))
+        # What is damaged is not gone by: its samples are drawn again, the same.
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("%s: cannot be read (%s); every class is made again", self.path, error)
             return []
-        return recorded
+        return found
 
 
 def _is_whole(folder: Path, entry: ShardEntry) -> bool:

@@ -1,9 +1,12 @@
 """Sharing a generator on the Hugging Face Hub; needs the extra ``vaeaug[hub]``."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+from vaeaug.names import for_markdown
 from vaeaug.sampling import SamplingError, Synthesizer
+from vaeaug.shards import publish_bytes
 
 _CARD = """---
 library_name: vaeaug
@@ -19,7 +22,7 @@ whoever has it can decode them.
 ```python
 import vaeaug.hub
 
-generator = vaeaug.hub.from_hub("{repository}")
+generator = vaeaug.hub.from_hub({repository})
 batch = generator.sample(label=0, n=64, seed=0)
 ```
 """
@@ -56,10 +59,10 @@ def write_for_hub(generator: Synthesizer, folder: str | Path, repository: str) -
         n=generator.n_real,
         shape=tuple(generator.image_shape),
         k=len(generator.class_names),
-        names=", ".join(generator.class_names),
-        repository=repository,
+        names=", ".join(map(for_markdown, generator.class_names)),
+        repository=json.dumps(repository),
     )
-    (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+    publish_bytes(Path(folder) / "README.md", card.encode())
 
 
 def from_hub(repository: str, **options: Any) -> Synthesizer:

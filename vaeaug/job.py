@@ -96,7 +96,7 @@ class AugmentResult:
             "complete": self.complete,
             "gate": manifest["gate"],
             "search": manifest["extra"].get("search"),
-            "plan": manifest["extra"]["plan"],
+            "plan": manifest["extra"].get("plan", []),
             "classes": manifest["classes"],
             "shards": manifest["shards"],
         }

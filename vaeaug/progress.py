@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from vaeaug.names import printable
+
 log = logging.getLogger("vaeaug")
 
 # progress(stage, done, total, what is known so far)
@@ -41,19 +43,18 @@ def shown(progress: Progress | bool | None) -> Iterator[Progress | None]:
 @contextmanager
 def _bars(console: Any) -> Iterator[Progress]:
     """A bar per stage."""
-    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    # A class may be called "[/b]", which is no markup.
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     figures_column = TextColumn("{task.fields[figures]}")
     with Bars(*columns, TimeRemainingColumn(), figures_column, console=console) as bars:
         tasks: dict[str, Any] = {}
 
         def report(what: str, done: int, total: int, figures: dict[str, float]) -> None:
             if what not in tasks:
-                # A class may be called "[/b]".
-                tasks[what] = bars.add_task(escape(what), total=total, figures="")
+                tasks[what] = bars.add_task(printable(what), total=total, figures="")
             bars.update(tasks[what], completed=done, total=total)
             if "held_out_elbo" in figures:
                 bars.update(tasks[what], figures=f"ELBO {figures['held_out_elbo']:.1f}")
@@ -80,7 +81,7 @@ def _lines() -> Iterator[Progress]:
                 continue
             what, done, total = latest[0]
             after = "" if done < total else ", what follows it is under way"
-            log.info("%s: %d of %d%s (%s in all)", what, done, total, after, since)
+            log.info("%s: %d of %d%s (%s in all)", printable(what), done, total, after, since)
 
     speaker = threading.Thread(target=speak, name="vaeaug-progress", daemon=True)
     speaker.start()

@@ -4,9 +4,7 @@ A run is resumed only with the configuration and the data it was started with; a
 refused, naming what changed, before a byte is written.
 """
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -15,6 +13,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from vaeaug.config import AugmentConfig, ConfigError, changed_keys
+from vaeaug.files import Claim, InUseError, NoLocksError, leftovers, read_whole
+from vaeaug.json_text import JSONTextError, parse_strict
 from vaeaug.shards import publish_bytes
 
 RUN_FORMAT = "vaeaug-run"
@@ -36,8 +36,8 @@ CONTENTS = (
     "model",
     "run.json",
 )
-# What a process that was killed may leave before the run is described.
-_LEFTOVERS = (".lock", "run.json.tmp")
+# Those of them that are folders. A link in the place of one leads to files that are not of the run.
+_FOLDERS = ("evaluation", "checkpoints", "shards", "model")
 _LIBRARIES = ("h5py", "imbalanced-learn", "numpy", "scikit-learn", "torch")
 
 
@@ -78,12 +78,14 @@ class RunFolder:
             self._check_contents()
             if not resume:
                 self._delete()
+            self._check_links()
+            self._clean()
             self._check_same(config, data)
             # Before the run is described: it can then be asked for with a smaller plan.
             self._check_space(needed)
             self._write_run(config, data)
         except BaseException:
-            self._release()
+            self._lock.release()
             raise
 
     def __enter__(self) -> Self:
@@ -95,7 +97,7 @@ class RunFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._release()
+        self._lock.release()
 
     @property
     def model(self) -> Path:
@@ -120,38 +122,52 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{self.path}: cannot make the folder: {error.strerror}") from error
 
-    def _claim(self) -> int:
-        path = self.path / ".lock"
+    def _claim(self) -> Claim:
         try:
-            lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+            return Claim(self.path / ".lock")
+        except InUseError:
+            raise RunError(
+                f"{self.path}: another vaeaug is at work in this folder; wait for it or stop it"
+            ) from None
+        except NoLocksError as error:
+            raise RunError(
+                f"{self.path}: expected a disk with file locks, which keep two runs apart, got: "
+                f"{error.strerror}; give another --out, or mount this one with locks"
+            ) from error
         except OSError as error:
             raise RunError(
                 f"{self.path}: expected a folder that can be written, got: {error.strerror}"
             ) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it may have ended, and deleted it, between the two calls above.
-            is_there = path.exists() and os.path.samestat(os.fstat(lock), path.stat())
-        except OSError:
-            is_there = False
-        if not is_there:
-            os.close(lock)
-            raise RunError(
-                f"{self.path}: another vaeaug is at work in this folder; wait for it or stop it"
-            )
-        return lock
-
-    def _release(self) -> None:
-        (self.path / ".lock").unlink(missing_ok=True)
-        os.close(self._lock)
 
     def _check_contents(self) -> None:
-        found = sorted(each.name for each in self.path.iterdir() if each.name not in _LEFTOVERS)
+        # What a process that was killed may leave before the run is described.
+        left = {".lock", *(path.name for path, _ in leftovers(self.path, "run.json"))}
+        found = sorted(each.name for each in self.path.iterdir() if each.name not in left)
         if found and "run.json" not in found:
             raise RunError(
                 f"{self.path}: expected an empty folder or a run of vaeaug, got "
                 f"{', '.join(found[:5])}{', ...' if len(found) > 5 else ''}; nothing was changed"
             )
+
+    def _check_links(self) -> None:
+        """Refuse a link to a folder before anything is deleted or written behind it."""
+        for name in _FOLDERS:
+            path = self.path / name
+            if path.is_symlink():
+                raise RunError(
+                    f"{path}: expected a folder of this run, got a link to {path.readlink()}, "
+                    f"where files would be deleted and overwritten; nothing was changed. For "
+                    f"another disk, give a folder on it as --out"
+                )
+
+    def _clean(self) -> None:
+        """Delete what killed writers left."""
+        for name in CONTENTS:
+            for path, _ in leftovers(self.path, name):
+                path.unlink()
+        for name in _FOLDERS:
+            for path, _ in leftovers(self.path / name):
+                path.unlink()
 
     def _delete(self) -> None:
         for name in CONTENTS:
@@ -217,10 +233,10 @@ def read_run(out_dir: str | Path) -> dict[str, Any]:
     """
     path = Path(out_dir) / "run.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_strict(read_whole(path))
     except FileNotFoundError:
         raise RunError(f"{out_dir}: expected a run of vaeaug, but run.json is missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, JSONTextError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
     if not isinstance(content, dict) or content.get("format") != RUN_FORMAT:
         raise RunError(f"{path}: expected the description of a run of vaeaug, got something else")
@@ -229,6 +245,12 @@ def read_run(out_dir: str | Path) -> dict[str, Any]:
             f"{path}: expected format version {FORMAT_VERSION}, got "
             f"{content.get('format_version')!r}; a newer vaeaug wrote it"
         )
+    for name in ("config", "data", "versions"):
+        if not isinstance(content.get(name), dict):
+            raise RunError(f"{path}: {name}: expected an object, got {str(content.get(name))[:80]}")
+    fingerprint = content["data"].get("fingerprint")
+    if not isinstance(fingerprint, str):
+        raise RunError(f"{path}: data.fingerprint: expected a text, got {str(fingerprint)[:80]}")
     return content
 
 

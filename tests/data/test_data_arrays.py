@@ -502,7 +502,7 @@ def test_damaged_npz(tmp_path):
     with pytest.raises(DataError, match=r"d\.npz: expected an \.npz file .*got \d+ bytes"):
         read(path)
     path.write_bytes(good[:2000] + b"\1" + good[2001:])
-    with pytest.raises(DataError, match=r"d\.npz: .*CRC"):
+    with pytest.raises(DataError, match=r"d\.npz.*CRC"):
         read(path)
     path.write_bytes(b"")
     with pytest.raises(DataError, match=r"d\.npz: expected an \.npz file .*got 0 bytes"):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from example_run import ARCHIVE, CLASS_NAMES, make_run, samples
 
+from vaeaug.json_text import seal_of
 from vaeaug.shards import (
     FormatVersionError,
     Manifest,
@@ -19,7 +20,7 @@ from vaeaug.shards import (
     ShardError,
     verify,
 )
-from vaeaug.shards._manifest import _dump, _seal
+from vaeaug.shards._manifest import _dump
 
 
 def rewrite_manifest(folder, change):
@@ -27,7 +28,7 @@ def rewrite_manifest(folder, change):
     path = folder / "manifest.json"
     content = json.loads(path.read_text())
     change(content)
-    content["manifest_sha256"] = _seal(content)
+    content["manifest_sha256"] = seal_of(content, "manifest_sha256")
     path.write_text(_dump(content, indent=2) + "\n")
 
 
@@ -189,15 +190,15 @@ def test_missing_and_foreign_files_are_named(tmp_path):
     dataclasses.replace(manifest, files=files).save(tmp_path)
     (tmp_path / "shards/shard-00001.h5").unlink()
     (tmp_path / "shards/shard-00009.h5").touch()
-    (tmp_path / "shards/shard-00003.h5.tmp").touch()
-    (tmp_path / "manifest.json.tmp").touch()
+    (tmp_path / "shards/.shard-00003.h5.0123456789abcdef.tmp").touch()
+    (tmp_path / ".manifest.json.0123456789abcdef.tmp").touch()
     report = verify(tmp_path)
     assert [(problem.kind, problem.path) for problem in report.problems] == [
         ("missing", "shards/shard-00001.h5"),
         ("changed", "model/model.safetensors"),
-        ("foreign", "shards/shard-00003.h5.tmp"),
+        ("foreign", "shards/.shard-00003.h5.0123456789abcdef.tmp"),
         ("foreign", "shards/shard-00009.h5"),
-        ("foreign", "manifest.json.tmp"),
+        ("foreign", ".manifest.json.0123456789abcdef.tmp"),
     ]
     assert "left by a writer that was stopped" in report.problems[2].message
     assert "5 problems in 3 shards, 12 images" in str(report)

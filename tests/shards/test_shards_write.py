@@ -313,10 +313,23 @@ def test_a_killed_writer_leaves_no_visible_shard(tmp_path):
         timeout=60,
     )
     assert done.returncode == -signal.SIGKILL
-    assert [p.name for p in (tmp_path / "shards").iterdir()] == ["shard-00000.h5.tmp"]
+    [left] = (tmp_path / "shards").iterdir()
+    assert re.fullmatch(r"\.shard-00000\.h5\.[0-9a-f]{16}\.tmp", left.name)
 
     make_run(tmp_path)  # the same job again
+    assert not left.exists()
     assert verify(tmp_path).ok
+
+
+def test_shards_behind_a_link_are_not_written(tmp_path):
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    elsewhere.mkdir()
+    out.mkdir()
+    (elsewhere / "shard-00000.h5").write_text("precious")
+    (out / "shards").symlink_to(elsewhere)
+    with pytest.raises(ShardError, match=r"shards: expected a folder for the shards, got a link"):
+        writer(out, 0)
+    assert (elsewhere / "shard-00000.h5").read_text() == "precious"
 
 
 FULL = """
@@ -386,3 +399,28 @@ def test_published_files_are_hashed_as_they_are(tmp_path):
     for entry in make_run(tmp_path).shards:
         data = (tmp_path / entry.path).read_bytes()
         assert entry.sha256 == hashlib.sha256(data).hexdigest()
+
+
+SMALL = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from example_run import samples, writer
+import h5py
+pages = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (pages + 2**25, pages + 2**25))
+with writer(sys.argv[2], 0, max_bytes=2**28) as w:
+    w.append(**samples(0, 7))
+print(w.entries[0].n)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_seven_samples_take_no_room_for_a_whole_shard(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL, str(Path(__file__).parent), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "7\n"), done.stderr

@@ -16,6 +16,7 @@ from vaeaug.cli._options import (
     share_of,
 )
 from vaeaug.console import print_document, print_merged
+from vaeaug.names import for_stream
 
 
 @click.command()
@@ -125,7 +126,7 @@ def verify(out: Path, as_json: bool) -> None:
     from vaeaug.shards import verify as check
 
     report = check(out)
-    click.echo(report.to_json() if as_json else str(report))
+    click.echo(report.to_json() if as_json else for_stream(str(report), sys.stdout))
     if not report.ok:
         sys.exit(FAILED)
 

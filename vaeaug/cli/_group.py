@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 import vaeaug
+from vaeaug.names import for_stream
 
 FAILED, USAGE = 1, 2
 
@@ -51,6 +52,9 @@ class _Stderr(logging.StreamHandler[Any]):
         self.stream = sys.stderr
         super().emit(record)
 
+    def format(self, record: logging.LogRecord) -> str:
+        return for_stream(super().format(record), sys.stderr)
+
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(vaeaug.__version__, prog_name="vaeaug")
@@ -71,5 +75,5 @@ def _terminate(*_: object) -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"vaeaug: {message}", err=True)
+    click.echo(for_stream(f"vaeaug: {message}", sys.stderr), err=True)
     sys.exit(code)

@@ -109,7 +109,8 @@ def evaluated(command: Command) -> Command:
         click.option(
             "--probe",
             metavar="FILE.py:NAME",
-            help="Your classifier: a function (image_shape, n_classes) -> torch Module.",
+            help="Your classifier: a function (image_shape, n_classes) -> torch Module in a Python "
+            "file, which is run with all your rights.",
         ),
     ]
     for option in reversed(options):

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float32
 from vaeaug.data._images import DataError
 from vaeaug.data._request import Request
 from vaeaug.data._stack import Faults, Stack
+from vaeaug.memory import require_memory
 
 ENDINGS = (".wav", ".flac", ".ogg", ".aif", ".aiff", ".mp3")
 # Full scale of the samples, whatever their bits.
@@ -40,6 +41,12 @@ def read_sounds(
     for i, path in enumerate(paths):
         try:
             with open(path, "rb") as file:
+                # A damaged head may declare hours, for which the library would take the memory.
+                about = library.info(file)
+                n_bytes = 4 * about.frames * about.channels
+                what = f"{about.frames:,} samples of {about.channels} channels"
+                require_memory(n_bytes, str(path), what, DataError)
+                file.seek(0)
                 signal, rate = library.read(file, dtype="float32", always_2d=True)
             if not len(signal):
                 raise EOFError("no samples in it")  # noqa: TRY301 - told as the library's errors

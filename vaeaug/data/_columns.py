@@ -14,6 +14,7 @@ from vaeaug.data._request import Request
 from vaeaug.data._stack import Faults, Stack
 from vaeaug.data._stated import Stated
 from vaeaug.data._values import normalise_pixels
+from vaeaug.memory import array_bytes, require_memory
 
 # Rows looked at together: their encoded bytes are in memory twice.
 _ROWS = 256
@@ -173,7 +174,10 @@ def array_column(dataset: Any, name: str, request: Request, where: str, said: St
     for block in _blocks(dataset, name):
         part = _rectangular(block, where, start)
         if out is None:
-            out = np.empty((len(dataset), *part.shape[1:]), dtype=part.dtype)
+            shape = (len(dataset), *part.shape[1:])
+            what = f"arrays of {part.dtype} of shape {shape}"
+            require_memory(array_bytes(shape, part.dtype), where, what, DataError)
+            out = np.empty(shape, dtype=part.dtype)
         if part.shape[1:] != out.shape[1:] or part.dtype != out.dtype:
             raise DataError(
                 f"{where}: expected arrays of one shape and type, got {out.dtype} of shape "

@@ -30,6 +30,11 @@ _PIPE_BYTES = 2**20
 _Decoded = tuple[Shaped[np.ndarray, "h w c"], list[str]] | BadImageError
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether a file is there; no text is too long or too odd to be asked for."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for a name that is too long
+
+
 def read_files(
     paths: Sequence[str], where: str, request: Request
 ) -> tuple[Shaped[np.ndarray, "n h w c"], Bool[np.ndarray, " m"], tuple[str, ...]]:

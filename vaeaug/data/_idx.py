@@ -5,6 +5,7 @@ import math
 import re
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,6 +15,7 @@ from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._labels import labelled, normalise_labels
 from vaeaug.data._request import Request
 from vaeaug.data._splits import canonical, require_split
+from vaeaug.memory import require_memory
 
 FASHION_MNIST = (
     "T-shirt/top",
@@ -29,6 +31,9 @@ FASHION_MNIST = (
 )
 # train-images-idx3-ubyte.gz, t10k-labels.idx1-ubyte, emnist-letters-train-images-idx3-ubyte, ...
 _NAME = re.compile(r"(?:.*[-_])?(?P<split>[a-z0-9]+)-(?P<kind>images|labels)[-.]idx\d-ubyte(\.gz)?")
+
+# Read at once: what a damaged file declares is not asked for before it has come.
+_BLOCK = 2**24
 
 
 def has_idx(folder: Path) -> bool:
@@ -111,24 +116,46 @@ def _files(folder: Path) -> dict[tuple[str, str], Path]:
 
 def _load(path: Path, *, rank: int) -> UInt8[np.ndarray, "..."]:
     """An IDX file of bytes: 4 bytes magic, big-endian sizes, then the data."""
+    # A zipped file of megabytes may expand to terabytes: no more is read than its head declares.
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+            return _read(file, path, rank)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path}: expected a gzipped IDX file, got {path.stat().st_size} bytes that cannot "
             f"be read: {error}"
         ) from error
+
+
+def _read(file: IO[bytes] | gzip.GzipFile, path: Path, rank: int) -> UInt8[np.ndarray, "..."]:
     # 0x08 is "unsigned byte", the only type of the MNIST family.
     expected_magic = 0x0800 + rank
-    head = 4 + 4 * rank
-    magic = int.from_bytes(raw[:4], "big")
-    if len(raw) < head or magic != expected_magic:
+    n_head = 4 + 4 * rank
+    head = file.read(n_head)
+    magic = int.from_bytes(head[:4], "big")
+    if len(head) < n_head or magic != expected_magic:
         raise DataError(
             f"{path}: expected an IDX file with magic number {expected_magic} and a head of "
-            f"{head} bytes, got magic number {magic} in {len(raw)} bytes"
+            f"{n_head} bytes, got magic number {magic} in {_size(path, len(head))} bytes"
         )
-    shape = tuple(int(n) for n in np.frombuffer(raw, dtype=">u4", count=rank, offset=4))
-    expected = head + math.prod(shape)
-    if len(raw) != expected:
-        raise DataError(f"{path}: expected {expected} bytes for shape {shape}, got {len(raw)}")
-    return np.frombuffer(raw, dtype=np.uint8, offset=head).reshape(shape).copy()
+    shape = tuple(int(n) for n in np.frombuffer(head, dtype=">u4", offset=4))
+    expected = math.prod(shape)
+    n_bytes = _size(path, n_head + expected)
+    if n_bytes != n_head + expected:
+        raise DataError(
+            f"{path}: expected {n_head + expected} bytes for shape {shape}, got {n_bytes}"
+        )
+    require_memory(expected, str(path), f"bytes of shape {shape}", DataError)
+    data = bytearray()
+    while len(data) < expected and (part := file.read(min(_BLOCK, expected - len(data)))):
+        data += part
+    more = len(file.read(1))
+    if len(data) != expected or more:
+        got = f"more than {n_head + expected}" if more else n_head + len(data)
+        raise DataError(f"{path}: expected {n_head + expected} bytes for shape {shape}, got {got}")
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+
+
+def _size(path: Path, zipped: int) -> int:
+    """The size of a plain file; that of a zipped one, which nothing says, is given."""
+    return zipped if path.suffix == ".gz" else path.stat().st_size

@@ -2,7 +2,8 @@
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from vaeaug.data._audio import ENDINGS as SOUNDS
 from vaeaug.data._decode import ENDINGS as PICTURES
+from vaeaug.data._files import is_file
 from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._labels import labelled, normalise_labels
 from vaeaug.data._media import read_media
@@ -20,6 +22,7 @@ from vaeaug.data._stack import Faults
 from vaeaug.data._stated import names_beside, parse_json
 from vaeaug.data._vocabulary import LABELS, find
 from vaeaug.data._walk import safe, walk
+from vaeaug.memory import TEXT_FACTOR, require_memory
 
 _FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _PATH = "file_name"
@@ -66,7 +69,7 @@ def read_metadata(root: Path, request: Request) -> LabelledImages:
     faults = Faults(where, request.on_error)
     there = []
     for row in mine:
-        if row.path.is_file():
+        if is_file(row.path):
             there.append(row)
         else:
             faults.add(f"{row.table}, row {row.line}: expected an image file, got no {row.path}")
@@ -137,7 +140,8 @@ def _label_name(columns: list[str]) -> str | None:
 
 def _columns(table: Path) -> list[str]:
     if table.suffix == ".parquet":
-        return list(_parquet(table).schema_arrow.names)
+        with _parquet(table) as file:
+            return list(file.schema_arrow.names)
     if table.suffix == ".csv":
         return _header(table)
     records = _records(table, first_only=True)
@@ -194,7 +198,8 @@ def _split_by_folder(rows: list[_Row]) -> list[_Row]:
 def _inside(folder: Path, name: Any, at: str) -> Path:
     """The file of this name in the folder, which it may not leave."""
     pure = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) else PurePosixPath()
-    if not pure.parts or pure.is_absolute() or ".." in pure.parts or "://" in str(name):
+    odd = not pure.parts or pure.is_absolute() or ".." in pure.parts
+    if odd or "://" in str(name) or "\0" in str(name):
         raise DataError(f"{at}: expected {_PATH} as a path inside {folder}, got {name!r}")
     return folder.joinpath(*pure.parts)
 
@@ -216,7 +221,8 @@ def _values(rows: list[_Row], where: str) -> np.ndarray:
 def _records(table: Path, *, first_only: bool = False) -> list[dict[str, Any]]:
     """The rows of a table as mappings from column to value."""
     if table.suffix == ".parquet":
-        return _parquet(table).read().to_pylist()
+        return _parquet_rows(table)
+    require_memory(TEXT_FACTOR * table.stat().st_size, str(table), "rows", DataError)
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
             if table.suffix == ".jsonl":
@@ -261,7 +267,19 @@ def _json_lines(file: Any, table: Path, first_only: bool) -> list[dict[str, Any]
     return records
 
 
-def _parquet(table: Path) -> Any:
+def _parquet_rows(table: Path) -> list[dict[str, Any]]:
+    with _parquet(table) as file:
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        declared = sum(group.total_byte_size for group in groups)
+        # A column of one repeated value takes no bytes in the file, and some in Python.
+        cells = file.metadata.num_rows * file.metadata.num_columns
+        needed = TEXT_FACTOR * max(declared, 8 * cells)
+        require_memory(needed, str(table), f"{file.metadata.num_rows:,} rows", DataError)
+        return file.read().to_pylist()
+
+
+@contextmanager
+def _parquet(table: Path) -> Iterator[Any]:
     try:
         import pyarrow.parquet
     except ImportError:
@@ -269,6 +287,9 @@ def _parquet(table: Path) -> Any:
             f"{table}: a Parquet file needs pyarrow: pip install 'vaeaug[huggingface]'"
         ) from None
     try:
-        return pyarrow.parquet.ParquetFile(table)
-    except (OSError, pyarrow.ArrowException) as error:
+        with pyarrow.parquet.ParquetFile(table) as file:
+            yield file
+    except DataError:
+        raise
+    except Exception as error:  # of Arrow, of its decompressors: none of them can be listed
         raise DataError(f"{table}: expected a Parquet file, got: {error}") from error

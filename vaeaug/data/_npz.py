@@ -3,7 +3,6 @@
 import io
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,10 @@ from vaeaug.data._keys import choose, choose_images
 from vaeaug.data._labels import labelled, normalise_labels
 from vaeaug.data._request import STORED_LAYOUTS, Request
 from vaeaug.data._stated import Stated, stated
+from vaeaug.memory import array_bytes, require_memory
+
+# NumPy's own limit, and what a header of any array of numbers stays below.
+_MOST_HEADER = 10_000
 
 
 def read_npz(path: Path, request: Request) -> LabelledImages:
@@ -101,7 +104,9 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(
             f"{path}: expected an .npz file (a zip archive of arrays), got {path.stat().st_size} "
             f"bytes that cannot be read: {error}"
@@ -124,13 +129,14 @@ def _array_errors(where: str) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (ValueError, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+    except Exception as error:  # of NumPy's parser of headers, of zip, of zlib
         raise DataError(f"{where}: expected a NumPy array, got: {error}") from error
 
 
 def _array(file: IO[bytes], n_bytes: int, where: str) -> Shaped[np.ndarray, "..."]:
     """One array; its header is checked before any data is read."""
     version = np.lib.format.read_magic(file)
+    _check_header(file, version, where)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     elif version == (2, 0):
@@ -147,6 +153,21 @@ def _array(file: IO[bytes], n_bytes: int, where: str) -> Shaped[np.ndarray, "...
         raise ValueError(
             f"its header says {expected} bytes ({dtype}, shape {shape}), it has {n_bytes}"
         )
+    what = f"an array of {dtype} of shape {shape}"
+    require_memory(array_bytes(shape, dtype), where, what, DataError)
     file.seek(0)
     array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
     return array
+
+
+def _check_header(file: IO[bytes], version: tuple[int, int], where: str) -> None:
+    """Refuse a header that NumPy would read whole, however long it says it is, to refuse it."""
+    width = 2 if version == (1, 0) else 4
+    at = file.tell()
+    length = int.from_bytes(file.read(width), "little")
+    file.seek(at)
+    if length > _MOST_HEADER:
+        raise DataError(
+            f"{where}: expected an array with a header of at most {_MOST_HEADER} bytes, got "
+            f"{length:,}"
+        )

@@ -150,7 +150,13 @@ def read(
                 f"layout {source.layout!r}"
             )
         return _again(source, request)
-    data = _read_any(source, request)
+    try:
+        data = _read_any(source, request)
+    except MemoryError as error:
+        raise DataError(
+            f"{source if isinstance(source, str | os.PathLike) else type(source).__name__}: "
+            f"expected what memory can hold, got more: {error or 'no memory is left'}"
+        ) from error
     _require_two_classes(data)
     return data
 
@@ -199,6 +205,8 @@ def _read_path(path: Path, request: Request) -> LabelledImages:
         raise DataError(
             f"{path}: expected a file, a folder or {_built_in_names()}, got nothing at this path"
         )
+    if not path.is_file():
+        raise DataError(f"{path}: expected a file or a folder, got a pipe or a device")
     ending = path.suffix.lower()
     if ending not in _BY_ENDING:
         raise DataError(

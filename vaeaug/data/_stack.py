@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from vaeaug.data._images import DataError
+from vaeaug.memory import array_bytes, require_memory
 
 _LISTED = 20
 # As large as is still learned in minutes.
@@ -98,7 +99,10 @@ class Stack:
                 f"{name}: expected an image of at least 1x1 pixel, got shape {image.shape}"
             )
         if self._images is None:
-            self._images = np.empty((self._n, *image.shape), dtype=image.dtype)
+            shape = (self._n, *image.shape)
+            what = f"{self._n:,} images of {image.dtype} and shape {image.shape}"
+            require_memory(array_bytes(shape, image.dtype), self._where, what, DataError)
+            self._images = np.empty(shape, dtype=image.dtype)
             self._first = name
         self._check_kind(image, name)
         size = image.shape[:-1]

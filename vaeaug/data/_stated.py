@@ -12,6 +12,7 @@ from jaxtyping import Shaped
 from vaeaug.data._arrays import finish_pixels
 from vaeaug.data._images import DataError
 from vaeaug.data._request import STORED_LAYOUTS, Request
+from vaeaug.memory import TEXT_FACTOR, require_memory
 
 _NAMES_FILES = ("classes.json", "class_names.json", "classnames.txt")
 _Pixels = tuple[Shaped[np.ndarray, "n *space c"], tuple[float, float], tuple[str, ...]]
@@ -128,6 +129,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
 
 def _text(path: Path) -> str:
     try:
+        require_memory(TEXT_FACTOR * path.stat().st_size, str(path), "text", DataError)
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: expected a text file in UTF-8, got: {error}") from error

@@ -19,6 +19,7 @@ from vaeaug.data._splits import canonical, require_split, without_splits
 from vaeaug.data._stack import Faults
 from vaeaug.data._vocabulary import IDS, LABELS, PATHS, SPLITS, find_all, plain
 from vaeaug.data._walk import ending_of
+from vaeaug.memory import TEXT_FACTOR, require_memory
 
 _DELIMITERS = (",", ";", "\t")
 _EXAMPLES = (
@@ -162,6 +163,7 @@ def _is_numbers(row: list[str]) -> bool:
 def _cells(path: Path) -> tuple[list[tuple[int, list[str]]], tuple[str, ...]]:
     """Each row that is not empty, with its line, and notes."""
     where = str(path)
+    require_memory(TEXT_FACTOR * path.stat().st_size, where, "rows", DataError)
     try:
         # utf-8-sig: spreadsheets write a byte order mark, which would become part of a name.
         with open(path, newline="", encoding="utf-8-sig") as file:

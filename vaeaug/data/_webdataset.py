@@ -5,6 +5,7 @@ to it, because it would run ``pipe:`` in a shell. Its decoders, which unpickle, 
 members that would need them are not read. Nothing of an archive is written to disk.
 """
 
+import io
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from vaeaug.data._stack import Faults, Stack
 from vaeaug.data._stated import Stated, names_beside, parse_json, stated
 from vaeaug.data._values import normalise_pixels
 from vaeaug.data._vocabulary import LABELS, find
+from vaeaug.memory import require_memory
 
 # The key of a global PAX header, which readers of samples do not see.
 PAX_KEY = "VAEAUG.dataset"
@@ -181,12 +183,13 @@ def _index(path: Path) -> _Index:
     keys: list[str] = []
     pickles: list[str] = []
     try:
-        with tarfile.open(path, "r:") as archive:
+        with _Bounded(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             # Ours is at the start, and so read when the archive is opened.
             said = archive.pax_headers.get(PAX_KEY)
             while (member := archive.next()) is not None:
                 # It keeps a description of every member, which nothing needs here.
                 archive.members = []  # type: ignore[attr-defined]
+                _check_member(member, path)
                 key, suffix = base_plus_ext(member.name)
                 if not member.isreg() or key is None or _is_meta(member.name):
                     continue
@@ -194,11 +197,11 @@ def _index(path: Path) -> _Index:
                     pickles.append(member.name)
                 elif not keys or keys[-1] != key:
                     keys.append(key)
-            end = archive.offset
-        with open(path, "rb") as file:
-            file.seek(end)
-            closing = file.read(_BLOCK)
-    except (tarfile.TarError, OSError, ValueError) as error:
+            file.seek(archive.offset)
+            end, closing = archive.offset, file.read(_BLOCK)
+    except DataError:
+        raise
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: expected a tar archive, got: {error}") from error
     if closing != bytes(_BLOCK):
         raise DataError(
@@ -209,6 +212,28 @@ def _index(path: Path) -> _Index:
     if not isinstance(document, dict):
         raise DataError(f"{path}: expected the header {PAX_KEY} as an object, got {document!r}")
     return _Index(path, len(keys), tuple(pickles), stated(document, str(path)))
+
+
+def _check_member(member: tarfile.TarInfo, path: Path) -> None:
+    """Refuse what would be more in memory than it is in the archive."""
+    if member.issparse():
+        raise DataError(
+            f"{path}: expected members that are stored whole, got {member.name!r}, a sparse one of "
+            f"{member.size:,} bytes"
+        )
+    require_memory(member.size, str(path), f"a member {member.name!r}", DataError)
+
+
+class _Bounded(io.BufferedReader):
+    """A file that is never asked for more bytes than it has, whatever a damaged header says."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._end = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self._end - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def _is_meta(name: str) -> bool:
@@ -239,7 +264,7 @@ def _samples(library: Any, path: Path) -> Iterator[dict[str, Any]]:
         return suffix is not None and not _is_pickle(suffix)
 
     try:
-        with open(path, "rb") as file:
+        with _Bounded(path) as file:
             source = iter([{"url": str(path), "stream": file}])
             members = iterators.tar_file_expander(source, select_files=readable)
             yield from iterators.group_by_keys(members)

@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from vaeaug.files import append, read_whole
+
 
 @dataclass(frozen=True)
 class Task:
@@ -49,12 +51,13 @@ class Results:
         self.path = path
         self._found: dict[str, dict[str, Any]] = {}
         if path is not None and path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in read_whole(path).decode(errors="replace").splitlines():
                 try:
                     record = json.loads(line)
-                except ValueError:  # the last line of a process that was killed
+                    self._found[record["task"]] = record
+                # The last line of a process that was killed, or a damaged one.
+                except (ValueError, RecursionError, KeyError, TypeError):
                     continue
-                self._found[record["task"]] = record
 
     def get(self, task: Task) -> dict[str, Any] | None:
         """What came of a task, with the "seconds" it took; None if it has not been done."""
@@ -74,16 +77,14 @@ class Results:
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a+b") as file:
-            # After a line that was cut off, a new one is begun.
-            if file.tell() and not self._ends_whole():
-                file.write(b"\n")
-            file.write((line + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
+        # After a line that was cut off, a new one is begun.
+        start = "" if self._ends_whole() else "\n"
+        append(self.path, f"{start}{line}\n".encode(), sync=True)
 
     def _ends_whole(self) -> bool:
         assert self.path is not None
+        if not self.path.exists() or not self.path.stat().st_size:
+            return True
         with open(self.path, "rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"

@@ -43,7 +43,7 @@ class FileProbe:
     """A `ProbeFactory` that is a function in a file of the user's; pickles by its place.
 
     Attributes:
-        path: A Python file, which is run.
+        path: A Python file, which is run with all the rights of the user.
         name: A function (image_shape, n_classes) -> torch Module in it.
     """
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from vaeaug.interchange._publish import PROVENANCE_FILE
 from vaeaug.interchange._samples import Samples
+from vaeaug.names import for_code, for_markdown
 
 _TASKS = {"NHWC": "image-classification"}
 
@@ -59,11 +60,11 @@ def _card(samples: Samples, load: str, front: Mapping[str, Any]) -> str:
     real = np.bincount(samples.labels[~samples.is_synthetic], minlength=k)
     synthetic = np.bincount(samples.labels[samples.is_synthetic], minlength=k)
     rows = [
-        f"| {label} | {_cell(name)} | {real[label]} | {synthetic[label]} |"
+        f"| {label} | {for_markdown(name)} | {real[label]} | {synthetic[label]} |"
         for label, name in enumerate(samples.class_names)
     ]
     origin = [
-        f"| {key} | `{said[key]}` |"
+        f"| {key} | {for_code(said[key])} |"
         for key in ("data_fingerprint", "model_sha256", "config_sha256", "run_seed")
     ]
     return "\n".join(
@@ -75,10 +76,11 @@ def _card(samples: Samples, load: str, front: Mapping[str, Any]) -> str:
             f"# {metadata['pretty_name']}",
             "",
             f"{n:,} samples of shape {'x'.join(map(str, samples.image_shape))} ({samples.dtype}), "
-            f"of which {made:,} are **synthetic**, made by vaeaug {said['vaeaug_version']} "
+            f"of which {made:,} are **synthetic**, made by vaeaug "
+            f"{for_markdown(said['vaeaug_version'])} "
             "(`is_synthetic`). Synthetic samples are derived from real ones: treat them as such.",
             "",
-            f"Whether they help a classifier: {said['evaluation']}.",
+            f"Whether they help a classifier: {for_markdown(said['evaluation'])}.",
             "",
             "| label | class | real | synthetic |",
             "|---|---|---|---|",
@@ -97,7 +99,3 @@ def _card(samples: Samples, load: str, front: Mapping[str, Any]) -> str:
             "",
         ]
     )
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())

@@ -10,7 +10,7 @@ import numpy as np
 from vaeaug.interchange._huggingface import huggingface_library, write_huggingface
 from vaeaug.interchange._imagefolder import write_imagefolder
 from vaeaug.interchange._npz import write_npz
-from vaeaug.interchange._publish import check_free
+from vaeaug.interchange._publish import check_free, claimed
 from vaeaug.interchange._samples import ExportError, Samples, merged_samples, synthetic_samples
 from vaeaug.interchange._webdataset import write_webdataset
 from vaeaug.merging import Balance, ClassCounts, Share, merge
@@ -100,14 +100,17 @@ def export_dataset(
         # Before anything is read that takes time.
         huggingface_library()
     samples, classes = _samples(out_dir, real, share, balance, seed, on_mismatch, class_names)
-    if chosen == "npz":
-        write_npz(samples, path)
-    elif chosen == "webdataset":
-        write_webdataset(samples, path, seed=seed, shard_bytes=shard_bytes)
-    elif chosen == "imagefolder":
-        write_imagefolder(samples, path)
-    else:
-        write_huggingface(samples, path)
+    with claimed(path):
+        # What another export has written since, or left, counts as well.
+        check_free(path, folder=folder, overwrite=overwrite)
+        if chosen == "npz":
+            write_npz(samples, path)
+        elif chosen == "webdataset":
+            write_webdataset(samples, path, seed=seed, shard_bytes=shard_bytes)
+        elif chosen == "imagefolder":
+            write_imagefolder(samples, path)
+        else:
+            write_huggingface(samples, path)
     return Exported(path, chosen, len(samples), int(samples.is_synthetic.sum()), classes)
 
 

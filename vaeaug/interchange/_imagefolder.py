@@ -13,6 +13,7 @@ from vaeaug.data._splits import canonical
 from vaeaug.interchange._card import write_beside
 from vaeaug.interchange._publish import published_folder
 from vaeaug.interchange._samples import ExportError, Samples, png_bytes
+from vaeaug.names import for_cell
 
 _COLUMNS = ("file_name", "label", "class_name", "is_synthetic", "source_index", "weight")
 _NOTE = (
@@ -68,7 +69,11 @@ def write_imagefolder(samples: Samples, path: Path) -> None:
                     record = samples.record(row)
                     name = f"{folders[record['label']]}/{row:0{width}d}.png"
                     (root / name).write_bytes(png_bytes(image))
-                    record |= {"file_name": name, "is_synthetic": str(record["is_synthetic"])}
+                    record |= {
+                        "file_name": name,
+                        "class_name": for_cell(record["class_name"]),
+                        "is_synthetic": str(record["is_synthetic"]),
+                    }
                     if soft is not None:
                         record["soft_label"] = json.dumps(soft[i])
                     table.writerow(record)

@@ -28,8 +28,8 @@ def write_npz(samples: Samples, path: Path) -> None:
         "provenance": np.array(json.dumps(samples.provenance, sort_keys=True)),
     }
     with (
-        published_file(path, needed=n * samples.image_bytes) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+        published_file(path, needed=n * samples.image_bytes) as target,
+        zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive,
     ):
         with _member(archive, "images") as file:
             dtype = samples.dtype.newbyteorder("<")

@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
+from vaeaug.files import InUseError, claim_target, new_file, new_folder
 from vaeaug.interchange._samples import EXPORT_FORMAT, ExportError
-from vaeaug.shards._files import fsync_folder, write_error
+from vaeaug.shards._files import write_error
 
 PROVENANCE_FILE = "provenance.json"
 _KEPT = "the run folder is untouched"
@@ -38,8 +38,26 @@ def check_free(path: Path, *, folder: bool, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def published_file(path: Path, *, needed: int) -> Iterator[Path]:
-    """A path to write a file to, which takes the name ``path`` when the block ends well.
+def claimed(path: Path) -> Iterator[None]:
+    """The target is this process's alone; what killed exports left of it is put right.
+
+    Raises:
+        ExportError: If another process writes it.
+        ShardError: If it cannot be written.
+    """
+    try:
+        claim = claim_target(path)
+    except InUseError:
+        raise ExportError(f"{path}: another process writes it; wait for it or stop it") from None
+    except OSError as error:
+        raise write_error(path, error, 0, _KEPT) from error
+    with claim:
+        yield
+
+
+@contextlib.contextmanager
+def published_file(path: Path, *, needed: int) -> Iterator[BinaryIO]:
+    """A file to fill, which takes the name ``path`` when the block ends well.
 
     Args:
         path: The name that it gets; a file there is replaced.
@@ -48,55 +66,26 @@ def published_file(path: Path, *, needed: int) -> Iterator[Path]:
     Raises:
         ShardError: From the ``OSError`` of the system, with its ``errno``.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        fsync_folder(path.parent)
+        with new_file(path) as file:
+            yield file
     except OSError as error:
         raise write_error(path, error, needed, _KEPT) from error
-    finally:
-        with contextlib.suppress(OSError):  # gone already when it was published
-            temporary.unlink()
 
 
 @contextlib.contextmanager
 def published_folder(path: Path, *, needed: int) -> Iterator[Path]:
-    """The same for a folder: an empty one to fill, which takes the name ``path`` at the end.
-
-    An export that is there is moved aside first, and comes back if the new one cannot take its
-    place.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside = path.with_name(f".{path.name}.{os.getpid()}.old")
+    """The same for a folder: an empty one to fill, which takes the name ``path`` at the end."""
     try:
-        temporary.mkdir()
-        yield temporary
-        # Of many small files: syncing all at once takes a fraction of the time of one by one.
-        os.sync()
-        if path.exists():
-            path.rename(aside)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if aside.exists():
-                aside.rename(path)
-            raise
-        fsync_folder(path.parent)
+        with new_folder(path) as folder:
+            yield folder
     except OSError as error:
         raise write_error(path, error, needed, _KEPT) from error
-    finally:
-        for leftover in (temporary, aside):
-            # An export that failed to come back under its name is not thrown away.
-            if leftover == temporary or path.exists():
-                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _is_export(folder: Path) -> bool:
     try:
         document = json.loads((folder / PROVENANCE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(document, dict) and document.get("format") == EXPORT_FORMAT

@@ -5,6 +5,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -38,12 +39,14 @@ def write_webdataset(samples: Samples, path: Path, *, seed: int, shard_bytes: in
     # A header and, on average, half a block of filling for each of three members.
     needed = len(samples) * (samples.image_bytes + 6 * _TAR_BLOCK)
     if path.suffix.lower() == ".tar":
-        with published_file(path, needed=needed) as temporary:
-            _write_archive(samples, temporary, members, most=None)
+        with published_file(path, needed=needed) as file:
+            _write_archive(samples, file, members, most=None)
         return
     with published_folder(path, needed=needed) as folder:
-        k = 0
-        while _write_archive(samples, folder / f"shard-{k:06d}.tar", members, most=shard_bytes):
+        more, k = True, 0
+        while more:
+            with open(folder / f"shard-{k:06d}.tar", "wb") as file:
+                more = _write_archive(samples, file, members, most=shard_bytes)
             k += 1
         image = '"png"' if samples.pictures else '"npy"'
         write_beside(samples, folder, load=_CARD.format(image=image))
@@ -72,20 +75,17 @@ def _members(samples: Samples, order: np.ndarray) -> Iterator[Member]:
 
 
 def _write_archive(
-    samples: Samples, path: Path, members: Iterator[Member], *, most: int | None
+    samples: Samples, file: BinaryIO, members: Iterator[Member], *, most: int | None
 ) -> bool:
     """Write samples until there are none or the archive is full; whether there may be more."""
     stated = {key: samples.provenance[key] for key in _STATED}
-    with (
-        open(path, "wb") as file,
-        # Said in a global header, which no reader takes for a sample, unlike a member.
-        tarfile.open(
-            fileobj=file,
-            mode="w",
-            format=tarfile.PAX_FORMAT,
-            pax_headers={PAX_KEY: json.dumps(stated, ensure_ascii=False)},
-        ) as archive,
-    ):
+    # Said in a global header, which no reader takes for a sample, unlike a member.
+    with tarfile.open(
+        fileobj=file,
+        mode="w",
+        format=tarfile.PAX_FORMAT,
+        pax_headers={PAX_KEY: json.dumps(stated, ensure_ascii=False)},
+    ) as archive:
         for name, data, ends in members:
             info = tarfile.TarInfo(name)
             info.size = len(data)

@@ -1,18 +1,22 @@
 """Real and synthetic images in one HDF5 file."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from vaeaug.files import InUseError, claim_target
 from vaeaug.merging._merge import Balance, merge
 from vaeaug.merging._slots import ClassCounts, MergeError, Share
 from vaeaug.shards import Manifest, ShardDataset
-from vaeaug.shards._files import published_hdf5
-from vaeaug.shards._format import blocks, library_versions
+from vaeaug.shards._files import published_hdf5, write_error
+from vaeaug.shards._format import blocks, library_versions, write_attributes
+
+_KEPT = "the run folder is untouched"
 
 
 def write_merged(
@@ -87,9 +91,8 @@ def write_merged(
         **{f"{name}_version": text for name, text in library_versions().items()},
     }
     needed = n * row_bytes + sum(values.nbytes for values in columns.values())
-    with published_hdf5(path, needed=needed, kept="the run folder is untouched") as file:
-        for name, value in attributes.items():
-            file.attrs[name] = value
+    with _claimed(path, overwrite), published_hdf5(path, needed=needed, kept=_KEPT) as file:
+        write_attributes(file, attributes)
         for name, values in columns.items():
             file.create_dataset(name, data=values, track_times=False)
         images = file.create_dataset("images", shape=shape, dtype=dtype, track_times=False)
@@ -123,3 +126,19 @@ def counts_of_file(path: str | Path) -> list[ClassCounts]:
 
 def _names(file: Any) -> list[str | bytes]:
     return list(np.ravel(file.attrs["class_names"]).tolist())
+
+
+@contextlib.contextmanager
+def _claimed(path: Path, overwrite: bool) -> Iterator[None]:
+    """The target is this process's alone; what killed writers left of it is deleted."""
+    try:
+        claim = claim_target(path)
+    except InUseError:
+        raise MergeError(f"{path}: another process writes it; wait for it or stop it") from None
+    except OSError as error:
+        raise write_error(path, error, 0, _KEPT) from error
+    with claim:
+        # Another one may have ended since it was looked for.
+        if path.exists() and not overwrite:
+            raise MergeError(f"{path}: expected no such file (or overwrite), got one")
+        yield

@@ -1,10 +1,10 @@
 """``README.md`` of a run folder: a dataset card in the form of the Hugging Face hub."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vaeaug.names import for_code, for_markdown
 from vaeaug.report import gate_view, run_view, words
 from vaeaug.shards import publish_bytes
 
@@ -40,7 +40,7 @@ def write_card(folder: Path, document: Mapping[str, Any]) -> Path:
     """
     sections = [
         _front_matter(document),
-        f"# {_md(document.get('title') or 'A dataset')}, augmented",
+        f"# {_said(document.get('title') or 'A dataset')}, augmented",
         _intro(document),
         _does_it_help(document),
         _counts(document),
@@ -95,22 +95,22 @@ def _does_it_help(document: Json) -> str:
     lines = ["## Does it help?", ""]
     if not gate:
         lines.append(
-            f"**{gate_view.NOT_EVALUATED}.** <code>{_md(run_view.evaluate_command(document))}"
+            f"**{gate_view.NOT_EVALUATED}.** <code>{_said(run_view.evaluate_command(document))}"
             "</code> measures it on held-out real images; OUT is the folder of this file."
         )
         return "\n".join(lines)
-    lines.append(f"**{found['word']}.** {_md(found['sentence'])}")
-    lines += ["", _md(gate_view.how_measured(gate))]
+    lines.append(f"**{found['word']}.** {_said(found['sentence'])}")
+    lines += ["", _said(gate_view.how_measured(gate))]
     comparisons = gate.get("comparisons") or []
     if comparisons:
         rows = [
             (
-                _md(each.get("name")),
-                _md(each.get("arm")),
-                _md(each.get("baseline")),
+                _said(each.get("name")),
+                _said(each.get("arm")),
+                _said(each.get("baseline")),
                 words.points(each.get("difference")),
                 f"{words.points(each.get('low'))} to {words.points(each.get('high'))}",
-                _md(each.get("verdict")),
+                _said(each.get("verdict")),
             )
             for each in comparisons
         ]
@@ -118,7 +118,7 @@ def _does_it_help(document: Json) -> str:
         head = ("at", "with", "against", "points", interval, "verdict")
         lines += ["", _table(head, rows, numbers=(3, 4))]
     if gate.get("warnings"):
-        lines += ["", *(f"- Warning: {_md(line)}" for line in gate["warnings"])]
+        lines += ["", *(f"- Warning: {_said(line)}" for line in gate["warnings"])]
     return "\n".join(lines)
 
 
@@ -128,7 +128,7 @@ def _counts(document: Json) -> str:
     shown = run_view.rarest(classes)
     rows = [
         (
-            _md(each.get("name")),
+            _said(each.get("name")),
             words.count(each.get("real")),
             words.count(each.get("accepted")),
             words.count(each.get("n_synthetic")),
@@ -168,24 +168,27 @@ def _how_made(document: Json) -> str:
     ]
     samplers = sorted(set((document.get("samplers") or {}).values()))
     if samplers:
-        lines.append(f"- drawn by: {', '.join(map(_md, samplers))}")
+        lines.append(f"- drawn by: {', '.join(map(_said, samplers))}")
     if model:
         named = [
             f"{key.replace('_', ' ')} {model[key]}"
             for key in ("latent", "likelihood", "grouping")
             if model.get(key)
         ]
-        lines.append(f"- generator: {_md(', '.join(named))}")
+        lines.append(f"- generator: {_said(', '.join(named))}")
     rejected: dict[str, int] = {}
     for each in document.get("classes") or []:
         for reason, n in (each.get("rejected") or {}).items():
             rejected[reason] = rejected.get(reason, 0) + (n or 0)
     if rejected:
-        turned_away = [f"{_md(reason)} {n:,}" for reason, n in rejected.items() if n]
+        turned_away = [f"{_said(reason)} {n:,}" for reason, n in rejected.items() if n]
         lines.append(f"- turned away: {', '.join(turned_away) or 'none'}")
     if found := run_view.recipe(document):
         settings = ", ".join(f"{name.lower()}: {value}" for name, value in found["pairs"])
-        lines += ["", f"How to merge it with real images ({_md(found['name'])}): {_md(settings)}."]
+        lines += [
+            "",
+            f"How to merge it with real images ({_said(found['name'])}): {_said(settings)}.",
+        ]
     return "\n".join(lines).rstrip()
 
 
@@ -217,16 +220,16 @@ def _limits(document: Json) -> str:
     ]
     privacy, shortcut = document.get("privacy"), document.get("shortcut")
     if privacy and privacy.get("verdict"):
-        lines.append(f"- Copies: {_md(words.sentence(str(privacy['verdict'])))}")
+        lines.append(f"- Copies: {_said(words.sentence(str(privacy['verdict'])))}")
     for part in (privacy, shortcut):
         if part and part.get("warning"):
-            lines.append(f"- Warning: {_md(words.sentence(str(part['warning'])))}")
+            lines.append(f"- Warning: {_said(words.sentence(str(part['warning'])))}")
     if short := [
         each
         for each in document.get("classes") or []
         if (each.get("accepted") or 0) < (each.get("n_synthetic") or 0)
     ]:
-        named = ", ".join(_md(each.get("name")) for each in short[:20])
+        named = ", ".join(_said(each.get("name")) for each in short[:20])
         more = f" and {len(short) - 20} more" if len(short) > 20 else ""
         lines.append(f"- Fewer than planned: {named}{more}.")
     return "\n".join(lines)
@@ -248,7 +251,7 @@ def _provenance(document: Json) -> str:
             ", ".join(f"{name} {one}" for name, one in (found.get("versions") or {}).items()),
         ),
     ]
-    rows = [(name, _code(value)) for name, value in pairs if value not in (None, "")]
+    rows = [(name, for_code(value)) for name, value in pairs if value not in (None, "")]
     return (
         "## Provenance\n\n"
         + _table(("what", "value"), rows)
@@ -274,13 +277,5 @@ def _table(
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
 
 
-def _md(text: Any) -> str:
-    """Text that Markdown shows as it is, on one line and in a cell."""
-    line = " ".join(str(words.NONE if text is None else text).split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]|#~$])", r"\\\1", line)
-
-
-def _code(text: Any) -> str:
-    """The same as code: HTML's tag, for backticks cannot hold every text in a cell."""
-    return f"<code>{_md(text)}</code>"
+def _said(value: Any) -> str:
+    return for_markdown(words.NONE if value is None else value)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaeaug.names import printable
 from vaeaug.report import gate_view, run_view, words
 from vaeaug.report.charts import draw_curves
 from vaeaug.report.embedded import panel_pictures, traversal_picture
@@ -138,6 +139,8 @@ def _template() -> "jinja2.Template":
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
+        # Escaping makes text no HTML; this makes it one that moves and turns nothing.
+        finalize=_seen,
         undefined=jinja2.ChainableUndefined,
         trim_blocks=True,
     )
@@ -145,6 +148,11 @@ def _template() -> "jinja2.Template":
     environment.filters["sentence"] = words.sentence
     environment.filters["apply"] = lambda value, show: _SHOWS[show](value)
     return environment.get_template("page.html")
+
+
+def _seen(value: Any) -> Any:
+    # Only charts made here are markup, which is a text of another type.
+    return printable(value, keep="\n\t") if type(value) is str else value
 
 
 def _finite(value: Any) -> Any:

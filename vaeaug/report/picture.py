@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Shaped
 
+from vaeaug.files import new_file
+from vaeaug.names import printable
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -71,9 +74,10 @@ def write_samples(
     draw = ImageDraw.Draw(sheet)
     for number, panel in enumerate(shown):
         top = number * panel_h
-        draw.text((8, top + 4), panel.name, _INK, font)
-        after = 8 + draw.textlength(panel.name, font) + 12
-        draw.text((max(after, left), top + 4), panel.note, _QUIET, font)
+        name = printable(panel.name)
+        draw.text((8, top + 4), name, _INK, font)
+        after = 8 + draw.textlength(name, font) + 12
+        draw.text((max(after, left), top + 4), printable(panel.note), _QUIET, font)
         for row, (name, images) in enumerate(
             zip(_ROWS, (panel.real, panel.synthetic, panel.nearest), strict=True)
         ):
@@ -88,9 +92,8 @@ def write_samples(
         text = f"{len(panels) - len(shown)} larger classes are not shown"
         draw.text((8, panel_h * len(shown) + 4), text, _QUIET, font)
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    sheet.save(temporary, format="PNG")
-    temporary.replace(path)
+    with new_file(path) as file:
+        sheet.save(file, format="PNG")
 
 
 def sheet(

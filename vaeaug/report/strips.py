@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
+from vaeaug.files import new_file
+from vaeaug.names import printable
 from vaeaug.report.picture import _GAP, _INK, _PAPER, _QUIET, _tile, _tile_size
 
 _LEFT, _TITLE = 100, 22
@@ -40,16 +42,15 @@ def write_strips(
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     y = 4
     for title, names, images in strips:
-        draw.text((8, y), title, _INK, font)
+        draw.text((8, y), printable(title), _INK, font)
         y += _TITLE
         for name, row in zip(names, images, strict=True):
-            draw.text((8, y + height / 2 - 9), name, _QUIET, font)
+            draw.text((8, y + height / 2 - 9), printable(name), _QUIET, font)
             for column, sample in enumerate(row):
                 tile = _tile(sample, value_range, (width, height))
                 sheet.paste(tile, (_LEFT + column * (width + _GAP), y))
             y += height + _GAP
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    sheet.save(temporary, format="PNG")
-    temporary.replace(path)
+    with new_file(path) as file:
+        sheet.save(file, format="PNG")
     return path

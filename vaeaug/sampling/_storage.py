@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vaeaug.density import ClassDensity
+from vaeaug.files import read_whole
+from vaeaug.json_text import parse_strict, sealed, unsealed
 from vaeaug.models import CVAE, LatentFlow, SeparateCVAE
 from vaeaug.randomness import seeded_torch
-from vaeaug.shards import publish_bytes
+from vaeaug.shards import publish_bytes, sha256_file
 
 if TYPE_CHECKING:
     from vaeaug.sampling._synthesizer import Synthesizer
 
 FORMAT = "vaeaug-generator"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+# The version before, which had no hashes.
+_WITHOUT_HASHES = 2
 FILES = ("config.json", "model.safetensors", "densities.safetensors")
 
 
@@ -64,31 +68,42 @@ def save(generator: Synthesizer, folder: Path) -> None:
         "preferred": {str(label): list(each) for label, each in generator.preferred.items()},
     }
     arrays = {name: np.ascontiguousarray(each) for name, each in arrays.items()}
-    publish_bytes(folder / "model.safetensors", save_tensors(weights))
-    publish_bytes(folder / "densities.safetensors", save_arrays(arrays))
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    publish_bytes(folder / "config.json", text.encode())
+    contents = {
+        "model.safetensors": save_tensors(weights),
+        "densities.safetensors": save_arrays(arrays),
+    }
+    for name, content in contents.items():
+        publish_bytes(folder / name, content)
+    config["files"] = {
+        name: hashlib.sha256(content).hexdigest() for name, content in contents.items()
+    }
+    publish_bytes(folder / "config.json", sealed(config))
 
 
 def load(folder: Path) -> dict[str, Any]:
     """What `save` wrote, as the arguments of a `Synthesizer`.
 
     Raises:
-        ValueError: If the format or its version is another.
+        ValueError: If the format or its version is another, or a file is not what was written.
         Exception: Whatever damage shows as.
     """
     import torch
     from safetensors.numpy import load_file as load_arrays
     from safetensors.torch import load_file as load_tensors
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    data = read_whole(folder / "config.json")
+    config = parse_strict(data)
     found = (config.get("format"), config.get("format_version"))
-    if found != (FORMAT, FORMAT_VERSION):
+    if found == (FORMAT, FORMAT_VERSION):
+        config = unsealed(data)
+        _check_files(folder, config["files"])
+    elif found != (FORMAT, _WITHOUT_HASHES):
         raise ValueError(
             f"expected format {FORMAT!r} version {FORMAT_VERSION}, got {found[0]!r} version "
             f"{found[1]!r}"
         )
     arrays = load_arrays(folder / "densities.safetensors")
+    _check_size(config, folder / "model.safetensors")
     # Building the networks draws numbers; when that happens must not change what follows.
     with seeded_torch(0):
         model = _build(config["model"], config["architecture"])
@@ -124,6 +139,35 @@ def load(folder: Path) -> dict[str, Any]:
         "notes": config["notes"],
         "preferred": {int(c): tuple(each) for c, each in config.get("preferred", {}).items()},
     }
+
+
+def _check_files(folder: Path, hashes: dict[str, str]) -> None:
+    for name in FILES:
+        if name != "config.json" and sha256_file(folder / name) != hashes.get(name):
+            raise ValueError(
+                f"{name}: expected sha256 {hashes.get(name)}, got {sha256_file(folder / name)}: it "
+                f"was changed after it was written, or belongs to another generator"
+            )
+
+
+def _check_size(config: dict[str, Any], weights: Path) -> None:
+    """Refuse an architecture that its weights do not fill, before any memory is taken for it."""
+    import torch
+
+    k, n_classes = len(config["class_names"]), config["architecture"]["n_classes"]
+    if n_classes != k:
+        raise ValueError(f"n_classes: expected {k}, as there are names, got {n_classes!r}")
+    with torch.device("meta"):
+        planned = _build(config["model"], config["architecture"]).state_dict().values()
+    # Floats are stored as float32, whatever type the process makes by default.
+    needed = sum(
+        each.numel() * (4 if each.is_floating_point() else each.element_size()) for each in planned
+    )
+    if needed > weights.stat().st_size:
+        raise ValueError(
+            f"architecture: expected one of at most {weights.stat().st_size:,} bytes, which "
+            f"{weights.name} has, got one of {needed:,}"
+        )
 
 
 def _build(kind: str, architecture: dict[str, Any]) -> CVAE | SeparateCVAE:

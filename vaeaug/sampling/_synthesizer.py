@@ -520,7 +520,7 @@ class Synthesizer:
         folder = Path(folder)
         if not (folder / "config.json").exists() and (folder / "model" / "config.json").exists():
             folder = folder / "model"
-        missing = [name for name in _storage.FILES if not (folder / name).exists()]
+        missing = [name for name in _storage.FILES if not (folder / name).is_file()]
         if missing:
             raise SamplingError(
                 f"{folder}: expected a generator ({', '.join(_storage.FILES)}), but "

@@ -6,8 +6,13 @@ or read, not when this package is imported.
 
 from vaeaug.shards._dataset import ShardDataset
 from vaeaug.shards._files import publish_bytes, published_hdf5, sha256_file
-from vaeaug.shards._format import FormatVersionError, ShardError, ShardProvenance
-from vaeaug.shards._manifest import ClassEntry, Manifest, ShardEntry
+from vaeaug.shards._format import (
+    FormatVersionError,
+    ShardError,
+    ShardProvenance,
+    write_attributes,
+)
+from vaeaug.shards._manifest import ClassEntry, Manifest, ShardEntry, read_class
 from vaeaug.shards._reader import Shard
 from vaeaug.shards._verdict import how_to_evaluate, say_verdict
 from vaeaug.shards._verify import Problem, VerifyReport, verify
@@ -28,7 +33,9 @@ __all__ = [
     "how_to_evaluate",
     "publish_bytes",
     "published_hdf5",
+    "read_class",
     "say_verdict",
     "sha256_file",
     "verify",
+    "write_attributes",
 ]

@@ -3,27 +3,18 @@
 import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vaeaug.shards._format import TMP_SUFFIX, ShardError
+from vaeaug.files import cannot_write, new_file, open_regular, publish
+from vaeaug.shards._format import ShardError
 
 
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, lower-case hexadecimal."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make a rename inside ``folder`` last through a power cut."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class _Sink:
@@ -86,8 +77,7 @@ class _Sink:
 def published_hdf5(path: Path, *, needed: int, kept: str) -> Iterator[Any]:
     """An ``h5py.File`` to fill, which takes the name ``path`` when the block ends well.
 
-    It is written as ``path`` + ".tmp", closed, synced, renamed, and the folder is synced. If
-    anything fails, the temporary file is removed and ``path`` is as it was.
+    If anything fails, ``path`` is as it was: see `vaeaug.files.new_file`.
 
     Args:
         path: The name that the file gets.
@@ -99,39 +89,28 @@ def published_hdf5(path: Path, *, needed: int, kept: str) -> Iterator[Any]:
     """
     import h5py
 
-    tmp = path.with_name(path.name + TMP_SUFFIX)
     try:
-        fd = os.open(tmp, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        with new_file(path) as out:
+            sink = _Sink(out.fileno())
+            try:
+                # v108: checksums on the metadata, and every HDF5 since 1.8 reads it. Arrays start
+                # at a multiple of 64 bytes, so that a map of the file gives aligned values.
+                with h5py.File(
+                    sink,
+                    "w",
+                    libver=("v108", "v110"),
+                    track_order=False,
+                    alignment_threshold=1,
+                    alignment_interval=64,
+                ) as file:
+                    yield file
+            except Exception:
+                if sink.error is None:
+                    raise
+            if sink.error is not None:
+                raise sink.error
     except OSError as error:
         raise write_error(path, error, needed, kept) from error
-    try:
-        sink = _Sink(fd)
-        try:
-            # v108: checksums on the metadata, and every HDF5 since 1.8 reads it. Arrays start at a
-            # multiple of 64 bytes, so that a map of the file gives aligned values.
-            with h5py.File(
-                sink,
-                "w",
-                libver=("v108", "v110"),
-                track_order=False,
-                alignment_threshold=1,
-                alignment_interval=64,
-            ) as file:
-                yield file
-        except Exception:
-            if sink.error is None:
-                raise
-        if sink.error is not None:
-            raise sink.error
-        os.fsync(fd)
-        os.replace(tmp, path)  # noqa: PTH105 - the same call, and says what it is
-        fsync_folder(path.parent)
-    except OSError as error:
-        raise write_error(path, error, needed, kept) from error
-    finally:
-        os.close(fd)
-        with contextlib.suppress(OSError):  # gone already when it was published
-            tmp.unlink()
 
 
 def publish_bytes(path: Path, data: bytes) -> None:
@@ -140,29 +119,12 @@ def publish_bytes(path: Path, data: bytes) -> None:
     Raises:
         ShardError: From the ``OSError`` of the system, with its ``errno``.
     """
-    tmp = path.with_name(path.name + TMP_SUFFIX)
     try:
-        with tmp.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        tmp.replace(path)
-        fsync_folder(path.parent)
+        publish(path, data)
     except OSError as error:
         raise write_error(path, error, len(data), "finished shards are kept") from error
-    finally:
-        with contextlib.suppress(OSError):
-            tmp.unlink()
 
 
 def write_error(path: Path, error: OSError, needed: int, kept: str) -> ShardError:
     """The error that says which file, what it needed, and what there is."""
-    try:
-        free = f"{shutil.disk_usage(path.parent).free:,} bytes are free there"
-    except OSError:
-        free = "the free space there is unknown"
-    reason = error.strerror or str(error)
-    return ShardError(
-        f"{path}: cannot be written: {reason}. It needs {needed:,} bytes and {free}; {kept}.",
-        errno=error.errno,
-    )
+    return ShardError(cannot_write(path, error, needed, kept), errno=error.errno)

@@ -199,6 +199,23 @@ def blocks(n: int, row_bytes: int) -> Iterator[tuple[int, int]]:
         yield start, min(n, start + step)
 
 
+def write_attributes(file: Any, attributes: Mapping[str, Any]) -> None:
+    """Write attributes of the root group, texts with a fixed length.
+
+    Those of variable length lie in a heap without a checksum, and one damaged byte there makes HDF5
+    read for ever.
+    """
+    import h5py
+
+    for name, value in attributes.items():
+        if isinstance(value, (str, list)):
+            encoded = np.char.encode(np.array(value), "utf-8")
+            text = h5py.string_dtype("utf-8", encoded.dtype.itemsize)
+            file.attrs.create(name, encoded, dtype=text)
+        else:
+            file.attrs[name] = value
+
+
 def library_versions() -> dict[str, str]:
     """Versions of what writes a shard: h5py, hdf5, numpy."""
     import h5py

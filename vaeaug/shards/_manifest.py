@@ -1,14 +1,16 @@
 """The manifest: the commit point of a run. No manifest, no dataset."""
 
 import dataclasses
-import hashlib
 import json
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any
 
+from vaeaug.files import read_whole
+from vaeaug.json_text import JSONTextError, parse_strict, seal_of
+from vaeaug.shards._extra import check_extra, check_gate
 from vaeaug.shards._files import publish_bytes
 from vaeaug.shards._format import (
     FORMAT_VERSION,
@@ -130,7 +132,7 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The file: JSON, sorted keys, two spaces, UTF-8, sealed with a hash of its content."""
         content = self._content()
-        content[_SEAL] = _seal(content)
+        content[_SEAL] = seal_of(content, _SEAL)
         return (_dump(content, indent=2) + "\n").encode()
 
     def save(self, folder: str | Path) -> "Manifest":
@@ -162,7 +164,7 @@ class Manifest:
         """
         path = manifest_path(folder)
         try:
-            data = path.read_bytes()
+            data = read_whole(path)
         except FileNotFoundError as error:
             raise ShardError(
                 f"{path.parent}: no manifest: the run has not finished; run the same command again "
@@ -243,11 +245,6 @@ def _dump(content: Any, indent: int | None = None) -> str:
     )
 
 
-def _seal(content: Mapping[str, Any]) -> str:
-    unsealed = {key: value for key, value in content.items() if key != _SEAL}
-    return hashlib.sha256(_dump(unsealed).encode()).hexdigest()
-
-
 def _parse(data: bytes, path: Path) -> Manifest:
     """Check every field of a manifest's bytes; ``path`` is named in the errors."""
     content = _read_json(data, path)
@@ -259,10 +256,10 @@ def _parse(data: bytes, path: Path) -> Manifest:
             f"{path}: expected format_version {FORMAT_VERSION}, got {version!r}; a newer vaeaug "
             f"may read it"
         )
-    if content.get(_SEAL) != _seal(content):
+    if content.get(_SEAL) != seal_of(content, _SEAL):
         raise ShardError(
             f"{path}: the manifest was changed after it was written: expected {_SEAL} "
-            f"{_seal(content)}, got {content.get(_SEAL)!r}"
+            f"{seal_of(content, _SEAL)}, got {content.get(_SEAL)!r}"
         )
     manifest = _fields(_Reader(content, str(path)))
     _check_paths(manifest, path)
@@ -270,20 +267,9 @@ def _parse(data: bytes, path: Path) -> Manifest:
 
 
 def _read_json(data: bytes, path: Path) -> dict[str, Any]:
-    def no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) != len(pairs):
-            raise ValueError("a key occurs twice")
-        return content
-
-    def no_constant(name: str) -> NoReturn:
-        raise ValueError(f"{name} is not JSON")
-
     try:
-        content = json.loads(
-            data.decode(), object_pairs_hook=no_doubles, parse_constant=no_constant
-        )
-    except (ValueError, RecursionError) as error:
+        content = parse_strict(data)
+    except JSONTextError as error:
         raise ShardError(f"{path}: expected JSON, got: {error}") from error
     if not isinstance(content, dict):
         raise ShardError(f"{path}: expected a JSON object, got {type(content).__name__}")
@@ -372,6 +358,8 @@ def _fields(reader: _Reader) -> Manifest:
         extra=reader.mapping("extra", "anything", lambda _: True),
     )
     reader.done()
+    check_gate(manifest.gate, reader.where)
+    check_extra(manifest.extra, reader.where)
     labels = [entry.label for entry in manifest.classes]
     if len(set(labels)) != len(labels):
         raise ShardError(f"{reader.where}: classes: expected each class once, got labels {labels}")
@@ -407,6 +395,33 @@ def _shard_entry(reader: _Reader, class_names: tuple[str, ...]) -> ShardEntry:
     )
     reader.done()
     return entry
+
+
+def read_class(
+    content: Any, shards: Any, class_names: tuple[str, ...], where: str
+) -> tuple[ClassEntry, list[ShardEntry]]:
+    """The entry of a class and those of its shards, checked as those of a manifest are.
+
+    Raises:
+        ShardError: If they are none, or do not belong together.
+    """
+    entry = _class_entry(_Reader(content, where), class_names)
+    if not isinstance(shards, list):
+        raise ShardError(f"{where}: shards: expected a list, got {_short(shards)}")
+    found = [_shard_entry(_Reader(each, where), class_names) for each in shards]
+    for each in found:
+        if PurePosixPath(each.path).parent != PurePosixPath(SHARDS_FOLDER):
+            raise ShardError(
+                f"{where}: expected shards directly in {SHARDS_FOLDER}/, got {each.path!r}"
+            )
+    if {each.label for each in found} - {entry.label} or entry.accepted != sum(
+        each.n for each in found
+    ):
+        raise ShardError(
+            f"{where}: expected {entry.accepted} samples of class {entry.name!r} in its shards, "
+            f"got {[(each.label, each.n) for each in found]}"
+        )
+    return entry, found
 
 
 def _label(reader: _Reader, class_names: tuple[str, ...]) -> int:
@@ -464,7 +479,8 @@ def _is_shape(value: Any) -> bool:
 
 def _is_range(value: Any) -> bool:
     def number(item: Any) -> bool:
-        return isinstance(item, (int, float)) and not isinstance(item, bool) and math.isfinite(item)
+        plain = isinstance(item, (int, float)) and not isinstance(item, bool)
+        return plain and abs(item) <= sys.float_info.max
 
     return (
         isinstance(value, list)

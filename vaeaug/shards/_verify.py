@@ -1,11 +1,16 @@
 """Checks a run folder against its manifest, byte by byte and value by value."""
 
 import dataclasses
+import functools
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from vaeaug.files import leftovers, read_whole
+from vaeaug.names import printable
 from vaeaug.shards._dataset import disagreements
 from vaeaug.shards._files import sha256_file
 from vaeaug.shards._format import (
@@ -67,7 +72,7 @@ class VerifyReport:
         size = f"{self.n_shards} shards, {self.n_images} images"
         if self.ok:
             return f"{self.folder}: ok: {size}"
-        lines = [f"  {p.path}: {p.kind}: {p.message}" for p in self.problems]
+        lines = [printable(f"  {p.path}: {p.kind}: {p.message}") for p in self.problems]
         noun = "problem" if len(lines) == 1 else "problems"
         return "\n".join([f"{self.folder}: {len(lines)} {noun} in {size}", *lines])
 
@@ -88,20 +93,33 @@ def verify(out_dir: str | Path) -> VerifyReport:
     try:
         manifest = Manifest.load(path)
     except ShardError as error:
-        kind = "manifest" if path.exists() else "missing"
+        kind = "manifest" if os.path.lexists(path) else "missing"
         return VerifyReport(str(folder), (Problem(kind, MANIFEST_NAME, str(error)),))
     problems = [
-        *_check_manifest(manifest, path),
-        *(problem for entry in manifest.shards for problem in _check_shard(manifest, entry)),
-        *_check_files(manifest),
-        *_foreign(manifest, folder),
+        *_judged(MANIFEST_NAME, lambda: _check_manifest(manifest, path)),
+        *(
+            problem
+            for entry in manifest.shards
+            for problem in _judged(entry.path, functools.partial(_check_shard, manifest, entry))
+        ),
+        *_judged(MANIFEST_NAME, lambda: _check_files(manifest)),
+        *_judged(SHARDS_FOLDER, lambda: _foreign(manifest, folder)),
     ]
     return VerifyReport(str(folder), tuple(problems), len(manifest.shards), manifest.n_images)
 
 
+def _judged(relative: str, check: Callable[[], list[Problem]]) -> list[Problem]:
+    """What a check finds; what it could not finish is a problem as well, and none is raised."""
+    try:
+        return check()
+    except Exception as error:
+        text = f"could not be checked: {type(error).__name__}: {error}"
+        return [Problem("unreadable", relative, text)]
+
+
 def _check_manifest(manifest: Manifest, path: Path) -> list[Problem]:
     found: list[Problem] = []
-    if path.read_bytes() != manifest.to_bytes():
+    if read_whole(path) != manifest.to_bytes():
         found.append(
             Problem(
                 "manifest",
@@ -204,8 +222,8 @@ def _foreign(manifest: Manifest, folder: Path) -> list[Problem]:
     found: list[Problem] = []
     shards = folder / SHARDS_FOLDER
     there = sorted(shards.rglob("*")) if shards.is_dir() else []
-    unfinished = folder / (MANIFEST_NAME + TMP_SUFFIX)
-    for path in [*there, *([unfinished] if unfinished.exists() else [])]:
+    unfinished = [path for path, _ in leftovers(folder, MANIFEST_NAME)]
+    for path in [*there, *unfinished]:
         relative = path.relative_to(folder).as_posix()
         if relative in named:
             continue

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from vaeaug.files import recover
 from vaeaug.shards._files import published_hdf5, sha256_file, write_error
 from vaeaug.shards._format import (
     COLUMNS,
@@ -28,6 +29,7 @@ from vaeaug.shards._format import (
     is_int,
     library_versions,
     stored_dtype,
+    write_attributes,
 )
 from vaeaug.shards._manifest import ShardEntry
 
@@ -124,6 +126,12 @@ class ShardWriter:
         self._capacity = 0
         self._closed = False
         self._shards_folder = self.folder / SHARDS_FOLDER
+        # Shards of somebody else may have the same names where a link leads.
+        if self._shards_folder.is_symlink():
+            raise ShardError(
+                f"{self._shards_folder}: expected a folder for the shards, got a link to "
+                f"{self._shards_folder.resolve()}, which is not followed"
+            )
         try:
             self._shards_folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -190,6 +198,7 @@ class ShardWriter:
         start = 0
         while start < n:
             stop = min(n, start + self._capacity - self._n)
+            self._make_room(self._n + stop - start)
             for name, values in batch.items():
                 self._buffer[name][self._n : self._n + stop - start] = values[start:stop]
             self._n += stop - start
@@ -270,16 +279,23 @@ class ShardWriter:
                 f"{self._shards_folder}: max_bytes: expected at least {overhead + row_bytes} for a "
                 f"shard of one sample, got {self.max_bytes}"
             )
-        # Pages are touched only as samples come, so a small job stays small.
-        self._buffer = {
-            name: np.empty((self._capacity, *values.shape[1:]), dtype=values.dtype)
-            for name, values in one.items()
-        }
+        self._buffer = {name: values[:0] for name, values in one.items()}
+
+    def _make_room(self, n: int) -> None:
+        """Room for ``n`` samples: twice as much each time, so that a small job stays small."""
+        there = len(self._buffer[IMAGES])
+        if n <= there:
+            return
+        room = min(self._capacity, max(n, 2 * there))
+        for name, values in self._buffer.items():
+            self._buffer[name] = np.empty((room, *values.shape[1:]), dtype=values.dtype)
+            self._buffer[name][: self._n] = values[: self._n]
 
     def _publish(self) -> None:
         arrays = {name: values[: self._n] for name, values in self._buffer.items()}
         path = self._shards_folder / f"shard-{self._next_index:05d}.h5"
         needed = sum(values.nbytes for values in arrays.values())
+        recover(path)
         kept = f"finished shards are kept ({len(self.entries)} of this class)"
         with published_hdf5(path, needed=needed, kept=kept) as file:
             _fill(file, arrays, self._attributes(), self.compress)
@@ -325,17 +341,7 @@ def _fill(
     file: Any, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any], compress: str | None
 ) -> None:
     """Write arrays and attributes in a fixed order and without time stamps: same in, same bytes."""
-    import h5py
-
-    for name, value in attributes.items():
-        if isinstance(value, (str, list)):
-            # Strings of fixed length: those of variable length lie in a heap without a checksum,
-            # and one damaged byte there makes HDF5 read for ever.
-            encoded = np.char.encode(np.array(value), "utf-8")
-            text = h5py.string_dtype("utf-8", encoded.dtype.itemsize)
-            file.attrs.create(name, encoded, dtype=text)
-        else:
-            file.attrs[name] = value
+    write_attributes(file, attributes)
     file.create_group("quality", track_order=False)
     for name in (*COLUMNS, *VECTORS):
         if name in arrays:

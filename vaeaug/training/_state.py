@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from vaeaug.files import append, new_file, open_regular, publish, read_whole
 
 
 class TrainingError(RuntimeError):
@@ -158,15 +159,10 @@ def save(folder: Path | None, stage: Stage, trainee: Trainee) -> None:
         content["optimiser"] = trainee.optimiser.state_dict()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{stage.name}.pt"
-    temporary = path.with_suffix(".tmp")
     try:
-        with open(temporary, "wb") as file:
+        with new_file(path) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
-        temporary.unlink(missing_ok=True)
         raise TrainingError(
             f"{path}: the checkpoint cannot be written ({error}); the one before it is kept, and "
             "the same command goes on from there"
@@ -183,7 +179,8 @@ def resume(folder: Path | None, stage: Stage, trainee: Trainee, device: torch.de
     if path is None or not path.exists():
         return
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        with open_regular(path) as file:
+            content = torch.load(file, map_location=device, weights_only=True)
         trainee.state = State(**content["state"])
         trainee.best = content["best"]
         trainee.model.load_state_dict(trainee.best)  # fits, or the stage is of another model
@@ -217,25 +214,39 @@ class MetricsLog:
             name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in entry.items()
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(safe) + "\n")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            append(self.path, (json.dumps(safe) + "\n").encode())
+        except OSError as error:
+            raise self._error(error) from error
 
     def rewind(self, stage: str, step: int) -> None:
         """Drop what was logged after the checkpoint that training resumes from."""
         if self.path is None or not self.path.exists():
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        # The last line of a killed writer may end in the middle of anything.
+        try:
+            lines = read_whole(self.path).decode(errors="replace").splitlines()
+        except OSError as error:
+            raise self._error(error) from error
         kept = [line for line in lines if not _is_later(line, stage, step)]
         if len(kept) < len(lines):
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-            temporary.replace(self.path)
+            try:
+                publish(self.path, "".join(line + "\n" for line in kept).encode())
+            except OSError as error:
+                raise self._error(error) from error
+
+    def _error(self, error: OSError) -> TrainingError:
+        return TrainingError(
+            f"{self.path}: the log cannot be written: {error.strerror}; the checkpoint before it "
+            f"is kept, and the same command goes on from there"
+        )
 
 
 def _is_later(line: str, stage: str, step: int) -> bool:
     try:
         entry = json.loads(line)
-    except json.JSONDecodeError:  # the last line of a killed writer
+        return bool(entry.get("stage") == stage and entry.get("step", 0) > step)
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        # The last line of a killed writer, or a damaged one.
         return True
-    return bool(entry.get("stage") == stage and entry.get("step", 0) > step)

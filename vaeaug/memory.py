@@ -1,0 +1,125 @@
+"""How much memory there is, asked before anything is allocated for a size that a file declares.
+
+A file of a few kilobytes can declare, or expand to, terabytes. Linux grants such memory and ends
+the process when it is touched, so the size is compared with what there is before it is asked for.
+"""
+
+import math
+import os
+import resource
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_MEMINFO = Path("/proc/meminfo")
+_GROUPS = Path("/sys/fs/cgroup")
+_KIB = 1024
+# A text file of short lines takes about so many times its size as Python's objects.
+TEXT_FACTOR = 8
+
+
+def available_memory() -> int | None:
+    """Bytes that this process can still take, or None where the system does not say.
+
+    The least of what the machine has left, what the control groups of the process leave (a
+    container's limit is one) and what the limit on its address space leaves.
+    """
+    limits = [*_machine(), *_control_groups(), *_address_space()]
+    return max(0, min(limits)) if limits else None
+
+
+def require_memory(n_bytes: int, where: str, what: str, error: type[Exception]) -> None:
+    """Refuse what memory cannot hold.
+
+    Args:
+        n_bytes: Bytes that are about to be allocated.
+        where: The file, for the message.
+        what: What takes them, such as "images of shape (10, 8, 8)".
+        error: Raised with the message.
+    """
+    there = available_memory()
+    if there is not None and n_bytes > there:
+        raise error(
+            f"{where}: expected what memory can hold, got {what}, which take {sized(n_bytes)}; "
+            f"{sized(there)} are available"
+        )
+
+
+def array_bytes(shape: Sequence[int], dtype: np.dtype[Any]) -> int:
+    """Bytes of an array as it is read: itself, and its copy as float32 or int64 where it gets one.
+
+    In whole numbers of Python: a declared shape may not fit any integer of the machine.
+    """
+    per_value = dtype.itemsize + (0 if dtype == np.uint8 else 4)
+    return math.prod(int(n) for n in shape) * per_value
+
+
+def sized(n_bytes: float) -> str:
+    """Bytes as people say them: "3.1 GiB"."""
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if n_bytes < _KIB or unit == "TiB":
+            break
+        n_bytes /= _KIB
+    return f"{n_bytes:,.0f} {unit}" if unit == "bytes" else f"{n_bytes:,.1f} {unit}"
+
+
+def _machine() -> Iterator[int]:
+    try:
+        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            yield int(line.split()[1]) * _KIB
+            return
+    if "SC_PHYS_PAGES" in os.sysconf_names and "SC_PAGE_SIZE" in os.sysconf_names:
+        yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _control_groups() -> Iterator[int]:
+    """What each group of the process, up to the outermost, leaves: versions 2 and 1 of Linux."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, kinds, path = line.split(":", 2)
+        if kinds == "":
+            root, names = _GROUPS, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in kinds.split(","):
+            root = _GROUPS / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        group = root / path.lstrip("/")
+        # Inside a container the path may be that of the host, where only the root is to be seen.
+        for each in (group, *group.parents):
+            if each.is_relative_to(root):
+                yield from _left(each, *names)
+
+
+def _left(group: Path, limit: str, usage: str, cache: str) -> Iterator[int]:
+    try:
+        most = (group / limit).read_text(encoding="ascii").strip()
+        if most == "max":
+            return
+        used = int((group / usage).read_text(encoding="ascii"))
+        stat = (group / "memory.stat").read_text(encoding="ascii").split()
+        # Pages of files that can be dropped at once count as used.
+        used -= int(stat[stat.index(cache) + 1]) if cache in stat else 0
+        yield int(most) - used
+    except (OSError, ValueError):
+        return
+
+
+def _address_space() -> Iterator[int]:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except OSError:
+        pages = 0
+    yield limit - pages * resource.getpagesize()
