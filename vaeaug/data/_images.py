@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Shaped
 
+from vaeaug.data._walk import safe
+
 # Whole-array checks and hashes go in slices of about this many bytes, so that they need no second
 # copy of a large dataset.
 _SLICE_BYTES = 64 * 2**20
@@ -65,7 +67,9 @@ class LabelledImages:
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "class_names", tuple(self.class_names))
         object.__setattr__(self, "value_range", (low, high))
-        object.__setattr__(self, "notes", tuple(self.notes))
+        # They may name files, whose names may be any bytes, and are written into JSON.
+        object.__setattr__(self, "notes", tuple(map(safe, self.notes)))
+        object.__setattr__(self, "source", safe(self.source))
 
         if images.ndim not in LAYOUTS:
             raise DataError(
