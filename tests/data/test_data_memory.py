@@ -176,7 +176,18 @@ def test_a_table_is_no_signal():
     assert read((rows, labels), layout="NL").image_shape == (30, 1)
 
 
-@pytest.mark.parametrize("kind", ["sine", "noise", "walk", "padded", "pulse"])
+@pytest.mark.parametrize("name", ["iris", "wine"])
+def test_other_tables_are_no_signals(name):
+    from sklearn import datasets
+
+    rows, labels = getattr(datasets, f"load_{name}")(return_X_y=True)
+    with pytest.raises(DataError, match=r"as in a table; .*VAEOverSampler"):
+        read((rows, labels))
+
+
+@pytest.mark.parametrize(
+    "kind", ["sine", "noise", "walk", "padded", "pulse", "spikes", "heavy", "flat"]
+)
 def test_signals_are_no_table(kind):
     rng = np.random.default_rng(0)
     t = np.linspace(0, 6, 187)
@@ -186,9 +197,12 @@ def test_signals_are_no_table(kind):
         "walk": np.cumsum(rng.normal(size=(40, 187)), axis=1),
         # Heart beats: of several lengths, filled up with zeros.
         "padded": rng.random((40, 187)) * (t < rng.uniform(2, 6, (40, 1))),
+        "spikes": (rng.random((50, 187)) < 0.02) * rng.exponential(size=(50, 187)),
+        "heavy": rng.standard_t(1.2, size=(40, 187)),
+        "flat": read("digits").images.reshape(-1, 64)[:200] / 255,
         "pulse": np.exp(-((t - rng.uniform(2, 4, (40, 1))) ** 2) * 20),
     }[kind]
-    data = read((signals, np.arange(40) % 2))
+    data = read((signals, np.arange(len(signals)) % 2))
     assert data.layout == "NLC"
     assert any("vaeaug.VAEOverSampler" in note for note in data.notes)
 
