@@ -253,6 +253,24 @@ def test_an_image_folder_with_a_transform(tree):
     assert any("value range of the images taken from their values" in note for note in data.notes)
 
 
+def test_a_dataset_that_says_it_is_of_the_test_split(images, tree):
+    from torchvision.datasets import ImageFolder
+
+    class Items(list):
+        train = False
+
+    items = [(image, label) for image, label in zip(images, LABELS, strict=True)]
+    note = "taken as the training split, although the dataset says that it is of test"
+    assert note in read(Items(items)).notes
+    assert note in read(torch.utils.data.Subset(Items(items), [0, 1, 2])).notes
+    assert note not in read(Items(items), split="test").notes
+    assert note not in read(items).notes
+    tree({"a": 2, "b": 1}, "test")
+    root = tree({"a": 2, "b": 1}, "train")
+    assert note in read(ImageFolder(str(root / "test"))).notes
+    assert note not in read(ImageFolder(str(root / "train"))).notes
+
+
 def test_a_dataset_of_any_columns_by_keys(images):
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(scan=datasets.Image(), grade=datasets.Value("string"))
