@@ -94,7 +94,7 @@ def test_numbers_keep_their_names(labels):
 )
 def test_any_size_to_any_size(old, new, channels, dtype, fit):
     pixels = np.full((*old, channels), 7, dtype=dtype)
-    out = resize(pixels, new, fit)
+    out = resize(pixels, new, fit, bands=True)
     assert out.shape == (*new, channels)
     assert out.dtype == np.dtype(dtype)
     if fit == "pad" and dtype != "float32":

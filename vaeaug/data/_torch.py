@@ -153,7 +153,8 @@ def _pixels(
         check_resizable(array[None], name)
         if array.shape[:2] != request.size:
             notes.append(resize_note(array.shape[:2], request.size, request.resize))
-            array = resize(array, request.size, request.resize)
+            bands = request.layout is not None and request.alpha != "keep"
+            array = resize(array, request.size, request.resize, bands=bands)
     return array, name, notes
 
 

@@ -210,7 +210,7 @@ def _own(values: Shaped[np.ndarray, "n *space c"], found: Range) -> tuple[Range,
     low, high = found
     if low == high:
         pad = max(1.0, abs(low)) / 2
-        low, high = low - pad, high + pad
+        low, high = (float(np.float32(end)) for end in (low - pad, high + pad))
     noun = NOUNS[LAYOUTS[values.ndim]]
     note = (
         f"value range of the {noun} taken from their values: {low:g} to {high:g}; "
