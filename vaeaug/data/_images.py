@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from vaeaug.data._walk import safe
-
 # Whole-array checks and hashes go in slices of about this many bytes, so that they need no second
 # copy of a large dataset.
 _SLICE_BYTES = 64 * 2**20
@@ -67,9 +65,9 @@ class LabelledImages:
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "class_names", tuple(self.class_names))
         object.__setattr__(self, "value_range", (low, high))
-        # They may name files, whose names may be any bytes, and are written into JSON.
-        object.__setattr__(self, "notes", tuple(map(safe, self.notes)))
-        object.__setattr__(self, "source", safe(self.source))
+        # A path that is no UTF-8 is shown with its bytes escaped: nothing else could write it down.
+        object.__setattr__(self, "source", _encodable(self.source))
+        object.__setattr__(self, "notes", tuple(map(_encodable, self.notes)))
 
         if images.ndim not in LAYOUTS:
             raise DataError(
@@ -127,10 +125,11 @@ class LabelledImages:
 
     def __repr__(self) -> str:
         pool = "" if self.unlabelled is None else f"{len(self.unlabelled)} unlabelled, "
+        notes = f", {len(self.notes)} notes" if self.notes else ""
         return (
             f"LabelledImages({len(self)} {NOUNS[self.layout]} of "
             f"{'x'.join(map(str, self.image_shape))} {self.images.dtype}, {pool}"
-            f"{self.n_classes} classes, split={self.split!r}, source={self.source!r})"
+            f"{self.n_classes} classes, split={self.split!r}, source={self.source!r}{notes})"
         )
 
     @property
@@ -362,14 +361,20 @@ def _check_names(names: tuple[str, ...], where: str) -> None:
     if not names or not all(isinstance(name, str) for name in names):
         raise DataError(f"{where}: expected class_names as strings, at least one, got {names!r}")
     for name in names:
-        if "\0" in name or name != name.encode(errors="replace").decode():
+        # Every name that is taken here has to come out at the end of a run.
+        if not name or "\0" in name or name != _encodable(name):
             raise DataError(
-                f"{where}: expected class_names as text in UTF-8 without zero bytes, which every "
-                f"file that is written can hold, got {name!r}"
+                f"{where}: expected class_names as text in UTF-8 without zero bytes, not empty, "
+                f"which every file that is written can hold, got {name!r}; rename the class, or "
+                f"pass class_names="
             )
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise DataError(f"{where}: expected distinct class names, got more than once: {twice}")
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _slices(array: Shaped[np.ndarray, "n ..."]) -> Iterator[Shaped[np.ndarray, "m ..."]]:
