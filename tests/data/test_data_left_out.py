@@ -295,6 +295,17 @@ def test_other_names_of_folders_are_taken(tmp_path, name):
     assert set(read(root).class_names) == {"b", name}
 
 
+def test_classes_whose_names_look_the_same_are_said(noise):
+    images = noise(0, 6, 3, 3)
+    data = read((images, ["Cat", "cat ", "dog", "caf\u00e9", "cafe\u0301", "dog"]))
+    assert data.n_classes == 5
+    note = next(note for note in data.notes if note.startswith("classes whose names differ"))
+    assert "'Cat' and 'cat '" in note
+    assert r"'cafe\u0301' and 'caf\xe9'" in note
+    assert "dog" not in note
+    assert not any("differ" in note for note in read((images, list("abcabc"))).notes)
+
+
 @pytest.mark.parametrize("name", ["lone \ud800", "zero\0"])
 def test_names_that_no_file_holds_are_refused(name):
     with pytest.raises(DataError, match="expected class_names as text in UTF-8 without zero"):

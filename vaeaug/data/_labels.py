@@ -1,6 +1,7 @@
 """Labels as people store them become indices 0..K-1, with -1 for an image without one."""
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,9 +56,21 @@ def labelled(
         value_range=value_range,
         split=split,
         source=source,
-        notes=(*notes, *_repeated(images, labels, class_names, names)),
+        notes=(*notes, *_alike(class_names), *_repeated(images, labels, class_names, names)),
         unlabelled=pool,
     )
+
+
+def _alike(class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """A note on names that look the same and are likely meant to be."""
+    by_look: dict[str, list[str]] = {}
+    for name in class_names:
+        look = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        by_look.setdefault(look, []).append(name)
+    same = [" and ".join(map(ascii, names)) for names in by_look.values() if len(names) > 1]
+    if not same:
+        return ()
+    return (f"classes whose names differ by case, spaces or accents' encoding: {', '.join(same)}",)
 
 
 def _repeated(
