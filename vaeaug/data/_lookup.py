@@ -88,10 +88,10 @@ class Lookup:
             files: set[str] = set()
             by_stem: dict[str, list[str]] = {}
             try:
-                with os.scandir(folder) as entries:
+                with os.scandir(folder or ".") as entries:
                     files = {entry.name for entry in entries if entry.is_file()}
-            except OSError:
-                # No such folder, or none that may be read: it has no files for us.
+            except (OSError, ValueError):
+                # No such folder, none that may be read, or no name of one: it has no files for us.
                 files = set()
             for name in sorted(files):
                 ending = ending_of(name)
