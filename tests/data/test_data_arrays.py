@@ -485,6 +485,13 @@ def test_bad_labels(save, labels, message):
         read(path)
 
 
+@pytest.mark.parametrize("odd", [1.5, None, ["a"], 7])
+def test_class_names_that_are_no_texts(save, odd):
+    path = save(images=np.zeros((6, 2, 2), "uint8"), labels=LABELS)
+    with pytest.raises(DataError, match=r"class_names: expected texts, got .* among them"):
+        read(path, class_names=["A", odd, "C"])
+
+
 def test_class_names_allow_gaps_and_bound_the_labels(save):
     path = save(images=np.zeros((6, 2, 2), "uint8"), labels=np.array([0, 3, 3, 0, 0, 3]))
     data = read(path, class_names=["A", "B", "C", "D"])
