@@ -9,6 +9,7 @@ import sys
 import tarfile
 import time
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -41,10 +42,10 @@ def refused(path, *parts, **keys):
 # -- HDF5 --------------------------------------------------------------------------------------
 
 
-def test_a_heap_of_texts_that_keeps_hdf5_busy_for_ever(tmp_path, images, monkeypatch):
-    """The size of an object in the heap is zeroed: HDF5 looks at the same object for ever."""
-    monkeypatch.setattr(_hdf5_process, "SECONDS", 2.0)
-    path = tmp_path / "a.h5"
+@pytest.fixture
+def endless(tmp_path, images):
+    """A heap of texts that keeps HDF5 busy: an object of it begins where the one before does."""
+    path = tmp_path / "endless.h5"
     with h5py.File(path, "w") as file:
         file["images"], file["labels"] = images, LABELS
         file.attrs["class_names"] = ["cat", "dog"]
@@ -57,7 +58,50 @@ def test_a_heap_of_texts_that_keeps_hdf5_busy_for_ever(tmp_path, images, monkeyp
     # Eight less than its head: the next object begins where this one does.
     data[at : at + 8] = (2**64 - 16).to_bytes(8, "little")
     path.write_bytes(data)
-    refused(path, "expected an HDF5 file that can be read, got no answer within 2 seconds of")
+    return path
+
+
+def test_a_file_that_hdf5_never_ends_reading_is_an_error(endless, monkeypatch):
+    monkeypatch.setattr(_hdf5_process, "SECONDS", 2.0)
+    refused(endless, "expected an HDF5 file that can be read, got no answer within 2 seconds of")
+
+
+ORPHAN = """
+import sys
+from pathlib import Path
+from vaeaug.data import _hdf5_process
+_hdf5_process.SECONDS = 1.0
+with _hdf5_process.ForeignHDF5(Path(sys.argv[1])) as file:
+    file.names()
+    print(file._process.pid, flush=True)
+    file.attribute(None, "class_names")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
+def test_a_reader_without_a_parent_ends_as_well(endless):
+    with subprocess.Popen(
+        [sys.executable, "-c", ORPHAN, str(endless)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        child = Path("/proc") / parent.stdout.readline().strip()
+        time.sleep(0.3)
+        parent.kill()
+    assert child.exists()
+    until = time.monotonic() + 10
+    while child.exists() and (child / "stat").read_text().rpartition(") ")[2][0] != "Z":
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_hdf5_of_very_many_arrays_says_how_to_name_two(tmp_path, images):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        for i in range(20_001):
+            file.create_group(f"{i}")
+        file["pixels"], file["kinds"] = images, LABELS
+    refused(path, "expected images in one array, got more than 20,000 names", "keys=")
+    data = read(path, keys={"images": "pixels", "labels": "kinds"})
+    np.testing.assert_array_equal(data.images[..., 0], images)
 
 
 def test_hdf5_that_declares_what_was_never_written(tmp_path):
