@@ -131,3 +131,34 @@ def test_folders_that_are_classes_can_be_named(tmp_path):
     done = run("plan", tmp_path, "--set", "data.class_names=[x, y]", "--json")
     assert done.exit_code == 0, done.output
     assert "'x'" in str(json.loads(done.stdout))
+
+
+def test_columns_of_a_table_can_be_named(photos):
+    for broken in photos.glob("*/zz.png"):
+        broken.unlink()
+    rows = [f"{path.relative_to(photos)},{path.parent.name}" for path in photos.glob("*/*.png")]
+    table = photos / "list.csv"
+    table.write_text("where,what\n" + "\n".join(rows) + "\n")
+    refused = run("plan", table)
+    assert refused.exit_code == 1
+    option = "data.keys={images: where, labels: what}"
+    assert f"--set '{option}'" in refused.stderr
+    done = run("plan", table, "--set", option, "--json")
+    assert done.exit_code == 0, done.output
+    assert [each["real"] for each in json.loads(done.stdout)["classes"]] == [12, 10]
+
+
+def test_sounds_are_cut_to_so_many_samples(tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    rng = np.random.default_rng(0)
+    for name in ("low", "high"):
+        (tmp_path / name).mkdir()
+        for i in range(9):
+            sound = rng.uniform(-0.5, 0.5, 60 + i).astype("float32")
+            soundfile.write(tmp_path / name / f"{i}.wav", sound, 8000)
+    refused = run("plan", tmp_path)
+    assert refused.exit_code == 1
+    assert "pass size= (--size N), for example 64" in refused.stderr
+    done = run("plan", tmp_path, "--size", "64")
+    assert done.exit_code == 0, done.output
+    assert "cut at both ends to 64 samples (resize='crop') (8 of 18 signals)" in done.stderr

@@ -23,6 +23,7 @@ from vaeaug.training._batches import Batches, mix
 from vaeaug.training._elbo import ElboObjective, calibrate_sigma, held_out_terms
 from vaeaug.training._flow import FlowObjective
 from vaeaug.training._loop import Loop
+from vaeaug.training._scores import still_rising
 from vaeaug.training._state import Stage, State, Trainee
 
 TINY = [
@@ -459,9 +460,24 @@ def test_a_bad_step_that_is_also_evaluated_is_one_line(few, tmp_path):
     assert all(each.isfinite().all() for each in model.state_dict().values())
     log = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     # Steps 5 to 8 are bad, and every sixth is evaluated.
-    assert [entry["step"] for entry in log] == [5, 6, 7, 8, 12, 18, 24]
-    assert [entry["loss"] for entry in log[:4]] == ["nan"] * 4
-    assert [entry["skipped"] for entry in log] == [1, 2, 3, 4, 4, 4, 4]
+    assert [entry["step"] for entry in log] == list(range(1, 25))
+    assert [entry["step"] for entry in log if entry["loss"] == "nan"] == [5, 6, 7, 8]
+    assert [entry["step"] for entry in log if "held_out_elbo" in entry] == [6, 12, 18, 24]
+    assert [entry["skipped"] for entry in log] == [0, 0, 0, 0, 1, 2, 3] + [4] * 17
+
+
+@pytest.mark.parametrize(
+    ("scores", "rise"),
+    [
+        ([10, 60, 80, 100], 0.2),  # of 200 from -100, 40 after step 2 of 4
+        ([50, 99, 100, 100], 0.0),
+        ([50, 100, 90, 80], 0.0),
+        ([50, 100], 0.0),
+    ],
+)
+def test_a_stage_stopped_on_a_slope_is_told(scores, rise):
+    history = [[float(step), float(score)] for step, score in enumerate(scores, start=1)]
+    assert still_rising(-100.0, history) == pytest.approx(rise)
 
 
 def test_a_score_that_is_not_a_number_is_never_the_best(few):

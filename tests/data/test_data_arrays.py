@@ -291,6 +291,15 @@ def test_a_range_that_is_said_is_the_range(save, dtype, value_range, kept):
     assert (part.value_range, part.images.dtype) == (data.value_range, data.images.dtype)
 
 
+def test_clipping_whole_numbers_keeps_their_type(save):
+    images = np.full((6, 50, 40), 100, "int16")
+    images[0, 0, 0] = -1
+    data = read(save(images=images, labels=LABELS), value_range=(0, 255))
+    assert data.images.dtype == np.uint8
+    assert data.images[0, 0, :2, 0].tolist() == [0, 100]
+    assert any(note.startswith("1 values outside") for note in data.notes)
+
+
 def test_values_outside_of_the_range_that_is_said_are_refused(save):
     images = np.linspace(0, 250, 6 * 20).reshape(6, 5, 4)
     path = save(images=images, labels=LABELS)
@@ -396,6 +405,33 @@ def test_numbers_with_names(save, labels, given, indices):
     data = read(path, class_names=given)
     assert data.class_names == tuple(given)
     assert data.labels.tolist() == indices
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "given", "indices"),
+    [
+        # What the training split says of the numbers counts, even where a part would fit otherwise.
+        ([1, 2, 3, 1], [1, 2, 2, 1], ["a", "b", "c"], [0, 1, 1, 0]),
+        ([1, 2, 3, 1], [1, 2, 2, 1], None, [0, 1, 1, 0]),
+        ([-1, 1, 1, -1], [1, 1, 1, 1], ["no", "yes"], [1, 1, 1, 1]),
+        ([-1, 1, 1, -1], [-1, 1, -1, -1], None, [0, 1, 0, 0]),
+        ([0, 1, 2, -1], [1, 2, 2, 1], ["a", "b", "c"], [1, 2, 2, 1]),
+        ([5, 7, 7, 5], [7, 5, 7, 5], ["5", "7"], [1, 0, 1, 0]),
+    ],
+)
+def test_the_training_split_says_what_numbers_mean(save, train, test, given, indices):
+    images = np.zeros((4, 2, 2), "uint8")
+    path = save(
+        train_images=images,
+        train_labels=np.array(train),
+        test_images=images,
+        test_labels=np.array(test),
+    )
+    if len(set(indices)) == 1:
+        with pytest.raises(DataError, match=f"all of class '{given[indices[0]]}'"):
+            read(path, split="test", class_names=given)
+        return
+    assert read(path, split="test", class_names=given).labels.tolist() == indices
 
 
 def test_numbers_of_a_split_are_those_of_the_training_split(save):

@@ -94,6 +94,29 @@ def test_damaged_sounds(sounds):
     assert any("2 of 4 left out" in note for note in data.notes)
 
 
+@pytest.mark.parametrize("ending", [".wav", ".flac", ".aiff", ".ogg", ".mp3"])
+def test_a_sound_that_is_cut_short_is_no_shorter_sound(sounds, ending):
+    root = sounds(ending, low=[8000, 8000], high=[8000])
+    assert read(root).image_shape == (8000, 1)
+    path = root / "low" / f"1{ending}"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=rf"low/1\{ending}: expected a readable sound file, got: "):
+        read(root, size=8000)
+    assert read(root, size=8000, on_error="skip").labels.tolist() == [0, 1]
+
+
+def test_a_length_that_lies_takes_no_memory(sounds):
+    root = sounds(".flac", low=[800], high=[800])
+    path = root / "low" / "0.flac"
+    raw = bytearray(path.read_bytes())
+    # The number of samples in STREAMINFO, 36 bits: 2**36 - 1.
+    raw[21] |= 0x0F
+    raw[22:26] = b"\xff" * 4
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=r"low/0\.flac: expected a readable sound file, got: "):
+        read(root)
+
+
 def test_images_and_sounds_together_are_refused(sounds):
     from PIL import Image
 

@@ -36,6 +36,14 @@ def test_basic_properties():
     assert data.value_range == (0.0, 255.0)
 
 
+def test_notes_are_seen_where_the_data_is_shown():
+    images = np.zeros((2, 3, 4, 1), "uint8")
+    parts = (images, np.array([0, 1]), ("a", "b"), (0, 255))
+    assert "2 classes, split=None, source='')" in repr(LabelledImages(*parts))
+    shown = repr(LabelledImages(*parts, notes=("one", "two")))
+    assert shown.endswith("source='', 2 notes)")
+
+
 def test_counts_include_empty_classes():
     data = make().imbalanced({1: 0}, seed=0)
     assert data.counts.tolist() == [5, 0, 2]

@@ -276,11 +276,34 @@ def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path):
         read(root)
 
 
+def test_files_whose_names_are_no_utf8_are_told_in_utf8(tmp_path):
+    root = tmp_path / os.fsdecode(b"bild\xe9r")
+    folders(root, "")
+    (root / "a" / "0.png").rename(root / "a" / os.fsdecode(b"caf\xe9.png"))
+    (root / "b" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"broken")
+    data = read(root, on_error="skip")
+    assert len(data) == 4
+    assert any("b/caf\\udce9.png" in note for note in data.notes)
+    assert data.source.endswith("bild\\udce9r")
+    "\n".join((*data.notes, data.source)).encode()
+
+
 @pytest.mark.parametrize("name", ["two\nlines", "[b]", "<b>", "a 'b' \"c\"", "ü", "=1+1"])
 def test_other_names_of_folders_are_taken(tmp_path, name):
     root = folders(tmp_path / "images", "")
     (root / "a").rename(root / name)
     assert set(read(root).class_names) == {"b", name}
+
+
+def test_classes_whose_names_look_the_same_are_said(noise):
+    images = noise(0, 6, 3, 3)
+    data = read((images, ["Cat", "cat ", "dog", "caf\u00e9", "cafe\u0301", "dog"]))
+    assert data.n_classes == 5
+    note = next(note for note in data.notes if note.startswith("classes whose names differ"))
+    assert "'Cat' and 'cat '" in note
+    assert r"'cafe\u0301' and 'caf\xe9'" in note
+    assert "dog" not in note
+    assert not any("differ" in note for note in read((images, list("abcabc"))).notes)
 
 
 @pytest.mark.parametrize("name", ["lone \ud800", "zero\0"])

@@ -176,7 +176,18 @@ def test_a_table_is_no_signal():
     assert read((rows, labels), layout="NL").image_shape == (30, 1)
 
 
-@pytest.mark.parametrize("kind", ["sine", "noise", "walk", "padded", "pulse"])
+@pytest.mark.parametrize("name", ["iris", "wine"])
+def test_other_tables_are_no_signals(name):
+    from sklearn import datasets
+
+    rows, labels = getattr(datasets, f"load_{name}")(return_X_y=True)
+    with pytest.raises(DataError, match=r"as in a table; .*VAEOverSampler"):
+        read((rows, labels))
+
+
+@pytest.mark.parametrize(
+    "kind", ["sine", "noise", "walk", "padded", "pulse", "spikes", "heavy", "flat"]
+)
 def test_signals_are_no_table(kind):
     rng = np.random.default_rng(0)
     t = np.linspace(0, 6, 187)
@@ -186,9 +197,12 @@ def test_signals_are_no_table(kind):
         "walk": np.cumsum(rng.normal(size=(40, 187)), axis=1),
         # Heart beats: of several lengths, filled up with zeros.
         "padded": rng.random((40, 187)) * (t < rng.uniform(2, 6, (40, 1))),
+        "spikes": (rng.random((50, 187)) < 0.02) * rng.exponential(size=(50, 187)),
+        "heavy": rng.standard_t(1.2, size=(40, 187)),
+        "flat": read("digits").images.reshape(-1, 64)[:200] / 255,
         "pulse": np.exp(-((t - rng.uniform(2, 4, (40, 1))) ** 2) * 20),
     }[kind]
-    data = read((signals, np.arange(40) % 2))
+    data = read((signals, np.arange(len(signals)) % 2))
     assert data.layout == "NLC"
     assert any("vaeaug.VAEOverSampler" in note for note in data.notes)
 
@@ -237,6 +251,24 @@ def test_an_image_folder_with_a_transform(tree):
     odd = v2.Compose([scaled, v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
     data = read(ImageFolder(str(root), transform=odd))
     assert any("value range of the images taken from their values" in note for note in data.notes)
+
+
+def test_a_dataset_that_says_it_is_of_the_test_split(images, tree):
+    from torchvision.datasets import ImageFolder
+
+    class Items(list):
+        train = False
+
+    items = [(image, label) for image, label in zip(images, LABELS, strict=True)]
+    note = "taken as the training split, although the dataset says that it is of test"
+    assert note in read(Items(items)).notes
+    assert note in read(torch.utils.data.Subset(Items(items), [0, 1, 2])).notes
+    assert note not in read(Items(items), split="test").notes
+    assert note not in read(items).notes
+    tree({"a": 2, "b": 1}, "test")
+    root = tree({"a": 2, "b": 1}, "train")
+    assert note in read(ImageFolder(str(root / "test"))).notes
+    assert note not in read(ImageFolder(str(root / "train"))).notes
 
 
 def test_a_dataset_of_any_columns_by_keys(images):

@@ -176,6 +176,28 @@ def test_four_bands_are_kept_where_the_layout_is_said(tmp_path, noise):
     np.testing.assert_array_equal(pool, bands[:2])
 
 
+def test_four_bands_are_resized_each_by_itself(noise):
+    bands = noise(0, 4, 10, 14, 4)
+    bands[..., 3] //= 40
+    labels = np.array([0, 1, 0, 1])
+    items = [(band, int(label)) for band, label in zip(bands, labels, strict=True)]
+    each = [
+        read((bands[..., c], labels), size=(5, 7), value_range=(0, 255)).images[..., 0]
+        for c in range(4)
+    ]
+    expected = np.stack(each, axis=-1)
+    whole = read((bands, labels), layout="NHWC")
+    for data in (
+        read((bands, labels), layout="NHWC", size=(5, 7)),
+        read(items, layout="NHWC", size=(5, 7)),
+        read(whole, size=(5, 7)),
+    ):
+        np.testing.assert_array_equal(data.images, expected)
+    # As RGBA the colours are weighted.
+    kept = read((bands, labels), alpha="keep", size=(5, 7))
+    assert not np.array_equal(kept.images, expected)
+
+
 # Damaged files
 
 

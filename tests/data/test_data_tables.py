@@ -161,6 +161,17 @@ def test_class_names_of_a_table(tmp_path, place):
         assert any("renumbered" in note for note in data.notes) == (labels[0] != 0)
 
 
+@pytest.mark.parametrize("folder", [".", "images"])
+def test_a_table_given_by_its_name_alone(tmp_path, place, monkeypatch, folder):
+    pixels = place(folder)
+    table(tmp_path, "id,label", "{}")
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(read("list.csv").images, pixels)
+    (tmp_path / "zero.csv").write_text("a\0b.png,x\nc.png,y\n")
+    with pytest.raises(DataError, match=r"zero\.csv"):
+        read("zero.csv")
+
+
 def test_paths_of_windows(tmp_path, place):
     pixels = place("photos")
     data = read(table(tmp_path, "path,label", "photos\\{}.png"))

@@ -111,6 +111,14 @@ def test_labels_in_json_with_names(tmp_path):
     data = vaeaug.read(path)
     assert data.labels.tolist() == [0, 1, 0, 1]
     assert data.class_names == ("b", "c")
+    ones = [json.dumps({"label": 1 + i % 2, "class_name": "bc"[i % 2]}).encode() for i in range(4)]
+    data = vaeaug.read(write_tar(tmp_path / "c.tar", members(pictures(4), ones, ending="json")))
+    assert data.labels.tolist() == [0, 1, 0, 1]
+    assert data.class_names == ("b", "c")
+    assert any("renumbered from 0" in note for note in data.notes)
+    ones[0] = json.dumps({"label": 0}).encode()
+    data = vaeaug.read(write_tar(tmp_path / "d.tar", members(pictures(4), ones, ending="json")))
+    assert data.class_names == ("0", "1", "2")
     texts = [json.dumps({"target": "yes" if i else "no"}).encode() for i in range(4)]
     path = write_tar(tmp_path / "b.tar", members(pictures(4), texts, ending="json"))
     assert vaeaug.read(path).class_names == ("no", "yes")

@@ -52,7 +52,8 @@ def finish_pixels(
         old = images.shape[1:3]
         done = resize_note(old, request.size, request.resize)
         notes.append(done.replace("resized", f"resized from {old[0]}x{old[1]}", 1))
-        images = resize_all(images, request.size, value_range, request.resize)
+        bands = layout is not None and request.alpha != "keep"
+        images = resize_all(images, request.size, value_range, request.resize, bands=bands)
     return images, value_range, tuple(notes)
 
 
@@ -100,11 +101,16 @@ def check_resizable(images: Shaped[np.ndarray, "n *space c"], where: str) -> Non
 
 
 def resize_all(
-    images: Shaped[np.ndarray, "n h w c"], size: tuple[int, int], value_range: Range, fit: str
+    images: Shaped[np.ndarray, "n h w c"],
+    size: tuple[int, int],
+    value_range: Range,
+    fit: str,
+    *,
+    bands: bool = False,
 ) -> Shaped[np.ndarray, "n h2 w2 c"]:
-    """Resize images to (H, W), one by one, within their value range."""
+    """Resize images to (H, W), one by one, within their value range; see `resize`."""
     out = np.empty((len(images), *size, images.shape[3]), dtype=images.dtype)
     for i, image in enumerate(images):
-        out[i] = resize(image, size, fit)
+        out[i] = resize(image, size, fit, bands=bands)
     # Rounding in the filter may leave the range by one unit in the last place.
     return np.clip(out, *value_range, out=out) if out.dtype == np.float32 else out

@@ -1,5 +1,6 @@
 """Sound files become signals of one length; needs the extra ``vaeaug[audio]``."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,14 @@ from jaxtyping import Bool, Float32
 from vaeaug.data._images import DataError
 from vaeaug.data._request import Request
 from vaeaug.data._stack import Faults, Stack
-from vaeaug.memory import require_memory
 
 ENDINGS = (".wav", ".flac", ".ogg", ".aif", ".aiff", ".mp3")
+_BLOCK = 2**16
+# Twenty minutes of 48 kHz; far more than is learned from, and what memory surely holds.
+_MOST = 2**26
+# In the library's log of a WAV or AIFF file; a stream has not known how long it would be.
+_CUT_SHORT = re.compile(r"^ ?(?:data|SSND) : (\d+) \(should be (\d+)\)", re.M)
+_UNKNOWN = 2**32 - 1
 # Full scale of the samples, whatever their bits.
 VALUE_RANGE = (-1.0, 1.0)
 
@@ -40,16 +46,7 @@ def read_sounds(
     first: tuple[int, str] | None = None
     for i, path in enumerate(paths):
         try:
-            with open(path, "rb") as file:
-                # A damaged head may declare hours, for which the library would take the memory.
-                about = library.info(file)
-                n_bytes = 4 * about.frames * about.channels
-                what = f"{about.frames:,} samples of {about.channels} channels"
-                require_memory(n_bytes, str(path), what, DataError)
-                file.seek(0)
-                signal, rate = library.read(file, dtype="float32", always_2d=True)
-            if not len(signal):
-                raise EOFError("no samples in it")  # noqa: TRY301 - told as the library's errors
+            signal, rate = _decoded(library, path)
         # The library's own errors, and what its callbacks run into.
         except (library.SoundFileError, OSError, EOFError, RuntimeError) as error:
             faults.add(f"{path}: expected a readable sound file, got: {error}")
@@ -69,6 +66,31 @@ def read_sounds(
     signals, notes_of_all = stack.finish()
     rate = 0 if first is None else first[0]
     return signals, kept, (f"sounds of {rate} Hz", *left_out, *notes_of_all)
+
+
+def _decoded(library: Any, path: str) -> tuple[Float32[np.ndarray, "l c"], int]:
+    """The samples of a file and their rate.
+
+    Raises:
+        EOFError: if there are none, fewer than the file says, or more than a sound has.
+    """
+    blocks: list[np.ndarray] = []
+    n = 0
+    with open(path, "rb") as file, library.SoundFile(file) as sound:
+        # In blocks: what a damaged file says of its length may be more than any memory.
+        while not blocks or len(blocks[-1]) == _BLOCK:
+            blocks.append(sound.read(_BLOCK, dtype="float32", always_2d=True))
+            n += len(blocks[-1])
+            if n * sound.channels > _MOST:
+                raise EOFError(f"more than {_MOST} values in one sound; cut it first")
+        expected, rate = sound.frames, sound.samplerate
+        cut = _CUT_SHORT.search(sound.extra_info)
+    if n != expected or n == 0:
+        raise EOFError(f"{n} samples where the file says {expected}; it is cut short or damaged")
+    # The library takes what is there for what there was.
+    if cut and int(cut[1]) > int(cut[2]) and int(cut[1]) != _UNKNOWN:
+        raise EOFError(f"{cut[2]} bytes of sound where the file says {cut[1]}; it is cut short")
+    return np.concatenate(blocks), rate
 
 
 def _library(where: str) -> Any:

@@ -204,7 +204,9 @@ def apply_alpha(pixels: np.ndarray, alpha: str, *, high: float, low: float = 0.0
     return (colour * share + high * (1 - share)).astype(pixels.dtype)
 
 
-def resize(pixels: np.ndarray, size: tuple[int, int], fit: str) -> np.ndarray:
+def resize(
+    pixels: np.ndarray, size: tuple[int, int], fit: str, *, bands: bool = False
+) -> np.ndarray:
     """Resize one image; bilinear, antialiased when shrinking.
 
     Args:
@@ -213,6 +215,8 @@ def resize(pixels: np.ndarray, size: tuple[int, int], fit: str) -> np.ndarray:
         fit: what becomes of another aspect: "crop" cuts from both edges of the longer side what is
             too much, "pad" fills up the shorter side with black (float: the image's lowest value),
             "stretch" distorts.
+        bands: whether a fourth channel is one like the others; else it is alpha, which weights
+            the colours, so that those under transparent pixels do not bleed.
     """
     if pixels.shape[:2] == size:
         return pixels
@@ -220,9 +224,10 @@ def resize(pixels: np.ndarray, size: tuple[int, int], fit: str) -> np.ndarray:
         (top, left), inner = _inner(pixels.shape[:2], size)
         lowest = pixels.min() if pixels.dtype.kind == "f" else 0
         out = np.full((*size, pixels.shape[2]), lowest, dtype=pixels.dtype)
-        out[top : top + inner[0], left : left + inner[1]] = _scaled(pixels, inner, None)
+        out[top : top + inner[0], left : left + inner[1]] = _scaled(pixels, inner, None, bands)
         return out
-    return _scaled(pixels, size, _centre(pixels.shape[:2], size) if fit == "crop" else None)
+    box = _centre(pixels.shape[:2], size) if fit == "crop" else None
+    return _scaled(pixels, size, box, bands)
 
 
 def resize_note(old: tuple[int, ...], size: tuple[int, int], fit: str) -> str:
@@ -250,15 +255,16 @@ def _inner(old: tuple[int, ...], new: tuple[int, int]) -> tuple[tuple[int, int],
 
 
 def _scaled(
-    pixels: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float] | None
+    pixels: np.ndarray,
+    size: tuple[int, int],
+    box: tuple[float, float, float, float] | None,
+    bands: bool,
 ) -> np.ndarray:
     from PIL import Image
 
     to = (size[1], size[0])
     bilinear = Image.Resampling.BILINEAR
-    if pixels.dtype == np.uint8 and pixels.shape[2] in (3, 4):
-        # With four channels Pillow weights colour by alpha, so that the colour under transparent
-        # pixels does not bleed.
+    if pixels.dtype == np.uint8 and pixels.shape[2] in ((3,) if bands else (3, 4)):
         return np.asarray(Image.fromarray(pixels).resize(to, bilinear, box))
     as_gray = pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)
     channels = [

@@ -8,9 +8,8 @@ from jaxtyping import Shaped
 from vaeaug.data._images import DataError
 
 # A table is told from so many rows and columns on, and by at least this: the scale jumps by a
-# factor of two (e**0.7) between half of its neighbouring columns or more. Noise of one scale, in as
-# many rows, jumps by a third of that.
-_ROWS, _COLUMNS, _MOST_ROWS, _JUMP = 20, 4, 10_000, 0.7
+# factor of two (e**0.7) between half of its neighbouring columns or more.
+_ROWS, _COLUMNS, _MOST_ROWS, _JUMP, _ALIKE, _LEAST = 20, 4, 10_000, 0.7, 0.8, 1e-12
 
 
 def is_array(source: object) -> bool:
@@ -77,9 +76,13 @@ def refuse_table(array: Shaped[np.ndarray, "n k"], where: str) -> None:
     values = array[:_MOST_ROWS].astype(np.float64)
     if not np.isfinite(values).all():
         return
-    scales = np.log(np.maximum(values.std(axis=0), 1e-12))
-    jump = float(np.median(np.abs(np.diff(scales))))
-    if jump > _JUMP:
+    jumps = [
+        np.diff(np.log(np.maximum(half.std(axis=0), _LEAST)))
+        for half in (values[::2], values[1::2])
+    ]
+    # In both halves of the rows alike: a few spikes make jumps too, but others in each half.
+    alike = float(np.corrcoef(*jumps)[0, 1]) if all(jump.any() for jump in jumps) else 0.0
+    if alike > _ALIKE and min(float(np.median(np.abs(jump))) for jump in jumps) > _JUMP:
         spread = values.std(axis=0)
         raise table(
             where,

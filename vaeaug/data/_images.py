@@ -125,10 +125,11 @@ class LabelledImages:
 
     def __repr__(self) -> str:
         pool = "" if self.unlabelled is None else f"{len(self.unlabelled)} unlabelled, "
+        notes = f", {len(self.notes)} notes" if self.notes else ""
         return (
             f"LabelledImages({len(self)} {NOUNS[self.layout]} of "
             f"{'x'.join(map(str, self.image_shape))} {self.images.dtype}, {pool}"
-            f"{self.n_classes} classes, split={self.split!r}, source={self.source!r})"
+            f"{self.n_classes} classes, split={self.split!r}, source={self.source!r}{notes})"
         )
 
     @property

@@ -1,6 +1,7 @@
 """Labels as people store them become indices 0..K-1, with -1 for an image without one."""
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,9 +56,21 @@ def labelled(
         value_range=value_range,
         split=split,
         source=source,
-        notes=(*notes, *_repeated(images, labels, class_names, names)),
+        notes=(*notes, *_alike(class_names), *_repeated(images, labels, class_names, names)),
         unlabelled=pool,
     )
+
+
+def _alike(class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """A note on names that look the same and are likely meant to be."""
+    by_look: dict[str, list[str]] = {}
+    for name in class_names:
+        look = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        by_look.setdefault(look, []).append(name)
+    same = [" and ".join(map(ascii, names)) for names in by_look.values() if len(names) > 1]
+    if not same:
+        return ()
+    return (f"classes whose names differ by case, spaces or accents' encoding: {', '.join(same)}",)
 
 
 def _repeated(
@@ -123,14 +136,16 @@ def normalise_labels(
         return *_from_names(_texts(values, where), where, class_names, known), ()
     labels = _whole(values, where)
     training = None if known is None else _whole(known, f"{where} (training split)")
-    if is_sign(labels if training is None else training) and stated is None:
+    # What numbers mean is one thing for all splits, of which the training split has all classes.
+    basis = labels if training is None else training
+    asked = request.class_names is not None
+    if is_sign(basis) and (len(class_names) == 2 if asked and class_names else stated is None):
         classes = np.array([-1, 1])
     else:
         _check_unlabelled(labels, where)
-        present = labels if training is None else training
-        classes = np.unique(present[present != UNLABELLED])
+        classes = np.unique(basis[basis != UNLABELLED])
     if class_names is not None:
-        return _named(labels, where, tuple(class_names), request.class_names is not None)
+        return _named(labels, classes, where, tuple(class_names), asked)
     _check_known(labels, classes, where)
     indices = np.searchsorted(classes, labels)
     if -1 not in classes:
@@ -168,25 +183,31 @@ def _check_unlabelled(labels: Int64[np.ndarray, " n"], where: str) -> None:
 
 
 def _named(
-    labels: Int64[np.ndarray, " n"], where: str, class_names: tuple[str, ...], asked: bool
+    labels: Int64[np.ndarray, " n"],
+    classes: Int64[np.ndarray, " k"],
+    where: str,
+    class_names: tuple[str, ...],
+    asked: bool,
 ) -> tuple[Int64[np.ndarray, " n"], tuple[str, ...], tuple[str, ...]]:
     """Labels are indices of the names, unless the names are themselves numbers that fit.
 
     Names that the source states are of indices, whatever they look like, as long as these fit.
     """
     n_classes = len(class_names)
-    numbers = np.unique(labels[labels != UNLABELLED]).tolist()
+    numbers = classes.tolist()
     # -1 and 1, or 1 to K: as many as there are names, so that there is one way to number them.
-    if asked and n_classes == 2 and is_sign(labels):
-        return (labels > 0).astype(np.int64), class_names, renumbered([-1, 1])
+    if numbers == [-1, 1]:
+        _check_known(labels, classes, where)
+        return (labels > 0).astype(np.int64), class_names, renumbered(numbers)
     if numbers == list(range(1, n_classes + 1)) and not set(map(str, numbers)) <= {*class_names}:
+        _check_known(labels, classes, where)
         shifted = np.where(labels == UNLABELLED, UNLABELLED, labels - 1)
         return shifted, class_names, (f"integer labels 1..{n_classes} renumbered from 0",)
     index = {name: c for c, name in enumerate(class_names)}
-    texts = [str(label) for label in np.unique(labels).tolist()]
-    by_name = all(text in index or text == str(UNLABELLED) for text in texts)
-    if by_name and (asked or labels.max(initial=-1) >= n_classes):
-        table = {int(t): index.get(t, UNLABELLED) for t in texts}
+    known = {*numbers, *np.unique(labels).tolist()} - {UNLABELLED}
+    by_name = all(str(number) in index for number in known)
+    if by_name and (asked or max(known, default=-1) >= n_classes):
+        table = {number: index[str(number)] for number in known} | {UNLABELLED: UNLABELLED}
         return np.array([table[int(v)] for v in labels], dtype=np.int64), class_names, ()
     _check_top(labels, n_classes, where, f"{n_classes} class names")
     return labels, class_names, ()

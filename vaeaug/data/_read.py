@@ -268,7 +268,11 @@ def _again(data: LabelledImages, request: Request) -> LabelledImages:
         old = data.image_shape[:2]
         note = resize_note(old, request.size, request.resize)
         notes.append(note.replace("resized", f"resized from {old[0]}x{old[1]}", 1))
-        parts = [resize_all(part, request.size, value_range, request.resize) for part in parts]
+        bands = request.alpha != "keep"
+        parts = [
+            resize_all(part, request.size, value_range, request.resize, bands=bands)
+            for part in parts
+        ]
     if parts[0] is data.images:
         return data
     return replace(

@@ -1,5 +1,7 @@
 """Any map-style torch Dataset of (image, label)."""
 
+import os
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._labels import labelled, normalise_labels
 from vaeaug.data._layout import IMAGE_CHANNELS
 from vaeaug.data._request import Request
+from vaeaug.data._splits import canonical
 from vaeaug.data._stack import Faults, Stack
 from vaeaug.data._values import normalise_pixels
 
@@ -27,7 +30,7 @@ def is_map_style(source: object) -> bool:
 def read_torch(dataset: Any, request: Request, where: str | None = None) -> LabelledImages:
     """Read every item of a map-style dataset once, and the first one twice.
 
-    The dataset says nothing of splits: the asked split is taken as the caller's word.
+    The asked split is taken as the caller's word; a dataset that says otherwise makes a note.
     """
     where = where or type(dataset).__name__
     n = len(dataset)
@@ -68,6 +71,9 @@ def read_torch(dataset: Any, request: Request, where: str | None = None) -> Labe
     indices, class_names, label_notes = normalise_labels(
         np.array(labels), where, request, stated=_classes(dataset)
     )
+    said = _split_of(dataset)
+    if request.split == "train" and said in ("val", "test"):
+        more.append(f"taken as the training split, although the dataset says that it is of {said}")
     return labelled(
         images=images,
         labels=indices,
@@ -147,7 +153,8 @@ def _pixels(
         check_resizable(array[None], name)
         if array.shape[:2] != request.size:
             notes.append(resize_note(array.shape[:2], request.size, request.resize))
-            array = resize(array, request.size, request.resize)
+            bands = request.layout is not None and request.alpha != "keep"
+            array = resize(array, request.size, request.resize, bands=bands)
     return array, name, notes
 
 
@@ -166,6 +173,19 @@ def _channels_last(
     elif not layout.endswith("C"):
         array = array[..., None]
     return np.ascontiguousarray(array)
+
+
+def _split_of(dataset: Any) -> str | None:
+    """The split that torchvision's datasets say they are of: `train`, `split` or their folder."""
+    while hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    if getattr(dataset, "train", None) is False:
+        return "test"
+    for name in ("split", "root"):
+        said = getattr(dataset, name, None)
+        if isinstance(said, str | os.PathLike):
+            return canonical(PurePath(said).name)
+    return None
 
 
 def _classes(dataset: Any) -> tuple[str, ...] | None:

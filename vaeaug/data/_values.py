@@ -91,6 +91,7 @@ def _in_range(
 ) -> _Pixels:
     low, high = value_range
     notes: tuple[str, ...] = ()
+    whole = images.dtype.kind in "biu"
     if found[0] < low or found[1] > high:
         n = int(np.count_nonzero((images < low) | (images > high)))
         if not _is_slight(value_range, found) and n > _FEW * images.size:
@@ -103,7 +104,7 @@ def _in_range(
         images = np.clip(
             images.astype(np.float64 if images.dtype.itemsize > 4 else np.float32), low, high
         )
-    if (low, high) == (0.0, 255.0) and images.dtype.kind in "biu":
+    if (low, high) == (0.0, 255.0) and whole:
         return images.astype(np.uint8), value_range, notes
     return _floats(images, where), value_range, notes
 
@@ -210,7 +211,7 @@ def _own(values: Shaped[np.ndarray, "n *space c"], found: Range) -> tuple[Range,
     low, high = found
     if low == high:
         pad = max(1.0, abs(low)) / 2
-        low, high = low - pad, high + pad
+        low, high = (float(np.float32(end)) for end in (low - pad, high + pad))
     noun = NOUNS[LAYOUTS[values.ndim]]
     note = (
         f"value range of the {noun} taken from their values: {low:g} to {high:g}; "

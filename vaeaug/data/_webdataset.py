@@ -18,7 +18,7 @@ from jaxtyping import Shaped
 
 from vaeaug.data._decode import ENDINGS, BadImageError, decode_bytes
 from vaeaug.data._images import DataError, LabelledImages
-from vaeaug.data._labels import labelled, normalise_labels
+from vaeaug.data._labels import UNLABELLED, labelled, normalise_labels
 from vaeaug.data._npz import npy_array
 from vaeaug.data._request import Request
 from vaeaug.data._splits import canonical, mentioned, require_split, without_splits
@@ -330,9 +330,14 @@ class _Samples:
 
     def names(self) -> tuple[str, ...] | None:
         """Class names from the samples, where each label had one, and all labels one."""
-        if self._renamed or sorted(self._names) != list(range(len(self._names))):
+        numbers = sorted(self._names)
+        first = numbers[0] if numbers else 0
+        # From 0, or from 1, as normalise_labels takes as many numbers as there are names.
+        if self._renamed or first > 1 or numbers != list(range(first, first + len(numbers))):
             return None
-        names = tuple(self._names[label] for label in range(len(self._names)))
+        if not {label for label in self.labels if label != UNLABELLED} <= set(numbers):
+            return None
+        names = tuple(self._names[label] for label in numbers)
         return names if names and len(set(names)) == len(names) else None
 
     def _image_member(self, sample: dict[str, Any], at: str) -> str:

@@ -12,6 +12,7 @@ from vaeaug.config import AugmentConfig
 from vaeaug.progress import Progress
 from vaeaug.training._batches import Batches
 from vaeaug.training._interrupt import Interruption, TrainingInterrupted
+from vaeaug.training._scores import mean_finite, still_rising
 from vaeaug.training._state import (
     MetricsLog,
     Objective,
@@ -24,6 +25,8 @@ from vaeaug.training._state import (
     save,
 )
 
+# At least so many evaluations in a stage, and lines in the log.
+EVALUATIONS, LOG_LINES = 3, 50
 # A step is exploding when a guarded figure is this many times its running mean over good steps.
 EXPLODING = 100.0
 
@@ -78,6 +81,8 @@ class Loop:
             with interruption.at_once():
                 objective.start(trainee)
         self.log.rewind(stage.name, state.step - (state.pending is not None))
+        eval_every = min(training.eval_every, max(1, stage.steps // EVALUATIONS))
+        log_every = max(1, stage.steps // LOG_LINES)
         began = self.clock() - state.seconds
         done = stage.progress(state.step, state.seconds)
         while state.pending is not None or not (state.done or done >= 1):
@@ -85,14 +90,14 @@ class Loop:
                 figures = self._step(stage, trainee, done)
                 state.seconds = self.clock() - began
                 done = stage.progress(state.step, state.seconds)
-                if state.step % training.eval_every == 0 or done == 1:
+                if state.step % eval_every == 0 or done == 1:
                     state.pending = figures
             self._stop_if_asked(stage, trainee, interruption)
             evaluated = state.pending is not None
             if evaluated:
                 figures = self._evaluate(stage, trainee, done, interruption)
                 state.seconds = self.clock() - began
-            if evaluated or state.bad_in_a_row:
+            if evaluated or state.bad_in_a_row or state.step % log_every == 0:
                 self.log.write(stage=stage.name, step=state.step, **figures)
             if state.bad_in_a_row >= training.max_bad_steps:
                 raise self._too_many_bad(stage, state, figures)
@@ -100,12 +105,24 @@ class Loop:
                 save(self.checkpoints, stage, trainee)
             if self.progress is not None:
                 self.progress(stage.name, state.step, stage.steps, figures)
+        self._note_slope(stage, state)
         state.done = True
         if trainee.best:
             model.load_state_dict(trainee.best)
         save(self.checkpoints, stage, trainee)
         model.requires_grad_(True)
         return state
+
+    def _note_slope(self, stage: Stage, state: State) -> None:
+        """Say where the VAE was stopped on a slope; what comes after it gains little."""
+        if state.done or not (stage.name == "trunk" or stage.is_one_class):
+            return
+        if rise := still_rising(mean_finite(state.first), state.history):
+            state.notes.append(
+                f"undertrained: the held-out score of stage {stage.name!r} was still rising at its "
+                f"end, by {rise:.1%} of all it gained in the second half of the steps; more "
+                f"training.steps (now {stage.steps}) would help"
+            )
 
     def _evaluate(
         self, stage: Stage, trainee: Trainee, done: float, interruption: Interruption
@@ -120,6 +137,8 @@ class Loop:
             vars(state).update(before)
             trainee.best = best
             raise self._stopped(stage, trainee, error) from None
+        if (score := mean_finite(state.latest)) == score:  # not of a stage that scores nothing
+            state.history.append([float(state.step), score])
         state.done = state.evaluations_without_gain >= self.config.training.patience
         state.pending = None
         return figures

@@ -7,6 +7,11 @@ from torch import Tensor
 
 from vaeaug.training._state import Trainee
 
+# A gain of more than this part of the whole, in the second half of the steps, is a slope.
+RISING = 0.05
+# Fewer evaluations say nothing of a slope.
+MIN_HISTORY = 3
+
 
 @torch.no_grad()
 def keep_best(trainee: Trainee, score: float) -> None:
@@ -35,8 +40,30 @@ def mean_finite(scores: list[float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 
+def still_rising(first: float, history: list[list[float]]) -> float:
+    """How much of all that was gained was gained in the second half of the steps; 0 for little.
+
+    A stage that is stopped on a slope could have learned more. The learning rate falls to zero at
+    the end, which flattens every curve there, so that the slope is looked for earlier.
+
+    Args:
+        first: Score before the first step.
+        history: Step and score of each evaluation, in order.
+    """
+    if len(history) < MIN_HISTORY:
+        return 0.0
+    end, last = history[-1]
+    before = [score for step, score in history if step <= 0.5 * end]
+    total = last - first
+    if not before or not total > 0:
+        return 0.0
+    part = (last - max(before)) / total
+    return part if part > RISING else 0.0
+
+
 def _note(trainee: Trainee, scores: list[float]) -> list[bool]:
     state = trainee.state
+    state.latest = scores
     if not state.best:
         state.first = state.first or scores
         state.best = [-math.inf] * len(scores)

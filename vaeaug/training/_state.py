@@ -62,6 +62,8 @@ class State:
         first: Held-out score before the first step, per class or of all; higher is better. For
             the VAE it is the ELBO in nats.
         best: Best held-out score so far, per class or of all.
+        latest: The last held-out score, per class or of all.
+        history: Step and mean held-out score of each evaluation.
         seconds: Spent in the stage.
         relief: What beta is multiplied by, and free bits are raised by, after a collapse.
         notes: What was seen and done on the way, for the user.
@@ -77,6 +79,8 @@ class State:
     running_kl: float = math.nan
     first: list[float] = field(default_factory=list)
     best: list[float] = field(default_factory=list)
+    latest: list[float] = field(default_factory=list)
+    history: list[list[float]] = field(default_factory=list)
     seconds: float = 0.0
     relief: list[float] = field(default_factory=lambda: [1.0, 0.0])
     notes: list[str] = field(default_factory=list)
