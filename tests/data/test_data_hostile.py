@@ -301,6 +301,28 @@ def test_parquet_that_is_damaged(tmp_path, images):
     assert seen > 5
 
 
+# -- Numbers that are none ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("digits", [19, 20, 5000])
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_numbers_too_long_for_a_label(tmp_path, images, digits, sign):
+    long = sign + "9" * digits
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    texts = ["0", "1", long, "0", "1", long]
+    rows = "".join(f"{i}.png,{text}\n" for i, text in enumerate(texts))
+    (tmp_path / "a.csv").write_text(f"path,label\n{rows}")
+    # In a table of texts they are what any other text is, a name.
+    assert read(tmp_path / "a.csv").class_names == tuple(sorted(set(texts)))
+    (tmp_path / "metadata.csv").write_text(f"file_name,label\n{rows}")
+    assert read(tmp_path).class_names == tuple(sorted(set(texts)))
+    (tmp_path / "metadata.csv").unlink()
+    lines = [f'{{"file_name": "{i}.png", "label": {text}}}' for i, text in enumerate(texts)]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    refused(tmp_path, "Exceeds the limit" if digits == 5000 else "expected labels that number")
+
+
 # -- What memory there is ----------------------------------------------------------------------
 
 
