@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from vaeaug.data import DataError, _hdf5_process, read, read_pool
-from vaeaug.memory import available_memory, require_memory, sized
+from vaeaug.memory import available_memory, memory_errors, require_memory, sized
 
 N = 6
 LABELS = np.arange(N) % 2
@@ -270,6 +270,8 @@ def test_names_of_files_that_no_system_takes(tmp_path):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.npz")
+    with pytest.raises(DataError, match="got a pipe or a device"):
+        read_pool(tmp_path / "a.npz", like=read("digits"))
     refused(tmp_path / "a.npz", "expected a file or a folder, got a pipe or a device")
 
 
@@ -346,6 +348,13 @@ def test_a_limit_on_the_address_space_counts():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 0.9 * 2**28 < int(done.stdout) <= 2**28
+
+
+def test_what_was_not_declared_and_does_not_fit_is_said_too(tmp_path):
+    # More than any machine addresses: Python itself refuses it.
+    said = r"a\.npz: expected what memory can hold, got more: "
+    with pytest.raises(DataError, match=said), memory_errors(tmp_path / "a.npz", DataError):
+        bytearray(2**62)
 
 
 def test_the_sentence_has_both_numbers():
