@@ -7,6 +7,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from vaeaug.cli import main
+from vaeaug.report.embedded import traversal_picture
 
 TINY = [
     *("--set", "training.steps=4", "--set", "training.adapt_steps=2", "--set", "model.width=8"),
@@ -157,3 +158,12 @@ def test_no_space(folder, out):
     result = augment(folder, out, "--sampling-strategy", f"{{cat: {10**13}}}")
     refused(result, 1, out, "no space", "free")
     assert not (out / "manifest.json").exists()
+
+
+def test_a_picture_of_a_run_is_a_png_and_starts_no_other_program(tmp_path):
+    path = tmp_path / "traversals.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    with Image.open(path) as file:
+        assert file.format == "EPS"  # which Pillow gives to Ghostscript when it is read
+    with pytest.raises(OSError, match=r"cannot identify image file .*traversals\.png"):
+        traversal_picture(path)

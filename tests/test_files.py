@@ -148,6 +148,28 @@ def test_a_folder_that_fails_leaves_the_old_one(folder: Path) -> None:
     assert names(folder) == ["export"]
 
 
+def test_two_folders_are_swapped_at_once_where_the_system_can(folder: Path) -> None:
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        (folder / name / name).touch()
+    if not files._exchange(folder / "a", folder / "b"):
+        pytest.skip("this file system swaps no names")
+    assert (names(folder / "a"), names(folder / "b")) == (["b"], ["a"])
+    assert not files._exchange(folder / "a", folder / "missing")
+
+
+def test_a_pipe_is_no_file_to_read(folder: Path) -> None:
+    os.mkfifo(folder / "a")
+    for read in (files.read_whole, files.open_regular):
+        with pytest.raises(OSError, match="expected a file, got something else"):
+            read(folder / "a")
+    publish(folder / "b", b"x")
+    assert files.read_whole(folder / "b") == b"x"
+    os.truncate(folder / "b", files.MOST_BYTES + 1)
+    with pytest.raises(OSError, match="expected at most"):
+        files.read_whole(folder / "b")
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

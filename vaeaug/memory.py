@@ -8,6 +8,7 @@ import math
 import os
 import resource
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,18 @@ def require_memory(n_bytes: int, where: str, what: str, error: type[Exception]) 
             f"{where}: expected what memory can hold, got {what}, which take {sized(n_bytes)}; "
             f"{sized(there)} are available"
         )
+
+
+@contextmanager
+def memory_errors(source: object, error: type[Exception]) -> Iterator[None]:
+    """What memory could not hold although nothing declared it becomes an error that says where."""
+    try:
+        yield
+    except MemoryError as cause:
+        where = source if isinstance(source, str | os.PathLike) else type(source).__name__
+        raise error(
+            f"{where}: expected what memory can hold, got more: {cause or 'no memory is left'}"
+        ) from cause
 
 
 def array_bytes(shape: Sequence[int], dtype: np.dtype[Any]) -> int:

@@ -9,6 +9,7 @@ import sys
 import tarfile
 import time
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 from vaeaug.data import DataError, _hdf5_process, read, read_pool
-from vaeaug.memory import available_memory, require_memory, sized
+from vaeaug.memory import available_memory, memory_errors, require_memory, sized
 
 N = 6
 LABELS = np.arange(N) % 2
@@ -41,10 +42,10 @@ def refused(path, *parts, **keys):
 # -- HDF5 --------------------------------------------------------------------------------------
 
 
-def test_a_heap_of_texts_that_keeps_hdf5_busy_for_ever(tmp_path, images, monkeypatch):
-    """The size of an object in the heap is zeroed: HDF5 looks at the same object for ever."""
-    monkeypatch.setattr(_hdf5_process, "SECONDS", 2.0)
-    path = tmp_path / "a.h5"
+@pytest.fixture
+def endless(tmp_path, images):
+    """A heap of texts that keeps HDF5 busy: an object of it begins where the one before does."""
+    path = tmp_path / "endless.h5"
     with h5py.File(path, "w") as file:
         file["images"], file["labels"] = images, LABELS
         file.attrs["class_names"] = ["cat", "dog"]
@@ -57,7 +58,50 @@ def test_a_heap_of_texts_that_keeps_hdf5_busy_for_ever(tmp_path, images, monkeyp
     # Eight less than its head: the next object begins where this one does.
     data[at : at + 8] = (2**64 - 16).to_bytes(8, "little")
     path.write_bytes(data)
-    refused(path, "expected an HDF5 file that can be read, got no answer within 2 seconds of")
+    return path
+
+
+def test_a_file_that_hdf5_never_ends_reading_is_an_error(endless, monkeypatch):
+    monkeypatch.setattr(_hdf5_process, "SECONDS", 2.0)
+    refused(endless, "expected an HDF5 file that can be read, got no answer within 2 seconds of")
+
+
+ORPHAN = """
+import sys
+from pathlib import Path
+from vaeaug.data import _hdf5_process
+_hdf5_process.SECONDS = 1.0
+with _hdf5_process.ForeignHDF5(Path(sys.argv[1])) as file:
+    file.names()
+    print(file._process.pid, flush=True)
+    file.attribute(None, "class_names")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
+def test_a_reader_without_a_parent_ends_as_well(endless):
+    with subprocess.Popen(
+        [sys.executable, "-c", ORPHAN, str(endless)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        child = Path("/proc") / parent.stdout.readline().strip()
+        time.sleep(0.3)
+        parent.kill()
+    assert child.exists()
+    until = time.monotonic() + 10
+    while child.exists() and (child / "stat").read_text().rpartition(") ")[2][0] != "Z":
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_hdf5_of_very_many_arrays_says_how_to_name_two(tmp_path, images):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        for i in range(20_001):
+            file.create_group(f"{i}")
+        file["pixels"], file["kinds"] = images, LABELS
+    refused(path, "expected images in one array, got more than 20,000 names", "keys=")
+    data = read(path, keys={"images": "pixels", "labels": "kinds"})
+    np.testing.assert_array_equal(data.images[..., 0], images)
 
 
 def test_hdf5_that_declares_what_was_never_written(tmp_path):
@@ -226,6 +270,8 @@ def test_names_of_files_that_no_system_takes(tmp_path):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.npz")
+    with pytest.raises(DataError, match="got a pipe or a device"):
+        read_pool(tmp_path / "a.npz", like=read("digits"))
     refused(tmp_path / "a.npz", "expected a file or a folder, got a pipe or a device")
 
 
@@ -257,6 +303,28 @@ def test_parquet_that_is_damaged(tmp_path, images):
     assert seen > 5
 
 
+# -- Numbers that are none ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("digits", [19, 20, 5000])
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_numbers_too_long_for_a_label(tmp_path, images, digits, sign):
+    long = sign + "9" * digits
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    texts = ["0", "1", long, "0", "1", long]
+    rows = "".join(f"{i}.png,{text}\n" for i, text in enumerate(texts))
+    (tmp_path / "a.csv").write_text(f"path,label\n{rows}")
+    # In a table of texts they are what any other text is, a name.
+    assert read(tmp_path / "a.csv").class_names == tuple(sorted(set(texts)))
+    (tmp_path / "metadata.csv").write_text(f"file_name,label\n{rows}")
+    assert read(tmp_path).class_names == tuple(sorted(set(texts)))
+    (tmp_path / "metadata.csv").unlink()
+    lines = [f'{{"file_name": "{i}.png", "label": {text}}}' for i, text in enumerate(texts)]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    refused(tmp_path, "Exceeds the limit" if digits == 5000 else "expected labels that number")
+
+
 # -- What memory there is ----------------------------------------------------------------------
 
 
@@ -280,6 +348,13 @@ def test_a_limit_on_the_address_space_counts():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 0.9 * 2**28 < int(done.stdout) <= 2**28
+
+
+def test_what_was_not_declared_and_does_not_fit_is_said_too(tmp_path):
+    # More than any machine addresses: Python itself refuses it.
+    said = r"a\.npz: expected what memory can hold, got more: "
+    with pytest.raises(DataError, match=said), memory_errors(tmp_path / "a.npz", DataError):
+        bytearray(2**62)
 
 
 def test_the_sentence_has_both_numbers():

@@ -18,9 +18,9 @@ def read_hdf5(path: Path, request: Request) -> LabelledImages:
     """Read an HDF5 file; see `read` for the names that its datasets may have."""
     where = str(path)
     with ForeignHDF5(path) as file:
-        # Names given by the caller are judged link by link when they are read, and not by the list.
-        names_there = set(file.names()) | set((request.keys or {}).values())
-        pair = choose(names_there, request, where)
+        # Names given by the caller are judged link by link when they are read, and by no list.
+        there = set(request.keys.values()) if request.keys else set(file.names())
+        pair = choose(there, request, where)
         image_shape, label_shape = file.shape(pair.images), file.shape(pair.labels)
         if image_shape[:1] != label_shape[:1]:
             raise DataError(
@@ -57,8 +57,12 @@ def load_hdf5_images(
     where = str(path)
     with ForeignHDF5(path) as file:
         # Groups are no arrays; what is no hard link is judged when it is read.
-        names = {name for name, kind in file.names().items() if kind != "group"}
-        key = choose_images(names | set((request.keys or {}).values()), request, where)
+        names = (
+            set(request.keys.values())
+            if request.keys
+            else {name for name, kind in file.names().items() if kind != "group"}
+        )
+        key = choose_images(names, request, where)
         return file.load(key), f"{where}[{key}]", _layout(file, key)
 
 

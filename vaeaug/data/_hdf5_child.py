@@ -5,11 +5,13 @@ end its process; the reader of this package therefore never opens a foreign one.
 as a script (`python -P _hdf5_child.py`), which imports nothing from the package, and gives each
 answer some seconds: see `_hdf5_process`.
 
-A question is a line of JSON with its name and arguments, an answer one too: `{"value": ...}`,
-`{"refused": message}` with a message that is complete, or `{"damaged": what HDF5 said}`. That to
-`load` comes after the parts: `{"bytes": how many}` and so many bytes, or `{"texts": [...]}`.
+A question is a line of JSON with its seconds, name and arguments, an answer is one too:
+`{"value": ...}`, `{"refused": message}` with a message that is complete, or `{"damaged": what HDF5
+said}`. That to `load` comes after the parts: `{"bytes": how many}` and so many bytes, or
+`{"texts": [...]}`.
 """
 
+import importlib
 import json
 import math
 import resource
@@ -29,6 +31,8 @@ _MOST_HOPS = 16
 # Read and sent at once, so that each part comes within the seconds it is given.
 _BLOCK_BYTES = 8 * 2**20
 _BLOCK_TEXTS = 2**15
+# A file of more has an array for each image, which is not read.
+_MOST_NAMES = 20_000
 
 
 class RefusedError(ValueError):
@@ -62,6 +66,12 @@ class Answers:
                     what = group.get(name, getclass=True)
                     kind = {h5py.Group: "group", h5py.Dataset: "dataset"}.get(what, "other")
                 found[path] = kind
+                if len(found) > _MOST_NAMES:
+                    raise RefusedError(
+                        f"{self._where}: expected images in one array, got more than "
+                        f"{_MOST_NAMES:,} names of arrays and groups; name those to read by "
+                        f"keys={{'images': ..., 'labels': ...}}"
+                    )
                 # Hard links may form a ring too; an object is walked once.
                 if kind == "group" and group[name].id not in seen:
                     seen.add(group[name].id)
@@ -75,6 +85,7 @@ class Answers:
             "shape": [int(n) for n in dataset.shape],
             "dtype": None if self._is_text(dataset) else dataset.dtype.str,
             "itemsize": int(dataset.dtype.itemsize),
+            "part": _step(dataset) * _row_bytes(dataset),
         }
 
     def attribute(self, name: str | None, attribute: str) -> list[Any] | None:
@@ -98,12 +109,7 @@ class Answers:
             for rows in _rows(dataset, _BLOCK_TEXTS):
                 yield np.ravel(np.asarray(texts[rows], dtype=object)).tolist()
             return
-        row_bytes = max(1, math.prod(dataset.shape[1:]) * dataset.dtype.itemsize)
-        step = max(1, _BLOCK_BYTES // row_bytes)
-        if dataset.chunks is not None:
-            # A chunk is decompressed whole, and should be only once.
-            step = max(dataset.chunks[0], step // dataset.chunks[0] * dataset.chunks[0])
-        for rows in _rows(dataset, step):
+        for rows in _rows(dataset, _step(dataset)):
             yield np.ascontiguousarray(dataset[rows]).tobytes()
 
     def _is_text(self, dataset: "h5py.Dataset") -> bool:
@@ -216,6 +222,19 @@ class Answers:
             )
 
 
+def _row_bytes(dataset: "h5py.Dataset") -> int:
+    return max(1, math.prod(int(n) for n in dataset.shape[1:]) * dataset.dtype.itemsize)
+
+
+def _step(dataset: "h5py.Dataset") -> int:
+    """Rows that are read at once."""
+    step = max(1, _BLOCK_BYTES // _row_bytes(dataset))
+    if dataset.chunks:
+        # A chunk is decompressed whole, and should be only once.
+        step = max(int(dataset.chunks[0]), step // dataset.chunks[0] * dataset.chunks[0])
+    return int(step)
+
+
 def _rows(dataset: "h5py.Dataset", step: int) -> Iterator[Any]:
     """Selections that together are the whole dataset."""
     if dataset.shape == ():
@@ -231,23 +250,32 @@ def _say(answer: dict[str, Any]) -> None:
     sys.stdout.buffer.flush()
 
 
-def _answer(answers: Answers, question: str, arguments: list[Any]) -> None:
-    """Say what a question gives; whatever HDF5 makes of damage is said as such."""
+def _answer(ask: Any, arguments: list[Any], seconds: int) -> None:
+    """Say what a question gives; whatever HDF5 makes of damage is said as such.
+
+    The alarm ends this process, whatever it is in, where the parent that would do so is gone.
+    """
     try:
-        value = getattr(answers, question)(*arguments)
-        if question == "load":
-            for part in value:
+        signal.alarm(seconds)
+        value = ask(*arguments)
+        if ask.__name__ == "load":
+            while (part := next(value, None)) is not None:
+                # The parent may take its time.
+                signal.alarm(0)
                 if isinstance(part, bytes):
                     _say({"bytes": len(part)})
                     sys.stdout.buffer.write(part)
                 else:
                     _say({"texts": part})
+                signal.alarm(seconds)
             value = None
         _say({"value": value})
     except RefusedError as error:
         _say({"refused": str(error)})
     except Exception as error:  # what HDF5 makes of damage is many things
         _say({"damaged": f"{type(error).__name__}: {error}"})
+    finally:
+        signal.alarm(0)
 
 
 def _limit_memory(n_bytes: int | None) -> None:
@@ -264,22 +292,27 @@ def _limit_memory(n_bytes: int | None) -> None:
 def _serve() -> None:
     # Ctrl-C reaches the whole process group; the parent alone reports it and ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     job: dict[str, Any] = json.loads(sys.stdin.readline())
     sys.path[:] = job["sys_path"]
     import h5py
 
+    for module in job["plugins"]:
+        importlib.import_module(module)
     _limit_memory(job["memory"])
-    where = job["path"]
-    try:
-        file = h5py.File(where, "r")
-    except Exception as error:  # OSError, and others of a damaged file
-        _say({"damaged": f"{type(error).__name__}: {error}"})
-        return
     _say({"value": None})
-    answers = Answers(file, where)
+    answers: Answers | None = None
     for line in sys.stdin:
-        question, *arguments = json.loads(line)
-        _answer(answers, question, arguments)
+        seconds, question, *arguments = json.loads(line)
+        if answers is None:
+            try:
+                signal.alarm(seconds)
+                answers = Answers(h5py.File(job["path"], "r"), job["path"])
+                signal.alarm(0)
+            except Exception as error:  # OSError, and others of a damaged file
+                _say({"damaged": f"{type(error).__name__}: {error}"})
+                return
+        _answer(getattr(answers, question), arguments, seconds)
 
 
 if __name__ == "__main__":

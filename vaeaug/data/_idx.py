@@ -101,7 +101,7 @@ def _files(folder: Path) -> dict[tuple[str, str], Path]:
     for path in sorted(folder.iterdir()):
         match = _NAME.fullmatch(path.name)
         split = canonical(match["split"]) if match else None
-        if match is None or split is None:
+        if match is None or split is None or not path.is_file():
             continue
         key = split, match["kind"]
         # Both x and x.gz: the sorted order has put the plain one first, and it is the same data.

@@ -12,6 +12,8 @@ from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._request import Request
 
 UNLABELLED = -1
+# All numbers of so many digits fit 64 bits.
+_MOST_DIGITS = 18
 _LISTED = 10
 _PAIRS_LISTED = 5
 
@@ -155,6 +157,12 @@ def normalise_labels(
     if -1 not in classes:
         indices[labels == UNLABELLED] = UNLABELLED
     return indices.astype(np.int64), tuple(map(str, classes.tolist())), renumbered(classes.tolist())
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is a whole number that can number a class; longer ones are names."""
+    digits = text.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS
 
 
 def is_sign(labels: Int64[np.ndarray, " n"]) -> bool:

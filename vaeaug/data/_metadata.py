@@ -14,7 +14,7 @@ from vaeaug.data._audio import ENDINGS as SOUNDS
 from vaeaug.data._decode import ENDINGS as PICTURES
 from vaeaug.data._files import is_file
 from vaeaug.data._images import DataError, LabelledImages
-from vaeaug.data._labels import labelled, normalise_labels
+from vaeaug.data._labels import is_whole, labelled, normalise_labels
 from vaeaug.data._media import read_media
 from vaeaug.data._request import Request
 from vaeaug.data._splits import canonical, require_split, without_splits
@@ -207,10 +207,12 @@ def _inside(folder: Path, name: Any, at: str) -> Path:
 def _values(rows: list[_Row], where: str) -> np.ndarray:
     labels = [row.label for row in rows]
     if all(isinstance(label, int) and not isinstance(label, bool) for label in labels):
+        if odd := [label for label in labels if not is_whole(str(label))]:
+            raise DataError(f"{where}: expected labels that number the classes, got {odd[0]}")
         return np.array(labels, dtype=np.int64)
     texts = [str(label) for label in labels]
     # A CSV file has no types: whole numbers in every row are class indices.
-    if all(text.isascii() and text.removeprefix("-").isdigit() for text in texts):
+    if all(map(is_whole, texts)):
         return np.array([int(text) for text in texts], dtype=np.int64)
     if not all(isinstance(label, str) for label in labels):
         odd = next(label for label in labels if not isinstance(label, str))

@@ -22,6 +22,7 @@ from vaeaug.data._request import Request, make_request
 from vaeaug.data._splits import begins, canonical, require_split, without_splits
 from vaeaug.data._values import CONVENTIONS
 from vaeaug.data._walk import notes_on, walk
+from vaeaug.memory import memory_errors
 
 log = logging.getLogger("vaeaug")
 
@@ -109,7 +110,8 @@ def read_pool(
         )
     elif isinstance(source, str | os.PathLike) and source != "":
         where = str(source)
-        images, value_range = _read_path(Path(source), request, like)
+        with memory_errors(source, DataError):
+            images, value_range = _read_path(Path(source), request, like)
     else:
         raise DataError(
             f"pool: expected a path, an array or tensor of images or a LabelledImages, got "
@@ -126,6 +128,8 @@ def _read_path(path: Path, request: Request, like: LabelledImages) -> _Pixels:
         return _finished(images, where, request, like)
     if not path.exists():
         raise DataError(f"{path}: expected a file or a folder of images, got nothing at this path")
+    if not path.is_file():
+        raise DataError(f"{path}: expected a file or a folder of images, got a pipe or a device")
     ending = path.suffix.lower()
     if ending == ".npy":
         return _finished(load_npy(path), str(path), request, like)

@@ -25,6 +25,7 @@ from vaeaug.data._table import read_table
 from vaeaug.data._torch import is_map_style, read_torch
 from vaeaug.data._values import in_range
 from vaeaug.data._webdataset import has_shards, is_tar, read_webdataset
+from vaeaug.memory import memory_errors
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -150,13 +151,8 @@ def read(
                 f"layout {source.layout!r}"
             )
         return _again(source, request)
-    try:
+    with memory_errors(source, DataError):
         data = _read_any(source, request)
-    except MemoryError as error:
-        raise DataError(
-            f"{source if isinstance(source, str | os.PathLike) else type(source).__name__}: "
-            f"expected what memory can hold, got more: {error or 'no memory is left'}"
-        ) from error
     _require_two_classes(data)
     return data
 

@@ -11,7 +11,7 @@ from vaeaug.data._audio import ENDINGS as SOUNDS
 from vaeaug.data._decode import ENDINGS as PICTURES
 from vaeaug.data._foreign import table
 from vaeaug.data._images import DataError, LabelledImages
-from vaeaug.data._labels import UNLABELLED, is_sign, labelled, renumbered
+from vaeaug.data._labels import UNLABELLED, is_sign, is_whole, labelled, renumbered
 from vaeaug.data._lookup import Lookup
 from vaeaug.data._media import read_media
 from vaeaug.data._request import Request
@@ -271,7 +271,7 @@ def _classes(
 ) -> tuple[dict[str, int], tuple[str, ...], tuple[str, ...]]:
     """Index of each label text, the class names, and notes; -1 is unlabelled among numbers."""
     texts = {row.label for row in rows}
-    whole = all(_is_whole(text) for text in texts)
+    whole = all(is_whole(text) for text in texts)
     if class_names is not None:
         index = {name: c for c, name in enumerate(class_names)}
         numbers = sorted({int(text) for text in texts} - {UNLABELLED}) if whole else []
@@ -303,7 +303,3 @@ def _refuse_negative(rows: list[_Row], where: str) -> None:
                 f"{where}, line {row.line}: expected labels of at least 0, or -1 for unlabelled, "
                 f"got {row.label}"
             )
-
-
-def _is_whole(text: str) -> bool:
-    return text.isascii() and text.removeprefix("-").isdigit()

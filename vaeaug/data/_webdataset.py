@@ -18,7 +18,7 @@ from jaxtyping import Shaped
 
 from vaeaug.data._decode import ENDINGS, BadImageError, decode_bytes
 from vaeaug.data._images import DataError, LabelledImages
-from vaeaug.data._labels import UNLABELLED, labelled, normalise_labels
+from vaeaug.data._labels import UNLABELLED, is_whole, labelled, normalise_labels
 from vaeaug.data._npz import npy_array
 from vaeaug.data._request import Request
 from vaeaug.data._splits import canonical, mentioned, require_split, without_splits
@@ -390,8 +390,7 @@ def _index_or_name(value: Any) -> int | str | None:
             value = value.decode().strip()
         except UnicodeDecodeError:
             return None
-        number = value.removeprefix("-")
-        return int(value) if number.isascii() and number.isdigit() else value or None
+        return int(value) if is_whole(value) else value or None
     if isinstance(value, bool) or not isinstance(value, int | str):
         return None
     return value

@@ -1,13 +1,13 @@
 """Files and folders that appear under their name whole or not at all."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from vaeaug.files import InUseError, claim_target, new_file, new_folder
+from vaeaug.files import InUseError, claim_target, new_file, new_folder, read_whole
 from vaeaug.interchange._samples import EXPORT_FORMAT, ExportError
+from vaeaug.json_text import JSONTextError, parse_strict
 from vaeaug.shards._files import write_error
 
 PROVENANCE_FILE = "provenance.json"
@@ -85,7 +85,7 @@ def published_folder(path: Path, *, needed: int) -> Iterator[Path]:
 
 def _is_export(folder: Path) -> bool:
     try:
-        document = json.loads((folder / PROVENANCE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        document = parse_strict(read_whole(folder / PROVENANCE_FILE))
+    except (OSError, JSONTextError):
         return False
     return isinstance(document, dict) and document.get("format") == EXPORT_FORMAT

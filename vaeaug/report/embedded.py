@@ -79,7 +79,7 @@ def traversal_picture(path: Path | None) -> dict[str, Any] | None:
         return None
     from PIL import Image
 
-    with Image.open(path) as file:
+    with Image.open(path, formats=["PNG"]) as file:
         picture = file.convert("RGB")
     width, height = picture.size
     source = _data_uri(picture)
