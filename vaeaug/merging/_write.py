@@ -71,7 +71,7 @@ def write_merged(
         class_names=class_names,
     )
     manifest, n = merged.synthetic.manifest, len(merged)
-    shape, dtype = (n, *manifest.image_shape), merged.synthetic.dtype.newbyteorder("<")
+    shape, dtype = (n, *manifest.image_shape), merged.units.dtype.newbyteorder("<")
     row_bytes = math.prod(shape[1:]) * dtype.itemsize
     columns = {
         "labels": merged.labels.astype("<i8"),
@@ -84,7 +84,7 @@ def write_merged(
         "format_version": np.int64(1),
         "layout": manifest.layout,
         "class_names": list(merged.class_names),
-        "image_value_range": np.array(manifest.value_range, dtype="<f8"),
+        "image_value_range": np.array(merged.units.value_range, dtype="<f8"),
         "data_fingerprint": manifest.data_fingerprint,
         "model_sha256": manifest.model_sha256,
         "config_sha256": manifest.config_sha256,
