@@ -391,6 +391,7 @@ def _document(
         "classes": content["classes"],
         "plan": content["extra"].get("plan"),
         "samplers": content["extra"].get("samplers"),
+        "nearness": content["extra"].get("nearness"),
         # What the merge line of the report gives.
         "merged": [each._asdict() for each in counts_of_run(manifest)],
         **{name: plain(known.get(name)) for name in MEASURED},

@@ -311,6 +311,14 @@ class ScreeningConfig(_Part):
         description="Reject a sample nearer to a training image than this multiple of that "
         "quantile. 1.0 where privacy matters more than numbers.",
     )
+    max_near_share: float = Field(
+        0.25,
+        gt=0,
+        le=1,
+        description="Of a class of 50 images or more, at most this part of the samples may be "
+        "nearer to a training image than 95 % of real images are to one another; 1: no bound. With "
+        "sampling.sampler auto alone.",
+    )
     duplicate_factor: float = Field(
         0.25, ge=0, description="Reject below this multiple of the near-copy distance to a sibling."
     )

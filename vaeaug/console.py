@@ -94,13 +94,18 @@ def print_result(result: "AugmentResult", as_json: bool) -> int:
     from vaeaug.shards import how_to_evaluate
 
     document = result.to_json()
-    lines = [reports_table({each["name"]: each for each in document["classes"]})]
+    nearness = document["nearness"] or {"classes": {}}
+    near = nearness["classes"]
+    rows = {each["name"]: {**each, "near": near.get(each["name"])} for each in document["classes"]}
+    lines = [reports_table(rows)]
     state = "already complete" if result.resumed else "written"
     n_images = sum(each["accepted"] for each in document["classes"])
     lines.append(
         f"{n_images} samples in {len(document['shards'])} shards {state} in {result.out_dir}; "
         f"see {result.out_dir / 'samples.png'}"
     )
+    if sentence := nearness.get("sentence"):
+        lines.append(sentence)
     lines.extend(
         f"class {each['name']!r} got none: {each['reason']}"
         for each in document["plan"]
@@ -154,7 +159,9 @@ def reports_table(classes: dict[str, Any]) -> str:
     found = {reason for each in classes.values() for reason in each["rejected"]}
     reasons = [reason for reason in REASONS if reason in found]
     with_real = all("real" in each for each in classes.values())
+    with_near = any(each.get("near") is not None for each in classes.values())
     header = ["class", *(["real", "wanted"] if with_real else []), "made", "drawn", *reasons]
+    header += ["near %"] * with_near
     rows = [
         [
             name,
@@ -162,10 +169,15 @@ def reports_table(classes: dict[str, Any]) -> str:
             each["accepted"],
             each["candidates"],
             *(each["rejected"].get(reason, 0) for reason in reasons),
+            *([_percent(each.get("near"))] * with_near),
         ]
         for name, each in classes.items()
     ]
     return _table(header, rows)
+
+
+def _percent(part: float | None) -> str:
+    return "" if part is None else f"{100 * part:.0f}"
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> str:

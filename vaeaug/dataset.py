@@ -4,7 +4,7 @@ Every step leaves something finished on disk, so that it is gone on with after t
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from vaeaug.progress import Progress, shown
 from vaeaug.report import COLUMNS, MAX_CLASSES, ClassPanel, write_samples
 from vaeaug.run_folder import RunFolder, library_versions
 from vaeaug.sampling import Synthesizer
-from vaeaug.screening import Screener
+from vaeaug.screening import NEAR_CLASS, Screener
 from vaeaug.shards import (
+    ClassEntry,
     Manifest,
     Shard,
     ShardEntry,
@@ -205,6 +206,7 @@ def make_dataset(
         extra={
             "plan": plan.to_json(),
             "samplers": {each.entry.name: each.sampler for each in done.classes.values()},
+            "nearness": nearness(entries, {n: each.near for n, each in done.classes.items()}),
             "recipe": Recipe.of(config).model_dump(mode="json") | {"origin": "default"},
         },
     )
@@ -224,6 +226,32 @@ def make_dataset(
         )
         files += ["samples.png", "traversals.png"]
     return replace(manifest, files={name: sha256_file(run.path / name) for name in files})
+
+
+def nearness(entries: Sequence[ClassEntry], near: Mapping[int, int]) -> dict[str, Any]:
+    """How many samples lie near to training images, of real images one in twenty by definition.
+
+    Args:
+        entries: What came of each class.
+        near: Samples of each class that are nearer to a training image than 95 % of real images are
+            to another one.
+    """
+    made = [each for each in entries if each.accepted]
+    total = sum(each.accepted for each in made)
+    shares = {each.name: near[each.label] / each.accepted for each in made}
+    share = sum(near[each.label] for each in made) / total if total else 0.0
+    sentence = (
+        f"{share:.0%} of the samples are nearer to a training image than 95 % of real images are "
+        f"to one another (by definition 5 % of real images are)"
+    )
+    if few := [each for each in made if each.real < NEAR_CLASS and shares[each.name] > share]:
+        names = ", ".join(f"{each.name!r} {shares[each.name]:.0%}" for each in few[:10])
+        more = f" and {len(few) - 10} more" if len(few) > 10 else ""
+        sentence += (
+            f"; in classes of fewer than {NEAR_CLASS} images, whose samples have little room to "
+            f"move, more: {names}{more}"
+        )
+    return {"share": share, "classes": shares, "sentence": sentence + "."}
 
 
 def fit_screener(

@@ -17,7 +17,7 @@ from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation import coverage
 from vaeaug.sampling import Synthesizer, edits_images, sample_configured
-from vaeaug.screening import Screener
+from vaeaug.screening import NEAR_CLASS, Screener
 from vaeaug.training import ACTIVE_VARIANCE
 
 # Images scored for the bounds; the importance-weighted one takes many latents of each.
@@ -35,6 +35,9 @@ COLLAPSED = 0.5
 # A sampler of which fewer candidates pass the screening cannot fill the plan.
 LOW_ACCEPTANCE = 0.3
 # Overfitting is named when the training bound is so many nats per value above the held-out one.
+# How far an interpolation reaches is raised by these steps until fewer samples than this part of
+# the bound are near to training images.
+REACHES, FEW_NEAR = (2, 4, 8), 0.8
 WIDE_GAP = 0.05
 
 
@@ -208,6 +211,8 @@ def _class(
         return figures, []
     trial = _Trial(generator, data, config, label, screener)
     own = trial.of(chosen)
+    if automatic and residual and chosen == "interpolate" and data.counts[label] >= NEAR_CLASS:
+        own = trial.reach_out(own)
     figures |= trial.figures(own)
     if not trial.fails(own):
         return figures, []
@@ -235,6 +240,7 @@ class _Outcome:
 
     acceptance: float
     coverage: float | None
+    near: float
 
     @property
     def merit(self) -> float:
@@ -276,11 +282,24 @@ class _Trial:
             sampler=sampler,
             seed=self.config.seed,
         )
-        accepted = self.screener.new_class(self.label).screen(batch.images).accepted
+        screened = self.screener.new_class(self.label).screen(batch.images)
         covered = None
         if self.real is not None:
             covered = coverage(self.real, self.screener.features(batch.images), k=NEIGHBOURS)
-        return _Outcome(float(accepted.mean()), covered)
+        return _Outcome(float(screened.accepted.mean()), covered, float(screened.near.mean()))
+
+    def reach_out(self, outcome: _Outcome) -> _Outcome:
+        """Move towards farther neighbours until few enough samples are near to training images."""
+        chosen = self.generator.reach.get(self.label, 1)
+        for reach in REACHES:
+            if outcome.near <= FEW_NEAR * self.config.screening.max_near_share:
+                break
+            self.generator.set_reach(self.label, reach)
+            farther = self.of("interpolate")
+            if farther.near < outcome.near:
+                chosen, outcome = reach, farther
+        self.generator.set_reach(self.label, chosen)
+        return outcome
 
     def fails(self, outcome: _Outcome) -> bool:
         return outcome.acceptance < LOW_ACCEPTANCE or self._collapsed(outcome)
@@ -298,7 +317,12 @@ class _Trial:
         return passing + ("" if outcome.coverage is None else f", {outcome.coverage:.0%} covered")
 
     def figures(self, outcome: _Outcome) -> dict[str, Any]:
-        figures: dict[str, Any] = {"acceptance": outcome.acceptance}
+        reach = self.generator.reach.get(self.label, 1)
+        figures: dict[str, Any] = {
+            "acceptance": outcome.acceptance,
+            "near": outcome.near,
+            "reach": reach,
+        }
         if outcome.coverage is not None:
             figures |= {"coverage": outcome.coverage, "coverage_of_real": self.reference}
         return figures

@@ -48,11 +48,13 @@ class FinishedClass:
         shards: Its shards, in order.
         sampler: How they were drawn, such as "interpolate+residual, gmm" where the first fell
             short; "" where none were made.
+        near: Samples nearer to a training image than 95 % of real images are to one another.
     """
 
     entry: ClassEntry
     shards: list[ShardEntry]
     sampler: str
+    near: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -60,6 +62,7 @@ class FinishedClass:
             "class": {**vars(self.entry), "rejected": dict(self.entry.rejected)},
             "shards": [vars(each) for each in self.shards],
             "sampler": self.sampler,
+            "near": self.near,
         }
 
 
@@ -91,7 +94,8 @@ def make_class(
     shards: list[ShardEntry] = []
     drawn_by: list[str] = []
     if wanted.n_synthetic and screener is not None:
-        screening = screener.new_class(wanted.label)
+        automatic = config.sampling.sampler == "auto"
+        screening = screener.new_class(wanted.label, bounded=automatic)
         for sampler in _samplers(generator, wanted.label, config):
             if report.accepted == wanted.n_synthetic:
                 break
@@ -126,7 +130,7 @@ def make_class(
         rejected=report.to_json()["rejected"],
         candidates=report.candidates,
     )
-    return FinishedClass(entry, shards, ", ".join(drawn_by))
+    return FinishedClass(entry, shards, ", ".join(drawn_by), report.near)
 
 
 def _samplers(generator: Synthesizer, label: int, config: AugmentConfig) -> list[str]:
@@ -169,6 +173,7 @@ def _fill(
         # The candidates after the last one needed were never asked for.
         enough = report.accepted + len(rows) == wanted.n_synthetic
         report.add(screened.reason[: rows[-1] + 1] if enough else screened.reason)
+        report.near += int(screened.near[rows].sum())
         kept = batch.select(rows)
         soft_labels = kept.soft_labels
         if soft_labels is None and config.screening.soft_labels:
@@ -241,7 +246,7 @@ class ClassProgress:
             for content in unsealed(read_whole(self.path))["classes"]:
                 where, sampler = str(self.path), content["sampler"]
                 entry, shards = read_class(content["class"], content["shards"], class_names, where)
-                found.append(FinishedClass(entry, shards, str(sampler)))
+                found.append(FinishedClass(entry, shards, str(sampler), int(content["near"])))
         # What is damaged is not gone by: its samples are drawn again, the same.
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s: cannot be read (%s); every class is made again", self.path, error)

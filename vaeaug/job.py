@@ -96,6 +96,7 @@ class AugmentResult:
             "complete": self.complete,
             "gate": manifest["gate"],
             "search": manifest["extra"].get("search"),
+            "nearness": manifest["extra"].get("nearness"),
             "plan": manifest["extra"].get("plan", []),
             "classes": manifest["classes"],
             "shards": manifest["shards"],

@@ -23,7 +23,7 @@ from vaeaug.models.blocks import scale_images
 from vaeaug.randomness import seeded_torch
 
 # In the order they are judged; a sample carries the first that applies.
-REASONS = ("not finite", "out of range", "near-copy", "duplicate", "other class")
+REASONS = ("not finite", "out of range", "near-copy", "duplicate", "other class", "too near")
 
 # Distances are taken in the space of so many principal components; see `SampleSpace`.
 COMPONENTS = 64
@@ -31,6 +31,9 @@ COMPONENTS = 64
 SHORTLIST = 4
 # Real images whose own neighbours calibrate the near-copy distance of a class.
 CALIBRATION_IMAGES = 2_000
+# Real images lie nearer to another one than this quantile of their distances this often; what lies
+# nearer than it is "near". Classes of fewer images have too little room for a bound on that.
+NEAR_QUANTILE, NEAR_CLASS = 0.05, 50
 # Values held as floats at a time, where images are projected, compared or classified in blocks.
 BLOCK_VALUES = 2**24
 # Values that the principal components are fitted on, at most.
@@ -50,6 +53,8 @@ class Screened:
             in units of the value range, (n,).
         nn_index: Row of that image, (n,); of an unlabelled one, len(data) + its row in the pool.
         probabilities: Of every class, by the real-only classifiers, (n, k).
+        near: Whether it is nearer to a training image than 95 % of real images are to one another,
+            (n,).
     """
 
     reason: np.ndarray
@@ -57,6 +62,7 @@ class Screened:
     nn_distance: Float32[np.ndarray, " n"]
     nn_index: Int64[np.ndarray, " n"]
     probabilities: Float32[np.ndarray, "n k"]
+    near: Bool[np.ndarray, " n"]
 
     @property
     def accepted(self) -> Bool[np.ndarray, " n"]:
@@ -70,6 +76,7 @@ class ScreeningReport:
 
     candidates: int = 0
     accepted: int = 0
+    near: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
 
     def add(self, reasons: np.ndarray) -> None:
@@ -113,16 +120,25 @@ class Screener:
         self.value_range = data.value_range
         self.device = torch.device(device)
         self._space = SampleSpace(data, seed)
-        self.near_copy_distance = config.near_copy_factor * self._space.calibrate(
-            config.near_copy_quantile
-        )
+        copies, self.near_distance = self._space.calibrate(config.near_copy_quantile, NEAR_QUANTILE)
+        self.near_copy_distance = config.near_copy_factor * copies
+        self.counts = data.counts
         self._classifiers, self.real_p_label = _cross_fit(
             data, config, seed=seed, device=self.device, progress=progress
         )
 
-    def new_class(self, label: int) -> "ClassScreening":
-        """Start on the samples of one class, which are then judged in order."""
-        return ClassScreening(self, label)
+    def new_class(self, label: int, *, bounded: bool = False) -> "ClassScreening":
+        """Start on the samples of one class, which are then judged in order.
+
+        Args:
+            label: The class.
+            bounded: Turn samples away that would bring the near ones above `max_near_share`.
+        """
+        return ClassScreening(self, label, bounded=bounded)
+
+    def is_near(self, label: int, nn_distance: Float32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Which samples lie nearer to a training image than 95 % of real images to another one."""
+        return np.asarray(nn_distance < self.near_distance[label])
 
     def with_thresholds(self, config: ScreeningConfig) -> "Screener":
         """The same classifiers and distances, another bound on p(label).
@@ -167,10 +183,13 @@ class Screener:
 class ClassScreening:
     """The samples of one class, judged in order; it remembers what it has accepted."""
 
-    def __init__(self, screener: Screener, label: int) -> None:
+    def __init__(self, screener: Screener, label: int, *, bounded: bool = False) -> None:
         self._screener = screener
         self._label = label
         self._accepted: list[np.ndarray] = []
+        bounded = bounded and screener.counts[label] >= NEAR_CLASS
+        self._most_near = screener.config.max_near_share if bounded else 1.0
+        self._n = self._n_near = 0
 
     def screen(self, images: Shaped[np.ndarray, "n *space c"]) -> Screened:
         """Judge the next samples of the class.
@@ -182,7 +201,8 @@ class ClassScreening:
         if not n:
             nothing = np.empty(0, np.float32)
             none = np.empty((0, screener._space.n_classes), np.float32)
-            return Screened(reason, nothing, nothing, np.empty(0, np.int64), none)
+            no_one = np.empty(0, np.bool_)
+            return Screened(reason, nothing, nothing, np.empty(0, np.int64), none, no_one)
         low, high = screener.value_range
         flat = images.reshape(n, -1)
         finite = np.isfinite(flat).all(axis=1)
@@ -198,33 +218,48 @@ class ClassScreening:
         probabilities = screener.probabilities(safe)
         p_label = probabilities[:, self._label].copy()
         too_unlikely = np.asarray(p_label < screener.config.min_label_probability)
-        self._mark_duplicates(reason, projected, too_unlikely, limit)
+        near = screener.is_near(self._label, nn_distance)
+        self._judge_beside_siblings(reason, projected, too_unlikely, near, limit)
         _mark(reason, too_unlikely, "other class")
         self._accepted.append(projected[reason == ""])
-        return Screened(reason, p_label, nn_distance, nn_index, probabilities)
+        return Screened(reason, p_label, nn_distance, nn_index, probabilities, near)
 
-    def _mark_duplicates(
-        self, reason: np.ndarray, projected: np.ndarray, unlikely: np.ndarray, limit: float
+    def _judge_beside_siblings(
+        self,
+        reason: np.ndarray,
+        projected: np.ndarray,
+        unlikely: np.ndarray,
+        near: np.ndarray,
+        limit: float,
     ) -> None:
-        """Reject a sample that nearly equals one accepted before it, in this batch or earlier."""
+        """What depends on the samples accepted before, in this batch or earlier.
+
+        Rejects a sample that nearly equals one of them, and one with which too many would be near
+        to training images.
+        """
+        from sklearn.neighbors import radius_neighbors_graph
+
         radius = self._screener.config.duplicate_factor * limit
         earlier = np.concatenate(self._accepted) if self._accepted else projected[:0]
         if len(earlier):
             _mark(reason, _nearest_distance(projected, earlier) <= radius, "duplicate")
         candidates = np.flatnonzero(reason == "")
-        if len(candidates) < 2:
+        if not len(candidates):
             return
-        from sklearn.neighbors import radius_neighbors_graph
-
         graph = radius_neighbors_graph(projected[candidates], radius, include_self=False)
         kept = np.zeros(len(candidates), bool)
         for row, candidate in enumerate(candidates):
-            near = graph.indices[graph.indptr[row] : graph.indptr[row + 1]]
-            if kept[near].any():
+            siblings = graph.indices[graph.indptr[row] : graph.indptr[row + 1]]
+            if kept[siblings].any():
                 reason[candidate] = "duplicate"
+            elif unlikely[candidate]:
+                continue  # what will be rejected as another class is no sibling to copy
+            elif near[candidate] and self._n_near + 1 > self._most_near * (self._n + 1):
+                reason[candidate] = "too near"
             else:
-                # What will be rejected as another class is no sibling to copy.
-                kept[row] = not unlikely[candidate]
+                kept[row] = True
+                self._n += 1
+                self._n_near += int(near[candidate])
 
 
 def screen(images: Shaped[np.ndarray, "n *space c"], label: int, screener: Screener) -> Screened:
@@ -292,8 +327,8 @@ class SampleSpace:
         rows = np.arange(len(images))
         return distances[rows, best], shortlist[rows, best].astype(np.int64)
 
-    def calibrate(self, quantile: float) -> Float32[np.ndarray, " k"]:
-        """By class: this quantile of real images' distances to their nearest other real image."""
+    def calibrate(self, *quantiles: float) -> list[Float32[np.ndarray, " k"]]:
+        """By class: quantiles of real images' distances to their nearest other real image."""
         rng = np.random.default_rng(len(self.labels))
         rows = np.concatenate(
             [
@@ -303,13 +338,16 @@ class SampleSpace:
         )
         distances, _ = self.nearest(self.data.images[rows], self.projected[rows], other=True)
         apart = np.isfinite(distances)
-        pooled = float(np.quantile(distances[apart], quantile)) if apart.any() else 0.0
-        limits = np.full(self.n_classes, pooled, np.float32)
-        for label in range(self.n_classes):
-            own = distances[apart & (self.labels[rows] == label)]
-            if len(own) >= MIN_CALIBRATION:
-                limits[label] = np.quantile(own, quantile)
-        return limits
+        found = []
+        for quantile in quantiles:
+            pooled = float(np.quantile(distances[apart], quantile)) if apart.any() else 0.0
+            limits = np.full(self.n_classes, pooled, np.float32)
+            for label in range(self.n_classes):
+                own = distances[apart & (self.labels[rows] == label)]
+                if len(own) >= MIN_CALIBRATION:
+                    limits[label] = np.quantile(own, quantile)
+            found.append(limits)
+        return found
 
     def _flat(self, images: np.ndarray) -> Float32[np.ndarray, "n d"]:
         flat = images.reshape(len(images), -1).astype(np.float32)

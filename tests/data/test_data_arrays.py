@@ -485,6 +485,13 @@ def test_bad_labels(save, labels, message):
         read(path)
 
 
+@pytest.mark.parametrize("odd", [1.5, None, ["a"], 7])
+def test_class_names_that_are_no_texts(save, odd):
+    path = save(images=np.zeros((6, 2, 2), "uint8"), labels=LABELS)
+    with pytest.raises(DataError, match=r"class_names: expected texts, got .* among them"):
+        read(path, class_names=["A", odd, "C"])
+
+
 def test_class_names_allow_gaps_and_bound_the_labels(save):
     path = save(images=np.zeros((6, 2, 2), "uint8"), labels=np.array([0, 3, 3, 0, 0, 3]))
     data = read(path, class_names=["A", "B", "C", "D"])
@@ -618,6 +625,28 @@ def test_groups_and_class_names_attribute(h5):
     assert data.counts.tolist() == [2, 0, 2]
     keys = {"images": "/train/images", "labels": "train/labels"}
     assert (read(h5(write), keys=keys).images == 0).all()
+
+
+@pytest.mark.parametrize("at", ["file", "images"])
+def test_the_range_that_a_file_states(h5, at):
+    images = np.linspace(0, 3000, 6 * 20).round().reshape(6, 5, 4).astype("float32")
+
+    def fill(file, stated):
+        del file["images"]
+        file["images"] = images
+        holder = file if at == "file" else file["images"]
+        holder.attrs["image_value_range"] = stated
+
+    for stated in (np.array([0.0, 4095.0]), np.array([-10.0, 3000.0])):
+        data = read(h5(lambda file, s=stated: fill(file, s)))
+        assert data.value_range == tuple(stated)
+        assert not any("taken from their values" in note for note in data.notes)
+    # Not believed where it does not fit, or is none.
+    for stated in (np.array([0.0, 100.0]), np.array([0.0, np.inf]), np.array([1.0]), "0 to 4095"):
+        data = read(h5(lambda file, s=stated: fill(file, s)))
+        assert data.value_range == (0, 3000)
+    pinned = read(h5(lambda file: fill(file, np.array([0.0, 4095.0]))), value_range=(0, 5000))
+    assert pinned.value_range == (0, 5000)
 
 
 def test_class_names_attribute_that_is_no_text(h5):

@@ -240,6 +240,15 @@ def test_a_damaged_saved_folder_is_named(tmp_path):
         vaeaug.read(tmp_path / "saved")
 
 
+def test_class_names_of_a_saved_folder_that_are_no_texts(tmp_path):
+    table(names=("x", "y", "z")).save_to_disk(tmp_path / "saved")
+    info = tmp_path / "saved" / "dataset_info.json"
+    info.write_text(info.read_text().replace('"y"', "1.5"))
+    # The library itself may refuse it, or take it for a name.
+    with pytest.raises(DataError, match=r"save_to_disk wrote, got|class names as texts, got 1\.5"):
+        vaeaug.read(tmp_path / "saved")
+
+
 def test_without_the_library_it_says_what_to_install(monkeypatch, tmp_path):
     table().save_to_disk(tmp_path / "saved")
     monkeypatch.setitem(sys.modules, "datasets", None)

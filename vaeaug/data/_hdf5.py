@@ -11,6 +11,7 @@ from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._keys import choose, choose_images
 from vaeaug.data._labels import labelled, normalise_labels
 from vaeaug.data._request import STORED_LAYOUTS, Request
+from vaeaug.data._stated import is_range
 
 
 def read_hdf5(path: Path, request: Request) -> LabelledImages:
@@ -28,12 +29,12 @@ def read_hdf5(path: Path, request: Request) -> LabelledImages:
             )
         asked = request.class_names is not None
         names = None if asked else _class_names(file, pair.images, pair.labels)
-        layout = _layout(file, pair.images)
+        layout, said = _layout(file, pair.images), _value_range(file, pair.images)
         raw_labels = file.load(pair.labels)
         reference = None if pair.reference is None else file.load(pair.reference)
         raw_images = file.load(pair.images)
     images, value_range, notes = finish_pixels(
-        raw_images, f"{where}[{pair.images}]", request, layout=layout
+        raw_images, f"{where}[{pair.images}]", request, layout=layout, value_range=said
     )
     labels, class_names, label_notes = normalise_labels(
         raw_labels, f"{where}[{pair.labels}]", request, stated=names, reference=reference
@@ -72,6 +73,16 @@ def _layout(file: ForeignHDF5, images: str) -> str | None:
         said = file.attribute(holder, "layout") or []
         if len(said) == 1 and said[0] in STORED_LAYOUTS and len(said[0]) == n_axes:
             return str(said[0])
+    return None
+
+
+def _value_range(file: ForeignHDF5, images: str) -> tuple[float, float] | None:
+    """The attribute `image_value_range`, which merged files and shards have."""
+    for holder in (images, None):
+        said = file.attribute(holder, "image_value_range")
+        # In the files of others it may be anything.
+        if is_range(said):
+            return float(said[0]), float(said[1])
     return None
 
 

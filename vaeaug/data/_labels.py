@@ -134,6 +134,10 @@ def normalise_labels(
     values = _vector(raw, where)
     known = None if reference is None else _vector(reference, f"{where} (training split)")
     class_names = request.class_names or stated
+    # Of a damaged file.
+    odd = [name for name in stated or () if not isinstance(name, str)]
+    if odd:
+        raise DataError(f"{where}: expected class names as texts, got {odd[0]!r} among them")
     if values.dtype.kind in "SUT":
         return *_from_names(_texts(values, where), where, class_names, known), ()
     labels = _whole(values, where)

@@ -78,6 +78,9 @@ def make_request(
         raise DataError(f"keys: expected the names of arrays, got {dict(keys)}")
     if isinstance(class_names, str):
         raise DataError(f"class_names: expected a sequence of names, got the text {class_names!r}")
+    odd = [name for name in class_names or () if not isinstance(name, str)]
+    if odd:
+        raise DataError(f"class_names: expected texts, got {odd[0]!r} among them")
     if workers is not None and workers < 0:
         raise DataError(f"workers: expected 0 or more, got {workers}")
     if layout is not None and layout not in STORED_LAYOUTS:

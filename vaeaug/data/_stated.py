@@ -1,10 +1,11 @@
 """What data says of itself beside its pixels: class names, axes and value range."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from jaxtyping import Shaped
@@ -55,7 +56,7 @@ def stated(document: Mapping[str, Any], where: str) -> Stated:
         raise DataError(
             f"{where}: expected a layout of {', '.join(STORED_LAYOUTS)}, got {layout!r}"
         )
-    if pair is not None and not _is_range(pair):
+    if pair is not None and not is_range(pair):
         raise DataError(f"{where}: expected image_value_range as (low, high), got {pair!r}")
     names = document.get("class_names")
     return Stated(
@@ -135,6 +136,11 @@ def _text(path: Path) -> str:
         raise DataError(f"{path}: expected a text file in UTF-8, got: {error}") from error
 
 
-def _is_range(pair: Any) -> bool:
+def is_range(pair: Any) -> TypeGuard[Sequence[float]]:
+    """Whether it is (low, high), two finite numbers in this order."""
     numbers = isinstance(pair, list | tuple) and len(pair) == 2
-    return numbers and all(isinstance(v, int | float) for v in pair) and pair[0] < pair[1]
+    return (
+        numbers
+        and all(isinstance(v, int | float) and math.isfinite(v) for v in pair)
+        and pair[0] < pair[1]
+    )

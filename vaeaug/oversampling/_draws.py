@@ -93,9 +93,8 @@ class TableJudge:
         self._columns = columns
         self._space = SampleSpace(data, seed)
         screening = config.screening
-        self._limits = screening.near_copy_factor * self._space.calibrate(
-            screening.near_copy_quantile
-        )
+        (limits,) = self._space.calibrate(screening.near_copy_quantile)
+        self._limits = screening.near_copy_factor * limits
 
     def start(self, label: int) -> None:
         """Begin with a class."""

@@ -218,6 +218,8 @@ def _limits(document: Json) -> str:
         "is not in them.",
         "- Near-copies of training images were looked for; that is no guarantee of privacy.",
     ]
+    if nearness := (document.get("nearness") or {}).get("sentence"):
+        lines.append(f"- {for_markdown(nearness)}")
     privacy, shortcut = document.get("privacy"), document.get("shortcut")
     if privacy and privacy.get("verdict"):
         lines.append(f"- Copies: {_said(words.sentence(str(privacy['verdict'])))}")

@@ -104,6 +104,7 @@ def _render(
         "style": style,
         "shapes": _SHAPES,
         "verdict": gate_view.verdict(gate),
+        "nearness": (document.get("nearness") or {}).get("sentence"),
         "command": run_view.evaluate_command(document),
         "contents": _CONTENTS,
         "tiles": run_view.tiles(document),

@@ -66,6 +66,7 @@ def save(generator: Synthesizer, folder: Path) -> None:
         "densities": kinds,
         "notes": list(generator.notes),
         "preferred": {str(label): list(each) for label, each in generator.preferred.items()},
+        "reach": {str(label): each for label, each in generator.reach.items()},
     }
     arrays = {name: np.ascontiguousarray(each) for name, each in arrays.items()}
     contents = {
@@ -138,6 +139,7 @@ def load(folder: Path) -> dict[str, Any]:
         "data_fingerprint": config["data_fingerprint"],
         "notes": config["notes"],
         "preferred": {int(c): tuple(each) for c, each in config.get("preferred", {}).items()},
+        "reach": {int(c): int(each) for c, each in config.get("reach", {}).items()},
     }
 
 

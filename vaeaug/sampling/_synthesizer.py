@@ -94,6 +94,8 @@ class Synthesizer:
         n_real: How many came with a label.
         data_fingerprint: Of the training split.
         preferred: By class, a sampler found better than the default, and why.
+        reach: By class, how far away the neighbours are that an interpolation moves towards: 1 for
+            the nearest ones, r for the r-th such group of them.
         notes: What the user should know of its training.
     """
 
@@ -112,6 +114,7 @@ class Synthesizer:
         flow: LatentFlow | None = None,
         n_real: int | None = None,
         preferred: Mapping[int, tuple[str, str]] | None = None,
+        reach: Mapping[int, int] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
         self.model = model.eval()
@@ -124,6 +127,7 @@ class Synthesizer:
         self.n_real = len(labels) if n_real is None else n_real
         self.data_fingerprint = data_fingerprint
         self.preferred = dict(preferred or {})
+        self.reach = dict(reach or {})
         self.notes = tuple(notes)
         self.rows = [np.flatnonzero(labels == label) for label in range(len(self.class_names))]
         # By class: for each of its rows, the rows of its neighbours.
@@ -552,8 +556,13 @@ class Synthesizer:
 
     # -- Inside --------------------------------------------------------------------------------
 
+    def set_reach(self, label: int, reach: int) -> None:
+        """Choose how far away the neighbours of a class are; see `Synthesizer`."""
+        self.reach[label] = reach
+        self._neighbours.pop(label, None)
+
     def neighbours_of(self, row: int) -> Int64[np.ndarray, " k"]:
-        """Rows of the nearest neighbours of a row in its class; the only image has itself."""
+        """Rows of neighbours of a row in its class, by its reach; the only image has itself."""
         from sklearn.neighbors import NearestNeighbors
 
         label = int(self.labels[row])
@@ -562,9 +571,11 @@ class Synthesizer:
             found = np.zeros((1, 1), np.int64)
             if len(rows) > 1:
                 k = max(NEIGHBOURS, round(NEIGHBOUR_SHARE * len(rows)))
-                k = min(k, len(rows) - 1)
-                search = NearestNeighbors(n_neighbors=k).fit(self.means[rows])
-                found = search.kneighbors(return_distance=False)
+                # Beyond the nearer half there are outliers.
+                first = min((self.reach.get(label, 1) - 1) * k, len(rows) // 2)
+                last = min(first + k, len(rows) - 1)
+                search = NearestNeighbors(n_neighbors=last).fit(self.means[rows])
+                found = search.kneighbors(return_distance=False)[:, first:]
             self._neighbours[label] = rows[found]
         return self._neighbours[label][np.searchsorted(rows, row)]
 
