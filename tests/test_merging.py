@@ -16,12 +16,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
 sys.path.insert(0, str(Path(__file__).parent / "shards"))
 from example_run import CLASS_NAMES, PROVENANCE, make_run
 
+import vaeaug
 from vaeaug.files import claim_target
+from vaeaug.job import augment
 from vaeaug.merging import (
     MergedDataset,
     MergeError,
@@ -516,8 +520,14 @@ def test_other_layouts_and_floats(tmp_path, layout):
         ({"class_names": ("ant", "bee", "cat")}, r"class names: expected those of the run \('ant'"),
         ({"class_names": ("ant", "bee")}, "real labels: expected an index of the 2 classes, got 2"),
         ({"images": np.zeros((23, 6, 5, 1), np.uint8)}, r"image shape: expected \(6, 5, 3\) .*1\)"),
-        ({"images": np.zeros((23, 6, 5, 3), np.float32)}, "image dtype: expected uint8 .* float32"),
-        ({"value_range": (0, 1)}, r"value range: expected \(0.0, 255.0\) .* got \(0.0, 1.0\)"),
+        (
+            {"images": np.zeros((23, 6, 5, 3), np.float32), "value_range": (-9, 7)},
+            "expected values as in the run .uint8 from 0 to 255.* got float32 from -9 to 7; say",
+        ),
+        (
+            {"images": np.zeros((23, 6, 5, 3), np.int32)},
+            "expected values as in the run .*, got int32 from 0 to 255",
+        ),
         ({"fingerprint": "d" * 64}, "fingerprint: expected c{64}, the training split .*got d{64}"),
         ({"labels": np.zeros(5, int)}, r"real labels: expected shape \(23,\), .* got \(5,\)"),
     ],
@@ -545,7 +555,7 @@ def test_torch_datasets_that_do_not_belong_are_refused(run):
         merge(TorchImages(real_images((9, 9, 4, 1))), run)
     with pytest.raises(MergeError, match="expected at least one image, got none"):
         merge(TorchImages(SimpleNamespace(labels=[], images=[])), run)
-    with pytest.raises(MergeError, match="real: expected images with class_names, or a map-style"):
+    with pytest.raises(MergeError, match="real: expected images with class_names, a map-style"):
         merge(iter([]), run)
 
     data.images = list(data.images)
@@ -559,8 +569,122 @@ def test_torch_datasets_that_do_not_belong_are_refused(run):
 def test_floats_of_another_scale_are_refused(tmp_path):
     make_run(tmp_path, dtype="float32", shape=SHAPE)
     data = real_images(images=np.full((23, *SHAPE), 200, np.float32))
-    with pytest.raises(MergeError, match=r"value range: expected the first real image in \(0.0, 1"):
+    with pytest.raises(MergeError, match=r"value range: expected the first real image in \(0, 1\)"):
         merge(TorchImages(data), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value_range", "said"),
+    [
+        (torch.float32, (0.0, 1.0), None),  # what ToTensor gives
+        (torch.float16, (0.0, 1.0), None),
+        (torch.float32, (-1.0, 1.0), (-1, 1)),
+        (torch.float32, (0.0, 255.0), (0, 255)),
+    ],
+)
+def test_samples_are_given_in_the_units_of_the_real_images(run, caplog, dtype, value_range, said):
+    caplog.set_level(logging.INFO, logger="vaeaug")
+    low, high = value_range
+    data = real_images()
+    scaled = torch.from_numpy(data.images).movedim(-1, 1) / 255 * (high - low) + low
+    items = [
+        (image.to(dtype), int(label)) for image, label in zip(scaled, data.labels, strict=True)
+    ]
+    plain = merge(data, run, 0.5)
+    merged = merge(items, run, 0.5, value_range=said)
+    assert any("the samples are given as the real images are" in line for line in caplog.messages)
+    for slot in np.flatnonzero(merged.is_synthetic)[:5]:
+        image, label = merged[int(slot)]
+        stored, other = plain[int(slot)]
+        assert (image.dtype, label) == (dtype, other)
+        wanted = stored / 255 * (high - low) + low
+        assert torch.allclose(image.float(), wanted, atol=1e-3 * (high - low))
+    images, _ = next(iter(DataLoader(merged, batch_size=len(merged))))
+    assert images.dtype == dtype
+
+
+def test_float_samples_beside_real_pictures_of_bytes(tmp_path):
+    make_run(tmp_path, dtype="float32", shape=SHAPE)
+    data = real_images()
+    merged = merge(TorchImages(data), tmp_path, 0.5)
+    stored = ShardDataset(tmp_path)
+    slot = int(np.flatnonzero(merged.is_synthetic)[0])
+    image = merged[slot][0]
+    assert image.dtype == torch.uint8
+    wanted = np.round(stored.images_at([merged.index[slot]])[0] * 255)
+    assert np.array_equal(image.movedim(0, -1).numpy(), wanted.astype(np.uint8))
+    path = write_merged(TorchImages(data), tmp_path, tmp_path.parent / "bytes.h5", overwrite=True)
+    with h5py.File(path, "r") as file:
+        assert file["images"].dtype == np.uint8
+        assert file.attrs["image_value_range"].tolist() == [0, 255]
+
+
+def test_whatever_read_takes_is_merged_as_the_run_read_it(tmp_path):
+    from small_job import tiny_config
+
+    rng = np.random.default_rng(0)
+    for name, n in (("ant", 12), ("bee", 9)):
+        for split in ("train", "test"):
+            folder = tmp_path / "insects" / split / name
+            folder.mkdir(parents=True)
+            for i in range(n):
+                pixels = rng.integers(0, 256, (10, 12, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    out, source = tmp_path / "out", tmp_path / "insects"
+    config = tiny_config(**{"data.size": (8, 8), "data.mode": "L", "training.steps": 4})
+    augment(source, out, config, progress=False)
+    by_path = merge(str(source), out)
+    assert [tuple(each) for each in by_path.counts] == [
+        ("ant", 12, 5, 0, 17),
+        ("bee", 9, 5, 3, 17),
+    ]
+    data = vaeaug.read(source, size=(8, 8), mode="L")
+    pair = merge(
+        (data.images, data.labels), out, class_names=data.class_names, on_mismatch="ignore"
+    )
+    for other in (merge(source, out), pair):
+        assert np.array_equal(other.labels, by_path.labels)
+        assert torch.equal(other[3][0], by_path[3][0])
+    # torchvision's own reading of the same folder, with a transform that gives floats in [0, 1].
+    small = v2.Compose(
+        [
+            v2.ToImage(),
+            v2.Grayscale(),
+            v2.Resize((8, 8)),
+            v2.ToDtype(torch.float32, scale=True),
+        ]
+    )
+    folder = ImageFolder(source / "train", small)
+    merged = merge(folder, out)
+    assert merged.counts == by_path.counts
+    images, labels = next(iter(DataLoader(merged, batch_size=len(merged))))
+    assert (images.dtype, images.shape) == (torch.float32, (34, 1, 8, 8))
+    assert torch.equal(labels, torch.from_numpy(by_path.labels))
+    # The same transform for both, collated together.
+    shards = ShardDataset(out, transform=small)
+    both = ConcatDataset([folder, shards])
+    images, labels = next(iter(DataLoader(both, batch_size=len(both))))
+    assert (images.dtype, images.shape) == (torch.float32, (31, 1, 8, 8))
+    stored = torch.from_numpy(ShardDataset(out).images_at([0])).movedim(-1, 1) / 255
+    assert torch.allclose(images[21], stored[0])
+    assert labels[21:].tolist() == shards.labels.tolist()
+
+
+def test_a_hugging_face_set_of_other_columns(run):
+    datasets = pytest.importorskip("datasets")
+    data = real_images()
+    names = [CLASS_NAMES[label] for label in data.labels]
+    features = datasets.Features(
+        {"pixel_values": datasets.Array3D(SHAPE, "uint8"), "species": datasets.Value("string")}
+    )
+    rows = {"pixel_values": list(data.images), "species": names}
+    merged = merge(
+        datasets.Dataset.from_dict(rows, features=features).with_format("numpy"), run, 0.5
+    )
+    plain = merge(data, run, 0.5)
+    assert merged.class_names == CLASS_NAMES
+    assert np.array_equal(merged.labels, plain.labels)
+    assert torch.equal(merged[0][0], plain[0][0])
 
 
 def test_an_unfinished_run_is_refused(run, tmp_path):

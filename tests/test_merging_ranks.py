@@ -55,7 +55,7 @@ def test_each_layout_goes_through_a_loader_channels_first(tmp_path, layout, dtyp
 
     path = write_merged(real, tmp_path / "run", tmp_path / "merged.h5", share="all")
     with h5py.File(path) as file:
-        assert file.attrs["layout"] == layout
+        assert file.attrs["layout"] == layout.encode()
         np.testing.assert_array_equal(file["images"][...], pools[rows])
     # What was written is read again, of whatever rank.
     again = read(path)

@@ -54,7 +54,8 @@ def print_plan(data: "LabelledImages", config: "AugmentConfig", as_json: bool) -
     )
     text = (
         f"{table}\n{total['n_synthetic']} to make, {total['bytes'] / 2**20:.1f} MiB in "
-        f"{total['shards']} shards. `together` is what `vaeaug merge` gives by default."
+        f"{total['shards']} shards or more (one for each sampler of a class). `together` is what "
+        "`vaeaug merge` gives by default."
     )
     print_document({"classes": rows, **total}, text, as_json)
 
@@ -150,6 +151,23 @@ def print_gate(result: "GateResult", out: Path, as_json: bool) -> int:
     lines.append(f"Report: {out / 'report.html'}")
     print_document(document, "\n".join(lines), as_json)
     return NO_HELP if result.verdict == "does not help" else 0
+
+
+def document_lines(document: Any, indent: str = "") -> str:
+    """A document for reading: a line for each value, parts set in."""
+    lines = []
+    for key, value in document.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{key}:", document_lines(value, f"{indent}  ")]
+        elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+            header = list(value[0])
+            table = _table(header, [[each.get(name, "") for name in header] for each in value])
+            lines += [f"{indent}{key}:", *(f"{indent}  {line}" for line in table.splitlines())]
+        else:
+            many = isinstance(value, list | tuple)
+            text = ", ".join(map(str, value)) if many else "none" if value is None else str(value)
+            lines.append(f"{indent}{key}: {text}")
+    return "\n".join(lines)
 
 
 def reports_table(classes: dict[str, Any]) -> str:

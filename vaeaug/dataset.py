@@ -65,7 +65,8 @@ def bytes_per_sample(data: LabelledImages, config: AugmentConfig) -> int:
         wanted.levels,
     )
     n_latents = groups[-1].start + groups[-1].size
-    soft_labels = 4 * data.n_classes if config.sampling.sampler == "blend" else 0
+    has_soft = config.sampling.sampler == "blend" or config.screening.soft_labels
+    soft_labels = 4 * data.n_classes if has_soft else 0
     return data.images[:1].nbytes + 4 * n_latents + 44 + soft_labels
 
 

@@ -11,6 +11,7 @@ import torch
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.generation import CHUNK
+from vaeaug.merging import counts_of_file, is_merged
 from vaeaug.run_folder import RunError, read_run
 from vaeaug.sampling import Synthesizer
 from vaeaug.screening import Screener, ScreeningReport
@@ -53,12 +54,19 @@ def rescreen(
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """What a run folder, a generator's folder or a shard is, in plain words and numbers.
+    """What a run folder, a generator's folder, a shard or a merged file is, in words and numbers.
 
     Raises:
         RunError: If it is none of them.
     """
     path = Path(path)
+    if path.is_file() and is_merged(path):
+        classes = counts_of_file(path)
+        return {
+            "merged": str(path),
+            "n": sum(each.together for each in classes),
+            "classes": [each._asdict() for each in classes],
+        }
     if path.is_file():
         with Shard(path) as shard:
             return {"shard": str(path), "n": len(shard), **_plain(shard.attributes)}

@@ -15,7 +15,7 @@ import torch
 
 from vaeaug.assessment import Assessment, gate, measure, publish, recipe_of, search
 from vaeaug.config import AugmentConfig, EvaluationConfig, Recipe, as_config, make_config
-from vaeaug.data import LabelledImages, read, read_pool
+from vaeaug.data import LabelledImages, read_by, read_pool
 from vaeaug.dataset import (
     bytes_per_sample,
     fit,
@@ -113,25 +113,11 @@ def read_data(
 ) -> LabelledImages:
     """Read a source as ``config.data`` says, and a pool of unlabelled images beside it."""
     wanted = config.data
-    data = read(
-        source,
-        split=wanted.split,
-        size=wanted.size,
-        keys={str(name): key for name, key in wanted.keys.items()} if wanted.keys else None,
-        alpha=wanted.alpha,
-        layout=wanted.layout,
-        class_names=wanted.class_names,
-        value_range=wanted.value_range,
-        resize=wanted.resize,
-        mode=wanted.mode,
-        on_error=wanted.on_error,
-        workers=workers,
-        progress=progress,
+    data = read_by(
+        source, wanted.model_dump(), seed=config.seed, workers=workers, progress=progress
     )
     for note in data.notes:
         log.info("%s", note)
-    if wanted.class_counts is not None:
-        data = data.imbalanced(wanted.class_counts, seed=config.seed)
     if pool is not None:
         images = read_pool(
             pool,

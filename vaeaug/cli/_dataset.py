@@ -8,6 +8,7 @@ import click
 
 from vaeaug.cli._group import FAILED
 from vaeaug.cli._options import (
+    DATA,
     balance_of,
     data_of,
     generator_argument,
@@ -15,12 +16,12 @@ from vaeaug.cli._options import (
     loaded,
     share_of,
 )
-from vaeaug.console import print_document, print_merged
+from vaeaug.console import document_lines, print_document, print_merged
 from vaeaug.names import for_stream
 
 
 @click.command()
-@click.argument("real")
+@click.argument("real", type=DATA)
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
@@ -74,7 +75,9 @@ def merge(
     type=click.Choice(["npz", "webdataset", "imagefolder", "huggingface"]),
     help="Default: by the ending of --to, .npz or .tar; a folder needs it.",
 )
-@click.option("--real", metavar="DATA", help="Merge with these real images. Default: synthetic.")
+@click.option(
+    "--real", type=DATA, metavar="DATA", help="Merge with these real images. Default: synthetic."
+)
 @click.option("--share", help="With --real, as for `merge`.")
 @click.option("--balance/--no-balance", default=None, help="With --real, as for `merge`.")
 @click.option("--overwrite", is_flag=True, help="Replace what an export left there.")
@@ -135,12 +138,11 @@ def verify(out: Path, as_json: bool) -> None:
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 @json_option
 def inspect(path: Path, as_json: bool) -> None:
-    """Describe a run folder, a generator or one shard."""
+    """Describe a run folder, a generator, one shard or a merged file."""
     from vaeaug.inspection import describe
 
     document = describe(path)
-    text = "\n".join(f"{key}: {value}" for key, value in document.items())
-    print_document(document, text, as_json)
+    print_document(document, document_lines(document), as_json)
 
 
 @click.command("config")

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from vaeaug.cli._options import (
+    DATA,
     configured,
     device_option,
     generator_argument,
@@ -21,7 +22,7 @@ from vaeaug.console import (
 
 @click.command()
 @generator_argument
-@click.argument("data")
+@click.argument("data", type=DATA)
 @to_option
 @configured
 @device_option
@@ -63,7 +64,7 @@ def decode(latents: Path, model: Path, to: Path, device: str, as_json: bool) -> 
 
 @click.command()
 @generator_argument
-@click.argument("data")
+@click.argument("data", type=DATA)
 @to_option
 @configured
 @device_option
@@ -86,7 +87,7 @@ def reconstruct(
 
 @click.command()
 @generator_argument
-@click.argument("data")
+@click.argument("data", type=DATA)
 @to_option
 @configured
 @click.option(

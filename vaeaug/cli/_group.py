@@ -17,6 +17,16 @@ FAILED, USAGE = 1, 2
 class _Group(click.Group):
     """Turns our errors into one line and an exit code; anything else is a bug and shows as one."""
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Every command with its whole sentence, which click would cut."""
+        rows = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            if command is not None and not command.hidden:
+                rows.append((name, command.get_short_help_str(limit=200)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def invoke(self, ctx: click.Context) -> Any:
         from vaeaug.config import ConfigError
         from vaeaug.data import DataError

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from vaeaug.cli._options import (
+    DATA,
     configured,
     data_of,
     device_option,
@@ -17,6 +18,7 @@ from vaeaug.cli._options import (
     probe_of,
     request,
     resume_option,
+    strategy_option,
     wanted_progress,
 )
 from vaeaug.console import (
@@ -29,9 +31,10 @@ from vaeaug.console import (
 
 
 @click.command()
-@click.argument("data")
+@click.argument("data", type=DATA)
 @out_option
 @configured
+@strategy_option
 @device_option
 @resume_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
@@ -82,7 +85,7 @@ def augment(
 
 
 @click.command()
-@click.argument("data")
+@click.argument("data", type=DATA)
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @evaluated
 @click.option("--share", type=click.FloatRange(0, 1, max_open=True), help="Another share.")
@@ -92,7 +95,10 @@ def augment(
     help="Of the splits and the classifiers. Default: the run's.",
 )
 @click.option(
-    "--pool", metavar="UNLABELLED", help="Images without labels, if the run learned from them."
+    "--pool",
+    type=DATA,
+    metavar="UNLABELLED",
+    help="Images without labels, if the run learned from them.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Processes. Default: the cores.")
 @device_option
@@ -143,10 +149,13 @@ def evaluate(
 
 
 @click.command()
-@click.argument("data")
+@click.argument("data", type=DATA)
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
-    "--pool", metavar="UNLABELLED", help="Images without labels, if the run learned from them."
+    "--pool",
+    type=DATA,
+    metavar="UNLABELLED",
+    help="Images without labels, if the run learned from them.",
 )
 def report(data: str, out: Path, pool: str | None) -> None:
     """Write report.html of OUT again; DATA is what the run was made from."""
@@ -156,8 +165,9 @@ def report(data: str, out: Path, pool: str | None) -> None:
 
 
 @click.command()
-@click.argument("data")
+@click.argument("data", type=DATA)
 @configured
+@strategy_option
 @json_option
 def plan(data: str, as_json: bool, **configuration: Any) -> None:
     """Print how many samples of each class would be made, and why."""
@@ -166,9 +176,10 @@ def plan(data: str, as_json: bool, **configuration: Any) -> None:
 
 
 @click.command()
-@click.argument("data")
+@click.argument("data", type=DATA)
 @out_option
 @configured
+@strategy_option
 @device_option
 @resume_option
 @json_option
@@ -187,9 +198,10 @@ def train(
 
 @click.command()
 @click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("data")
+@click.argument("data", type=DATA)
 @out_option
 @configured
+@strategy_option
 @device_option
 @resume_option
 @json_option
@@ -217,7 +229,7 @@ def generate(
 
 
 @click.command()
-@click.argument("data")
+@click.argument("data", type=DATA)
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @configured
 @device_option

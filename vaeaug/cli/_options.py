@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig, EvaluationConfig
@@ -15,6 +16,26 @@ if TYPE_CHECKING:
     from vaeaug.sampling import Synthesizer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class DataType(click.ParamType):
+    """A path, or the name of built-in data."""
+
+    name = "data"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """As it is: the reader says what is wrong with it."""
+        return str(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Files and folders, and what is built in."""
+        built_in = [CompletionItem("digits")] if "digits".startswith(incomplete) else []
+        return [*built_in, CompletionItem(incomplete, type="file")]
+
+
+DATA = DataType()
 
 
 def configured(command: Command) -> Command:
@@ -29,12 +50,6 @@ def configured(command: Command) -> Command:
         ),
         click.option(
             "--set", "overrides", multiple=True, metavar="a.b=c", help="Set one configuration key."
-        ),
-        click.option(
-            "--sampling-strategy",
-            "strategy",
-            metavar="S",
-            help="imbalanced-learn's: a rule such as auto, a ratio, or YAML {class: total}.",
         ),
         click.option("--seed", type=click.IntRange(min=0), help="The run's seed."),
         click.option("--split", help="Split to read. Default: train."),
@@ -61,6 +76,7 @@ def configured(command: Command) -> Command:
         ),
         click.option(
             "--pool",
+            type=DATA,
             metavar="UNLABELLED",
             help="Images without labels that the generator may learn from.",
         ),
@@ -75,6 +91,13 @@ def configured(command: Command) -> Command:
     return command
 
 
+# Of the verbs whose plan it decides.
+strategy_option = click.option(
+    "--sampling-strategy",
+    "strategy",
+    metavar="S",
+    help="imbalanced-learn's: a rule such as auto, a ratio, or YAML {class: total}.",
+)
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
@@ -191,7 +214,8 @@ def loaded(model: Path, device: str) -> "Synthesizer":
 def config_of(
     config_file: str | None,
     overrides: tuple[str, ...],
-    strategy: str | None,
+    *,
+    strategy: str | None = None,
     seed: int | None,
     split: str | None,
     size: str | None,

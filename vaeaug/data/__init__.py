@@ -8,5 +8,6 @@ from vaeaug.data._images import DataError, LabelledImages
 from vaeaug.data._layout import channels_last
 from vaeaug.data._pool import read_pool
 from vaeaug.data._read import read
+from vaeaug.data._settings import read_by
 
-__all__ = ["DataError", "LabelledImages", "channels_last", "read", "read_pool"]
+__all__ = ["DataError", "LabelledImages", "channels_last", "read", "read_by", "read_pool"]

@@ -117,6 +117,8 @@ def synthetic_samples(synthetic: ShardDataset) -> Samples:
         source_index=synthetic.source_index,
         weight=synthetic.weight,
         class_names=synthetic.class_names,
+        dtype=synthetic.dtype,
+        value_range=synthetic.value_range,
     )
 
 
@@ -139,6 +141,8 @@ def merged_samples(merged: MergedDataset) -> Samples:
         source_index=source_index,
         weight=merged.weights,
         class_names=merged.class_names,
+        dtype=merged.units.dtype,
+        value_range=merged.units.value_range,
     )
 
 
@@ -148,6 +152,8 @@ def _samples(
     labels: np.ndarray,
     is_synthetic: np.ndarray,
     class_names: tuple[str, ...],
+    dtype: np.dtype[Any],
+    value_range: tuple[float, float],
     **more: Any,
 ) -> Samples:
     if len(labels) == 0:
@@ -160,8 +166,8 @@ def _samples(
         "n_synthetic": int(is_synthetic.sum()),
         "class_names": list(class_names),
         "layout": manifest.layout,
-        "dtype": manifest.dtype,
-        "image_value_range": [float(value) for value in manifest.value_range],
+        "dtype": str(dtype),
+        "image_value_range": [float(value) for value in value_range],
         "data_fingerprint": manifest.data_fingerprint,
         "model_sha256": manifest.model_sha256,
         "config_sha256": manifest.config_sha256,
@@ -175,7 +181,7 @@ def _samples(
         is_synthetic=is_synthetic,
         class_names=class_names,
         image_shape=manifest.image_shape,
-        dtype=np.dtype(manifest.dtype),
+        dtype=dtype,
         provenance=provenance,
         **more,
     )

@@ -5,7 +5,7 @@ from vaeaug.merging._dataset import MergedDataset, MergedItem
 from vaeaug.merging._merge import Balance, counts_of_run, merge
 from vaeaug.merging._sampler import BalancedSampler
 from vaeaug.merging._slots import DEFAULT_SHARE, ClassCounts, MergeError, Share, rare_classes
-from vaeaug.merging._write import counts_of_file, write_merged
+from vaeaug.merging._write import counts_of_file, is_merged, write_merged
 
 __all__ = [
     "DEFAULT_SHARE",
@@ -20,6 +20,7 @@ __all__ = [
     "collate",
     "counts_of_file",
     "counts_of_run",
+    "is_merged",
     "merge",
     "rare_classes",
     "write_merged",

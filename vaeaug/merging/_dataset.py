@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch.utils.data import Dataset
 
-from vaeaug.merging._real import RealSource, channels_first
+from vaeaug.merging._real import RealSource, channels_first, units_of_run
 from vaeaug.merging._slots import (
     ClassCounts,
     MergeError,
@@ -68,6 +68,7 @@ class MergedDataset(Dataset[Item]):
         class_names: Names in the order of the labels.
         counts: By class: different real and synthetic images in an epoch, slots that repeat one,
             and all slots.
+        units: Type and value range of the images.
         labels: (slots,) int64.
         is_synthetic: (slots,) bool.
         index: (slots,) int64: row in the real or in the synthetic dataset, for this epoch.
@@ -103,6 +104,7 @@ class MergedDataset(Dataset[Item]):
         self.details = details
         self.seed = int(seed)
         self._source = source
+        self.units, self._stored = source.units, units_of_run(synthetic)
         k = len(self.class_names)
         to_real = np.array([source.class_names.index(n) for n in synthetic.class_names])
         self._to_real = to_real
@@ -257,4 +259,5 @@ class MergedDataset(Dataset[Item]):
         return images
 
     def _gather_synthetic(self, rows: np.ndarray) -> Iterable[torch.Tensor]:
-        return channels_first(self.synthetic.images_at(rows)).unbind(0)
+        stored = channels_first(self.synthetic.images_at(rows))
+        return self.units.of(stored, self._stored).unbind(0)

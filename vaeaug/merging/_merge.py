@@ -36,6 +36,7 @@ def merge(
     class_names: Sequence[str] | None = None,
     soft: bool | None = None,
     details: bool = False,
+    value_range: tuple[float, float] | None = None,
 ) -> MergedDataset:
     """Real and synthetic images as one torch ``Dataset``, by default as the run planned them.
 
@@ -57,8 +58,9 @@ def merge(
             and ``fingerprint`` are checked where it has them; else the class names are taken to be
             those of the run, in its order. Its labels come from ``targets`` or ``labels``, else
             from reading it once. Shape, type and values of its first image are checked, those of
-            the others when they are read. **Not checked** without a fingerprint: that it is the
-            split that the generator saw, and not the test split.
+            the others when they are read. Or anything else that ``vaeaug.read`` takes (a path,
+            arrays, ...), read as the run read it. **Not checked** without a fingerprint: that it is
+            the split that the generator saw, and not the test split.
         out_dir: A finished run folder (or its manifest, or an open ``ShardDataset``).
         share: Part of the slots that is synthetic: a number in [0, 1) for all classes; a mapping
             from class name or index to such a number (0 for classes it does not name); or "all"
@@ -76,6 +78,10 @@ def merge(
             not say them, or says others than the run.
         soft: Labels are class probabilities, float32 (K,): those of the run, which are one-hot
             where it has none, and one-hot for real images. None is the run's recipe.
+        value_range: Lowest and highest value of the images of a torch dataset, which says none: by
+            default those of the run where the type is the same, 0 to 255 for ``uint8``, else 0 to
+            1. Where type or range are others than the run's, the samples are given in those of the
+            real images.
         details: Items are of (image, label, is_synthetic, weight), which :func:`collate` makes
             into batches.
 
@@ -95,7 +101,7 @@ def merge(
     if balance not in (None, "plan", "classes"):
         raise MergeError(f"balance: expected 'plan', 'classes' or None, got {balance!r}")
     synthetic = out_dir if isinstance(out_dir, ShardDataset) else ShardDataset(out_dir)
-    source = real_source(real, synthetic, class_names)
+    source = real_source(real, synthetic, class_names, value_range)
     check_belongs(source, synthetic, on_mismatch)
     recipe = synthetic.manifest.extra.get("recipe") or {}
     if share is None:

@@ -16,6 +16,7 @@ from vaeaug.shards import Manifest, ShardDataset
 from vaeaug.shards._files import published_hdf5, write_error
 from vaeaug.shards._format import blocks, library_versions, write_attributes
 
+FORMAT = "vaeaug-merged"
 _KEPT = "the run folder is untouched"
 
 
@@ -71,7 +72,7 @@ def write_merged(
         class_names=class_names,
     )
     manifest, n = merged.synthetic.manifest, len(merged)
-    shape, dtype = (n, *manifest.image_shape), merged.synthetic.dtype.newbyteorder("<")
+    shape, dtype = (n, *manifest.image_shape), merged.units.dtype.newbyteorder("<")
     row_bytes = math.prod(shape[1:]) * dtype.itemsize
     columns = {
         "labels": merged.labels.astype("<i8"),
@@ -80,11 +81,11 @@ def write_merged(
         "weight": merged.weights.astype("<f4"),
     }
     attributes: dict[str, Any] = {
-        "format": "vaeaug-merged",
+        "format": FORMAT,
         "format_version": np.int64(1),
         "layout": manifest.layout,
         "class_names": list(merged.class_names),
-        "image_value_range": np.array(manifest.value_range, dtype="<f8"),
+        "image_value_range": np.array(merged.units.value_range, dtype="<f8"),
         "data_fingerprint": manifest.data_fingerprint,
         "model_sha256": manifest.model_sha256,
         "config_sha256": manifest.config_sha256,
@@ -102,18 +103,40 @@ def write_merged(
     return path
 
 
+def is_merged(path: str | Path) -> bool:
+    """Whether a file says that `write_merged` wrote it."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return _fixed_texts(file.attrs, "format") == [FORMAT]
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError):
+        return False
+
+
 def counts_of_file(path: str | Path) -> list[ClassCounts]:
     """What a file that `write_merged` wrote holds, class by class, counted from its columns.
 
     Raises:
-        OSError: If it cannot be read.
+        MergeError: If it is none, or damaged.
     """
     import h5py
 
-    with h5py.File(path, "r") as file:
-        names = [each.decode() if isinstance(each, bytes) else each for each in _names(file)]
-        labels, made = file["labels"][:], file["is_synthetic"][:]
-        index = file["source_index"][:]
+    columns = ("labels", "is_synthetic", "source_index")
+    try:
+        with h5py.File(path, "r") as file:
+            names = _fixed_texts(file.attrs, "class_names")
+            n = len(file["images"])
+            labels, made, index = (file[name][:n] for name in columns)
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+        raise MergeError(
+            f"{path}: expected a merged file, got one that cannot be read: {error}"
+        ) from (error)
+    if not len(labels) == len(made) == len(index) == n:
+        raise MergeError(f"{path}: expected columns of {n} rows, as its images, got others")
+    if n and not (labels.min() >= 0 and labels.max() < len(names)):
+        raise MergeError(f"{path}: expected labels below {len(names)}, got {labels.max()}")
+    made = made.astype(bool)
     found = []
     for label, name in enumerate(names):
         own = labels == label
@@ -124,8 +147,14 @@ def counts_of_file(path: str | Path) -> list[ClassCounts]:
     return found
 
 
-def _names(file: Any) -> list[str | bytes]:
-    return list(np.ravel(file.attrs["class_names"]).tolist())
+def _fixed_texts(attributes: Any, name: str) -> list[str]:
+    """An attribute of texts of fixed length: others may hang a reader, and are never ours."""
+    import h5py
+
+    kind = h5py.check_string_dtype(attributes.get_id(name).dtype)
+    if kind is None or kind.length is None:
+        raise ValueError(f"the attribute {name} is no text of fixed length")
+    return [each.decode() for each in np.ravel(attributes[name]).tolist()]
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import bisect
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ class ShardDataset:
     Args:
         folder_or_manifest: A run folder, its ``manifest.json``, or a loaded :class:`Manifest`.
         classes: Only these, by name or index; None is all.
+        transform: Applied to each image as torchvision's datasets do: to a PIL image where it is
+            one that PIL holds (``uint8`` with 1, 3 or 4 channels), else to the array. So the
+            transform of an ``ImageFolder`` can be given, and ``ConcatDataset`` of both collated.
 
     Attributes:
         manifest: The manifest of the run.
@@ -42,6 +45,7 @@ class ShardDataset:
         folder_or_manifest: str | Path | Manifest,
         *,
         classes: Iterable[int | str] | None = None,
+        transform: Callable[[Any], Any] | None = None,
     ) -> None:
         manifest = (
             folder_or_manifest
@@ -49,7 +53,7 @@ class ShardDataset:
             else Manifest.load(folder_or_manifest)
         )
         wanted = _class_indices(classes, manifest.class_names)
-        self.manifest = manifest
+        self.manifest, self.transform = manifest, transform
         self.class_names = manifest.class_names
         self.value_range = manifest.value_range
         self.fingerprint = manifest.data_fingerprint
@@ -69,14 +73,15 @@ class ShardDataset:
     def __len__(self) -> int:
         return self._bounds[-1]
 
-    def __getitem__(self, index: int) -> tuple[Shaped[np.ndarray, "*space c"], int]:
-        """A copy of one image in the layout of the run, and its label."""
-        i = operator.index(index)
-        return self.images_at([i])[0], int(self.labels[i])
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """A copy of one image in the layout of the run, or its transform; and its label."""
+        return self.__getitems__([operator.index(index)])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[np.ndarray, int]]:
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, int]]:
         """Many items at once, which is faster than one by one."""
-        images = self.images_at(indices)
+        images: Any = self.images_at(indices)
+        if self.transform is not None:
+            images = [self.transform(_picture(image)) for image in images]
         labels = self.labels[np.asarray(indices, dtype=np.int64)].tolist()
         return list(zip(images, labels, strict=True))
 
@@ -185,6 +190,15 @@ class ShardDataset:
             f"ShardDataset({len(self)} synthetic images {self.image_shape} {self.dtype.name}, "
             f"{len(self._stores)} shards, {len(self.class_names)} classes)"
         )
+
+
+def _picture(image: Shaped[np.ndarray, "*space c"]) -> Any:
+    """What torchvision's datasets give a transform; see `ShardDataset`."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        return image
+    from PIL import Image
+
+    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
 
 
 def _class_indices(classes: Iterable[int | str] | None, names: tuple[str, ...]) -> set[int]:
