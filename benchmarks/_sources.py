@@ -20,6 +20,7 @@ import vaeaug
 from vaeaug.applications import decode_from, encode_to
 from vaeaug.data import read_pool
 from vaeaug.generation import ClassProgress
+from vaeaug.job import report
 from vaeaug.run_folder import read_run
 from vaeaug.shards import Manifest, ShardDataset
 
@@ -300,6 +301,13 @@ def _digest_of_load(path: Path) -> str:
     return generator.sha256 + hashlib.sha256(images.tobytes()).hexdigest()
 
 
+def _digest_of_report(path: Path) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report(_data(), path)
+    return hashlib.sha256((path / "report.html").read_bytes()).hexdigest()
+
+
 def _latents(folder: Path) -> Path:
     run = _run(folder)
     generator = vaeaug.load(run)
@@ -356,6 +364,11 @@ SOURCES: dict[str, Source] = {
     "run: shards": Source(_run, _digest_of_shards, ("run/shards/*", "run/manifest.json")),
     "run: merge": Source(_run, _digest_of_merge, ("run/shards/*", "run/manifest.json")),
     "run: load": Source(_run, _digest_of_load, ("run/model/*",)),
+    "run: report": Source(
+        _run,
+        _digest_of_report,
+        ("run/manifest.json", "run/*.json", "run/metrics.jsonl", "run/*.png"),
+    ),
     "latents": Source(_latents, _digest_of_latents, ("z.h5",)),
     "run: resume": Source(
         _unfinished, _digest_of_rest, ("run/run.json", "run/checkpoints/*", "run/diagnostics.json")

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from vaeaug.evaluation import (
 from vaeaug.evaluation.bench import Progress
 from vaeaug.evaluation.probe import ProbeFactory
 from vaeaug.files import read_whole
-from vaeaug.json_text import JSONTextError, parse_strict
+from vaeaug.json_text import JSONTextError, parse_strict, unsealed
 from vaeaug.merging import counts_of_run, merge
 from vaeaug.report import write_card, write_report
 from vaeaug.run_folder import RunError, RunFolder, read_run
@@ -395,7 +395,7 @@ def _document(
         # What the merge line of the report gives.
         "merged": [each._asdict() for each in counts_of_run(manifest)],
         **{name: plain(known.get(name)) for name in MEASURED},
-        "diagnostics": _json(folder / "diagnostics.json"),
+        "diagnostics": _json(folder / "diagnostics.json", unsealed),
         "curves": _lines(curves),
         "provenance": {
             "seed": manifest.run_seed,
@@ -420,9 +420,9 @@ def _measured_before(folder: Path, manifest: Manifest) -> dict[str, Any]:
     return {name: found.get(name) for name in MEASURED}
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path, parse: Callable[[bytes], Any] = parse_strict) -> Any:
     try:
-        return parse_strict(read_whole(path))
+        return parse(read_whole(path))
     except FileNotFoundError:
         return None
     except (OSError, JSONTextError) as error:

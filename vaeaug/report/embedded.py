@@ -2,6 +2,7 @@
 
 import base64
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from vaeaug.report.picture import _GAP, MAX_CLASSES, ClassPanel, bounded_tile_si
 
 if TYPE_CHECKING:
     from PIL import Image
+
+log = logging.getLogger("vaeaug")
 
 # Bytes of base64.
 _TRAVERSAL_BYTES = 700_000
@@ -79,8 +82,12 @@ def traversal_picture(path: Path | None) -> dict[str, Any] | None:
         return None
     from PIL import Image
 
-    with Image.open(path, formats=["PNG"]) as file:
-        picture = file.convert("RGB")
+    try:
+        with Image.open(path, formats=["PNG"]) as file:
+            picture = file.convert("RGB")
+    except Exception as error:  # what Pillow's parsers make of damage is many things
+        log.warning("%s: cannot be read (%s); left out of the report", path, error)
+        return None
     width, height = picture.size
     source = _data_uri(picture)
     while len(source) > _TRAVERSAL_BYTES:

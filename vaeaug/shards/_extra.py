@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from vaeaug.memory import require_memory
 from vaeaug.shards._format import ShardError
 
 _VERDICTS = ("helps", "does not help", "unsure")
@@ -36,6 +37,19 @@ def check_extra(extra: Mapping[str, Any], where: str) -> None:
         "samplers": ("an object of texts", lambda v: _is_object(v) and _are_texts([*v.values()])),
     }
     _check(extra, kinds, f"{where}: extra")
+    counts = ("an integer >= 0", lambda v: _is_int(v) and v >= 0)
+    row: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        **dict.fromkeys(("label", "real", "size", "target_count", "n_synthetic"), counts),
+        "share": ("a number in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1),
+        "name": ("a text", _is_text),
+        "reason": ("a text", _is_text),
+    }
+    plan = extra.get("plan") or []
+    for i, each in enumerate(plan):
+        _check(each, row, f"{where}: extra.plan[{i}]")
+    total = sum(each.get("target_count") or 0 for each in plan)
+    # A merge has an entry for every image that the plan wants.
+    require_memory(16 * total, where, f"extra.plan of {total:,} images", ShardError)
     recipe = {
         "share": ("a number in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1),
         "classes": ("all or rare", lambda v: v in ("all", "rare")),
@@ -55,7 +69,7 @@ def _check(
     where: str,
 ) -> None:
     for name, (what, fits) in checks.items():
-        if document.get(name) is not None and not fits(document[name]):
+        if name in document and not fits(document[name]):
             raise ShardError(f"{where}.{name}: expected {what}, got {str(document[name])[:200]!r}")
 
 

@@ -1,11 +1,13 @@
 """Whoever takes synthetic data into a training is told what is known of it."""
 
-import json
 import logging
+import os
 import shlex
 import warnings
 from pathlib import Path
 
+from vaeaug.files import read_whole
+from vaeaug.json_text import parse_strict
 from vaeaug.shards._manifest import Manifest
 
 _log = logging.getLogger("vaeaug")
@@ -50,14 +52,16 @@ def how_to_evaluate(source: object, out: str) -> str:
         source: What ``run.json`` calls the data.
         out: The run folder.
     """
-    if source == "digits" or (isinstance(source, str) and source and Path(source).exists()):
+    # Path.exists raises for a text that is too long for a path.
+    is_path = isinstance(source, str) and source != "" and os.path.exists(source)  # noqa: PTH110
+    if source == "digits" or is_path:
         return shlex.join(["vaeaug", "evaluate", str(source), out])
     return f"vaeaug.evaluate(data, {out!r})"
 
 
 def _source_of(manifest: Manifest) -> object:
     try:
-        document = json.loads((Path(manifest.folder or ".") / "run.json").read_text("utf-8"))
+        document = parse_strict(read_whole(Path(manifest.folder or ".") / "run.json"))
         return document["data"]["source"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None  # shards that were written by hand have none
