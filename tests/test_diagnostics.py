@@ -26,7 +26,7 @@ def test_information_of_known_units():
 
 def test_every_run_has_them(finished):
     document = json.loads((finished.out_dir / "diagnostics.json").read_text())
-    assert set(document) == {"training", "fit", "latents", "classes", "warnings"}
+    assert set(document) == {"training", "fit", "latents", "classes", "warnings", "sha256"}
     assert document["latents"]["units"] == 32
     assert len(document["latents"]["kl_per_unit"]) == 32
     assert 0 < document["latents"]["active"] <= 32
@@ -99,7 +99,7 @@ def test_what_edits_fall_short_of_a_density_makes(digits, small_config, tmp_path
         **{
             "plan.sampling_strategy": {0: 160},
             "screening.max_candidates_ratio": 1.0,
-            "screening.near_copy_factor": 0.3,
+            "screening.near_copy_factor": 0.5,
             "training.steps": 500,
         }
     )

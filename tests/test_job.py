@@ -146,9 +146,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_others(
     same, other = contents(finished.out_dir), contents(tmp_path / "other")
     assert same.keys() == other.keys()
     assert [name for name in same if same[name] == other[name]] == []
-    # What the architecture is has no seed; the hashes of its files and of itself have.
+    # What the architecture is has no seed; the hashes of its files and of itself have, and what
+    # was seen in training.
     one, two = (json.loads(each["model/config.json"]) for each in (same, other))
-    assert {name for name in one if one[name] != two[name]} - {"notes"} == {"files", "sha256"}
+    assert [name for name in one if one[name] != two[name]] == ["files", "notes", "sha256"]
 
 
 # -- Interrupted -------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def test_training_leaves_the_random_state_as_it_was_and_ignores_it():
 
 
 def test_seeding_is_that_of_torch():
-    with seeded_torch(7, torch.device("cpu")):
+    with seeded_torch(7):
         got = torch.rand(3)
     torch.manual_seed(7)
     assert torch.equal(got, torch.rand(3))
