@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from vaeaug.data import DataError
+from vaeaug.data._hdf5_process import ForeignHDF5
 from vaeaug.files import InUseError, claim_target
 from vaeaug.merging._merge import Balance, merge
 from vaeaug.merging._slots import ClassCounts, MergeError, Share
@@ -105,12 +107,10 @@ def write_merged(
 
 def is_merged(path: str | Path) -> bool:
     """Whether a file says that `write_merged` wrote it."""
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
-            return _fixed_texts(file.attrs, "format") == [FORMAT]
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError):
+        with ForeignHDF5(Path(path)) as file:
+            return file.attribute(None, "format") == [FORMAT]
+    except DataError:
         return False
 
 
@@ -120,18 +120,22 @@ def counts_of_file(path: str | Path) -> list[ClassCounts]:
     Raises:
         MergeError: If it is none, or damaged.
     """
-    import h5py
-
     columns = ("labels", "is_synthetic", "source_index")
     try:
-        with h5py.File(path, "r") as file:
-            names = _fixed_texts(file.attrs, "class_names")
-            n = len(file["images"])
-            labels, made, index = (file[name][:n] for name in columns)
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+        with ForeignHDF5(Path(path)) as file:
+            names = [str(name) for name in file.attribute(None, "class_names") or []]
+            n = file.shape("images")[0]
+            labels, made, index = (file.load(name) for name in columns)
+    except (DataError, IndexError) as error:
         raise MergeError(
             f"{path}: expected a merged file, got one that cannot be read: {error}"
-        ) from (error)
+        ) from error
+    for name, column in zip(columns, (labels, made, index), strict=True):
+        if column.ndim != 1 or column.dtype.kind not in "biu":
+            raise MergeError(
+                f"{path}: {name}: expected a whole number in each row, got {column.dtype} of shape "
+                f"{column.shape}"
+            )
     if not len(labels) == len(made) == len(index) == n:
         raise MergeError(f"{path}: expected columns of {n} rows, as its images, got others")
     if n and not (labels.min() >= 0 and labels.max() < len(names)):
@@ -145,16 +149,6 @@ def counts_of_file(path: str | Path) -> list[ClassCounts]:
         together = int(own.sum())
         found.append(ClassCounts(name, real, synthetic, together - real - synthetic, together))
     return found
-
-
-def _fixed_texts(attributes: Any, name: str) -> list[str]:
-    """An attribute of texts of fixed length: others may hang a reader, and are never ours."""
-    import h5py
-
-    kind = h5py.check_string_dtype(attributes.get_id(name).dtype)
-    if kind is None or kind.length is None:
-        raise ValueError(f"the attribute {name} is no text of fixed length")
-    return [each.decode() for each in np.ravel(attributes[name]).tolist()]
 
 
 @contextlib.contextmanager
