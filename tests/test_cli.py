@@ -248,3 +248,46 @@ def test_config_refuses_an_unknown_key():
     done = run("config", "--set", "model.bta=2")
     assert done.exit_code == 2
     assert "did you mean 'model.beta'?" in done.stderr
+
+
+def test_the_list_of_commands_is_not_cut():
+    text = CliRunner().invoke(main, ["--help"], terminal_width=80).stdout
+    assert "..." not in text
+    assert re.search(
+        r"merge +Write REAL and the synthetic images of OUT into one HDF5 file\.", text
+    )
+
+
+def test_the_sampling_strategy_is_offered_where_it_is_used():
+    offered = {verb for verb in main.commands if "--sampling-strategy" in run(verb, "-h").stdout}
+    assert offered == {"augment", "plan", "train", "generate"}
+
+
+@pytest.mark.parametrize("verb", ["augment", "plan", "merge", "evaluate", "encode"])
+def test_data_is_completed_by_paths_and_by_what_is_built_in(verb):
+    words = ["vaeaug", verb, *(["model"] if verb == "encode" else []), "di"]
+    environment = {
+        **os.environ,
+        "_VAEAUG_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    code = "from vaeaug.cli import main; main(prog_name='vaeaug')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["plain,digits", "file,di"]
+
+
+def test_a_merged_file_is_inspected_and_nothing_is_printed_as_python(finished, digits, tmp_path):
+    path = vaeaug.write_merged(digits, finished.out_dir, tmp_path / "merged.h5")
+    document = json.loads(run("inspect", path, "--json").stdout)
+    counts = [each._asdict() for each in vaeaug.merge(digits, finished.out_dir).counts]
+    assert document == {
+        "merged": str(path),
+        "n": sum(each["together"] for each in counts),
+        "classes": counts,
+    }
+    for what in (path, finished.out_dir, next((finished.out_dir / "shards").iterdir())):
+        text = run("inspect", what).stdout
+        assert not set("{}[]'") & set(text.replace(str(what), "")), text

@@ -30,8 +30,8 @@ _METRICS: dict[str, tuple[str, str | None]] = {
 }
 _LOWER_IS_BETTER = {"calibration_error"}
 _KINDS = {
-    "baseline": "without synthetic images",
-    "merged": "with synthetic images",
+    "baseline": "without synthetic data",
+    "merged": "with synthetic data",
     "check": "a check, not a candidate",
 }
 _GOOD = {"higher": "higher", "lower": "lower", "half": "near 0.5"}
