@@ -732,3 +732,21 @@ def test_importing_the_room_loads_no_template_engine_and_no_plots():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("layout", "many"), [("NLC", "signals"), ("NDHWC", "volumes")])
+def test_signals_and_volumes_are_called_what_they_are(tmp_path, layout, many):
+    document = whole(["images", "an image", "b"])
+    document["provenance"]["data"]["layout"] = layout
+    text = Page(page_of(tmp_path, document)).text
+    one = many.removesuffix("s")
+    assert f"Real {many}" in text
+    assert f"Synthetic {many} carry the biases of the {many}" in re.sub(r"\s+", " ", text)
+    assert f"Shape of a {one}" in text
+    # Classes keep their names, whatever these are.
+    assert "an image" in text
+    ours = text.replace("an image", "").replace("images", "", 3)
+    assert "synthetic image" not in ours
+    card = write_card(tmp_path, document).read_text(encoding="utf-8")
+    assert f"real {many} learnt from" in card
+    assert "| an image |" in card

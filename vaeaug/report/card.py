@@ -18,7 +18,6 @@ _SIZES = (
     (10**7, "1M<n<10M"),
 )
 _LARGEST = "10M<n<100M"
-_KINDS = {"NHWC": "images", "NLC": "signals", "NDHWC": "volumes"}
 
 Json = Mapping[str, Any]
 
@@ -61,12 +60,12 @@ def _front_matter(document: Json) -> str:
     import yaml
 
     classes = document.get("classes") or []
-    layout = _layout(document)
+    layout = words.layout(document)
     n = words.total(classes, "accepted")
     metadata = {
         "pretty_name": f"{document.get('title') or 'A dataset'}, augmented",
         "tags": ["synthetic", "vaeaug", "augmentation"]
-        + ([_KINDS[layout]] if layout != "NHWC" else []),
+        + ([words.KINDS[layout]] if layout != "NHWC" else []),
         "task_categories": [_TASKS.get(layout, "other")],
         "size_categories": [next((name for most, name in _SIZES if n < most), _LARGEST)],
         "annotations_creators": ["machine-generated"],
@@ -81,7 +80,7 @@ def _front_matter(document: Json) -> str:
 def _intro(document: Json) -> str:
     classes = document.get("classes") or []
     accepted, real = words.total(classes, "accepted"), words.total(classes, "real")
-    kind = _KINDS[_layout(document)]
+    kind = words.KINDS[words.layout(document)]
     return (
         f"{accepted:,} **synthetic** labelled {kind} in "
         f"{words.several(len(classes), 'class', 'classes')}, made by vaeaug from {real:,} real "
@@ -96,7 +95,8 @@ def _does_it_help(document: Json) -> str:
     if not gate:
         lines.append(
             f"**{gate_view.NOT_EVALUATED}.** <code>{_said(run_view.evaluate_command(document))}"
-            "</code> measures it on held-out real images; OUT is the folder of this file."
+            f"</code> measures it on held-out real {words.kind(document)}; OUT is the folder of "
+            "this file."
         )
         return "\n".join(lines)
     lines.append(f"**{found['word']}.** {_said(found['sentence'])}")
@@ -140,7 +140,7 @@ def _counts(document: Json) -> str:
     text = "## Counts\n\n" + _table(
         (
             "class",
-            "real images learnt from",
+            f"real {words.kind(document)} learnt from",
             "synthetic, in here",
             "planned",
             "repeated when merged",
@@ -160,10 +160,13 @@ def _how_made(document: Json) -> str:
     lines = [
         "## How it was made",
         "",
-        "By a variational autoencoder with densities of each class in its latent space. Its "
-        "samples were screened for values that are not finite or out of range, near-copies of "
-        "training images, duplicates, and what is plainly another class to a classifier trained "
-        "on real images only.",
+        words.of_kind(
+            "By a variational autoencoder with densities of each class in its latent space. Its "
+            "samples were screened for values that are not finite or out of range, near-copies of "
+            "training images, duplicates, and what is plainly another class to a classifier "
+            "trained on real images only.",
+            document,
+        ),
         "",
     ]
     samplers = sorted(set((document.get("samplers") or {}).values()))
@@ -187,7 +190,8 @@ def _how_made(document: Json) -> str:
         settings = ", ".join(f"{name.lower()}: {value}" for name, value in found["pairs"])
         lines += [
             "",
-            f"How to merge it with real images ({_said(found['name'])}): {_said(settings)}.",
+            f"How to merge it with real {words.kind(document)} ({_said(found['name'])}): "
+            f"{_said(settings)}.",
         ]
     return "\n".join(lines).rstrip()
 
@@ -210,14 +214,13 @@ marked with the attribute `synthetic`. `manifest.json` lists them with their has
 
 
 def _limits(document: Json) -> str:
-    lines = [
-        "## Limits",
-        "",
+    limits = (
         "- For training only. Never validate or test on it: use real images.",
         "- It carries the biases of the images that it was learnt from, and adds no knowledge that "
         "is not in them.",
         "- Near-copies of training images were looked for; that is no guarantee of privacy.",
-    ]
+    )
+    lines = ["## Limits", "", *(words.of_kind(line, document) for line in limits)]
     if nearness := (document.get("nearness") or {}).get("sentence"):
         lines.append(f"- {for_markdown(nearness)}")
     privacy, shortcut = document.get("privacy"), document.get("shortcut")
@@ -259,17 +262,6 @@ def _provenance(document: Json) -> str:
         + _table(("what", "value"), rows)
         + "\n\n`run.json` holds the whole configuration, `report.html` every measurement."
     )
-
-
-def _layout(document: Json) -> str:
-    """As it is said; else by the number of axes; else images."""
-    found = document.get("provenance") or {}
-    data = found.get("data") or {}
-    said = found.get("layout") or data.get("layout")
-    if said in _KINDS:
-        return str(said)
-    shape = found.get("image_shape") or data.get("image_shape") or ()
-    return {2: "NLC", 4: "NDHWC"}.get(len(shape), "NHWC")
 
 
 def _table(

@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ _SHOWS = {
 }
 # A page that opens anywhere; what is said of each picture is counted with some room to spare.
 _MAX_BYTES = 4_800_000
+# What the template computes, between its words.
+_CODE = re.compile(r"(\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\})", re.DOTALL)
 _CONTENTS = (
     ("counts", "Counts"),
     ("samples", "Images"),
@@ -98,7 +101,11 @@ def _render(
     # The style sheet and the curves are made here and hold no text from outside.
     style = Markup((_HERE / "page.css").read_text(encoding="utf-8"))
     drawn = [{**vars(curve), "svg": Markup(curve.svg)} for curve in curves]
-    template = _template()
+    template = _template(words.layout(document))
+
+    def said(text: str) -> str:
+        return words.of_kind(text, document)
+
     shown = {
         "title": document.get("title") or "a dataset",
         "style": style,
@@ -106,12 +113,12 @@ def _render(
         "verdict": gate_view.verdict(gate),
         "nearness": (document.get("nearness") or {}).get("sentence"),
         "command": run_view.evaluate_command(document),
-        "contents": _CONTENTS,
+        "contents": [(anchor, said(name)) for anchor, name in _CONTENTS],
         "tiles": run_view.tiles(document),
         "counts": run_view.counts(document),
         "panels_left_out": max(0, len(panels) - MAX_CLASSES),
         "gate": gate,
-        "gate_sentence": gate_view.how_measured(gate),
+        "gate_sentence": said(gate_view.how_measured(gate)),
         "confidence": gate_view.confidence(gate),
         "forest": gate_view.forest(gate),
         "arms": gate_view.arms(gate),
@@ -134,11 +141,10 @@ def _render(
 
 
 @functools.cache
-def _template() -> "jinja2.Template":
+def _template(layout: str) -> "jinja2.Template":
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
         # Escaping makes text no HTML; this makes it one that moves and turns nothing.
         finalize=_seen,
@@ -148,7 +154,11 @@ def _template() -> "jinja2.Template":
     environment.filters |= _SHOWS
     environment.filters["sentence"] = words.sentence
     environment.filters["apply"] = lambda value, show: _SHOWS[show](value)
-    return environment.get_template("page.html")
+    parts = _CODE.split((_HERE / "page.html").read_text(encoding="utf-8"))
+    # Our own words alone: what is shown of the run comes in by the code between them.
+    words_and_code = zip(parts[::2], [*parts[1::2], ""], strict=True)
+    source = "".join(words.of_layout(text, layout) + code for text, code in words_and_code)
+    return environment.from_string(source)
 
 
 def _seen(value: Any) -> Any:

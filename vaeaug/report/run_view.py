@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vaeaug.report.charts import is_number
-from vaeaug.report.words import count, num, pct, points, several, total
+from vaeaug.report.words import count, kind, num, of_kind, one_of, pct, points, several, total
 from vaeaug.shards import how_to_evaluate
 
 MAX_ROWS = 150
@@ -36,8 +36,8 @@ def tiles(document: Json) -> list[Tile]:
     real, accepted = total(classes, "real"), total(classes, "accepted")
     share = f"{pct(accepted / (real + accepted))} % of both" if real + accepted else None
     found: list[Tile] = [
-        ("Real images", count(real), several(len(classes), "class", "classes")),
-        ("Synthetic images", count(accepted), share),
+        (f"Real {kind(document)}", count(real), several(len(classes), "class", "classes")),
+        (f"Synthetic {kind(document)}", count(accepted), share),
     ]
     if candidates := total(classes, "candidates"):
         found.append(("Passed screening", f"{pct(accepted / candidates)} %", "of what was drawn"))
@@ -84,7 +84,8 @@ def counts(document: Json) -> dict[str, Any]:
         "has_reason": len({row["reason"] for row in rows}) > 1,
         "has_repeated": any(row["repeated"] for row in rows),
         "has_unused": any(row["used"] < row["accepted"] for row in rows),
-        "sentence": _counts_sentence(classes, list(after.values())) + _drawn_alike(rows),
+        "sentence": of_kind(_counts_sentence(classes, list(after.values())), document)
+        + _drawn_alike(rows),
     }
 
 
@@ -109,17 +110,17 @@ def recipe(document: Json) -> dict[str, Any] | None:
     if command := merge_command(document):
         code = f"{command}\n\n# or in Python\n{code}"
     if share == 0:
-        text += " No synthetic images are used: train on the real ones alone."
+        text += f" No synthetic {kind(document)} are used: train on the real ones alone."
         code = None
     pairs = [
         ("Synthetic share of a batch", f"{pct(share)} %" if is_number(share) else None),
         ("Classes", found.get("classes")),
         ("Sampler", found.get("sampler")),
         ("Temperature", _number(found.get("temperature"))),
-        ("Loss weight of synthetic images", _number(found.get("weight"))),
+        (f"Loss weight of synthetic {kind(document)}", _number(found.get("weight"))),
         ("Labels", "soft" if found.get("soft") else "hard"),
         ("Batch norm of their own", "yes" if found.get("separate_batch_norm") else "no"),
-        ("Last part on real images only", _part(found.get("real_only_last"))),
+        (f"Last part on real {kind(document)} only", _part(found.get("real_only_last"))),
         ("Least probability of the label", _number(found.get("min_label_probability"))),
     ]
     shown = [
@@ -177,18 +178,18 @@ def diagnostics(document: Json) -> dict[str, Any] | None:
     known = latents.get("class_information") or []
     pairs = [
         (
-            "ELBO of held-out images",
+            f"ELBO of held-out {kind(document)}",
             num(fit.get("elbo_held_out")),
             f"± {num(error)} (standard error)" if is_number(error) else None,
         ),
-        ("ELBO of training images", num(fit.get("elbo_train")), None),
+        (f"ELBO of training {kind(document)}", num(fit.get("elbo_train")), None),
         (
             "Importance-weighted bound",
             num(fit.get("bound")),
             f"{count(fit.get('bound_samples'))} samples, {count(fit.get('bound_images'))} held-out "
-            "images",
+            f"{kind(document)}",
         ),
-        ("Bits per value", num(fit.get("bits_per_dimension")), "held-out images"),
+        ("Bits per value", num(fit.get("bits_per_dimension")), f"held-out {kind(document)}"),
         (
             "Active latent units",
             f"{count(latents.get('active'))} of {count(latents.get('units'))}",
@@ -220,7 +221,10 @@ def provenance(document: Json) -> dict[str, Any]:
         ("Folder", document.get("out")),
         ("Data", data.get("source")),
         ("Split", data.get("split")),
-        ("Shape of an image", " × ".join(map(str, shape)) if isinstance(shape, list) else None),
+        (
+            f"Shape of {one_of(document)}",
+            " × ".join(map(str, shape)) if isinstance(shape, list) else None,
+        ),
         ("Seed", found.get("seed")),
         ("Fingerprint of the data", data.get("fingerprint")),
         ("SHA-256 of the model", found.get("model_sha256")),

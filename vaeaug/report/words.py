@@ -1,5 +1,6 @@
 """Numbers as a reader takes them in."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -7,6 +8,46 @@ from vaeaug.report.charts import is_number
 
 # What stands for no number.
 NONE = "–"
+KINDS = {"NHWC": "images", "NLC": "signals", "NDHWC": "volumes"}
+
+
+def layout(document: Mapping[str, Any]) -> str:
+    """The layout of a run's samples: as it is said; else by the number of axes; else images."""
+    found = document.get("provenance") or {}
+    data = found.get("data") or {}
+    said = found.get("layout") or data.get("layout")
+    if said in KINDS:
+        return str(said)
+    shape = found.get("image_shape") or data.get("image_shape") or ()
+    return {2: "NLC", 4: "NDHWC"}.get(len(shape), "NHWC")
+
+
+def kind(document: Mapping[str, Any]) -> str:
+    """What the samples of a run are called, in the plural."""
+    return KINDS[layout(document)]
+
+
+def one_of(document: Mapping[str, Any]) -> str:
+    """One of them, with its article."""
+    one = kind(document).removesuffix("s")
+    return f"an {one}" if one.startswith("i") else f"a {one}"
+
+
+def of_kind(text: str, document: Mapping[str, Any]) -> str:
+    """Our own words, written for images, of what the samples of a run are."""
+    return of_layout(text, layout(document))
+
+
+def of_layout(text: str, layout: str) -> str:
+    """The same, by the layout of the samples."""
+    many = KINDS[layout]
+    one = many.removesuffix("s")
+
+    def said(found: re.Match[str]) -> str:
+        word = many if found[2] else one
+        return word.capitalize() if found[1] == "I" else word
+
+    return text if many == "images" else re.sub(r"\b([Ii])mage(s?)\b", said, text)
 
 
 def num(value: Any) -> str:
