@@ -10,6 +10,7 @@ import torch
 from small_job import contents, digits, tiny_config
 from torch import nn
 from torch.nn import functional as F
+from torchvision.transforms import v2
 
 import vaeaug
 from vaeaug.randomness import seeded_torch
@@ -30,7 +31,18 @@ class Net(nn.Module):
 
 def made() -> list[torch.Tensor]:
     net = Net()
-    return [*net.state_dict().values(), net(torch.ones(2, 1, 4, 4)), torch.randperm(9)]
+    images, labels = torch.rand(6, 1, 4, 4), torch.arange(6)
+    return [
+        *net.state_dict().values(),
+        net(torch.ones(2, 1, 4, 4)),
+        torch.randperm(9),
+        torch.distributions.Beta(torch.tensor(0.4), torch.tensor(0.7)).sample((3,)),
+        torch.distributions.Gamma(torch.tensor(0.4), torch.tensor(0.7)).sample((3,)),
+        torch.poisson(torch.full((5,), 3.0)),
+        torch.multinomial(torch.ones(5), 3),
+        *v2.MixUp(num_classes=6)(images, labels),
+        *v2.CutMix(num_classes=6)(images, labels),
+    ]
 
 
 @contextmanager

@@ -242,11 +242,11 @@ def nearness(entries: Sequence[ClassEntry], near: Mapping[int, int]) -> dict[str
     shares = {each.name: near[each.label] / each.accepted for each in made}
     share = sum(near[each.label] for each in made) / total if total else 0.0
     sentence = (
-        f"{share:.0%} of the samples are nearer to a training image than 95 % of real images are "
-        f"to one another (by definition 5 % of real images are)"
+        f"{100 * share:.0f} % of the samples are nearer to a training image than 95 % of real "
+        "images are to one another (by definition 5 % of real images are)"
     )
     if few := [each for each in made if each.real < NEAR_CLASS and shares[each.name] > share]:
-        names = ", ".join(f"{each.name!r} {shares[each.name]:.0%}" for each in few[:10])
+        names = ", ".join(f"{each.name!r} {100 * shares[each.name]:.0f} %" for each in few[:10])
         more = f" and {len(few) - 10} more" if len(few) > 10 else ""
         sentence += (
             f"; in classes of fewer than {NEAR_CLASS} images, whose samples have little room to "

@@ -17,9 +17,13 @@ from torch.overrides import TorchFunctionMode
 
 _DRAWING: frozenset[Callable[..., Any]] = frozenset(
     {
+        torch._sample_dirichlet,  # of Beta and Dirichlet, which Mixup and CutMix draw from
+        torch._standard_gamma,
         torch.bernoulli,
+        torch.binomial,
         torch.multinomial,
         torch.normal,
+        torch.poisson,
         torch.rand,
         torch.randint,
         torch.randn,
