@@ -163,7 +163,7 @@ def test_the_labels_getter_finds_them(synthesizer, batch):
     assert changed_rows(out["picture"], batch[0]).any()
 
 
-@pytest.mark.parametrize("key", ["label", "labels", "target", "targets"])
+@pytest.mark.parametrize("key", ["label", "labels", "target", "targets", "class", "Category"])
 def test_labels_are_found_by_their_usual_names(synthesizer, batch, key):
     out = VAEMix(synthesizer, share=0.5)({"image": batch[0], key: batch[1]})
     assert changed_rows(out["image"], batch[0]).any()

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from vaeaug.data._vocabulary import LABELS, find
 from vaeaug.sampling import SAMPLERS, ClassMover, Synthesizer, draw_batch
 from vaeaug.transforms._artefacts import (
     RANGE_SLACK,
@@ -27,7 +28,6 @@ from vaeaug.transforms._artefacts import (
 
 Labels = int | Tensor
 LabelsGetter = Callable[[Any], Labels | None] | Literal["default"]
-_LABEL_KEYS = ("label", "labels", "target", "targets")
 
 
 class _GeneratorTransform(v2.Transform):
@@ -139,8 +139,8 @@ class VAEMix(_GeneratorTransform):
             synthetic samples of some classes alone teach that synthetic means these classes.
         sampler: As for `Synthesizer.sample`.
         temperature: Scale of the noise.
-        labels_getter: Finds the labels in the input. By default the second input, or an entry
-            called label, labels, target or targets.
+        labels_getter: Finds the labels in the input. By default the second input, or an entry of a
+            name in use for them, such as label, labels, target, class or category.
         class_names: Names of the classes in the order of the labels, where that is not the
             generator's.
         value_range: Lowest and highest value of the images. Default: 0 to 255 for ``uint8``, for
@@ -296,9 +296,10 @@ class LatentAugment(_GeneratorTransform):
             worker process for itself.
         strength: Largest part of the way to the neighbour, in (0, 1]; the least is half of it.
         p: Probability of each image to be moved.
-        labels_getter: Finds the labels in the input. By default the second input, or an entry
-            called label, labels, target or targets. Where there are none, each image is taken to be
-            of the class under which its bound is highest, which costs a pass per class.
+        labels_getter: Finds the labels in the input. By default the second input, or an entry of a
+            name in use for them, such as label, labels, target, class or category. Where there are
+            none, each image is taken to be of the class under which its bound is highest, which
+            costs a pass per class.
         residual: Keep detail; else give the moved reconstruction, which is as sharp as the decoder.
         class_names: As for `VAEMix`.
         value_range: As for `VAEMix`.
@@ -449,9 +450,10 @@ class LatentAugment(_GeneratorTransform):
 
 
 def default_labels(sample: Any) -> Labels | None:
-    """The labels of a sample, or None: the second entry, or one called label or target."""
+    """The labels of a sample, or None: the second entry, or one of a name in use for them."""
     if isinstance(sample, Mapping):
-        found = next((sample[key] for key in _LABEL_KEYS if key in sample), None)
+        key = find(LABELS, (each for each in sample if isinstance(each, str)))
+        found = None if key is None else sample[key]
     elif isinstance(sample, Sequence) and not isinstance(sample, str) and len(sample) > 1:
         found = sample[1]
     else:
