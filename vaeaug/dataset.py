@@ -35,13 +35,19 @@ from vaeaug.shards import (
     publish_bytes,
     sha256_file,
 )
-from vaeaug.training import train
+from vaeaug.training import check_config, train
 
 log = logging.getLogger("vaeaug")
 
 
 def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
-    """The plan that a configuration makes for this data."""
+    """The plan that a configuration makes for this data.
+
+    Raises:
+        ConfigError: If the generator or the screening cannot be trained on samples like these.
+        PlanError: If the sampling strategy cannot be satisfied.
+    """
+    check_config(data, config, for_convolutions=True)
     return make_plan(
         data.labels,
         config.plan.sampling_strategy,

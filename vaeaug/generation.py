@@ -4,6 +4,7 @@ A class is the unit of resuming: its shards are recorded when all of them are on
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from vaeaug.config import AugmentConfig
 from vaeaug.files import read_whole
 from vaeaug.json_text import sealed, unsealed
+from vaeaug.memory import blocks
 from vaeaug.plan import ClassPlan
 from vaeaug.sampling import (
     BLOCK,
@@ -163,7 +165,11 @@ def _fill(
             generator,
             config.sampling,
             wanted.label,
-            _chunk(wanted.n_synthetic - report.accepted, budget - report.candidates),
+            _chunk(
+                wanted.n_synthetic - report.accepted,
+                budget - report.candidates,
+                math.prod(generator.image_shape),
+            ),
             sampler=sampler,
             seed=config.seed,
             start=report.candidates,
@@ -194,10 +200,11 @@ def _fill(
             progress(report.accepted, wanted.n_synthetic)
 
 
-def _chunk(missing: int, left: int) -> int:
+def _chunk(missing: int, left: int, n_values: int) -> int:
     """Candidates to draw next: a few more than are missing, in whole blocks, within the budget."""
     some_more = -(-(missing + missing // 4) // BLOCK) * BLOCK
-    return min(CHUNK, some_more, left)
+    most = next(blocks(CHUNK, n_values, CHUNK)).stop
+    return min(max(BLOCK, most // BLOCK * BLOCK), some_more, left)
 
 
 class ClassProgress:

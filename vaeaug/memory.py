@@ -4,10 +4,11 @@ A file of a few kilobytes can declare, or expand to, terabytes. Linux grants suc
 the process when it is touched, so the size is compared with what there is before it is asked for.
 """
 
+import ctypes
 import math
 import os
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ import numpy as np
 _MEMINFO = Path("/proc/meminfo")
 _GROUPS = Path("/sys/fs/cgroup")
 _KIB = 1024
+# Values that go through a network at a time, at most, where no gradient is wanted.
+VALUES_AT_ONCE = 2**25
+# Parameters of glibc's `mallopt`, and its bounds for freed memory that is kept by default.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_MMAP_DEFAULT, _MOST_KEPT = 2**25, 2**31 - 1
 # A text file of short lines takes about so many times its size as Python's objects.
 TEXT_FACTOR = 8
 
@@ -58,6 +64,50 @@ def memory_errors(source: object, error: type[Exception]) -> Iterator[None]:
         raise error(
             f"{where}: expected what memory can hold, got more: {cause or 'no memory is left'}"
         ) from cause
+
+
+def blocks(n: int, n_values: int, most: int) -> Iterator[slice]:
+    """The rows of n samples of so many values in blocks of `most`, or smaller where they are large.
+
+    What is drawn for a block depends on where it begins: for samples of up to
+    ``VALUES_AT_ONCE / most`` values these places are multiples of `most`.
+    """
+    step = max(1, min(most, VALUES_AT_ONCE // max(1, n_values)))
+    for begin in range(0, n, step):
+        yield slice(begin, min(begin + step, n))
+
+
+@contextmanager
+def kept_memory(array_bytes: int) -> Iterator[None]:
+    """Freed memory is used again inside, instead of going back to the system each time.
+
+    By default glibc returns every array of more than 32 MiB when it is freed, and the system clears
+    each page of the next one: with large samples that takes longer than what is computed. Nothing
+    happens for smaller arrays, or where the C library is another one.
+
+    Args:
+        array_bytes: Size of the arrays that each step makes.
+    """
+    change = _mallopt() if array_bytes >= _MMAP_DEFAULT else None
+    if change is None:
+        yield
+        return
+    change(_MMAP_THRESHOLD, min(4 * array_bytes, _MOST_KEPT))
+    change(_TRIM_THRESHOLD, _MOST_KEPT)
+    try:
+        yield
+    finally:
+        change(_MMAP_THRESHOLD, _MMAP_DEFAULT)
+        change(_TRIM_THRESHOLD, 2 * _MMAP_DEFAULT)
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _mallopt() -> Callable[[int, int], int] | None:
+    try:
+        library = ctypes.CDLL(None)
+        return library.mallopt if hasattr(library, "malloc_trim") else None
+    except OSError:
+        return None
 
 
 def array_bytes(shape: Sequence[int], dtype: np.dtype[Any]) -> int:

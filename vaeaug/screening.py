@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from vaeaug.config import ScreeningConfig
 from vaeaug.data import LabelledImages
+from vaeaug.memory import kept_memory
 from vaeaug.models import SmallClassifier
 from vaeaug.models.blocks import scale_images
 from vaeaug.randomness import seeded_torch
@@ -425,7 +426,7 @@ def train_classifier(
         progress: Called as ``progress(step, steps)``.
     """
     device = torch.device(device)
-    with seeded_torch(seed):
+    with seeded_torch(seed), kept_memory(4 * batch_size * data.images[0].size):
         model = SmallClassifier(data.image_shape, data.n_classes).to(device)
         rng = np.random.default_rng([seed, 1])
         rows_by_class = [np.flatnonzero(data.labels == c) for c in range(data.n_classes)]

@@ -8,6 +8,7 @@ from jaxtyping import Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from vaeaug.memory import blocks
 from vaeaug.models import SmallClassifier, scale_images
 from vaeaug.randomness import seeded_torch
 
@@ -73,8 +74,8 @@ def by_block(
 ) -> np.ndarray:
     """What a network makes of images, in blocks; float32 on the CPU."""
     parts = [
-        network(scaled(images[begin : begin + _BLOCK], value_range, device)).float().cpu()
-        for begin in range(0, len(images), _BLOCK)
+        network(scaled(images[rows], value_range, device)).float().cpu()
+        for rows in blocks(len(images), images[:1].size, _BLOCK)
     ]
     return torch.cat(parts).numpy()
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from vaeaug.config import EvaluationConfig, Recipe
 from vaeaug.data import LabelledImages
+from vaeaug.memory import blocks
 from vaeaug.merging import rare_classes
 from vaeaug.models import scale_images
 from vaeaug.randomness import seeded_torch
@@ -264,8 +265,8 @@ def predict(
 ) -> Float[np.ndarray, "n k"]:
     """Class probabilities of every image."""
     parts = []
-    for begin in range(0, len(data), _BLOCK):
-        block = torch.from_numpy(data.images[begin : begin + _BLOCK]).to(device)
+    for rows in blocks(len(data), data.images[:1].size, _BLOCK):
+        block = torch.from_numpy(data.images[rows]).to(device)
         parts.append(torch.softmax(model(scale_images(block, data.value_range)), dim=1).cpu())
     return torch.cat(parts).double().numpy()
 

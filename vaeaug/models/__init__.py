@@ -1,12 +1,12 @@
 """Networks: q(z|x,y), p(z|y), p(x|z,y) and their bounds; the flow over latents; the judges."""
 
-from vaeaug.models.blocks import Geometry, scale_images
+from vaeaug.models.blocks import Geometry, SizeError, scale_images
 from vaeaug.models.bounds import bits_per_dimension, importance_weighted_bound
 from vaeaug.models.classifier import SmallClassifier
 from vaeaug.models.cvae import CVAE, ElboTerms, gaussian_kl, groups_of
 from vaeaug.models.discriminator import Discriminator, feature_distance
 from vaeaug.models.flow import LatentFlow
-from vaeaug.models.likelihoods import LIKELIHOODS, MIN_SIGMA, optimal_log_sigma2
+from vaeaug.models.likelihoods import LIKELIHOODS, MIN_SIGMA, make_likelihood, optimal_log_sigma2
 from vaeaug.models.networks import latent_groups
 from vaeaug.models.separate import SeparateCVAE
 
@@ -19,6 +19,7 @@ __all__ = [
     "Geometry",
     "LatentFlow",
     "SeparateCVAE",
+    "SizeError",
     "SmallClassifier",
     "bits_per_dimension",
     "feature_distance",
@@ -26,6 +27,7 @@ __all__ = [
     "groups_of",
     "importance_weighted_bound",
     "latent_groups",
+    "make_likelihood",
     "optimal_log_sigma2",
     "scale_images",
 ]

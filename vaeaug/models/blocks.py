@@ -13,15 +13,27 @@ from torch.nn import functional as F
 _CONV: tuple[Callable[..., nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # By number of spatial axes: sides allowed, and the side up to which pixels are not folded.
 MIN_SIDE = (8, 8, 4)
-MAX_SIDE = (4096, 128, 64)
+MAX_SIDE = (160_000, 512, 128)
 _UNFOLDED = (64, 16, 8)
+# Samples with a longer side are large: see `Geometry`.
+_ORDINARY = (4096, 128, 64)
+# Cells that the finest grid of a large sample has at most along an axis.
+_FINEST = (1280, 64, 16)
 # The coarsest grid has at most so many cells per side.
 COARSEST = 7
+
+
+class SizeError(ValueError):
+    """Samples that no network here takes. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Geometry:
     """Sizes on the way from a sample down to the coarsest grid, each axis by itself.
+
+    Large samples are not folded: at the ends of the network there are convolutions with a stride,
+    whose windows overlap, so that no seams show between the blocks that a feature stands for; see
+    `OverlappingWindows`. Their finest level is half as wide.
 
     Attributes:
         image_shape: (space..., channels) of a sample.
@@ -43,23 +55,22 @@ class Geometry:
         halved until it has at most `COARSEST` cells.
 
         Raises:
-            ValueError: If there are not one to three spatial axes, or a side is out of bounds.
+            SizeError: If there are not one to three spatial axes, or a side is out of bounds.
         """
         *space, _ = image_shape
         rank = len(space)
         if not 1 <= rank <= 3:
-            raise ValueError(
+            raise SizeError(
                 "samples: expected 1 to 3 spatial axes and one of channels, got shape "
                 f"{tuple(image_shape)}"
             )
         low, high = MIN_SIDE[rank - 1], MAX_SIDE[rank - 1]
         if not all(low <= side <= high for side in space):
-            kind = ("signals", "images", "volumes")[rank - 1]
-            raise ValueError(
-                f"{kind}: expected sides from {low} to {high}, got "
-                f"{' x '.join(map(str, space))}; resize them{' (size=)' * (rank == 2)}"
-            )
+            raise SizeError(_size_message(space, low, high))
         fold = tuple(_fold_of(side, _UNFOLDED[rank - 1]) for side in space)
+        if max(space) > _ORDINARY[rank - 1]:
+            most = _power_of_two(max(space) / _FINEST[rank - 1])
+            fold = tuple(min(each, most) for each in fold)
         grid = tuple(math.ceil(side / each) for side, each in zip(space, fold, strict=True))
         grids, strides = [grid], []
         while max(grids[-1]) > COARSEST:
@@ -90,6 +101,38 @@ class Geometry:
         """Values in a sample."""
         return math.prod(self.image_shape)
 
+    @property
+    def is_large(self) -> bool:
+        """Whether the samples enter and leave by overlapping windows."""
+        return max(self.image_shape[:-1]) > _ORDINARY[self.rank - 1]
+
+    def first_layer(self, n_out: int) -> nn.Module:
+        """The convolution from `entering` to the finest grid."""
+        if not self.is_large:
+            return conv(self.rank, self.folded_channels, n_out)
+        return _CONV[self.rank - 1](
+            self.channels,
+            n_out,
+            tuple(2 * each - 1 for each in self.fold),
+            stride=self.fold,
+            padding=tuple(each - 1 for each in self.fold),
+        )
+
+    def last_layer(self, n_in: int, n_outputs: int) -> nn.Module:
+        """From the finest grid to what `leaving` takes, so many outputs for each value."""
+        if not self.is_large:
+            return conv(self.rank, n_in, n_outputs * self.folded_channels)
+        return OverlappingWindows(n_in, n_outputs * self.channels, self.fold)
+
+    def leaving(self, h: Float[Tensor, "n d *grid_or_space"]) -> Float[Tensor, "n c *space"]:
+        """What the last layer gave, in the shape of samples."""
+        return self._cropped(h) if self.is_large else self.unfolded(h)
+
+    def entering(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n d *grid_or_space"]:
+        """Samples in [0, 1] as the first layer takes them: in [-1, 1], folded unless large."""
+        x = (2 * x).sub_(1)
+        return x if self.is_large else self.folded(x)
+
     def folded(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n d *grid"]:
         """Pad to whole cells and move each cell's values into channels."""
         missing = [
@@ -102,10 +145,29 @@ class Geometry:
 
     def unfolded(self, h: Float[Tensor, "n d *grid"]) -> Float[Tensor, "n c *space"]:
         """The inverse of `folded`, for any multiple of its channels."""
-        x = unfold_space(h, self.fold)
+        return self._cropped(unfold_space(h, self.fold))
+
+    def _cropped(self, x: Tensor) -> Tensor:
         for axis, side in enumerate(self.image_shape[:-1], start=2):
             x = x.narrow(axis, 0, side)
         return x
+
+
+def _size_message(space: Sequence[int], low: int, high: int) -> str:
+    got = "x".join(map(str, space))
+    if len(space) == 1:
+        remedy = "add values to them" if space[0] < low else "cut them into pieces of at most that"
+        sounds = f"; of sounds, --size {min(max(space[0], low), high)} takes so many samples"
+        return f"signals: expected {low} to {high:,} values, got {space[0]:,}; {remedy}{sounds}"
+    if len(space) == 3:
+        return f"volumes: expected sides of {low} to {high} voxels, got {got}; resample them before"
+    # The nearest size of about their aspect.
+    factor = high / max(space) if max(space) > high else low / min(space)
+    wanted = "x".join(str(min(high, max(low, round(factor * side)))) for side in space)
+    return (
+        f"images: expected sides of {low} to {high} pixels, got {got}; --size {wanted} "
+        f"(size= in Python) resizes them"
+    )
 
 
 def _fold_of(side: int, unfolded: int) -> int:
@@ -113,6 +175,10 @@ def _fold_of(side: int, unfolded: int) -> int:
     while side / fold > unfolded * (2 if fold > 1 else 1):
         fold *= 2
     return fold
+
+
+def _power_of_two(least: float) -> int:
+    return 1 << max(0, math.ceil(math.log2(least)))
 
 
 def fold_space(x: Float[Tensor, "n c *space"], fold: Sequence[int]) -> Float[Tensor, "n d *grid"]:
@@ -144,7 +210,7 @@ def scale_images(
 ) -> Float[Tensor, "n c *space"]:
     """Samples as stored, channels last, to channels first in [0, 1]."""
     low, high = value_range
-    return images.movedim(-1, 1).float().sub(low).div(high - low)
+    return images.movedim(-1, 1).float().sub(low).div_(high - low)
 
 
 def conv(
@@ -159,6 +225,46 @@ def per_channel(
 ) -> Float[Tensor, "n c *ones"]:
     """Values per channel, shaped to be added to or multiplied with `like`."""
     return values.view(*values.shape, *(1 for _ in like.shape[2:]))
+
+
+class OverlappingWindows(nn.Module):
+    """A transposed convolution by windows of twice the stride, that starts as an interpolation.
+
+    The weights begin as one number per pair of channels times a triangular window: neighbouring
+    windows add up to a constant, so that there is no grid to be unlearned. Cells beyond the edge
+    repeat those at the edge.
+
+    Args:
+        n_in: Channels of the grid.
+        n_out: Channels of a sample.
+        stride: Values per axis between the centres of windows.
+    """
+
+    def __init__(self, n_in: int, n_out: int, stride: Sequence[int]) -> None:
+        super().__init__()
+        self.stride = tuple(stride)
+        sizes = [2 * each if each > 1 else 1 for each in stride]
+        # One cell is added at each edge, and what it alone makes is cut off.
+        self.padding = tuple(
+            each + (size - each) // 2 for size, each in zip(sizes, stride, strict=True)
+        )
+        window = torch.ones(())
+        for size, each in zip(sizes, stride, strict=True):
+            centre = (size - 1) / 2
+            place = torch.arange(size, dtype=torch.float32)
+            window = window[..., None] * (1 - (place - centre).abs() / each)
+        mixing = torch.empty(n_in, n_out)
+        nn.init.uniform_(mixing, -math.sqrt(1 / n_in), math.sqrt(1 / n_in))
+        self.weight = nn.Parameter(mixing.view(n_in, n_out, *(1 for _ in stride)) * window)
+        self.bias = nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, h: Float[Tensor, "n c *grid"]) -> Float[Tensor, "n d *space"]:
+        """A sample of `stride` values for each cell."""
+        h = F.pad(h, (1, 1) * len(self.stride), mode="replicate")
+        transposed = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+        return transposed[len(self.stride) - 1](
+            h, self.weight, self.bias, stride=self.stride, padding=self.padding
+        )
 
 
 class ClassFilm(nn.Module):
@@ -226,7 +332,9 @@ def resize_to(h: Float[Tensor, "n c *space"], grid: Sequence[int]) -> Float[Tens
 
 
 def level_widths(geometry: Geometry, width: int, max_width: int) -> list[int]:
-    """Channels at each level, doubled at each halving up to the bound."""
+    """Channels at each level, doubled at each halving up to the bound; see `Geometry`."""
+    if geometry.is_large:
+        width = max(1, width // 2)
     return [min(width * 2**level, max_width) for level in range(len(geometry.grids))]
 
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vaeaug.memory import blocks
 from vaeaug.models.cvae import CVAE
 from vaeaug.models.separate import SeparateCVAE
 
@@ -46,8 +47,8 @@ def importance_weighted_bound(
     for x_i, y_i in zip(x, y, strict=True):
         mean, logvar = model.posterior(x_i[None], y_i[None])
         weights = []
-        for begin in range(0, k, _CHUNK):
-            n = min(_CHUNK, k - begin)
+        for part in blocks(k, x_i.numel(), _CHUNK):
+            n = part.stop - part.start
             noise = torch.randn(n, mean.shape[1], generator=generator, dtype=torch.float32).to(
                 x.device
             )

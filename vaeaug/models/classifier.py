@@ -26,7 +26,7 @@ class SmallClassifier(nn.Module):
         self.geometry = geometry = Geometry.of(image_shape)
         rank = geometry.rank
         self.convolutions = nn.Sequential(
-            conv(rank, geometry.folded_channels, width),
+            geometry.first_layer(width),
             group_norm(width),
             nn.SiLU(),
             conv(rank, width, 2 * width, stride=2),
@@ -43,7 +43,7 @@ class SmallClassifier(nn.Module):
 
     def features(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n f"]:
         """The penultimate layer."""
-        return self.convolutions(self.geometry.folded(2 * x - 1))
+        return self.convolutions(self.geometry.entering(x))
 
     def forward(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n k"]:
         """Class logits."""

@@ -32,7 +32,7 @@ class Discriminator(nn.Module):
         super().__init__()
         self.geometry = geometry = Geometry.of(image_shape)
         widths, rank = level_widths(geometry, width, max_width), geometry.rank
-        self.stem = spectral_norm(conv(rank, geometry.folded_channels, widths[0]))
+        self.stem = spectral_norm(geometry.first_layer(widths[0]))
         self.same = nn.ModuleList(spectral_norm(conv(rank, each, each)) for each in widths)
         self.downs = nn.ModuleList(
             spectral_norm(conv(rank, wide, wider, stride=stride))
@@ -50,7 +50,7 @@ class Discriminator(nn.Module):
             x: Samples scaled to [0, 1].
             y: Class indices.
         """
-        h = F.leaky_relu(self.stem(self.geometry.folded(2 * x - 1)), 0.2)
+        h = F.leaky_relu(self.stem(self.geometry.entering(x)), 0.2)
         features = []
         for level, same in enumerate(self.same):
             if level:

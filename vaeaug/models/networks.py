@@ -139,7 +139,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.geometry, self.groups = geometry, tuple(groups)
         widths, rank = level_widths(geometry, width, max_width), geometry.rank
-        self.stem = conv(rank, geometry.folded_channels, widths[0])
+        self.stem = geometry.first_layer(widths[0])
         self.blocks = nn.ModuleList(
             FilmBlock(rank, each, n_classes, class_embedding) for each in widths
         )
@@ -164,7 +164,7 @@ class Encoder(nn.Module):
         embedded: Float[Tensor, "n e"],
     ) -> tuple[Float[Tensor, "n z"], Float[Tensor, "n z"]]:
         """Mean and log variance of q(z|x,y)."""
-        h = self.stem(self.geometry.folded(2 * x - 1))
+        h = self.stem(self.geometry.entering(x))
         features = []
         for level, block in enumerate(self.blocks):
             if level:
@@ -258,7 +258,7 @@ class Decoder(nn.Module):
         )
         self.last = FilmBlock(rank, widths[0], n_classes, class_embedding)
         self.norm = group_norm(widths[0])
-        self.out = conv(rank, widths[0], n_outputs * geometry.folded_channels)
+        self.out = geometry.last_layer(widths[0], n_outputs)
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -319,7 +319,7 @@ class Decoder(nn.Module):
                     h = h + enter(latent(group, mean, logvar))
             h = block(h, y, embedded)
         h = F.silu(self.norm(self.last(h, y, embedded)))
-        raw = self.geometry.unfolded(self.out(h))
+        raw = self.geometry.leaving(self.out(h))
         return Decoded(
             raw, torch.cat(latents, dim=1), torch.cat(means, dim=1), torch.cat(logvars, dim=1)
         )

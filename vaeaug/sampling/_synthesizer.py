@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vaeaug.data import LabelledImages
 from vaeaug.density import ClassDensity, fit_density
+from vaeaug.memory import blocks
 from vaeaug.models import (
     CVAE,
     LatentFlow,
@@ -319,17 +320,17 @@ class Synthesizer:
         """
         y = self._check_images(images, labels)
         found = []
-        for begin in range(0, len(images), 256):
-            x = self._scaled(images[begin : begin + 256])
-            own = torch.from_numpy(y[begin : begin + 256]).to(self.device)
+        for rows in blocks(len(images), math.prod(self.image_shape), 256):
+            x = self._scaled(images[rows])
+            own = torch.from_numpy(y[rows]).to(self.device)
             if k == 1:
-                generator = torch.Generator().manual_seed(seed + begin)
+                generator = torch.Generator().manual_seed(seed + rows.start)
                 noise = torch.randn(
                     len(x), self.model.latent_dim, generator=generator, dtype=torch.float32
                 )
                 bound = self.model.elbo(x, own, noise=noise.to(self.device)).elbo.double()
             else:
-                bound = importance_weighted_bound(self.model, x, own, k=k, seed=seed + begin)
+                bound = importance_weighted_bound(self.model, x, own, k=k, seed=seed + rows.start)
             found.append(bound.cpu().numpy())
         return np.concatenate(found) if found else np.empty(0)
 
@@ -357,10 +358,10 @@ class Synthesizer:
         y = self._check_images(images, labels)
         kls, bits = [np.empty((0, self.model.latent_dim), np.float32)], [np.empty(0)]
         n_values = math.prod(self.image_shape)
-        for begin in range(0, len(images), 256):
-            x = self._scaled(images[begin : begin + 256])
-            own = torch.from_numpy(y[begin : begin + 256]).to(self.device)
-            generator = torch.Generator().manual_seed(seed + begin)
+        for rows in blocks(len(images), math.prod(self.image_shape), 256):
+            x = self._scaled(images[rows])
+            own = torch.from_numpy(y[rows]).to(self.device)
+            generator = torch.Generator().manual_seed(seed + rows.start)
             noise = torch.randn(
                 len(x), self.model.latent_dim, generator=generator, dtype=torch.float32
             ).to(self.device)
@@ -645,9 +646,9 @@ class Synthesizer:
         images = np.asarray(images)
         y = self._check_images(images, labels)
         means, variances = [], []
-        for begin in range(0, len(images), 256):
-            own = torch.from_numpy(y[begin : begin + 256]).to(self.device)
-            mean, logvar = self.model.posterior(self._scaled(images[begin : begin + 256]), own)
+        for rows in blocks(len(images), math.prod(self.image_shape), 256):
+            own = torch.from_numpy(y[rows]).to(self.device)
+            mean, logvar = self.model.posterior(self._scaled(images[rows]), own)
             means.append(mean.cpu())
             variances.append(logvar.exp().cpu())
         if not means:

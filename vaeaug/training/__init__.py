@@ -7,12 +7,13 @@ goes on exactly where its last checkpoint stood.
 from vaeaug.training._batches import resolve_device
 from vaeaug.training._elbo import ACTIVE_VARIANCE
 from vaeaug.training._state import TrainingError
-from vaeaug.training._train import Trained, default_steps, train
+from vaeaug.training._train import Trained, check_config, default_steps, train
 
 __all__ = [
     "ACTIVE_VARIANCE",
     "Trained",
     "TrainingError",
+    "check_config",
     "default_steps",
     "resolve_device",
     "train",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaeaug.config import AugmentConfig
+from vaeaug.memory import blocks
 from vaeaug.models import CVAE, Discriminator, feature_distance
 from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import as_cvae, calibrate_sigma, encode, held_out_terms
@@ -179,8 +180,7 @@ class AdversarialObjective:
         images, labels = self.batches.held_out(self.stage)
         means, _ = encode(self.batches, model, images, labels)
         total = 0.0
-        for begin in range(0, len(images), 512):
-            rows = slice(begin, begin + 512)
+        for rows in blocks(len(images), images[:1].numel(), 512):
             decoded = as_cvae(model).decode(means[rows], labels[rows])
             total += float((decoded - self.batches.scale(images[rows])).square().sum())
         return total / images.numel()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vaeaug.config import AugmentConfig
+from vaeaug.memory import blocks
 from vaeaug.models import (
     CVAE,
     MIN_SIGMA,
@@ -209,8 +210,8 @@ def match_priors(batches: Batches, model: CVAE) -> None:
 def encode(batches: Batches, model: Any, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Posterior means and log variances of images as stored."""
     parts = [
-        model.posterior(batches.scale(images[begin : begin + 512]), labels[begin : begin + 512])
-        for begin in range(0, len(images), 512)
+        model.posterior(batches.scale(images[rows]), labels[rows])
+        for rows in blocks(len(images), images[:1].numel(), 512)
     ]
     means, logvars = zip(*parts, strict=True)
     return torch.cat(means), torch.cat(logvars)
@@ -226,17 +227,18 @@ def held_out_terms(
     batches: Batches, model: Any, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """ELBO per image, and KL per image and unit."""
-    terms = list(_terms(batches, model, images, labels, "held-out"))
-    return torch.cat([each.elbo for each in terms]), torch.cat([each.kl for each in terms])
+    parts = [(each.elbo, each.kl) for each in _terms(batches, model, images, labels, "held-out")]
+    elbos, kls = zip(*parts, strict=True)
+    return torch.cat(elbos), torch.cat(kls)
 
 
 @torch.no_grad()
 def _terms(
     batches: Batches, model: Any, images: Tensor, labels: Tensor, purpose: str
 ) -> Iterator[ElboTerms]:
-    for start in range(0, len(images), 512):
-        block, y = images[start : start + 512], labels[start : start + 512]
-        noise = batches.noise(purpose, start, (len(block), model.latent_dim))
+    for rows in blocks(len(images), images[:1].numel(), 512):
+        block, y = images[rows], labels[rows]
+        noise = batches.noise(purpose, rows.start, (len(block), model.latent_dim))
         with batches.precision():
             yield model.elbo(batches.scale(block), y, noise=noise)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaeaug.config import AugmentConfig
+from vaeaug.memory import blocks
 from vaeaug.models import CVAE, SmallClassifier, optimal_log_sigma2
 from vaeaug.randomness import seeded_torch
 from vaeaug.training._batches import Batches
@@ -165,7 +166,12 @@ def pseudo_labels(
 @torch.no_grad()
 def class_logits(classifier: nn.Module, batches: Batches, images: Tensor) -> Tensor:
     """Logits of images as stored."""
-    return torch.cat([classifier(batches.scale(block)) for block in images.split(512)])
+    return torch.cat(
+        [
+            classifier(batches.scale(images[rows]))
+            for rows in blocks(len(images), images[:1].numel(), 512)
+        ]
+    )
 
 
 def shifted(batches: Batches, name: str, step: int, x: Tensor) -> Tensor:

@@ -11,7 +11,17 @@ import torch
 
 from vaeaug.config import AugmentConfig, ConfigError
 from vaeaug.data import LabelledImages
-from vaeaug.models import CVAE, Discriminator, LatentFlow, SeparateCVAE, SmallClassifier
+from vaeaug.memory import available_memory, kept_memory, sized
+from vaeaug.models import (
+    CVAE,
+    Discriminator,
+    Geometry,
+    LatentFlow,
+    SeparateCVAE,
+    SizeError,
+    SmallClassifier,
+    make_likelihood,
+)
 from vaeaug.progress import Progress
 from vaeaug.randomness import seeded_torch
 from vaeaug.training._adversarial import AdversarialObjective
@@ -25,6 +35,9 @@ from vaeaug.training._state import Stage, State
 
 # How a budget of seconds is divided among the stages that there are.
 SHARES = {"classifier": 0.05, "trunk": 0.6, "adapt": 0.1, "sharpen": 0.25, "flow": 0.3}
+# Arrays of the size of the decoder's output that a step holds at least: the output, its errors and
+# their gradients.
+STEP_ARRAYS = 4
 # Fewer labelled images than this do not carry a flow.
 FLOW_IMAGES = 200
 
@@ -100,19 +113,10 @@ def train(
         TrainingError: If the loss stays non-finite or exploding, or a checkpoint cannot be used.
     """
     device = resolve_device(device)
-    _check(data, config)
+    check_config(data, config)
     course = _Course(data, config, Batches(data, config, device), folder, progress)
-    classifier = course.classifier()
-    rows, labels = course.label_pool(classifier)
-    model = course.vae(classifier)
-    if isinstance(model, CVAE) and config.semi_supervised.mode == "m2" and classifier is not None:
-        rows, labels = course.pool_labels(classifier)  # it has learned more since
-    if config.adversarial.steps:
-        course.sharpen(model)
-    flow = course.flow(model) if wants_flow(data, config) else None
-    pool = np.full(0 if data.unlabelled is None else len(data.unlabelled), -1, np.int64)
-    pool[rows] = labels
-    return Trained(model.eval(), course.stages, flow, pool, tuple(course.notes))
+    with kept_memory(4 * config.training.batch_size * math.prod(data.image_shape)):
+        return course.run()
 
 
 def wants_flow(data: LabelledImages, config: AugmentConfig) -> bool:
@@ -153,6 +157,22 @@ class _Course:
         self.shares = {
             name: SHARES[name] / sum(SHARES[each] for each in planned) for name in planned
         }
+
+    def run(self) -> Trained:
+        """Every stage that is asked for."""
+        data, config = self.data, self.config
+        classifier = self.classifier()
+        rows, labels = self.label_pool(classifier)
+        model = self.vae(classifier)
+        m2 = config.semi_supervised.mode == "m2"
+        if isinstance(model, CVAE) and m2 and classifier is not None:
+            rows, labels = self.pool_labels(classifier)  # it has learned more since
+        if config.adversarial.steps:
+            self.sharpen(model)
+        flow = self.flow(model) if wants_flow(data, config) else None
+        pool = np.full(0 if data.unlabelled is None else len(data.unlabelled), -1, np.int64)
+        pool[rows] = labels
+        return Trained(model.eval(), self.stages, flow, pool, tuple(self.notes))
 
     def classifier(self) -> SmallClassifier | None:
         """The real-only classifier, where something needs it."""
@@ -300,9 +320,26 @@ class _Course:
             return kind(*arguments, **keys).to(self.batches.device)
 
 
-def _check(data: LabelledImages, config: AugmentConfig) -> None:
+def check_config(
+    data: LabelledImages, config: AugmentConfig, *, for_convolutions: bool = False
+) -> None:
+    """Refuse, before anything is done, what cannot be trained on this data.
+
+    Args:
+        data: The training split.
+        config: The job.
+        for_convolutions: The samples will be seen by convolutions even if the generator has none.
+
+    Raises:
+        ConfigError: If parts of the configuration do not fit one another, the data or the memory.
+    """
     model = config.model
     problems = []
+    if model.network == "conv" or for_convolutions:
+        try:
+            Geometry.of(data.image_shape)
+        except SizeError as error:
+            raise ConfigError(str(error)) from None
     if not model.conditional and model.grouping != "shared":
         problems.append(
             "model.conditional false: a network that never sees the class has nothing to adapt; "
@@ -327,6 +364,21 @@ def _check(data: LabelledImages, config: AugmentConfig) -> None:
         )
     if problems:
         raise ConfigError("; ".join(problems))
+    batch = config.training.batch_size
+    there, needed = available_memory(), batch * step_bytes(data, config)
+    if there is not None and needed > there:
+        raise ConfigError(
+            f"training.batch_size: expected a batch that memory can hold, got {batch} samples of "
+            f"shape {data.image_shape}, a step on which takes at least {sized(needed)}; "
+            f"{sized(there)} are available: --set training.batch_size="
+            f"{max(2, batch * there // (2 * needed))}"
+        )
+
+
+def step_bytes(data: LabelledImages, config: AugmentConfig) -> int:
+    """Bytes, at the least, that a training step holds of one sample."""
+    outputs = make_likelihood(config.model.likelihood).n_outputs
+    return STEP_ARRAYS * outputs * 4 * math.prod(data.image_shape)
 
 
 def _new_model(data: LabelledImages, config: AugmentConfig) -> CVAE | SeparateCVAE:
