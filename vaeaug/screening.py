@@ -37,8 +37,9 @@ CALIBRATION_IMAGES = 2_000
 NEAR_QUANTILE, NEAR_CLASS = 0.05, 50
 # Values held as floats at a time, where images are projected, compared or classified in blocks.
 BLOCK_VALUES = 2**24
-# Values that the principal components are fitted on, at most.
-PCA_VALUES = 2**28
+# Values that the principal components are fitted on, at most; of large samples fewer do.
+PCA_VALUES, LARGE_PCA_VALUES = 2**28, 2**26
+LARGE_SAMPLE = 2**16
 # A class with fewer images is calibrated on the pooled distances of all.
 MIN_CALIBRATION = 20
 
@@ -287,7 +288,9 @@ class SampleSpace:
         self.low, self.range = low, high - low
         rng = np.random.default_rng(seed)
         pool = data.images[:0] if data.unlabelled is None else data.unlabelled
-        most = max(COMPONENTS, min(5_000, PCA_VALUES // data.images[0].size))
+        n_values = data.images[0].size
+        all_values = PCA_VALUES if n_values <= LARGE_SAMPLE else LARGE_PCA_VALUES
+        most = max(COMPONENTS, min(5_000, all_values // n_values))
         rows = rng.permutation(len(data) + len(pool))[:most]
         sample = self._flat(data.images_at(np.sort(rows)))
         components = min(COMPONENTS, *sample.shape)

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from vaeaug.models.blocks import Geometry, conv, group_norm
 
 _POOL = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+_HALVE = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 
 
 class SmallClassifier(nn.Module):
     """Three convolutions and a linear layer, for samples scaled to [0, 1].
 
-    Like the CVAE it folds pixels into channels, so that large samples cost like small ones.
+    Like the CVAE it folds pixels into channels, so that large samples cost like small ones; of
+    those that are not folded (see `Geometry`) the first features are halved at once.
 
     Args:
         image_shape: (space..., channels).
@@ -27,6 +29,7 @@ class SmallClassifier(nn.Module):
         rank = geometry.rank
         self.convolutions = nn.Sequential(
             geometry.first_layer(width),
+            *([_HALVE[rank - 1](2, ceil_mode=True)] if geometry.is_large else []),
             group_norm(width),
             nn.SiLU(),
             conv(rank, width, 2 * width, stride=2),

@@ -72,8 +72,8 @@ class CVAE(nn.Module):
 
     Args:
         image_shape: (space..., channels) of a sample, with one to three spatial axes: signals of 8
-            to 4,096 values, images of 8 to 128 pixels a side, volumes of 4 to 64 voxels a side. A
-            dense network takes samples of any size, such as (F, 1), a row of a table.
+            to 160,000 values, images of 8 to 512 pixels a side, volumes of 4 to 128 voxels a side.
+            A dense network takes samples of any size, such as (F, 1), a row of a table.
         n_classes: Number of classes.
         network: "conv" or "mlp" (dense: no convolutions, a latent vector).
         latent: "vector", "spatial" or "hierarchical"; see `latent_groups`.

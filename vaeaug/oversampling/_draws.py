@@ -1,6 +1,7 @@
 """Draw rows of one class until there are as many as asked for, none of them a copy."""
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from jaxtyping import Int64, Shaped
 
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
+from vaeaug.memory import blocks
 from vaeaug.oversampling._columns import Columns
 from vaeaug.sampling import WITH_SOURCE, Synthesizer, sample_configured
 from vaeaug.screening import SampleSpace, Screener
@@ -169,12 +171,13 @@ def fill_class(
         warm = config.sampling.model_copy(update={"temperature": temperature})
         budget = max(LEAST_CANDIDATES, int(config.screening.max_candidates_ratio * missing))
         last = drawn + budget
+        most = next(blocks(CHUNK, math.prod(generator.image_shape), CHUNK)).stop
         while missing and drawn < last:
             batch = sample_configured(
                 generator,
                 warm,
                 label,
-                min(CHUNK, missing + missing // 4 + 1, last - drawn),
+                min(most, missing + missing // 4 + 1, last - drawn),
                 sampler=each,
                 seed=config.seed,
                 start=drawn,

@@ -19,6 +19,7 @@ MAX_CLASSES = 20
 _ROWS = ("real", "synthetic", "nearest real")
 _GAP = 2
 _SIDE = 48  # pixels that a small image is enlarged to
+_MOST_SIDE = 128  # pixels that a large image is reduced to
 _PLOT = (88, 48)  # width and height of a signal's plot
 _FINER = 4  # plots are drawn so much larger and then averaged, for smooth lines
 _LINE = 6  # width of a line then
@@ -147,6 +148,9 @@ def _tile_size(image_shape: tuple[int, ...]) -> tuple[int, int]:
     if len(image_shape) == 2:
         return _PLOT
     height, width = image_shape[-3:-1]
+    if max(height, width) > _MOST_SIDE:
+        factor = _MOST_SIDE / max(height, width)
+        return max(1, round(width * factor)), max(1, round(height * factor))
     zoom = max(1, round(_SIDE / max(height, width)))
     return width * zoom, height * zoom
 
@@ -162,7 +166,9 @@ def _tile(
         return _plot(sample, value_range, size)
     if sample.ndim == 4:
         sample = sample[len(sample) // 2]
-    return Image.fromarray(_rgb(sample, value_range)).resize(size, Image.Resampling.NEAREST)
+    picture = Image.fromarray(_rgb(sample, value_range))
+    reduced = picture.width > size[0]
+    return picture.resize(size, Image.Resampling.BOX if reduced else Image.Resampling.NEAREST)
 
 
 def _plot(
@@ -174,6 +180,7 @@ def _plot(
 
     width, height = (n * _FINER for n in size)
     low, high = value_range
+    signal = _outline(signal, 2 * width)
     length, channels = signal.shape
     plot = Image.new("RGB", (width, height), (244, 244, 244))
     draw = ImageDraw.Draw(plot)
@@ -189,6 +196,14 @@ def _plot(
             points = [(0.0, points[0][1]), (width - 1.0, points[0][1])]
         draw.line(points, (gray, gray, gray), width=_LINE, joint="curve")
     return plot.resize(size, Image.Resampling.BOX)
+
+
+def _outline(signal: Shaped[np.ndarray, "length c"], most: int) -> Shaped[np.ndarray, "short c"]:
+    """A signal whose plot looks the same: of each stretch the lowest and the highest value."""
+    if len(signal) <= 4 * most:
+        return signal
+    stretches = np.array_split(signal, most // 2)
+    return np.stack([each for part in stretches for each in (part.min(axis=0), part.max(axis=0))])
 
 
 def _rgb(
