@@ -153,7 +153,7 @@ class ModelConfig(_Part):
         ge=1,
         le=4096,
         description="Length of the vector in z. Default: 32, or 64 for samples of more than 400 "
-        "values; mlp: no more than values.",
+        "values, 128 for large ones; mlp: no more than values.",
     )
     latent_channels: int | None = Field(
         None, ge=1, le=256, description="Channels of the grid in z. Default: by the image size."

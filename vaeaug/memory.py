@@ -18,8 +18,9 @@ import numpy as np
 _MEMINFO = Path("/proc/meminfo")
 _GROUPS = Path("/sys/fs/cgroup")
 _KIB = 1024
-# Values that go through a network at a time, at most, where no gradient is wanted.
-VALUES_AT_ONCE = 2**25
+# Values that go through a network at a time, at most, where no gradient is wanted; and how many do
+# where that is exceeded: several arrays of doubles of that size may be needed.
+VALUES_AT_ONCE, FEWER_VALUES = 2**25, 2**23
 # Parameters of glibc's `mallopt`, and its bounds for freed memory that is kept by default.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _MMAP_DEFAULT, _MOST_KEPT = 2**25, 2**31 - 1
@@ -72,7 +73,8 @@ def blocks(n: int, n_values: int, most: int) -> Iterator[slice]:
     What is drawn for a block depends on where it begins: for samples of up to
     ``VALUES_AT_ONCE / most`` values these places are multiples of `most`.
     """
-    step = max(1, min(most, VALUES_AT_ONCE // max(1, n_values)))
+    fits = most * n_values <= VALUES_AT_ONCE
+    step = most if fits else max(1, min(most, FEWER_VALUES // n_values))
     for begin in range(0, n, step):
         yield slice(begin, min(begin + step, n))
 

@@ -33,7 +33,8 @@ class Geometry:
 
     Large samples are not folded: at the ends of the network there are convolutions with a stride,
     whose windows overlap, so that no seams show between the blocks that a feature stands for; see
-    `OverlappingWindows`. Their finest level is half as wide.
+    `OverlappingWindows`. Their finest level is half as wide, and the decoder interpolates from one
+    level to the next, where ordinary samples repeat each cell.
 
     Attributes:
         image_shape: (space..., channels) of a sample.
@@ -329,6 +330,14 @@ def resize_to(h: Float[Tensor, "n c *space"], grid: Sequence[int]) -> Float[Tens
         if now != wanted:
             h = torch.repeat_interleave(h, 2, dim=axis).narrow(axis, 0, wanted)
     return h
+
+
+def interpolated_to(
+    h: Float[Tensor, "n c *space"], grid: Sequence[int]
+) -> Float[Tensor, "n c *grid"]:
+    """Linear between cells, along the axes that were halved."""
+    mode = ("linear", "bilinear", "trilinear")[len(grid) - 1]
+    return F.interpolate(h, size=tuple(grid), mode=mode, align_corners=False)
 
 
 def level_widths(geometry: Geometry, width: int, max_width: int) -> list[int]:

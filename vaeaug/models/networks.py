@@ -18,6 +18,7 @@ from vaeaug.models.blocks import (
     Geometry,
     conv,
     group_norm,
+    interpolated_to,
     level_widths,
     pairs,
     per_channel,
@@ -28,8 +29,9 @@ from vaeaug.models.blocks import (
 LOGVAR_BOUND = 10.0
 # Of a sample's values, how many a spatial latent has where its channels are not given.
 SPATIAL_SHARE = 0.375
-# Samples of more values get a longer latent vector.
+# Samples of more values get a longer latent vector, large ones one of this length.
 SMALL_SAMPLE = 400
+LARGE_LATENT = 128
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def latent_groups(
         geometry: Of the samples.
         latent: "vector" (one vector), "spatial" (one grid at the coarsest level) or "hierarchical"
             (a vector, a grid at the coarsest level and, with three levels, one at the next finer).
-        latent_dim: Length of the vector. None: 32, or 64 for samples of more than 400 values.
+        latent_dim: Length of the vector. None: 32, or 64 for samples of more than 400 values, 128
+            for large ones (see `Geometry`).
         latent_channels: Channels of the coarsest grid. None: as many as make the grid hold
             `SPATIAL_SHARE` of a sample's values, 1 to 16.
         levels: Groups of a hierarchy, 2 or 3.
@@ -88,7 +91,8 @@ def latent_groups(
         ValueError: For an unknown kind, or three levels on samples that are never halved.
     """
     last = len(geometry.grids) - 1
-    latent_dim = latent_dim or latent_length(geometry.n_values)
+    if latent_dim is None:
+        latent_dim = LARGE_LATENT if geometry.is_large else latent_length(geometry.n_values)
     cells = math.prod(geometry.grids[last])
     channels = latent_channels or min(16, max(1, round(SPATIAL_SHARE * geometry.n_values / cells)))
     if latent == "vector":
@@ -228,6 +232,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.geometry, self.groups = geometry, tuple(groups)
+        self.resize = interpolated_to if geometry.is_large else resize_to
         widths, rank = level_widths(geometry, width, max_width), geometry.rank
         first, *later = groups
         self.start: nn.Module
@@ -309,7 +314,7 @@ class Decoder(nn.Module):
         for step, block in enumerate(self.blocks):
             level = n_levels - 1 - step
             if step:
-                h = resize_to(self.ups[step - 1](h), self.geometry.grids[level])
+                h = self.resize(self.ups[step - 1](h), self.geometry.grids[level])
             for group, head, enter in zip(later, self.prior_heads, self.enter, strict=True):
                 if group.level == level:
                     mean, logvar = head(h).float().chunk(2, dim=1)

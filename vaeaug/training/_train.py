@@ -35,9 +35,9 @@ from vaeaug.training._state import Stage, State
 
 # How a budget of seconds is divided among the stages that there are.
 SHARES = {"classifier": 0.05, "trunk": 0.6, "adapt": 0.1, "sharpen": 0.25, "flow": 0.3}
-# Arrays of the size of the decoder's output that a step holds at least: the output, its errors and
-# their gradients.
-STEP_ARRAYS = 4
+# Arrays of the size of the decoder's output that a step holds at least; measured: 20 and more, with
+# the features of every level.
+STEP_ARRAYS = 12
 # Fewer labelled images than this do not carry a flow.
 FLOW_IMAGES = 200
 
