@@ -156,7 +156,7 @@ def _latents(generator: Synthesizer, data: LabelledImages, seed: int) -> dict[st
     rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:LATENT_IMAGES])
     means, labels = generator.means[rows], data.labels[rows]
     few = rows[:: max(1, len(rows) // BOUND_IMAGES)]
-    kl, _ = generator.rates(data.images[few], data.labels[few], seed=seed)
+    kl, _ = generator.rates(data.images[few], data.labels[few], seed=seed, bits=False)
     return {
         "units": int(means.shape[1]),
         "active": int((means.var(axis=0) > ACTIVE_VARIANCE).sum()),

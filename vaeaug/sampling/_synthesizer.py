@@ -341,6 +341,7 @@ class Synthesizer:
         labels: Sequence[int] | np.ndarray,
         *,
         seed: int = 0,
+        bits: bool = True,
     ) -> tuple[Float32[np.ndarray, "n z"], Float64[np.ndarray, " n"]]:
         """What images cost to describe: KL per unit, nats, and bits per value in all.
 
@@ -351,12 +352,13 @@ class Synthesizer:
             images: As in the training data.
             labels: Their classes.
             seed: Of the latents.
+            bits: False leaves the bits out, most of the work for large images.
 
         Returns:
-            (KL per image and unit, (n, z); bits per value, (n,)).
+            (KL per image and unit, (n, z); bits per value, (n,), or none).
         """
         y = self._check_images(images, labels)
-        kls, bits = [np.empty((0, self.model.latent_dim), np.float32)], [np.empty(0)]
+        kls, lengths = [np.empty((0, self.model.latent_dim), np.float32)], [np.empty(0)]
         n_values = math.prod(self.image_shape)
         for rows in blocks(len(images), math.prod(self.image_shape), 256):
             x = self._scaled(images[rows])
@@ -368,10 +370,11 @@ class Synthesizer:
             mean, logvar = self.model.posterior(x, own)
             decoded = self.model.generate(mean + torch.exp(0.5 * logvar) * noise, own)
             kl = gaussian_kl(mean, logvar, decoded.mean, decoded.logvar)
-            nats = kl.sum(dim=1) - self.model.log_mass(decoded, x, own)
             kls.append(kl.cpu().numpy())
-            bits.append((nats.double() / (n_values * math.log(2))).cpu().numpy())
-        return np.concatenate(kls), np.concatenate(bits)
+            if bits:
+                nats = kl.sum(dim=1) - self.model.log_mass(decoded, x, own)
+                lengths.append((nats.double() / (n_values * math.log(2))).cpu().numpy())
+        return np.concatenate(kls), np.concatenate(lengths)
 
     # -- Samples -------------------------------------------------------------------------------
 
