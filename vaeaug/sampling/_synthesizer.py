@@ -355,7 +355,7 @@ class Synthesizer:
             bits: False leaves the bits out, most of the work for large images.
 
         Returns:
-            (KL per image and unit, (n, z); bits per value, (n,), or none).
+            (KL per image and unit, (n, z); bits per value, (n,), NaN where they are left out).
         """
         y = self._check_images(images, labels)
         kls, lengths = [np.empty((0, self.model.latent_dim), np.float32)], [np.empty(0)]
@@ -374,6 +374,8 @@ class Synthesizer:
             if bits:
                 nats = kl.sum(dim=1) - self.model.log_mass(decoded, x, own)
                 lengths.append((nats.double() / (n_values * math.log(2))).cpu().numpy())
+            else:
+                lengths.append(np.full(len(x), np.nan))
         return np.concatenate(kls), np.concatenate(lengths)
 
     # -- Samples -------------------------------------------------------------------------------
