@@ -21,17 +21,21 @@ def test_a_line_now_and_then_where_no_one_watches(monkeypatch, caplog):
     monkeypatch.setattr(room, "EVERY", 0.05)
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     caplog.set_level(logging.INFO, logger="vaeaug")
+
+    def wait_for(beginning):
+        deadline = time.monotonic() + 30
+        while not any(line.startswith(beginning) for line in caplog.messages):
+            assert time.monotonic() < deadline, caplog.messages
+            time.sleep(0.01)
+
     with shown(None) as report:
-        time.sleep(0.12)
+        wait_for("at work for ")
         report("trunk", 7, 20, {})
-        time.sleep(0.12)
+        wait_for("trunk: 7 of 20 (")
         report("trunk", 20, 20, {})
-        time.sleep(0.12)
+        wait_for("trunk: 20 of 20, what follows it is under way (")
     said = list(caplog.messages)
-    assert said[0].startswith("at work for 0 seconds")
-    assert any(line.startswith("trunk: 7 of 20 (") for line in said)
-    assert said[-1].startswith("trunk: 20 of 20, what follows it is under way (")
-    time.sleep(0.12)
+    time.sleep(0.2)
     assert caplog.messages == said, "nothing is said afterwards"
 
 
