@@ -58,7 +58,7 @@ class ClassEntry:
         label: Index of the class in ``class_names``.
         name: Its name.
         real: Real training images of it.
-        target_count: Total wanted, real and synthetic.
+        target_count: Total wanted when merged: real, repeated and synthetic.
         n_synthetic: Synthetic samples wanted.
         accepted: Synthetic samples in the shards.
         rejected: Rejected candidates by reason.
