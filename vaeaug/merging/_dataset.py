@@ -7,7 +7,7 @@ classes was measured to cost 3 to 4 points of balanced accuracy, because blur be
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from vaeaug.merging._real import RealSource, channels_first, units_of_run
 from vaeaug.merging._slots import (
+    Balance,
     ClassCounts,
     MergeError,
     Share,
@@ -86,7 +87,7 @@ class MergedDataset(Dataset[Item]):
         synthetic: ShardDataset,
         *,
         share: Share | None,
-        balance: Literal["plan", "classes"] | None,
+        balance: Balance,
         transform: Callable[[Any], Any] | None,
         seed: int,
         return_is_synthetic: bool,

@@ -10,6 +10,7 @@ from vaeaug.merging._dataset import MergedDataset
 from vaeaug.merging._real import check_belongs, real_source
 from vaeaug.merging._slots import (
     DEFAULT_SHARE,
+    Balance,
     ClassCounts,
     MergeError,
     Share,
@@ -19,8 +20,6 @@ from vaeaug.merging._slots import (
     slot_counts,
 )
 from vaeaug.shards import Manifest, ShardDataset, say_verdict
-
-Balance = Literal["plan", "classes"] | None
 
 
 def merge(

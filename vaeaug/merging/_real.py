@@ -1,11 +1,9 @@
 """The real images behind one interface, whatever the user keeps them in."""
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ import torch
 from vaeaug.data import LabelledImages, read_by
 from vaeaug.data._vocabulary import IMAGES, LABELS, PATHS, find
 from vaeaug.merging._slots import MergeError
-from vaeaug.shards import Manifest, ShardDataset
+from vaeaug.shards import Manifest, ShardDataset, described_run
 
 _log = logging.getLogger("vaeaug")
 # Between these, pictures go back and forth by a scale that everybody knows.
@@ -211,16 +209,8 @@ def _units_of(
 
 def _settings(manifest: Manifest) -> Mapping[str, Any]:
     """How the run read its data; empty where it does not say."""
-    return _config(manifest).get("data") or {}
-
-
-def _config(manifest: Manifest) -> Mapping[str, Any]:
-    try:
-        document = json.loads((Path(manifest.folder or ".") / "run.json").read_bytes())
-        config = document["config"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}  # shards that were written by hand
-    return config if isinstance(config, Mapping) else {}
+    settings = described_run(manifest)["config"].get("data")
+    return settings if isinstance(settings, Mapping) else {}
 
 
 def _read(real: Any, manifest: Manifest) -> LabelledImages:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 Share = float | Mapping[int | str, float] | Literal["all"]
+Balance = Literal["plan", "classes"] | None
 # Where the run has no plan.
 DEFAULT_SHARE = 0.3
 
@@ -54,7 +55,7 @@ def slot_counts(
     n_synthetic: Sequence[int],
     *,
     share: Share | None,
-    balance: str | None,
+    balance: Balance,
     planned: Sequence[Planned] | None,
     class_names: Sequence[str],
 ) -> list[Slots]:

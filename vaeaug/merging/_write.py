@@ -12,8 +12,8 @@ import torch
 from vaeaug.data import DataError
 from vaeaug.data._hdf5_process import ForeignHDF5
 from vaeaug.files import InUseError, claim_target
-from vaeaug.merging._merge import Balance, merge
-from vaeaug.merging._slots import ClassCounts, MergeError, Share
+from vaeaug.merging._merge import merge
+from vaeaug.merging._slots import Balance, ClassCounts, MergeError, Share
 from vaeaug.shards import Manifest, ShardDataset
 from vaeaug.shards._files import published_hdf5, write_error
 from vaeaug.shards._format import blocks, library_versions, write_attributes

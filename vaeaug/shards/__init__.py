@@ -14,7 +14,7 @@ from vaeaug.shards._format import (
 )
 from vaeaug.shards._manifest import ClassEntry, Manifest, ShardEntry, read_class
 from vaeaug.shards._reader import Shard
-from vaeaug.shards._verdict import how_to_evaluate, say_verdict
+from vaeaug.shards._verdict import described_run, how_to_evaluate, say_verdict
 from vaeaug.shards._verify import Problem, VerifyReport, verify
 from vaeaug.shards._writer import ShardWriter
 
@@ -30,6 +30,7 @@ __all__ = [
     "ShardProvenance",
     "ShardWriter",
     "VerifyReport",
+    "described_run",
     "how_to_evaluate",
     "publish_bytes",
     "published_hdf5",

@@ -4,7 +4,9 @@ import logging
 import os
 import shlex
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from vaeaug.files import read_whole
 from vaeaug.json_text import parse_strict
@@ -34,7 +36,7 @@ def say_verdict(manifest: Manifest, *, stacklevel: int) -> None:
                 "%s: not evaluated: whether this synthetic data helps is not known; `%s` measures "
                 "it",
                 where,
-                how_to_evaluate(_source_of(manifest), where),
+                how_to_evaluate(described_run(manifest)["data"].get("source"), where),
             )
     elif gate.get("verdict") == "does not help":
         warnings.warn(
@@ -59,9 +61,17 @@ def how_to_evaluate(source: object, out: str) -> str:
     return f"vaeaug.evaluate(data, {out!r})"
 
 
-def _source_of(manifest: Manifest) -> object:
+def described_run(manifest: Manifest) -> Mapping[str, Mapping[str, Any]]:
+    """The parts "config" and "data" of a run's ``run.json``; empty where it has none to read.
+
+    Shards that were written by hand have none, and a damaged one is for `verify` to tell.
+    """
     try:
         document = parse_strict(read_whole(Path(manifest.folder or ".") / "run.json"))
-        return document["data"]["source"]
+        parts = {name: document[name] for name in ("config", "data")}
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # shards that were written by hand have none
+        parts = {}
+    return {
+        name: parts[name] if isinstance(parts.get(name), Mapping) else {}
+        for name in ("config", "data")
+    }
