@@ -34,7 +34,7 @@ from vaeaug.evaluation._rows import (
     shared_images,
     without_shared,
 )
-from vaeaug.sampling import Synthesizer
+from vaeaug.generator import Synthesizer
 
 __all__ = ["Privacy", "measure_privacy", "shared_images"]
 
