@@ -25,8 +25,8 @@ from vaeaug.dataset import (
     shards_of,
 )
 from vaeaug.evaluation import GateResult
-from vaeaug.evaluation.bench import Progress as Steps
-from vaeaug.evaluation.probe import ProbeFactory
+from vaeaug.evaluation.gate.bench import Progress as Steps
+from vaeaug.evaluation.gate.probe import ProbeFactory
 from vaeaug.plan import Plan
 from vaeaug.progress import Progress, shown
 from vaeaug.run_folder import RunError, RunFolder, read_run
