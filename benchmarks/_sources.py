@@ -17,11 +17,11 @@ import numpy as np
 from PIL import Image
 
 import vaeaug
-from vaeaug.applications import decode_from, encode_to
 from vaeaug.data import read_pool
-from vaeaug.generation import ClassProgress
-from vaeaug.job import report
-from vaeaug.run_folder import read_run
+from vaeaug.job.applications import decode_from, encode_to
+from vaeaug.job.drawing import ClassProgress
+from vaeaug.job.folder import read_run
+from vaeaug.job.pipeline import report
 from vaeaug.shards import Manifest, ShardDataset
 
 N, SIDE = 24, 8

@@ -8,7 +8,7 @@ import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 import vaeaug
-from vaeaug.dataset import bytes_per_sample
+from vaeaug.job.stages import bytes_per_sample
 from vaeaug.models import CVAE, LIKELIHOODS, SeparateCVAE, importance_weighted_bound
 from vaeaug.training import train
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import vaeaug
-from vaeaug.diagnostics import class_information
+from vaeaug.evaluation.diagnostics import class_information
 
 
 def test_information_of_known_units():

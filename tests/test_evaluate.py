@@ -12,9 +12,10 @@ from click.testing import CliRunner
 from small_job import digits, tiny_config
 
 import vaeaug
-from vaeaug import assessment, job
 from vaeaug.cli import main
 from vaeaug.config import EvaluationConfig, Recipe
+from vaeaug.job import evaluation as assessment
+from vaeaug.job import pipeline as job
 from vaeaug.shards import Manifest, ShardDataset, verify
 
 QUICK = EvaluationConfig(steps=4, min_splits=2, max_splits=2, width=4, batch_size=16)
@@ -81,7 +82,7 @@ def test_evaluating_again_reads_and_other_data_is_refused(run, data, monkeypatch
         raise AssertionError("all of it was measured")
 
     monkeypatch.setattr("vaeaug.evaluation.gate.bench.train_probe", no_training)
-    monkeypatch.setattr("vaeaug.dataset.train", no_training)
+    monkeypatch.setattr("vaeaug.job.stages.train", no_training)
     vaeaug.evaluate(data, run, QUICK, device="cpu")
     assert (run / "manifest.json").read_bytes() == before
     with pytest.raises(vaeaug.RunError, match="expected the training split that the run was made"):
@@ -181,7 +182,7 @@ def test_another_seed_of_the_gate_still_holds_out_only_what_the_search_never_saw
             held.append({image.tobytes() for image in data.images[split.held_out]})
         raise InterruptedError
 
-    monkeypatch.setattr("vaeaug.assessment.run_gate", watching)
+    monkeypatch.setattr("vaeaug.job.evaluation.run_gate", watching)
     with pytest.raises(InterruptedError):
         vaeaug.evaluate(data, searched, QUICK.model_copy(update={"seed": 7}), device="cpu")
     assert len(held) == 4
@@ -249,7 +250,7 @@ def test_exit_codes_say_the_verdict(verdict, code, run, monkeypatch):
         )
 
     monkeypatch.setattr("vaeaug.cli._job.data_of", lambda *_: None)
-    monkeypatch.setattr("vaeaug.job.evaluate", measured)
+    monkeypatch.setattr("vaeaug.job.pipeline.evaluate", measured)
     result = CliRunner().invoke(main, ["evaluate", "digits", str(run)])
     assert result.exit_code == code, result.output
     assert content["sentence"] in result.stdout

@@ -24,12 +24,12 @@ import vaeaug
 from vaeaug.cli import main
 from vaeaug.config import ConfigError
 from vaeaug.data import LabelledImages
-from vaeaug.inspection import describe, rescreen
-from vaeaug.job import AugmentResult, augment, fit, generate, plan_of, train_only
-from vaeaug.json_text import sealed
+from vaeaug.files.json_text import sealed
+from vaeaug.generator import Synthesizer
+from vaeaug.job.folder import RunError
+from vaeaug.job.inspection import describe, rescreen
+from vaeaug.job.pipeline import AugmentResult, augment, fit, generate, plan_of, train_only
 from vaeaug.plan import PlanError
-from vaeaug.run_folder import RunError
-from vaeaug.sampling import Synthesizer
 from vaeaug.shards import Manifest, ShardDataset, verify
 
 BIG = {"plan.sampling_strategy": {0: 150, 1: 150, 2: 150}}

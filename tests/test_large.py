@@ -12,7 +12,7 @@ from PIL import Image
 
 import vaeaug
 from vaeaug.cli import main
-from vaeaug.job import plan_of
+from vaeaug.job.pipeline import plan_of
 from vaeaug.memory import blocks, kept_memory
 from vaeaug.models import CVAE, Discriminator, Geometry, SizeError, SmallClassifier
 from vaeaug.models.blocks import OverlappingWindows

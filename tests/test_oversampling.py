@@ -24,7 +24,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.preprocessing import StandardScaler
 
 import vaeaug
-from vaeaug.oversampling._columns import Columns
+from vaeaug.integrations.oversampling._encoding import Columns
 
 PIPELINES = Path(__file__).parent.parent / "pipelines"
 IMAGES = {

@@ -17,7 +17,12 @@ PIPELINES = Path(__file__).parent.parent / "pipelines"
 RECIPES = sorted(path for path in PIPELINES.glob("*.py") if path.stem != "classifier")
 CONFIGS = sorted(PIPELINES.glob("*.yaml"))
 FASHION = Path("/usr/share/datasets/fashion-mnist")
-PUBLIC = ("vaeaug", "vaeaug.transforms", "vaeaug.transforms.albumentations", "vaeaug.lightning")
+PUBLIC = (
+    "vaeaug",
+    "vaeaug.integrations",
+    "vaeaug.integrations.albumentations",
+    "vaeaug.integrations.lightning",
+)
 TINY = [
     *("model.width=8", "training.steps=10", "training.adapt_steps=4", "training.eval_every=5"),
     *("screening.classifier_steps=4", "screening.folds=2", "screening.min_label_probability=0"),

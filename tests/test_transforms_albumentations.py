@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 import vaeaug
+from vaeaug.integrations import SyntheticPool, TransformError, worker_init_fn
+from vaeaug.integrations.albumentations import LatentAugment
 from vaeaug.shards import ShardError
-from vaeaug.transforms import SyntheticPool, TransformError, worker_init_fn
-from vaeaug.transforms.albumentations import LatentAugment
 
 BOTH = [SyntheticPool, LatentAugment]
 
@@ -142,7 +142,7 @@ def test_an_image_is_moved_and_keeps_its_type(out, digits, dtype, axes):
 
 
 def test_it_moves_as_the_torchvision_one_does(out, digits):
-    from vaeaug.transforms import LatentAugment as OfTorchvision
+    from vaeaug.integrations import LatentAugment as OfTorchvision
 
     image = image_of(digits)
     own = LatentAugment(out, p=1.0)

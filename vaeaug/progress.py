@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from vaeaug.names import printable
+from vaeaug.files.names import printable
 
 log = logging.getLogger("vaeaug")
 

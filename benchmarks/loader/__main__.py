@@ -30,8 +30,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 import vaeaug
-from vaeaug.transforms import LatentAugment, SyntheticPool, VAEMix
-from vaeaug.transforms.albumentations import LatentAugment as AlbumentationsLatent
+from vaeaug.integrations import LatentAugment, SyntheticPool, VAEMix
+from vaeaug.integrations.albumentations import LatentAugment as AlbumentationsLatent
 
 FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 RESULTS = Path(__file__).parent.parent / "results" / "loader.json"

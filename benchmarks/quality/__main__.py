@@ -20,7 +20,7 @@ import torch
 
 import vaeaug
 from benchmarks.quality.score import Judge, append, read_data, read_samples
-from vaeaug.sampling import WITH_SOURCE
+from vaeaug.generator import WITH_SOURCE
 
 HERE = Path(__file__).parent
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")

@@ -1,9 +1,9 @@
 """Real and synthetic images together, for a trainer."""
 
+from vaeaug.merging._balanced_sampler import BalancedSampler
 from vaeaug.merging._collate import MergedBatch, collate
-from vaeaug.merging._dataset import MergedDataset, MergedItem
 from vaeaug.merging._merge import counts_of_run, merge
-from vaeaug.merging._sampler import BalancedSampler
+from vaeaug.merging._merged_dataset import MergedDataset, MergedItem
 from vaeaug.merging._slots import (
     DEFAULT_SHARE,
     Balance,

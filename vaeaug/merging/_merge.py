@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vaeaug.merging._dataset import MergedDataset
+from vaeaug.merging._merged_dataset import MergedDataset
 from vaeaug.merging._real import check_belongs, real_source
 from vaeaug.merging._slots import (
     DEFAULT_SHARE,

@@ -33,7 +33,7 @@ from vaeaug.evaluation.matching import (
     without_shared,
 )
 from vaeaug.evaluation.privacy.nearest import CopySearch, Space, nearest
-from vaeaug.sampling import Synthesizer
+from vaeaug.generator import Synthesizer
 
 # Images of a kind in figures of distances and attacks.
 MOST = 2_000
