@@ -36,8 +36,8 @@ from benchmarks.usefulness.arms import (
 )
 from benchmarks.usefulness.regimes import REGIMES
 from vaeaug.config import EvaluationConfig
+from vaeaug.evaluation.gate.probe import Arm, SyntheticSet, predict, train_probe
 from vaeaug.evaluation.metrics import class_groups, score
-from vaeaug.evaluation.probe import Arm, SyntheticSet, predict, train_probe
 from vaeaug.evaluation.statistics import corrected_t_interval
 
 RESULTS = Path(__file__).parent.parent / "results"

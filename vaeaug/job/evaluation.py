@@ -33,8 +33,8 @@ from vaeaug.evaluation import (
     run_gate,
     search_recipe,
 )
-from vaeaug.evaluation.bench import Progress
-from vaeaug.evaluation.probe import ProbeFactory
+from vaeaug.evaluation.gate.bench import Progress
+from vaeaug.evaluation.gate.probe import ProbeFactory
 from vaeaug.files import read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict, unsealed
 from vaeaug.generator import Synthesizer

@@ -16,8 +16,8 @@ import torch
 from vaeaug.config import AugmentConfig, EvaluationConfig, Recipe, as_config, make_config
 from vaeaug.data import LabelledImages, read_by, read_pool
 from vaeaug.evaluation import GateResult
-from vaeaug.evaluation.bench import Progress as Steps
-from vaeaug.evaluation.probe import ProbeFactory
+from vaeaug.evaluation.gate.bench import Progress as Steps
+from vaeaug.evaluation.gate.probe import ProbeFactory
 from vaeaug.generator import Synthesizer
 from vaeaug.job.evaluation import Assessment, gate, measure, publish, recipe_of, search
 from vaeaug.job.folder import RunError, RunFolder, read_run

@@ -17,10 +17,7 @@ from jaxtyping import Float
 
 from vaeaug.config import EvaluationConfig, Recipe
 from vaeaug.data import LabelledImages
-from vaeaug.evaluation._splits import Split, fitting_folds, make_splits
-from vaeaug.evaluation._tasks import Results, Task, Work, Workers
-from vaeaug.evaluation.metrics import Scores, class_groups, score
-from vaeaug.evaluation.probe import (
+from vaeaug.evaluation.gate.probe import (
     Arm,
     ProbeFactory,
     SyntheticSet,
@@ -29,6 +26,9 @@ from vaeaug.evaluation.probe import (
     probe_name,
     train_probe,
 )
+from vaeaug.evaluation.gate.splits import Split, fitting_folds, make_splits
+from vaeaug.evaluation.gate.tasks import Results, Task, Work, Workers
+from vaeaug.evaluation.metrics import Scores, class_groups, score
 
 log = logging.getLogger("vaeaug")
 

@@ -5,8 +5,8 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 
 from vaeaug.data import LabelledImages
-from vaeaug.evaluation._figures import Estimate, area, from_resamples
-from vaeaug.evaluation._networks import HALF_BATCH, by_block, train_discriminator
+from vaeaug.evaluation.estimates import Estimate, area, from_resamples
+from vaeaug.evaluation.networks import HALF_BATCH, by_block, train_discriminator
 
 # By half: scores of the real and of the synthetic images that the discriminator did not see.
 Scores = list[tuple[np.ndarray, np.ndarray]]

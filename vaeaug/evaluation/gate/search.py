@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from vaeaug.config import Recipe
-from vaeaug.evaluation._splits import Split
-from vaeaug.evaluation.bench import Bench, Progress
+from vaeaug.evaluation.gate.bench import Bench, Progress
+from vaeaug.evaluation.gate.probe import Arm, fixed_arms
+from vaeaug.evaluation.gate.splits import Split
 from vaeaug.evaluation.metrics import Scores
-from vaeaug.evaluation.probe import Arm, fixed_arms
 from vaeaug.evaluation.statistics import Interval, corrected_t_interval
 
 NONE = Recipe(share=0.0)

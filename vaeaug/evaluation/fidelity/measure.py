@@ -16,8 +16,8 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from vaeaug.data import LabelledImages
-from vaeaug.evaluation._detector import auc_estimate, real_or_synthetic_auc, scores_within_classes
-from vaeaug.evaluation._figures import (
+from vaeaug.evaluation.discriminator import auc_estimate, scores_within_classes
+from vaeaug.evaluation.estimates import (
     CONFIDENCE,
     Better,
     Estimate,
@@ -27,38 +27,20 @@ from vaeaug.evaluation._figures import (
     from_resamples,
     half_of,
 )
-from vaeaug.evaluation._frechet import frechet_estimate
-from vaeaug.evaluation._neighbours import (
+from vaeaug.evaluation.fidelity.frechet import frechet_estimate
+from vaeaug.evaluation.fidelity.neighbours import (
     Kernel,
     Neighbourhoods,
-    coverage,
-    density,
-    kernel_distance,
-    precision,
-    recall,
 )
-from vaeaug.evaluation._networks import by_block
-from vaeaug.evaluation._rows import (
+from vaeaug.evaluation.fidelity.sets import FEWEST, ComparedSets, strata_of
+from vaeaug.evaluation.matching import (
     check_labels,
     check_like,
     without_shared,
 )
-from vaeaug.evaluation._sets import FEWEST, ComparedSets, strata_of
+from vaeaug.evaluation.networks import by_block
 from vaeaug.models import SmallClassifier
 from vaeaug.screening import train_classifier
-
-__all__ = [
-    "Fidelity",
-    "coverage",
-    "density",
-    "kernel_distance",
-    "measure_fidelity",
-    "precision",
-    "real_features",
-    "real_or_synthetic_auc",
-    "recall",
-    "train_on_synthetic",
-]
 
 # Neighbours that a neighbourhood reaches to, where there are enough images.
 NEIGHBOURS = 5
@@ -169,7 +151,7 @@ def measure_fidelity(
     images, at least half of each class, so that no compared real image was seen by it.
 
     Precision, recall, density, coverage and kernel distance have intervals from random halves of
-    both sets without replacement, see `vaeaug.evaluation._figures.from_halves`; for the kernel
+    both sets without replacement, see `vaeaug.evaluation.estimates.from_halves`; for the kernel
     distance features are divided by their standard deviation over real images first. The classifier
     that learns from synthetic images sees as many of each class as there are training images, at
     most; its interval resamples held-out images within their class. The interval of the area under

@@ -16,8 +16,8 @@ from vaeaug.evaluation import (
     recall,
     train_on_synthetic,
 )
-from vaeaug.evaluation._figures import from_halves, half_of
-from vaeaug.evaluation._neighbours import Kernel, Neighbourhoods
+from vaeaug.evaluation.estimates import from_halves, half_of
+from vaeaug.evaluation.fidelity.neighbours import Kernel, Neighbourhoods
 from vaeaug.screening import train_classifier
 
 

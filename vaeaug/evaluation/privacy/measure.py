@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float64, Int64, Shaped
 
 from vaeaug.data import LabelledImages
-from vaeaug.evaluation._figures import (
+from vaeaug.evaluation.estimates import (
     CONFIDENCE,
     Better,
     Estimate,
@@ -23,20 +23,17 @@ from vaeaug.evaluation._figures import (
     figure,
     half_of,
 )
-from vaeaug.evaluation._nearest import CopySearch, Space, nearest
-from vaeaug.evaluation._rows import (
+from vaeaug.evaluation.matching import (
     check_labels,
     check_like,
     first_of_each,
     listed,
     matched_counts,
     random_order,
-    shared_images,
     without_shared,
 )
+from vaeaug.evaluation.privacy.nearest import CopySearch, Space, nearest
 from vaeaug.generator import Synthesizer
-
-__all__ = ["Privacy", "measure_privacy", "shared_images"]
 
 # Images of a kind in figures of distances and attacks.
 MOST = 2_000
@@ -139,7 +136,7 @@ def measure_privacy(
 
     A near-copy is nearer than `COPY_DISTANCE`, or than half the distance to which the nearest 1 %
     of held-out images come, at any shift by up to one place along each axis, flipped (pictures) or
-    not; see `vaeaug.evaluation._nearest.CopySearch`.
+    not; see `vaeaug.evaluation.privacy.nearest.CopySearch`.
 
     Signs of copying are: a near-copy within `COPY_DISTANCE` where no held-out image is one; more
     near-copies than held-out images explain (Fisher's exact test, p < 0.01); C_T surely below 0

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 
-from vaeaug.evaluation._figures import Estimate, half_of
+from vaeaug.evaluation.estimates import Estimate, half_of
 
 # Each needs the eigenvalues of an f x f matrix, so few are made and a normal spread is assumed.
 _HALVES = 20

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from vaeaug.data import LabelledImages
-from vaeaug.evaluation._rows import first_of_each, listed, matched_counts, random_order
+from vaeaug.evaluation.matching import first_of_each, listed, matched_counts, random_order
 
 # Images of a kind in figures that compare every one with every other.
 MOST = 2_000

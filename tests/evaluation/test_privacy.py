@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 import vaeaug
 from vaeaug import LabelledImages
 from vaeaug.evaluation import measure_privacy, shared_images
-from vaeaug.evaluation._nearest import CopySearch, Space, nearest
-from vaeaug.evaluation.privacy import COPY_DISTANCE
+from vaeaug.evaluation.privacy.measure import COPY_DISTANCE
+from vaeaug.evaluation.privacy.nearest import CopySearch, Space, nearest
 
 CPU = torch.device("cpu")
 

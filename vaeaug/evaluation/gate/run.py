@@ -14,11 +14,11 @@ import numpy as np
 
 from vaeaug.config import Recipe
 from vaeaug.data import LabelledImages
-from vaeaug.evaluation._splits import Split
-from vaeaug.evaluation.bench import Bench, Progress
+from vaeaug.evaluation.gate.bench import Bench, Progress
+from vaeaug.evaluation.gate.probe import Arm, fixed_arms
+from vaeaug.evaluation.gate.splits import Split
+from vaeaug.evaluation.matching import shared_images
 from vaeaug.evaluation.metrics import Scores
-from vaeaug.evaluation.privacy import shared_images
-from vaeaug.evaluation.probe import Arm, fixed_arms
 from vaeaug.evaluation.statistics import (
     Interval,
     Verdict,
