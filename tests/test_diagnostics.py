@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import vaeaug
-from vaeaug.evaluation.diagnostics import class_information
+from vaeaug.stages.diagnosis import class_information
 
 
 def test_information_of_known_units():
@@ -59,7 +59,7 @@ def test_a_sampler_that_screening_turns_away_is_not_used(digits, small_config):
     generator.means = np.broadcast_to(generator.means.mean(axis=0), generator.means.shape)
     screener = vaeaug.Screener.for_job(digits, small_config)
     found = vaeaug.diagnose(generator, digits, small_config, screener=screener)
-    assert any("screening turns away 100% of the samples" in each for each in found.warnings)
+    assert any("screening rejects 100% of the samples" in each for each in found.warnings)
     assert generator.default_sampler(0, residual=True) != "interpolate"
 
 

@@ -82,7 +82,7 @@ def test_evaluating_again_reads_and_other_data_is_refused(run, data, monkeypatch
         raise AssertionError("all of it was measured")
 
     monkeypatch.setattr("vaeaug.evaluation.gate.bench.train_probe", no_training)
-    monkeypatch.setattr("vaeaug.job.stages.train", no_training)
+    monkeypatch.setattr("vaeaug.stages.training.train", no_training)
     vaeaug.evaluate(data, run, QUICK, device="cpu")
     assert (run / "manifest.json").read_bytes() == before
     with pytest.raises(vaeaug.RunError, match="expected the training split that the run was made"):

@@ -28,9 +28,10 @@ from vaeaug.files.json_text import sealed
 from vaeaug.generator import Synthesizer
 from vaeaug.job.folder import RunError
 from vaeaug.job.inspection import describe, rescreen
-from vaeaug.job.pipeline import AugmentResult, augment, fit, generate, plan_of, train_only
+from vaeaug.job.pipeline import AugmentResult, augment, generate, train_only
 from vaeaug.plan import PlanError
 from vaeaug.shards import Manifest, ShardDataset, verify
+from vaeaug.stages import fit, plan_of
 
 BIG = {"plan.sampling_strategy": {0: 150, 1: 150, 2: 150}}
 

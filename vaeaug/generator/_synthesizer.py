@@ -1,5 +1,6 @@
 """`Synthesizer`: a trained generator with everything one does with it."""
 
+import copy
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -227,6 +228,25 @@ class Synthesizer:
             )
         self._data = data
         return self
+
+    def with_choices(
+        self,
+        preferred: Mapping[int, tuple[str, str]] | None = None,
+        reach: Mapping[int, int] | None = None,
+    ) -> "Synthesizer":
+        """A generator with these samplers as defaults; it shares everything else with this one.
+
+        Args:
+            preferred: By class, a sampler that is better than the default, and why.
+            reach: By class, how far away the neighbours of an interpolation are.
+
+        Returns:
+            A copy; this generator is not changed.
+        """
+        other = copy.copy(self)
+        other.preferred, other.reach = dict(preferred or {}), dict(reach or {})
+        other._neighbours = {}
+        return other
 
     @property
     def device(self) -> torch.device:

@@ -7,7 +7,7 @@ from vaeaug.evaluation.fidelity.measure import (
     real_features,
     train_on_synthetic,
 )
-from vaeaug.evaluation.fidelity.neighbours import (
+from vaeaug.stages.neighbours import (
     coverage,
     density,
     kernel_distance,

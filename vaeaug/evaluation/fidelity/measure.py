@@ -28,10 +28,6 @@ from vaeaug.evaluation.estimates import (
     half_of,
 )
 from vaeaug.evaluation.fidelity.frechet import frechet_estimate
-from vaeaug.evaluation.fidelity.neighbours import (
-    Kernel,
-    Neighbourhoods,
-)
 from vaeaug.evaluation.fidelity.sets import FEWEST, ComparedSets, strata_of
 from vaeaug.evaluation.matching import (
     check_labels,
@@ -41,6 +37,10 @@ from vaeaug.evaluation.matching import (
 from vaeaug.evaluation.networks import by_block
 from vaeaug.models import SmallClassifier
 from vaeaug.screening import train_classifier
+from vaeaug.stages.neighbours import (
+    Kernel,
+    Neighbourhoods,
+)
 
 # Neighbours that a neighbourhood reaches to, where there are enough images.
 NEIGHBOURS = 5
