@@ -18,7 +18,7 @@ from vaeaug.evaluation import (
 )
 from vaeaug.evaluation.estimates import from_halves, half_of
 from vaeaug.evaluation.fidelity.neighbours import Kernel, Neighbourhoods
-from vaeaug.screening import train_classifier
+from vaeaug.training.classifier import train_classifier
 
 
 @pytest.fixture(scope="module")

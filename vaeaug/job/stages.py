@@ -270,7 +270,7 @@ def fit_screener(
         config.screening,
         seed=config.seed,
         device=device,
-        progress=_named(progress, "classifier"),
+        progress=progress,
     )
     log.info(
         "screening: the real-only classifier gives held-out real images their label with "
