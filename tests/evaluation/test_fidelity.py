@@ -17,8 +17,8 @@ from vaeaug.evaluation import (
     train_on_synthetic,
 )
 from vaeaug.evaluation.estimates import from_halves, half_of
-from vaeaug.screening import train_classifier
 from vaeaug.stages.neighbours import Kernel, Neighbourhoods
+from vaeaug.training.classifier import train_classifier
 
 
 @pytest.fixture(scope="module")

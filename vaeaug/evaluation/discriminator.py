@@ -1,12 +1,24 @@
 """Can synthetic images be told from real ones? A cross-fitted discriminator, and its scores."""
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor
+from torch.nn import functional as F
 
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation.estimates import Estimate, area, from_resamples
-from vaeaug.evaluation.networks import HALF_BATCH, by_block, train_discriminator
+from vaeaug.models import SmallClassifier
+from vaeaug.randomness import seeded_torch
+from vaeaug.training.classifier import as_input, fit_network, outputs_by_block, shifted
+
+# Images of each kind in a step.
+HALF_BATCH = 32
+WIDTH = 16
+
+Draw = Callable[[np.random.Generator], Int64[np.ndarray, "2 half"]]
 
 # By half: scores of the real and of the synthetic images that the discriminator did not see.
 Scores = list[tuple[np.ndarray, np.ndarray]]
@@ -69,9 +81,53 @@ def real_or_synthetic_auc(
             steps=steps,
             device=device,
         )
-        scores = [by_block(model, images, value_range, device)[:, 0] for images in held]
+        scores = [
+            outputs_by_block(model, images, value_range, device=device)[:, 0] for images in held
+        ]
         found.append((scores[0], scores[1]))
     return auc_of(found)
+
+
+def train_discriminator(
+    kinds: tuple[Shaped[np.ndarray, "n *space c"], Shaped[np.ndarray, "m *space c"]],
+    value_range: tuple[float, float],
+    *,
+    draw: Draw,
+    seed: list[int],
+    steps: int,
+    device: torch.device | str,
+) -> SmallClassifier:
+    """Train a network to tell two kinds of images apart; both are shifted alike.
+
+    Args:
+        kinds: Images of each kind.
+        value_range: (lowest, highest) value of both.
+        draw: Rows of each kind for one batch.
+        seed: Of the weights and the batches.
+        steps: Optimiser steps.
+        device: Where to train.
+
+    Returns:
+        The network, in evaluation mode: (n, c, *space) in [0, 1] to one logit, high for the second
+        kind.
+    """
+    device = torch.device(device)
+    rng = np.random.default_rng([*seed, 4])
+
+    def batches() -> Iterator[Tensor]:
+        for _ in range(steps):
+            chosen = [images[rows] for images, rows in zip(kinds, draw(rng), strict=True)]
+            yield shifted(as_input(np.concatenate(chosen), value_range, device), rng)
+
+    with seeded_torch(int(rng.integers(2**31))):
+        discriminator = SmallClassifier(kinds[0].shape[1:], 1, width=WIDTH).to(device)
+        is_second = torch.tensor([0.0, 1.0], device=device).repeat_interleave(HALF_BATCH)
+
+        def loss(x: Tensor) -> Tensor:
+            return F.binary_cross_entropy_with_logits(discriminator(x)[:, 0], is_second)
+
+        fit_network(discriminator, batches(), loss, steps=steps)
+    return discriminator
 
 
 def auc_of(scores: Scores) -> float:
@@ -179,7 +235,7 @@ def looks_synthetic(
             device=device,
         )
         judged = halves == half
-        scores[judged] = by_block(model, images[judged], value_range, device)[:, 0]
+        scores[judged] = outputs_by_block(model, images[judged], value_range, device=device)[:, 0]
     return scores, halves
 
 

@@ -96,7 +96,7 @@ class RunEvaluation:
             result = search_recipe(
                 bench,
                 candidates or default_candidates(self.job.recipe),
-                progress=self.progress,
+                progress=self._steps(),
             )
         log.info("search: %s", result.sentence)
         return result
@@ -116,7 +116,7 @@ class RunEvaluation:
             EvaluationError: If the data is too small to be split.
         """
         with self._gate_bench(searched) as bench:
-            result = run_gate(bench, recipe, progress=self.progress)
+            result = run_gate(bench, recipe, progress=self._steps())
         for line in (result.sentence, *result.warnings):
             log.info("gate: %s", line)
         return result
@@ -196,6 +196,10 @@ class RunEvaluation:
         if result.warning:
             log.warning("shortcut: %s; %s", result.warning, result.remedy)
         return result.to_json()
+
+    def _steps(self) -> Any:
+        report = self.progress
+        return report and (lambda what, done, total: report(what, done, total, {}))
 
     def _parts(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """What a search of this seed looks at, and what is kept for the gate that follows it."""

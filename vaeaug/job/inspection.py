@@ -1,7 +1,6 @@
 """Looking at what a job left: a run folder, a generator, a shard; screening it again."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from vaeaug.data import LabelledImages
 from vaeaug.generator import Synthesizer
 from vaeaug.job.folder import RunError, read_run
 from vaeaug.merging import counts_of_file, is_merged
+from vaeaug.progress import Progress
 from vaeaug.screening import Screener, ScreeningReport
 from vaeaug.shards import Manifest, Shard, ShardDataset
 from vaeaug.stages import CHUNK
@@ -24,7 +24,7 @@ def rescreen(
     config: AugmentConfig | None = None,
     *,
     device: torch.device | str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, ScreeningReport]:
     """Judge the samples of a finished run by the thresholds of `config`. Nothing is changed.
 

@@ -10,9 +10,9 @@ from vaeaug.merging._slots import (
     ClassCounts,
     MergeError,
     Share,
-    rare_classes,
 )
 from vaeaug.merging._write import counts_of_file, is_merged, write_merged
+from vaeaug.strata import rare_classes
 
 __all__ = [
     "DEFAULT_SHARE",

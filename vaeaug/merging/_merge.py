@@ -16,10 +16,10 @@ from vaeaug.merging._slots import (
     Share,
     class_counts,
     planned_of,
-    rare_classes,
     slot_counts,
 )
 from vaeaug.shards import Manifest, ShardDataset, say_verdict
+from vaeaug.strata import rare_classes
 
 
 def merge(

@@ -88,13 +88,16 @@ class SplitStages:
                 if screener is None:
                     screener = new_screener(train, job, device=self.device)
                 screener = screener.with_label_threshold(recipe.min_label_probability)
-                _save(path, self._drawn(train, folder, job, screener))
+                folder.mkdir(parents=True, exist_ok=True)
+                with new_file(path) as file:
+                    np.savez(file, **self._drawn(train, folder, job, screener))
             synthetic_sets.append(_load(path))
         return synthetic_sets
 
     def _drawn(
         self, train: LabelledImages, folder: Path, job: AugmentConfig, screener: Screener
-    ) -> SyntheticSet:
+    ) -> dict[str, np.ndarray]:
+        """The samples of a job as arrays, and what they were made from."""
         generator = self.generator(train, folder).attach(train)
         if job.recipe.sampler == "auto":  # a fixed sampler needs no trial
             generator = choose_samplers(generator, train, job, screener).apply(generator)
@@ -103,23 +106,22 @@ class SplitStages:
             for class_plan in plan_of(train, job)
             for part in draw_class(class_plan, generator, screener, job, report=ScreeningReport())
         ]
-        empty = np.empty((0, train.n_classes), np.float32)
-        return SyntheticSet(
-            np.concatenate([train.images[:0], *(part.samples.images for part in parts)]),
-            np.concatenate([train.labels[:0], *(part.samples.labels for part in parts)]),
-            np.concatenate([empty, *(part.soft_labels for part in parts)]),
-        )
-
-
-def _save(path: Path, synthetic: SyntheticSet) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with new_file(path) as file:
-        np.savez(file, **vars(synthetic))
+        no_soft_labels = np.empty((0, train.n_classes), np.float32)
+        samples = [part.samples for part in parts]
+        return {
+            "images": np.concatenate([train.images[:0], *(batch.images for batch in samples)]),
+            "labels": np.concatenate([train.labels[:0], *(batch.labels for batch in samples)]),
+            "soft_labels": np.concatenate([no_soft_labels, *(part.soft_labels for part in parts)]),
+            "source_index": np.concatenate(
+                [np.empty(0, np.int64), *(batch.source_index for batch in samples)]
+            ),
+            "data_fingerprint": np.array(train.fingerprint),
+        }
 
 
 def _load(path: Path) -> SyntheticSet:
     with open_regular(path) as file, np.load(file, allow_pickle=False) as arrays:
-        return SyntheticSet(**{name: arrays[name] for name in arrays.files})
+        return SyntheticSet(arrays["images"], arrays["labels"], arrays["soft_labels"])
 
 
 def _digest(settings: Mapping[str, Any]) -> str:

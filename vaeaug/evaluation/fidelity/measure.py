@@ -34,13 +34,12 @@ from vaeaug.evaluation.matching import (
     check_like,
     without_shared,
 )
-from vaeaug.evaluation.networks import by_block
 from vaeaug.models import SmallClassifier
-from vaeaug.screening import train_classifier
 from vaeaug.stages.neighbours import (
     Kernel,
     Neighbourhoods,
 )
+from vaeaug.training.classifier import outputs_by_block, train_classifier
 
 # Neighbours that a neighbourhood reaches to, where there are enough images.
 NEIGHBOURS = 5
@@ -359,7 +358,7 @@ def _right_by_class(
     model: SmallClassifier, test: LabelledImages, device: torch.device | str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images of each class in `test` that the classifier gets right, and how many there are."""
-    predicted = by_block(model, test.images, test.value_range, device).argmax(axis=1)
+    predicted = outputs_by_block(model, test.images, test.value_range, device=device).argmax(axis=1)
     n = test.counts
     right = np.bincount(test.labels[predicted == test.labels], minlength=test.n_classes)
     return right[n > 0], n[n > 0]
@@ -382,7 +381,7 @@ def real_features(
         value_range: (lowest, highest) value of `images`.
         device: Where the classifier is.
     """
-    return by_block(classifier.features, images, value_range, device)
+    return outputs_by_block(classifier.features, images, value_range, device=device)
 
 
 def _features(
@@ -391,7 +390,7 @@ def _features(
     value_range: tuple[float, float],
     device: torch.device | str,
 ) -> Float[np.ndarray, "n f"]:
-    features = by_block(extractor, images, value_range, device).astype(np.float64)
+    features = outputs_by_block(extractor, images, value_range, device=device).astype(np.float64)
     if features.ndim != 2 or len(features) != len(images) or not features.shape[1]:
         raise ValueError(
             f"measure_fidelity: expected features of shape ({len(images)}, f) from the extractor, "

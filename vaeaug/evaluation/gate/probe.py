@@ -6,6 +6,7 @@ same schedule, and the same random numbers as far as they draw the same.
 
 import runpy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -19,9 +20,10 @@ from torch.nn import functional as F
 from vaeaug.config import EvaluationConfig, Recipe
 from vaeaug.data import LabelledImages
 from vaeaug.memory import blocks
-from vaeaug.merging import rare_classes
 from vaeaug.models import scale_images
 from vaeaug.randomness import seeded_torch
+from vaeaug.strata import rare_classes
+from vaeaug.training.classifier import class_probabilities, fit_network
 
 Balance = Literal["none", "oversampling", "logit adjustment", "effective number"]
 Mix = Literal["mixup", "cutmix"]
@@ -229,46 +231,56 @@ def train_probe(
         model = build_probe(
             train.image_shape, train.n_classes, width=config.width, factory=factory
         ).to(device)
-        optimiser = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=WEIGHT_DECAY
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, config.learning_rate, total_steps=steps + 1
-        )
         batches = _Batches(train, synthetic, arm, config.batch_size, seed, device)
-        augment, mix = _augmentation(arm, train), _mixing(arm, train)
-        adjust = _class_terms(arm, train, device)
-        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        apart = arm.recipe is not None and arm.recipe.separate_batch_norm and bool(norms)
-        model.train()
-        for step in range(steps):
-            x, target, made = batches.draw(step / steps)
-            x = augment(x)
-            kinds = [~made, made] if apart and made.any() else [torch.ones_like(made)]
-            loss = x.new_zeros(())
-            for number, kind in enumerate(kinds):
-                if not kind.any():
-                    continue
-                part, wanted = mix(x[kind], target[kind])
-                with _frozen_statistics(norms if number else []):
-                    loss = loss + adjust(model(part), wanted)
-            optimiser.zero_grad(set_to_none=True)
-            (loss / len(x)).backward()
-            optimiser.step()
-            schedule.step()
-    return model.eval()
+        fit_network(
+            model,
+            (batches.draw(step / steps) for step in range(steps)),
+            _Loss(model, arm, train, device),
+            steps=steps,
+            learning_rate=config.learning_rate,
+            fused=None,
+        )
+    return model
 
 
-@torch.no_grad()
 def predict(
     model: nn.Module, data: LabelledImages, *, device: torch.device | str = "cpu"
 ) -> Float[np.ndarray, "n k"]:
     """Class probabilities of every image."""
-    parts = []
-    for rows in blocks(len(data), data.images[:1].size, _BLOCK):
-        block = torch.from_numpy(data.images[rows]).to(device)
-        parts.append(torch.softmax(model(scale_images(block, data.value_range)), dim=1).cpu())
-    return torch.cat(parts).double().numpy()
+    parts = blocks(len(data), data.images[:1].size, _BLOCK)
+    probabilities = class_probabilities(
+        model, data.images, data.value_range, device=device, parts=parts
+    )
+    return probabilities.astype(np.float64)
+
+
+class _Loss:
+    """The loss of a batch: what the arm does to images, classes, logits and batch norm."""
+
+    def __init__(
+        self, model: nn.Module, arm: Arm, train: LabelledImages, device: torch.device
+    ) -> None:
+        self.model = model
+        self.augment, self.mix = _augmentation(arm, train), _mixing(arm, train)
+        self.cross_entropy = _class_terms(arm, train, device)
+        self.norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self.apart = arm.recipe is not None and arm.recipe.separate_batch_norm and bool(self.norms)
+
+    def __call__(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        x, target, synthetic = batch
+        x = self.augment(x)
+        if not (self.apart and synthetic.any()):
+            return self._sum(x, target) / len(x)
+        loss = x.new_zeros(())
+        if not synthetic.all():
+            loss = loss + self._sum(x[~synthetic], target[~synthetic])
+        with _frozen_statistics(self.norms):
+            loss = loss + self._sum(x[synthetic], target[synthetic])
+        return loss / len(x)
+
+    def _sum(self, x: Tensor, target: Tensor) -> Tensor:
+        x, target = self.mix(x, target)
+        return self.cross_entropy(self.model(x), target)
 
 
 class _Batches:
@@ -433,19 +445,16 @@ def _class_terms(
     return loss
 
 
-class _frozen_statistics:  # noqa: N801 - reads as a verb where it is used
+@contextmanager
+def _frozen_statistics(norms: list[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
     """Batch norm normalises by the batch and remembers nothing of it (cf. arXiv:2112.08810)."""
-
-    def __init__(self, norms: list[nn.modules.batchnorm._BatchNorm]) -> None:
-        self.norms = norms
-
-    def __enter__(self) -> None:
-        self.before = [norm.track_running_stats for norm in self.norms]
-        for norm in self.norms:
-            norm.track_running_stats = False
-
-    def __exit__(self, *_: object) -> None:
-        for norm, before in zip(self.norms, self.before, strict=True):
+    tracked = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, before in zip(norms, tracked, strict=True):
             norm.track_running_stats = before
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from vaeaug.data import LabelledImages
+from vaeaug.strata import stratified_folds
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def make_splits(
     splits = []
     for number in range(n_splits):
         repetition, fold = divmod(number, folds)
-        parts = _folds(data.labels, wanted, folds, [seed, 7, repetition])
+        parts = stratified_folds(data.labels, folds, seed=[seed, 7, repetition], among=wanted)
         held = (parts[first] == fold) & wanted
         # A row that is never held out keeps its copies from being held out.
         held &= ~np.isin(first, first[~wanted])
@@ -86,18 +87,6 @@ def halves(
         second[rows[:take]] = True
     second = second[first]
     return ~second, second
-
-
-def _folds(
-    labels: np.ndarray, wanted: np.ndarray, folds: int, seed: list[int]
-) -> Int64[np.ndarray, " n"]:
-    """Fold of each row, -1 where it is never held out; every class is dealt out evenly."""
-    rng = np.random.default_rng(seed)
-    parts = np.full(len(labels), -1, np.int64)
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero((labels == label) & wanted))
-        parts[rows] = (np.arange(len(rows)) + rng.integers(folds)) % folds
-    return parts
 
 
 def _first_equal(data: LabelledImages) -> Int64[np.ndarray, " n"]:
