@@ -199,7 +199,9 @@ class RunEvaluation:
 
     def _steps(self) -> Any:
         report = self.progress
-        return report and (lambda what, done, total: report(what, done, total, {}))
+        if report is None:
+            return None
+        return lambda what, done, total: report(what, done, total, {})
 
     def _parts(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """What a search of this seed looks at, and what is kept for the gate that follows it."""
