@@ -40,7 +40,7 @@ TINY = {
     "screening.classifier_steps": 2,
     "screening.near_copy_factor": 0.0,
     "screening.duplicate_factor": 0.0,
-    "screening.min_label_probability": 0.0,
+    "recipe.min_label_probability": 0.0,
     "shards.max_bytes": 2**16,
 }
 

@@ -45,7 +45,7 @@ def test_a_class_that_has_collapsed_gets_another_sampler(digits, small_config):
     point = type(broken)(broken.weights, broken.means * 0, broken.choleskys * 1e-6, broken.kind)
     generator.densities = (point, *generator.densities[1:])
     assert generator.default_sampler(0) == "gmm"
-    screener = vaeaug.Screener(digits, config.screening, seed=0)
+    screener = vaeaug.Screener.for_job(digits, config)
     found = vaeaug.diagnose(generator, digits, config, screener=screener)
     assert any(each.startswith("class '0': mode collapse? samples") for each in found.warnings)
     assert generator.default_sampler(0) != "gmm"
@@ -57,7 +57,7 @@ def test_a_sampler_that_screening_turns_away_is_not_used(digits, small_config):
     """Edits between images that share one latent change nothing: all are near-copies."""
     generator = vaeaug.fit(digits, small_config, device="cpu")
     generator.means = np.broadcast_to(generator.means.mean(axis=0), generator.means.shape)
-    screener = vaeaug.Screener(digits, small_config.screening, seed=0)
+    screener = vaeaug.Screener.for_job(digits, small_config)
     found = vaeaug.diagnose(generator, digits, small_config, screener=screener)
     assert any("screening turns away 100% of the samples" in each for each in found.warnings)
     assert generator.default_sampler(0, residual=True) != "interpolate"

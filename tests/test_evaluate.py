@@ -99,7 +99,7 @@ def test_the_report_is_written_again_the_same(run, data):
 
 
 def test_soft_labels_are_stored_and_merged_where_the_job_asks_for_them(data, tmp_path):
-    config = tiny_config(**{"screening.soft_labels": True})
+    config = tiny_config(**{"recipe.soft": True})
     result = vaeaug.augment(data, tmp_path / "soft", config, device="cpu")
     shards = ShardDataset(result.out_dir)
     own = shards.soft_labels[np.arange(len(shards)), shards.labels]
@@ -116,14 +116,13 @@ def test_soft_labels_are_stored_and_merged_where_the_job_asks_for_them(data, tmp
 
 
 def test_a_screener_takes_other_bounds_on_the_label_and_nothing_else(data):
-    screening = tiny_config().screening
-    screener = vaeaug.Screener(data, screening, seed=0)
-    strict = screener.with_thresholds(screening.model_copy(update={"min_label_probability": 0.999}))
+    screener = vaeaug.Screener.for_job(data, tiny_config())
+    strict = screener.with_label_threshold(0.999)
     images = 255 - data.images[data.labels == 0][:6]  # no copies
     assert "other class" in set(vaeaug.screen(images, 0, strict).reason)
     assert "other class" not in set(vaeaug.screen(images, 0, screener).reason)
-    with pytest.raises(ValueError, match="expected a configuration that differs in"):
-        screener.with_thresholds(screening.model_copy(update={"near_copy_factor": 0.9}))
+    assert strict.config == screener.config
+    assert strict.near_copy_distance is screener.near_copy_distance
 
 
 def test_a_run_without_a_manifest_is_not_evaluated(data, tmp_path):

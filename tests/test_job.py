@@ -345,7 +345,7 @@ def test_a_shortfall_is_stated_and_never_padded(data: LabelledImages, tmp_path: 
         **{
             "screening.near_copy_factor": 1,
             "screening.duplicate_factor": 1,
-            "sampling.sampler": "interpolate",
+            "recipe.sampler": "interpolate",
         }
     )
     result = augment(data, tmp_path, config)
@@ -462,7 +462,7 @@ def test_a_callable_strategy_is_written_as_totals(data: LabelledImages, tmp_path
         ({}, {"channels": 3}),
         ({"shards.compress": "gzip"}, {}),
         ({"model.grouping": "separate"}, {}),
-        ({"model.grouping": "shared", "sampling.sampler": "transfer"}, {}),
+        ({"model.grouping": "shared", "recipe.sampler": "transfer"}, {}),
         ({"shards.max_bytes": 2**16, "plan.sampling_strategy": {2: 800}}, {}),
     ],
     ids=["float32", "rgb", "gzip", "separate", "transfer", "many shards"],

@@ -49,7 +49,7 @@ TINY = [
     "training.bound_samples=2",
     "screening.classifier_steps=4",
     "screening.folds=2",
-    "screening.min_label_probability=0",
+    "recipe.min_label_probability=0",
 ]
 
 

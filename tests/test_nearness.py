@@ -20,7 +20,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def screener(data):
-    return Screener(data, tiny_config().screening, seed=0)
+    return Screener.for_job(data, tiny_config())
 
 
 def test_by_definition_one_real_image_in_twenty_is_near(data, screener):

@@ -59,7 +59,8 @@ def test_the_distance_is_that_to_the_nearest_image(real, screener):
 
 
 def test_another_class_is_rejected(real):
-    strict = Screener(real, ScreeningConfig(classifier_steps=60, min_label_probability=0.3), seed=0)
+    config = ScreeningConfig(classifier_steps=60)
+    strict = Screener(real, config, seed=0, min_label_probability=0.3)
     zeros = vaeaug.read("digits", split="test")
     zeros = zeros.images[zeros.labels == 0]
     assert np.mean(screen(zeros, 1, strict).reason == "other class") > 0.9
@@ -79,10 +80,8 @@ def test_broken_values_are_rejected_with_the_reason(real):
 
 
 def test_duplicates_lose_to_the_first_in_a_batch_and_across(synthesizer, digits):
-    config = ScreeningConfig(
-        classifier_steps=5, min_label_probability=0, near_copy_factor=0.01, duplicate_factor=1.0
-    )
-    screener = Screener(digits, config, seed=0)
+    config = ScreeningConfig(classifier_steps=5, near_copy_factor=0.01, duplicate_factor=1.0)
+    screener = Screener(digits, config, seed=0, min_label_probability=0)
     images = synthesizer.sample(0, 20, seed=0, sampler="prior").images
     twice = np.concatenate([images, images[:5]])
     screening = screener.new_class(0)
@@ -138,6 +137,7 @@ def held_out():
 def with_config(screener, **keys):
     """The same screener with other thresholds, without training its classifiers again."""
     other = copy.copy(screener)
+    other.min_label_probability = keys.pop("min_label_probability", other.min_label_probability)
     other.config = screener.config.model_copy(update=keys)
     return other
 

@@ -92,7 +92,7 @@ def test_the_type_and_axes_of_the_image_are_kept(out, pool, digits, dtype, axes)
 def test_a_class_without_samples_keeps_its_images(tmp_path, digits):
     """No synthetic sample of a class: the image stays, it becomes none of another class."""
     keys = ["model.width=8", "training.steps=3", "training.adapt_steps=1"]
-    keys += ["screening.classifier_steps=2", "screening.min_label_probability=0"]
+    keys += ["screening.classifier_steps=2", "recipe.min_label_probability=0"]
     keys += ["plan.sampling_strategy={9: 20}"]
     vaeaug.augment(digits, tmp_path / "run", vaeaug.load_config(None, keys), device="cpu")
     transform = SyntheticPool(tmp_path / "run", p=1.0)

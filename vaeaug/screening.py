@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64, Shaped
 
-from vaeaug.config import ScreeningConfig
+from vaeaug.config import AugmentConfig, ScreeningConfig
 from vaeaug.data import LabelledImages
 from vaeaug.models import SmallClassifier
 from vaeaug.progress import Progress, from_two_arguments, one_part
@@ -109,6 +109,7 @@ class Screener:
         data: The training split, with its pool if it has one.
         config: Thresholds.
         seed: Of the classifier's folds and training.
+        min_label_probability: A sample is rejected below this p(label) of the classifiers.
         device: Where the classifier runs.
         progress: Called after every step of the classifiers; the stage is "classifier".
     """
@@ -119,10 +120,12 @@ class Screener:
         config: ScreeningConfig,
         *,
         seed: int,
+        min_label_probability: float = 0.02,
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
     ) -> None:
         self.config = config
+        self.min_label_probability = min_label_probability
         self.value_range = data.value_range
         self.device = torch.device(device)
         self._space = SampleSpace(data, seed)
@@ -135,6 +138,35 @@ class Screener:
             seed=seed,
             device=self.device,
             progress=from_two_arguments(progress),
+        )
+
+    @classmethod
+    def for_job(
+        cls,
+        data: LabelledImages,
+        config: AugmentConfig,
+        *,
+        device: torch.device | str = "cpu",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> "Screener":
+        """The screener of a job, by its thresholds and its seed.
+
+        Args:
+            data: The training split, with its pool if it has one.
+            config: The job.
+            device: Where the classifier runs.
+            progress: Called as ``progress(step, total)``.
+
+        Returns:
+            A fitted screener.
+        """
+        return cls(
+            data,
+            config.screening,
+            seed=config.seed,
+            min_label_probability=config.recipe.min_label_probability,
+            device=device,
+            progress=progress,
         )
 
     def new_class(self, label: int, *, bounded: bool = False) -> "ClassScreening":
@@ -150,20 +182,17 @@ class Screener:
         """Which samples lie nearer to a training image than 95 % of real images to another one."""
         return np.asarray(nn_distance < self.near_distance[label])
 
-    def with_thresholds(self, config: ScreeningConfig) -> "Screener":
-        """The same classifiers and distances, another bound on p(label).
+    def with_label_threshold(self, min_label_probability: float) -> "Screener":
+        """The same classifiers and distances with another bound on p(label).
 
-        Raises:
-            ValueError: If the configurations differ in more than that.
+        Args:
+            min_label_probability: A sample is rejected below this p(label), in [0, 1).
+
+        Returns:
+            A screener that shares everything else with this one.
         """
-        free = {"min_label_probability", "soft_labels", "max_candidates_ratio"}
-        if config.model_dump(exclude=free) != self.config.model_dump(exclude=free):
-            raise ValueError(
-                f"screening: expected a configuration that differs in {sorted(free)} alone, got "
-                f"{config} for {self.config}"
-            )
         other = copy.copy(self)
-        other.config = config
+        other.min_label_probability = min_label_probability
         return other
 
     def probabilities(self, images: Shaped[np.ndarray, "n *space c"]) -> Float32[np.ndarray, "n k"]:
@@ -233,7 +262,7 @@ class ClassScreening:
         _mark(reason, np.asarray(nn_distance <= limit), "near-copy")
         probabilities = screener.probabilities(safe)
         p_label = probabilities[:, self._label].copy()
-        too_unlikely = np.asarray(p_label < screener.config.min_label_probability)
+        too_unlikely = np.asarray(p_label < screener.min_label_probability)
         near = screener.is_near(self._label, nn_distance)
         self._judge_beside_siblings(reason, projected, too_unlikely, near, limit)
         _mark(reason, too_unlikely, "other class")

@@ -75,7 +75,7 @@ def make_run(folder: Path, n: int) -> tuple[vaeaug.LabelledImages, Path]:
             "training.steps=60",
             "training.adapt_steps=10",
             "screening.classifier_steps=60",
-            "screening.min_label_probability=0",
+            "recipe.min_label_probability=0",
             f"plan.share={SHARE}",
         ],
     )

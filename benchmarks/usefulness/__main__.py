@@ -63,8 +63,8 @@ def make(regime, seeds, out: Path) -> None:
         for name in dict.fromkeys(trial.dataset for trial in RECIPES.values()):
             if name == "base" or (folder / name / "manifest.json").exists():
                 continue
-            screener = screener or vaeaug.Screener(train, config.screening, seed=seed)
-            changed = config.changed(**{"sampling.sampler": name.partition("+")[0]})
+            screener = screener or vaeaug.Screener.for_job(train, config.changed(seed=seed))
+            changed = config.changed(**{"recipe.sampler": name.partition("+")[0]})
             vaeaug.generate(folder / "base", train, folder / name, changed, screener=screener)
         print(f"{regime.name}, seed {seed}: made", flush=True)
 

@@ -7,11 +7,13 @@ runs with equal configurations and equal data make equal shards.
 import difflib
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from vaeaug.config.recipe import Recipe
 from vaeaug.config.sections import (
     AdversarialConfig,
     DataConfig,
@@ -26,6 +28,13 @@ from vaeaug.config.sections import (
     TrainingConfig,
 )
 
+# Keys of earlier versions, and where they are now.
+RENAMED = {
+    "sampling.sampler": "recipe.sampler",
+    "sampling.temperature": "recipe.temperature",
+    "screening.min_label_probability": "recipe.min_label_probability",
+    "screening.soft_labels": "recipe.soft",
+}
 _STRATEGIES = (
     "a rule (auto, minority, not minority, not majority, all), a number, a mapping {class: total} "
     "or a list of classes"
@@ -39,7 +48,9 @@ class ConfigError(ValueError):
 class AugmentConfig(Section):
     """One augmentation job. `AugmentConfig()` is a complete, sensible job."""
 
-    seed: int = Field(0, ge=0, lt=2**63, description="The run: the same seed gives the same bytes.")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="Seed of the run: the same seed gives the same bytes."
+    )
     data: DataConfig = DataConfig()
     plan: PlanConfig = PlanConfig()
     model: ModelConfig = ModelConfig()
@@ -47,6 +58,7 @@ class AugmentConfig(Section):
     adversarial: AdversarialConfig = AdversarialConfig()
     semi_supervised: SemiSupervisedConfig = SemiSupervisedConfig()
     density: DensityConfig = DensityConfig()
+    recipe: Recipe = Recipe()
     sampling: SamplingConfig = SamplingConfig()
     screening: ScreeningConfig = ScreeningConfig()
     shards: ShardConfig = ShardConfig()
@@ -57,6 +69,14 @@ class AugmentConfig(Section):
         if isinstance(value, bool):
             raise ValueError("a seed is a whole number")  # noqa: TRY004 - pydantic wants ValueError
         return value
+
+    @model_validator(mode="after")
+    def _one_share(self) -> Self:
+        """The share of the plan is that of the recipe."""
+        if self.plan.share and self.plan.share != self.recipe.share:
+            recipe = self.recipe.model_copy(update={"share": self.plan.share})
+            object.__setattr__(self, "recipe", recipe)
+        return self
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON types. A callable strategy becomes its name."""
@@ -86,22 +106,66 @@ class AugmentConfig(Section):
             set_key(document, key, value)
         return make_config(document)
 
+    def with_recipe(self, recipe: Recipe) -> "AugmentConfig":
+        """The same job by another recipe.
 
-def make_config(document: Mapping[str, Any], *, where: str = "configuration") -> AugmentConfig:
+        Args:
+            recipe: How samples are drawn and used. Where its share is another one than the job's,
+                the plan follows it.
+
+        Returns:
+            The changed copy.
+        """
+        update: dict[str, Any] = {"recipe": recipe}
+        if recipe.share != self.recipe.share:
+            update["plan"] = self.plan.model_copy(update={"share": recipe.share})
+        return self.model_copy(update=update)
+
+
+def make_config(
+    document: Mapping[str, Any], *, where: str = "configuration", warn: bool = True
+) -> AugmentConfig:
     """Validate a nested mapping.
 
     Args:
         document: Nested mapping of the keys of `AugmentConfig`.
         where: Named in the error, such as the file it came from.
+        warn: False takes keys of earlier versions without a word: a run that is there has them.
+
+    Returns:
+        The configuration.
 
     Raises:
         ConfigError: Naming every wrong key, with the nearest right one for an unknown key.
+
+    Warns:
+        DeprecationWarning: For keys of earlier versions.
     """
+    document, renamed = _with_present_names(document)
+    if renamed and warn:
+        changes = ", ".join(f"{old} is now {RENAMED[old]}" for old in renamed)
+        warnings.warn(f"{where}: {changes}", DeprecationWarning, stacklevel=3)
     try:
-        return AugmentConfig.model_validate(dict(document))
+        return AugmentConfig.model_validate(document)
     except ValidationError as error:
         lines = dict.fromkeys(line for problem in error.errors() for line in _explain(problem))
         raise ConfigError(f"{where}: " + "; ".join(lines)) from None
+
+
+def _with_present_names(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A copy in which keys of earlier versions have their present names, and which they were."""
+    present, renamed = dict(document), []
+    for old, new in RENAMED.items():
+        section, key = old.split(".")
+        settings = present.get(section)
+        if isinstance(settings, Mapping) and key in settings:
+            present[section] = {name: value for name, value in settings.items() if name != key}
+            group, name = new.split(".")
+            recipe = present.get(group)
+            known = recipe if isinstance(recipe, Mapping) else {}
+            present[group] = {**known, name: settings[key]}
+            renamed.append(old)
+    return present, renamed
 
 
 def set_key(document: dict[str, Any], key: str, value: Any) -> None:

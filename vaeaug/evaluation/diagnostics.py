@@ -198,7 +198,7 @@ def _class(
     screener: Screener | None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Figures of one class; another sampler for it where the default one does badly."""
-    sampler = config.sampling.sampler
+    sampler = config.recipe.sampler
     automatic, residual = sampler == "auto", edits_images(config.sampling)
     chosen = generator.default_sampler(label, residual=residual) if automatic else sampler
     figures: dict[str, Any] = {
@@ -219,7 +219,7 @@ def _class(
         return figures, []
     what = f"class {data.class_names[label]!r}: {trial.fault(chosen, own)}"
     if not automatic:
-        return figures, [f"{what}; sampling.sampler auto would look for a better one"]
+        return figures, [f"{what}; recipe.sampler auto would look for a better one"]
     others = [
         each
         for each in ("flow", "gmm", "interpolate", "prior")
@@ -277,7 +277,7 @@ class _Trial:
     def of(self, sampler: str) -> _Outcome:
         batch = sample_configured(
             self.generator,
-            self.config.sampling,
+            self.config,
             self.label,
             self.n,
             sampler=sampler,

@@ -1,6 +1,6 @@
 """Drawing as a job's configuration says: one way for the trial of a sampler and for the dataset."""
 
-from vaeaug.config import SamplingConfig
+from vaeaug.config import AugmentConfig, SamplingConfig
 from vaeaug.generator._draws import WITH_SOURCE
 from vaeaug.generator._synthesizer import SampleBatch, Synthesizer
 
@@ -17,7 +17,7 @@ def keeps_detail(config: SamplingConfig, sampler: str) -> bool:
 
 def sample_configured(
     generator: Synthesizer,
-    config: SamplingConfig,
+    config: AugmentConfig,
     label: int,
     n: int,
     *,
@@ -31,9 +31,9 @@ def sample_configured(
         n,
         seed=seed,
         sampler=sampler,
-        temperature=config.temperature,
-        guidance=config.guidance,
-        solver_steps=config.solver_steps,
-        residual=keeps_detail(config, sampler),
+        temperature=config.recipe.temperature,
+        guidance=config.sampling.guidance,
+        solver_steps=config.sampling.solver_steps,
+        residual=keeps_detail(config.sampling, sampler),
         start=start,
     )

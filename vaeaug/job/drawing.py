@@ -96,7 +96,7 @@ def make_class(
     shards: list[ShardEntry] = []
     drawn_by: list[str] = []
     if wanted.n_synthetic and screener is not None:
-        automatic = config.sampling.sampler == "auto"
+        automatic = config.recipe.sampler == "auto"
         screening = screener.new_class(wanted.label, bounded=automatic)
         for sampler in _samplers(generator, wanted.label, config):
             if report.accepted == wanted.n_synthetic:
@@ -140,8 +140,8 @@ def _samplers(generator: Synthesizer, label: int, config: AugmentConfig) -> list
 
     Edits of real images can run out: there are so many neighbours, and near-copies are turned away.
     """
-    if config.sampling.sampler != "auto":
-        return [config.sampling.sampler]
+    if config.recipe.sampler != "auto":
+        return [config.recipe.sampler]
     first = generator.default_sampler(label, residual=edits_images(config.sampling))
     then = "flow" if generator.flow is not None else "gmm"
     return [first] if first == then else [first, then]
@@ -163,7 +163,7 @@ def _fill(
     while report.accepted < wanted.n_synthetic and report.candidates < budget:
         batch = sample_configured(
             generator,
-            config.sampling,
+            config,
             wanted.label,
             _chunk(
                 wanted.n_synthetic - report.accepted,
@@ -182,7 +182,7 @@ def _fill(
         report.near += int(screened.near[rows].sum())
         kept = batch.select(rows)
         soft_labels = kept.soft_labels
-        if soft_labels is None and config.screening.soft_labels:
+        if soft_labels is None and config.recipe.soft:
             # Half of the label itself, so that no other class exceeds it.
             soft_labels = 0.5 * screened.probabilities[rows]
             soft_labels[:, wanted.label] += 0.5

@@ -87,7 +87,7 @@ def synthesise_split(
     found = []
     for recipe in recipes:
         # Soft labels change no sample; a recipe without them leaves them unread.
-        settings = {**recipe.settings(), "screening.soft_labels": True}
+        settings = {**recipe.settings(), "recipe.soft": True}
         changed = config.changed(**settings)
         place = folder / _short(settings)
         if not (place / "manifest.json").exists():
@@ -107,7 +107,7 @@ def synthesise_split(
                     changed,
                     where,
                     None,
-                    screener.with_thresholds(changed.screening),
+                    screener.with_label_threshold(recipe.min_label_probability),
                     pictures=False,
                 ).save(place)
         shards = ShardDataset(place)
@@ -147,7 +147,7 @@ def search(
     bench = _bench(part, folder / FOLDER / "search", config, evaluation, factory, device)
     with bench:
         found = search_recipe(
-            bench, candidates or default_candidates(Recipe.of(config)), progress=progress
+            bench, candidates or default_candidates(config.recipe), progress=progress
         )
     log.info("search: %s", found.sentence)
     return found
@@ -234,7 +234,7 @@ def _measure(
     train = data.subset(split.train)
     held_out = replace(data, unlabelled=None).subset(split.held_out)
     split_folder = bench.place(split)
-    drawn = Recipe.of(config) if recipe.is_none else recipe
+    drawn = config.recipe if recipe.is_none else recipe
     (synthetic,) = synthesise_split(train, split_folder, [drawn], config=config, device=str(device))
     generator = Synthesizer.load(split_folder / "generator").to(torch.device(device))
     fidelity = measure_fidelity(
@@ -298,7 +298,7 @@ def recipe_of(manifest: Manifest, config: AugmentConfig) -> tuple[Recipe, int | 
     stored = dict(manifest.extra.get("recipe") or {})
     stored.pop("origin", None)
     try:
-        found = Recipe.model_validate(stored) if stored else Recipe.of(config)
+        found = Recipe.model_validate(stored) if stored else config.recipe
     except ValidationError as error:
         where = f"{manifest.folder or 'the manifest'}: extra.recipe"
         raise RunError(f"{where}: expected a recipe, got one that is none: {error}") from None

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from vaeaug.config import AugmentConfig, ConfigError, changed_keys
+from vaeaug.config import AugmentConfig, ConfigError, changed_keys, make_config
 from vaeaug.files import Claim, InUseError, NoLocksError, leftovers, read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict
 from vaeaug.shards import publish_bytes
@@ -181,7 +181,7 @@ class RunFolder:
         if not (self.path / "run.json").exists():
             return
         before = read_run(self.path)
-        changes = changed_keys(before["config"], config.to_json())
+        changes = changed_keys(_in_present_words(before["config"]), config.to_json())
         if before["data"].get("fingerprint") != data["fingerprint"]:
             changes.append(
                 f"data: {before['data'].get('source')!r} of fingerprint "
@@ -252,6 +252,14 @@ def read_run(out_dir: str | Path) -> dict[str, Any]:
     if not isinstance(fingerprint, str):
         raise RunError(f"{path}: data.fingerprint: expected a text, got {str(fingerprint)[:80]}")
     return content
+
+
+def _in_present_words(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration on disk with the keys that this version has; as it is where it is none."""
+    try:
+        return make_config(config, warn=False).to_json()
+    except ConfigError:
+        return config
 
 
 def library_versions() -> dict[str, str]:

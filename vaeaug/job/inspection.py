@@ -41,7 +41,7 @@ def rescreen(
             f"screen: expected the images that {out_dir} was made from (fingerprint "
             f"{dataset.fingerprint[:12]}), got {data.source!r} of {data.fingerprint[:12]}"
         )
-    screener = Screener(data, config.screening, seed=config.seed, device=device, progress=progress)
+    screener = Screener.for_job(data, config, device=device, progress=progress)
     reports = {}
     for label in np.unique(dataset.labels).tolist():
         screening, report = screener.new_class(label), ScreeningReport()

@@ -227,9 +227,9 @@ def augment(
                 progress=_steps(report),
             )
         if manifest is None:
-            chosen = Recipe.of(config) if found is None or found.recipe.is_none else found.recipe
+            chosen = config.recipe if found is None or found.recipe.is_none else found.recipe
             drawn_as = config.changed(**chosen.settings())
-            if chosen.share != Recipe.of(config).share:
+            if chosen.share != config.recipe.share:
                 plan = plan_of(data, config.changed(**{"plan.share": chosen.share}))
             generator = ready_generator(run, data, config, device, report)
             manifest = make_dataset(run, generator, data, plan, drawn_as, device, report)
@@ -325,7 +325,7 @@ def report(data: LabelledImages | Any, out_dir: str | Path) -> Path:
 
 def recipe_of_run(out_dir: str | Path) -> Recipe:
     """The recipe that a finished run stands for."""
-    config = make_config(read_run(out_dir)["config"], where=f"{out_dir}/run.json")
+    config = make_config(read_run(out_dir)["config"], where=f"{out_dir}/run.json", warn=False)
     return recipe_of(Manifest.load(out_dir), config)[0]
 
 
@@ -374,7 +374,7 @@ def _job_of(
 ) -> tuple[AugmentConfig, LabelledImages]:
     """The job of a run and its data, refused where it is other data."""
     run = read_run(out_dir)
-    job = make_config(run["config"], where=f"{out_dir}/run.json")
+    job = make_config(run["config"], where=f"{out_dir}/run.json", warn=False)
     if not isinstance(data, LabelledImages):
         data = read_data(data, job)
     if data.fingerprint != run["data"]["fingerprint"]:

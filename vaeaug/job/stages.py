@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vaeaug.config import AugmentConfig, Recipe, as_config
+from vaeaug.config import AugmentConfig, as_config
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation.diagnostics import diagnose
 from vaeaug.files import read_whole
@@ -48,14 +48,17 @@ def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
         PlanError: If the sampling strategy cannot be satisfied.
     """
     check_config(data, config, for_convolutions=True)
+    share, strategy = config.plan.share, config.plan.sampling_strategy
+    if share is None and isinstance(strategy, str | float):
+        share = config.recipe.share
     return make_plan(
         data.labels,
-        config.plan.sampling_strategy,
+        strategy,
         class_names=data.class_names,
         target_ratio=config.plan.target_ratio,
         max_synthetic_ratio=config.plan.max_synthetic_ratio,
         min_class_count=config.plan.min_class_count,
-        share=config.plan.share,
+        share=share,
     )
 
 
@@ -71,7 +74,7 @@ def bytes_per_sample(data: LabelledImages, config: AugmentConfig) -> int:
         wanted.levels,
     )
     n_latents = groups[-1].start + groups[-1].size
-    has_soft = config.sampling.sampler == "blend" or config.screening.soft_labels
+    has_soft = config.recipe.sampler == "blend" or config.recipe.soft
     soft_labels = 4 * data.n_classes if has_soft else 0
     return data.images[:1].nbytes + 4 * n_latents + 44 + soft_labels
 
@@ -178,7 +181,7 @@ def make_dataset(
     if screener is None and (remaining or (pictures and not run.diagnostics.exists())):
         screener = fit_screener(data, config, device, progress)
     # A fixed sampler needs no trial, and nobody reads the figures of a split of an evaluation.
-    if screener is not None and (pictures or config.sampling.sampler == "auto"):
+    if screener is not None and (pictures or config.recipe.sampler == "auto"):
         _diagnose(run, generator, data, config, screener)
     for wanted in plan:
         if wanted.label in done.classes:
@@ -214,7 +217,7 @@ def make_dataset(
             "plan": plan.to_json(),
             "samplers": {each.entry.name: each.sampler for each in done.classes.values()},
             "nearness": nearness(entries, {n: each.near for n, each in done.classes.items()}),
-            "recipe": Recipe.of(config).model_dump(mode="json") | {"origin": "default"},
+            "recipe": config.recipe.model_dump(mode="json") | {"origin": "default"},
         },
     )
     files = [
@@ -265,12 +268,8 @@ def fit_screener(
     data: LabelledImages, config: AugmentConfig, device: torch.device, progress: Progress | None
 ) -> Screener:
     """Train the classifiers of screening, and say how sure they are of real images."""
-    screener = Screener(
-        data,
-        config.screening,
-        seed=config.seed,
-        device=device,
-        progress=progress,
+    screener = Screener.for_job(
+        data, config, device=device, progress=progress
     )
     log.info(
         "screening: the real-only classifier gives held-out real images their label with "

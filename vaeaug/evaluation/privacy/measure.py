@@ -173,7 +173,7 @@ def measure_privacy(
         figures += audit.attacks_on(generator)
     signs, risks = _signs(copies, {each.name: each for each in figures})
     remedy = (
-        " Raise screening.near_copy_factor, or draw from a density (sampling.sampler: gmm or flow,"
+        " Raise screening.near_copy_factor, or draw from a density (recipe.sampler: gmm or flow,"
         " sampling.residual: false)."
     )
     found = [*signs, *risks]

@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.utils import check_random_state, check_X_y
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from vaeaug.config import AugmentConfig
+from vaeaug.config import AugmentConfig, as_config
 from vaeaug.data import LabelledImages
 from vaeaug.generator import WITH_SOURCE, Synthesizer
 from vaeaug.integrations.oversampling._checked import (
@@ -233,7 +233,7 @@ class VAEOverSampler(BaseOverSampler):
         if columns is not None:
             judge = TableJudge(data, columns, config, seed=seed)
         else:
-            judge = ImageJudge(Screener(data, config.screening, seed=seed, device=generator.device))
+            judge = ImageJudge(Screener.for_job(data, config, device=generator.device))
         # The data is held while drawing alone: a fitted pipeline that is stored has none of it.
         drawing = copy.copy(generator).attach(data)
         filled = {
@@ -267,7 +267,7 @@ class VAEOverSampler(BaseOverSampler):
         sampler = self._chosen()
         if sampler not in _SAMPLERS:
             raise ValueError(
-                "VAEOverSampler: config: expected sampling.sampler of "
+                "VAEOverSampler: config: expected recipe.sampler of "
                 f"{', '.join(sorted(_SAMPLERS))}, got {sampler!r}: its samples are not of one class"
             )
         keys: dict[str, Any] = dict(_TABLE) if self._is_table else {}
@@ -307,12 +307,7 @@ class VAEOverSampler(BaseOverSampler):
 
     def _chosen(self) -> str:
         """The sampler that the parameters ask for, by `sampler` or by `config`."""
-        given: Any = "auto"
-        if isinstance(self.config, AugmentConfig):
-            given = self.config.sampling.sampler
-        elif self.config is not None:
-            given = dotted(self.config).get("sampling.sampler", "auto")
-        return self.sampler if self.sampler != "auto" else given
+        return self.sampler if self.sampler != "auto" else as_config(self.config).recipe.sampler
 
     def _draws_without_source(self) -> bool:
         return self._chosen() not in ("auto", *WITH_SOURCE)

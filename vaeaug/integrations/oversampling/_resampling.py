@@ -168,7 +168,8 @@ def fill_class(
         if not missing:
             break
         used.append(each if temperature == 1 else f"{each} at temperature {temperature:g}")
-        warm = config.sampling.model_copy(update={"temperature": temperature})
+        recipe = config.recipe.model_copy(update={"temperature": temperature})
+        warm = config.with_recipe(recipe)
         budget = max(LEAST_CANDIDATES, int(config.screening.max_candidates_ratio * missing))
         last = drawn + budget
         most = next(blocks(CHUNK, math.prod(generator.image_shape), CHUNK)).stop
@@ -203,7 +204,7 @@ def _samplers(
     generator: Synthesizer, config: AugmentConfig, label: int, sampler: str
 ) -> Iterator[tuple[str, float]]:
     """Samplers and temperatures in the order in which they are tried."""
-    temperature = config.sampling.temperature
+    temperature = config.recipe.temperature
     if sampler == "auto":
         # A class of one sample has no neighbour to be moved towards.
         sampler = "interpolate" if len(generator.rows[label]) > 1 else "posterior"
@@ -250,6 +251,6 @@ def _relaxed(
             f"VAEOverSampler: class {name!r}: expected {n} new samples, got {n - missing} that are "
             "neither copies of real ones nor unlike their class; ask for fewer "
             "(sampling_strategy), train longer (steps), or loosen screening.near_copy_factor and "
-            "screening.min_label_probability (config)"
+            "recipe.min_label_probability (config)"
         )
     return taken
