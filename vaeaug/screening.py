@@ -147,7 +147,7 @@ class Screener:
         config: AugmentConfig,
         *,
         device: torch.device | str = "cpu",
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> "Screener":
         """The screener of a job, by its thresholds and its seed.
 
@@ -155,7 +155,7 @@ class Screener:
             data: The training split, with its pool if it has one.
             config: The job.
             device: Where the classifier runs.
-            progress: Called as ``progress(step, total)``.
+            progress: Called after every step of the classifiers; the stage is "classifier".
 
         Returns:
             A fitted screener.

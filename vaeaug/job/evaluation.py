@@ -23,6 +23,7 @@ from vaeaug.data import LabelledImages
 from vaeaug.evaluation import (
     Bench,
     GateResult,
+    ProbeFactory,
     SearchResult,
     SyntheticSet,
     check_shortcut,
@@ -33,14 +34,13 @@ from vaeaug.evaluation import (
     run_gate,
     search_recipe,
 )
-from vaeaug.evaluation.gate.bench import Progress
-from vaeaug.evaluation.gate.probe import ProbeFactory
 from vaeaug.files import read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict, unsealed
 from vaeaug.generator import Synthesizer
 from vaeaug.job.folder import RunError, RunFolder, read_run
 from vaeaug.job.stages import fit_screener, make_dataset, panels_of, plan_of, ready_generator
 from vaeaug.merging import counts_of_run, merge
+from vaeaug.progress import Progress
 from vaeaug.report import write_card, write_report
 from vaeaug.shards import Manifest, ShardDataset, sha256_file
 
@@ -140,7 +140,7 @@ def search(
         candidates: Recipes; None is `default_candidates` around the job's own.
         factory: Builds the user's own probe.
         device: Where to train.
-        progress: Called as ``progress(what, done, total)``.
+        progress: Called after every training.
     """
     own, _ = _parts(data, evaluation.seed)
     part = data.subset(own)
@@ -177,7 +177,7 @@ def gate(
             looked at are held out. None: no search was made.
         factory: Builds the user's own probe.
         device: Where to train.
-        progress: Called as ``progress(what, done, total)``.
+        progress: Called after every training.
     """
     among = None if searched is None else _parts(data, searched)[1]
     place = folder / FOLDER / "gate"

@@ -15,9 +15,7 @@ import torch
 
 from vaeaug.config import AugmentConfig, EvaluationConfig, Recipe, as_config, make_config
 from vaeaug.data import LabelledImages, read_by, read_pool
-from vaeaug.evaluation import GateResult
-from vaeaug.evaluation.gate.bench import Progress as Steps
-from vaeaug.evaluation.gate.probe import ProbeFactory
+from vaeaug.evaluation import GateResult, ProbeFactory
 from vaeaug.generator import Synthesizer
 from vaeaug.job.evaluation import Assessment, gate, measure, publish, recipe_of, search
 from vaeaug.job.folder import RunError, RunFolder, read_run
@@ -224,7 +222,7 @@ def augment(
                 evaluation,
                 factory=probe,
                 device=device,
-                progress=_steps(report),
+                progress=report,
             )
         if manifest is None:
             chosen = config.recipe if found is None or found.recipe.is_none else found.recipe
@@ -353,7 +351,7 @@ def _assess(
         searched=searched,
         factory=probe,
         device=device,
-        progress=_steps(progress),
+        progress=progress,
     )
     measured = measure(
         data,
@@ -388,12 +386,6 @@ def _job_of(
 
 def _described_before(out_dir: str | Path) -> dict[str, Any]:
     return dict(read_run(out_dir)["data"])
-
-
-def _steps(progress: Progress | None) -> Steps | None:
-    if progress is None:
-        return None
-    return lambda what, done, total: progress(what, done, total, {})
 
 
 def generate(

@@ -268,9 +268,7 @@ def fit_screener(
     data: LabelledImages, config: AugmentConfig, device: torch.device, progress: Progress | None
 ) -> Screener:
     """Train the classifiers of screening, and say how sure they are of real images."""
-    screener = Screener.for_job(
-        data, config, device=device, progress=progress
-    )
+    screener = Screener.for_job(data, config, device=device, progress=progress)
     log.info(
         "screening: the real-only classifier gives held-out real images their label with "
         "probability %.2f on average",
