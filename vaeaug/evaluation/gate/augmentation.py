@@ -99,12 +99,12 @@ def mixing(
         mix = v2.MixUp(alpha=MIXUP_ALPHA, num_classes=n_classes)
     else:
         mix = v2.CutMix(alpha=CUTMIX_ALPHA, num_classes=n_classes)
-    if rank > 1:
+    if rank == 2:
         return mix
 
-    def mix_signals(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        # torchvision mixes pictures and videos alone: a signal is a picture of one row.
-        mixed, target = mix(x[:, :, None], target)
-        return mixed[:, :, 0], target
+    def mix_flattened(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        # torchvision mixes batches of pictures alone: a signal or volume is a picture of one row.
+        mixed, target = mix(x.flatten(2)[:, :, None], target)
+        return mixed.view_as(x), target
 
-    return mix_signals
+    return mix_flattened
