@@ -51,7 +51,16 @@ class ClassPlan:
 
     @classmethod
     def of_real_images(cls, label: int, name: str, real: int) -> "ClassPlan":
-        """A class of its real images alone."""
+        """A class of its real images alone.
+
+        Args:
+            label: Class index.
+            name: Class name.
+            real: Real images.
+
+        Returns:
+            A plan without synthetic samples.
+        """
         return cls(label, name, real, real, 0.0, real, 0, "")
 
     @property
@@ -81,7 +90,11 @@ class Plan:
         return sum(each.n_synthetic for each in self.classes)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One plain mapping per class."""
+        """The plan as plain JSON types.
+
+        Returns:
+            A mapping for each class.
+        """
         return [{**vars(each), "repeated": each.repeated} for each in self.classes]
 
 

@@ -79,7 +79,11 @@ class AugmentConfig(Section):
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """The configuration as plain JSON types. A callable strategy becomes its name."""
+        """The configuration as plain JSON types.
+
+        Returns:
+            A nested mapping; a callable strategy is in it by its name.
+        """
         strategy = self.plan.sampling_strategy
         if callable(strategy):
             named = self.plan.model_copy(update={"sampling_strategy": "auto"})
@@ -96,7 +100,13 @@ class AugmentConfig(Section):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def changed(self, **keys: Any) -> "AugmentConfig":
-        """A copy with dotted keys set, e.g. ``config.changed(**{"model.beta": 2.0})``.
+        """A copy with keys set, e.g. ``config.changed(**{"model.beta": 2.0})``.
+
+        Args:
+            **keys: Dotted keys and their values.
+
+        Returns:
+            The changed copy.
 
         Raises:
             ConfigError: If a key is unknown or a value is out of bounds.

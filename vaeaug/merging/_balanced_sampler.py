@@ -92,7 +92,10 @@ class BalancedSampler(DistributedSampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, and the images that fill the slots of the dataset in it.
 
-        A resumed position belongs to its epoch: another one begins at its beginning.
+        A resumed position belongs to its epoch: another epoch begins at its start.
+
+        Args:
+            epoch: Number of the epoch, from 0.
         """
         if epoch != self.epoch:
             self._start = self._position = 0
@@ -112,7 +115,11 @@ class BalancedSampler(DistributedSampler[int]):
         return self.num_samples
 
     def epoch_indices(self) -> Int64[np.ndarray, " total"]:
-        """The slots of this epoch in order, of all processes together."""
+        """The order of this epoch.
+
+        Returns:
+            Slots of the dataset, of all processes together.
+        """
         drawn = np.concatenate(
             [
                 rows[fill(len(rows), n, self.epoch, (self.seed, label, int(synthetic)))]
@@ -134,6 +141,9 @@ class BalancedSampler(DistributedSampler[int]):
                 more than were used while a loader with workers runs ahead: give
                 ``batches * batch_size`` there (torchdata's ``StatefulDataLoader`` does its own
                 counting).
+
+        Returns:
+            Plain numbers.
         """
         position = self._position if position is None else operator.index(position)
         return {
@@ -145,7 +155,10 @@ class BalancedSampler(DistributedSampler[int]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where `state_dict` was taken.
+        """Resume where `state_dict` was taken.
+
+        Args:
+            state: What it returned.
 
         Raises:
             MergeError: If it was taken of another sampler, or is not a position in an epoch.

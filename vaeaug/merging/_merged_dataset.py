@@ -143,7 +143,14 @@ class MergedDataset(Dataset[Item]):
         return self.weights_at(np.arange(len(self)))
 
     def weights_at(self, slots: Sequence[int] | np.ndarray) -> Float32[np.ndarray, " n"]:
-        """Loss weights of some slots in this epoch; see `weights`."""
+        """Loss weights of some slots in this epoch; see `weights`.
+
+        Args:
+            slots: Their numbers.
+
+        Returns:
+            A weight for each.
+        """
         slots = np.asarray(slots, dtype=np.int64)
         weights = np.ones(len(slots), dtype=np.float32)
         made = self.is_synthetic[slots]
@@ -227,7 +234,14 @@ class MergedDataset(Dataset[Item]):
         return list(map(MergedItem, *columns))
 
     def soft_labels_at(self, slots: Sequence[int] | np.ndarray) -> Float32[np.ndarray, "n k"]:
-        """Class probabilities in this epoch: one-hot for a real image, the shard's for others."""
+        """Class probabilities of some slots in this epoch.
+
+        Args:
+            slots: Their numbers.
+
+        Returns:
+            One-hot for a real image, those of the shard for a synthetic one.
+        """
         slots = np.asarray(slots, dtype=np.int64)
         rows = np.zeros((len(slots), len(self.class_names)), dtype=np.float32)
         rows[np.arange(len(slots)), self.labels[slots]] = 1
@@ -246,7 +260,14 @@ class MergedDataset(Dataset[Item]):
         )
 
     def images_at(self, slots: np.ndarray) -> list[torch.Tensor]:
-        """The images in slots, before the transform, channels first; each source is read once."""
+        """The images of some slots, before the transform; each source is read once.
+
+        Args:
+            slots: Their numbers.
+
+        Returns:
+            A tensor for each, channels first.
+        """
         images: list[torch.Tensor] = [torch.empty(0)] * len(slots)
         made = self.is_synthetic[slots]
         for at, gather in (

@@ -80,13 +80,15 @@ class VerifyReport:
 def verify(out_dir: str | Path) -> VerifyReport:
     """Check that a run folder is whole and unchanged.
 
-    Every shard's size, file hash and decoded hash, its labels, soft labels and attributes against
-    the manifest,
-    the manifest against itself, files that the manifest does not name, and files that it names and
-    are not there. Bad data is reported, never raised.
+    Checked are every shard's size, file hash, decoded hash, labels, soft labels and attributes
+    against the manifest, the manifest against itself, files that the manifest does not name, and
+    files that it names and that are missing. Damage is reported, never raised.
 
     Args:
         out_dir: The run folder.
+
+    Returns:
+        The problems, if there are any.
     """
     path = manifest_path(out_dir)
     folder = path.parent
