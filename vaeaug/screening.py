@@ -454,16 +454,16 @@ class SampleSpace:
         )
         distances, _ = self.nearest(self.data.images[rows], self.projected[rows], other=True)
         apart = np.isfinite(distances)
-        found = []
+        limits_by_quantile = []
         for quantile in quantiles:
             pooled = float(np.quantile(distances[apart], quantile)) if apart.any() else 0.0
             limits = np.full(self.n_classes, pooled, np.float32)
             for label in range(self.n_classes):
-                own = distances[apart & (self.labels[rows] == label)]
-                if len(own) >= MIN_CALIBRATION:
-                    limits[label] = np.quantile(own, quantile)
-            found.append(limits)
-        return found
+                of_class = distances[apart & (self.labels[rows] == label)]
+                if len(of_class) >= MIN_CALIBRATION:
+                    limits[label] = np.quantile(of_class, quantile)
+            limits_by_quantile.append(limits)
+        return limits_by_quantile
 
     def _flat(self, images: np.ndarray) -> Float32[np.ndarray, "n d"]:
         flat = images.reshape(len(images), -1).astype(np.float32)

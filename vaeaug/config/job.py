@@ -201,9 +201,9 @@ def _explain(problem: Mapping[str, Any]) -> list[str]:
     if problem["type"] == "extra_forbidden":
         # Of an unknown group, the keys that the user wrote in it.
         wrong = (
-            [f"{key}.{each}" for each in value] if isinstance(value, Mapping) and value else [key]
+            [f"{key}.{name}" for name in value] if isinstance(value, Mapping) and value else [key]
         )
-        return [_unknown(each) for each in wrong]
+        return [_unknown(name) for name in wrong]
     if key == "plan.sampling_strategy":
         # The first branch has the whole value; what the others say is the same.
         is_first = len(location) == 2 or location[2].startswith("literal")

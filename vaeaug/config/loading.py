@@ -36,9 +36,9 @@ def as_config(given: "AugmentConfig | Mapping[str, Any] | str | Path | None") ->
     for key, value in given.items():
         if not isinstance(key, str):
             raise ConfigError(f"config: expected the names of keys, got {key!r}")
-        own = document.get(key)
-        if isinstance(value, Mapping) and isinstance(own, dict) and "." not in key:
-            value = {**own, **value}
+        group = document.get(key)
+        if isinstance(value, Mapping) and isinstance(group, dict) and "." not in key:
+            value = {**group, **value}
         set_key(document, key, value)
     return make_config(document)
 

@@ -137,7 +137,7 @@ class MergedDataModule(LightningDataModule):
         self, what: str, real: Any, transform: Callable[[Any], Any] | None
     ) -> MergedDataset:
         # Another split than the generator's: its fingerprint is another, its classes are not.
-        found = merge(
+        merged = merge(
             real,
             self.train_set.synthetic,
             0.0,
@@ -146,9 +146,9 @@ class MergedDataModule(LightningDataModule):
             on_mismatch="ignore",
             soft=False,
         )
-        if found.class_names != self.class_names:
+        if merged.class_names != self.class_names:
             raise MergeError(
                 f"{what}: expected the classes in the order of the training images "
-                f"{self.class_names}, got {found.class_names}"
+                f"{self.class_names}, got {merged.class_names}"
             )
-        return found
+        return merged

@@ -62,10 +62,10 @@ class AugmentResult:
     def shortfalls(self) -> list[str]:
         """A line for every class that got fewer than planned."""
         return [
-            f"class {each.name!r}: {each.accepted} of {each.n_synthetic} made, after "
-            f"{each.candidates} candidates"
-            for each in self.manifest.classes
-            if each.accepted < each.n_synthetic
+            f"class {entry.name!r}: {entry.accepted} of {entry.n_synthetic} made, after "
+            f"{entry.candidates} candidates"
+            for entry in self.manifest.classes
+            if entry.accepted < entry.n_synthetic
         ]
 
     def to_json(self) -> dict[str, Any]:

@@ -265,11 +265,11 @@ def disagreements(shard: Shard, manifest: Manifest, entry: ShardEntry) -> list[s
         ),
         ("synthetic", True, shard.attributes["synthetic"]),
     ]
-    found = [f"{what}: expected {a!r}, got {b!r}" for what, a, b in pairs if a != b]
+    differences = [f"{what}: expected {a!r}, got {b!r}" for what, a, b in pairs if a != b]
     other = np.unique(shard.labels[shard.labels != entry.label])
     if other.size:
-        found.append(f"labels: expected only {entry.label}, got also {other[:5].tolist()}")
-    return found
+        differences.append(f"labels: expected only {entry.label}, got also {other[:5].tolist()}")
+    return differences
 
 
 def _concatenate(

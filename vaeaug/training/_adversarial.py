@@ -59,8 +59,8 @@ class AdversarialObjective:
     def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
         """The decoder, without what belongs to one class alone."""
         return {
-            name: each
-            for name, each in model.named_parameters()
+            name: parameter
+            for name, parameter in model.named_parameters()
             if name.startswith("decoder.") and ".rows." not in name and ".prior_heads." not in name
         }
 

@@ -71,7 +71,7 @@ class ElboObjective:
             match_priors(self.batches, as_cvae(trainee.model))
             trainee.average.load_state_dict(trainee.model.state_dict())
             trainee.best = {
-                name: each.detach().clone() for name, each in trainee.model.state_dict().items()
+                name: tensor.detach().clone() for name, tensor in trainee.model.state_dict().items()
             }
         self.evaluate(trainee, 0.0)
 
@@ -183,7 +183,7 @@ class ElboObjective:
 def calibrate_sigma(batches: Batches, stage: Stage, model: CVAE) -> None:
     """Set the decoder's sigma to its optimum for a fixed sample of the training images."""
     images, labels = batches.of_classes(stage, SIGMA_IMAGES)
-    errors = [each.squared_error for each in _terms(batches, model, images, labels, "sigma")]
+    errors = [terms.squared_error for terms in _terms(batches, model, images, labels, "sigma")]
     mean_square = float(torch.cat(errors).double().mean()) / images[0].numel()
     model.likelihood.log_sigma2.fill_(math.log(max(mean_square, MIN_SIGMA**2)))
 
@@ -227,7 +227,7 @@ def held_out_terms(
     batches: Batches, model: Any, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """ELBO per image, and KL per image and unit."""
-    parts = [(each.elbo, each.kl) for each in _terms(batches, model, images, labels, "held-out")]
+    parts = [(terms.elbo, terms.kl) for terms in _terms(batches, model, images, labels, "held-out")]
     elbos, kls = zip(*parts, strict=True)
     return torch.cat(elbos), torch.cat(kls)
 

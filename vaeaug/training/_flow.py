@@ -38,8 +38,8 @@ class FlowObjective:
 
     def start(self, trainee: Trainee) -> None:
         """Standardise by the training latents, and score what the stage starts from."""
-        for each in (trainee.model, trainee.average):
-            _flow(each).standardise(self.mean, self.logvar.exp())
+        for flow in (trainee.model, trainee.average):
+            _flow(flow).standardise(self.mean, self.logvar.exp())
         self.evaluate(trainee, 0.0)
 
     def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:

@@ -163,13 +163,13 @@ class Loop:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trained)
         optimiser = torch.optim.AdamW(
-            [each for each in trained.values() if each.requires_grad],
+            [parameter for parameter in trained.values() if parameter.requires_grad],
             lr=stage.learning_rate,
             weight_decay=self.config.training.weight_decay,
             betas=(0.9, 0.99),
             fused=True,
         )
-        weights = {name: each.detach().clone() for name, each in model.state_dict().items()}
+        weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         return Trainee(model, copy.deepcopy(model), weights, optimiser, State(), objective)
 
     def _step(self, stage: Stage, trainee: Trainee, done: float) -> dict[str, float]:
@@ -180,25 +180,27 @@ class Loop:
             group["lr"] = rate
         trainee.model.train()
         with self.batches.precision():
-            found = trainee.objective.loss(trainee, step, done)
+            step_loss = trainee.objective.loss(trainee, step, done)
         optimiser.zero_grad(set_to_none=True)
-        found.loss.backward()
-        parameters = [each for group in optimiser.param_groups for each in group["params"]]
+        step_loss.loss.backward()
+        parameters = [
+            parameter for group in optimiser.param_groups for parameter in group["params"]
+        ]
         norm = float(nn.utils.clip_grad_norm_(parameters, self.config.training.clip))
-        value = float(found.loss.detach())
+        value = float(step_loss.loss.detach())
         state.step += 1
-        if _is_bad(state, found, value, norm):
+        if _is_bad(state, step_loss, value, norm):
             state.skipped += 1
             state.bad_in_a_row += 1
             return {"loss": value, "gradient_norm": norm, "skipped": float(state.skipped)}
         optimiser.step()
         state.bad_in_a_row = 0
-        state.running_error = _running(state.running_error, found.guard[0])
-        state.running_kl = _running(state.running_kl, found.guard[1])
+        state.running_error = _running(state.running_error, step_loss.guard[0])
+        state.running_kl = _running(state.running_kl, step_loss.guard[1])
         self._update_average(trainee, step)
         return {
             "loss": value,
-            **found.figures,
+            **step_loss.figures,
             "gradient_norm": norm,
             "learning_rate": rate,
             "skipped": float(state.skipped),
@@ -230,8 +232,8 @@ class Loop:
         )
 
 
-def _is_bad(state: State, found: StepLoss, loss: float, norm: float) -> bool:
-    error, kl = found.guard
+def _is_bad(state: State, step_loss: StepLoss, loss: float, norm: float) -> bool:
+    error, kl = step_loss.guard
     if not all(map(math.isfinite, (error, kl, loss, norm))):
         return True
     if math.isnan(state.running_error):

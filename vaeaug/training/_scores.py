@@ -17,7 +17,9 @@ MIN_HISTORY = 3
 def keep_best(trainee: Trainee, score: float) -> None:
     """Keep the averaged weights if `score`, higher is better, beats the best so far."""
     if _note(trainee, [score])[0]:
-        trainee.best = {name: each.clone() for name, each in trainee.average.state_dict().items()}
+        trainee.best = {
+            name: tensor.clone() for name, tensor in trainee.average.state_dict().items()
+        }
 
 
 @torch.no_grad()
@@ -30,8 +32,8 @@ def keep_best_rows(trainee: Trainee, scores: list[float]) -> None:
 
 def by_class(values: Tensor, labels: Tensor, n_classes: int) -> list[float]:
     """Mean value of each class; minus infinity for a class without any."""
-    own = [values[labels == label] for label in range(n_classes)]
-    return [float(each.mean()) if len(each) else -math.inf for each in own]
+    by_label = [values[labels == label] for label in range(n_classes)]
+    return [float(of_class.mean()) if len(of_class) else -math.inf for of_class in by_label]
 
 
 def mean_finite(scores: list[float]) -> float:

@@ -102,12 +102,15 @@ class M2Objective(ElboObjective):
 
     def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
         """The model's trunk and the classifier."""
-        own = {f"classifier.{name}": each for name, each in self.classifier.named_parameters()}
-        return {**super().trained(model), **own}
+        parameters = {
+            f"classifier.{name}": parameter
+            for name, parameter in self.classifier.named_parameters()
+        }
+        return {**super().trained(model), **parameters}
 
     def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
         """The labelled loss, the unlabelled one and the classifier's."""
-        found = super().loss(trainee, step, done)
+        step_loss = super().loss(trainee, step, done)
         settings, stage = self.config.semi_supervised, self.stage
         size = self.config.training.batch_size
         x, y = self.batches.draw(stage, step)
@@ -115,16 +118,16 @@ class M2Objective(ElboObjective):
         supervised = F.cross_entropy(logits, y, label_smoothing=0.05)
         pool = self.batches.draw_pool(stage, step, max(1, round(size * settings.unlabelled_share)))
         # The sigma of the labelled images: over all classes, wrong ones too, it would be too wide.
-        sigma = optimal_log_sigma2(x.new_tensor([found.guard[0]]), x[0].numel())
+        sigma = optimal_log_sigma2(x.new_tensor([step_loss.guard[0]]), x[0].numel())
         unlabelled = self._unlabelled(trainee, pool, step, done, sigma) / pool[0].numel()
         n_pool = len(pool) / size
-        loss = found.loss + n_pool * unlabelled + settings.classifier_weight * supervised
+        loss = step_loss.loss + n_pool * unlabelled + settings.classifier_weight * supervised
         figures = {
-            **found.figures,
+            **step_loss.figures,
             "classifier_loss": float(supervised.detach()),
             "unlabelled_loss": float(unlabelled.detach()),
         }
-        return StepLoss(loss, found.guard, figures)
+        return StepLoss(loss, step_loss.guard, figures)
 
     def state_dict(self) -> dict[str, Any]:
         """The classifier."""

@@ -155,7 +155,7 @@ class _Course:
         self.notes: list[str] = []
         planned = self._planned()
         self.shares = {
-            name: SHARES[name] / sum(SHARES[each] for each in planned) for name in planned
+            name: SHARES[name] / sum(SHARES[stage] for stage in planned) for name in planned
         }
 
     def run(self) -> Trained:
