@@ -811,7 +811,7 @@ except ShardError as error:
 def test_no_room_leaves_no_file(run, tmp_path):
     target = tmp_path / "merged.h5"
     done = subprocess.run(
-        [sys.executable, "-c", FULL, str(Path(__file__).parent.parent), str(run), str(target)],
+        [sys.executable, "-c", FULL, str(Path(__file__).parent), str(run), str(target)],
         capture_output=True,
         text=True,
         check=False,
