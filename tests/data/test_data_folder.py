@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaeaug.data import DataError, _files, read
+from vaeaug.data import DataError, read
+from vaeaug.data.formats import image_files
 
 
 def one_each(tmp_path: Path, **images: Image.Image) -> Path:
@@ -396,13 +397,13 @@ def test_no_worker_outlives_an_error(tree, monkeypatch):
     root = tree({"a": 4, "b": 3})
     (root / "a" / "000.png").write_bytes(b"")
     started = []
-    real = _files.subprocess.Popen
+    real = image_files.subprocess.Popen
 
     def spy(*args, **kwargs):
         started.append(real(*args, **kwargs))
         return started[-1]
 
-    monkeypatch.setattr(_files.subprocess, "Popen", spy)
+    monkeypatch.setattr(image_files.subprocess, "Popen", spy)
     with pytest.raises(DataError, match=r"a/000\.png"):
         read(root, workers=3)
     assert len(started) == 3
@@ -413,16 +414,18 @@ def test_a_killed_worker_is_an_error_and_not_a_gap(tree, monkeypatch, tmp_path):
     root = tree({"a": 4, "b": 3})
     fake = tmp_path / "fake.py"
     fake.write_text("import sys; sys.stdin.read(); sys.exit(9)")
-    monkeypatch.setattr(_files._decode, "__file__", str(fake))
+    monkeypatch.setattr(image_files.decode, "__file__", str(fake))
     with pytest.raises(RuntimeError, match=r"ended at .*a/000.png \(exit code 9\).*workers=0"):
         read(root, workers=2)
 
 
 def test_large_folders_use_workers_by_themselves(monkeypatch):
-    monkeypatch.setattr(_files.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    assert _files._how_many(None, 2000) == 0
-    assert _files._how_many(None, 2001) == 8
-    assert _files._how_many(3, 2) == 2
+    monkeypatch.setattr(
+        image_files.os, "sched_getaffinity", lambda _: set(range(64)), raising=False
+    )
+    assert image_files._how_many(None, 2000) == 0
+    assert image_files._how_many(None, 2001) == 8
+    assert image_files._how_many(3, 2) == 2
 
 
 def test_the_bar_is_shown_on_a_terminal_only(tree, monkeypatch, capsys):

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaeaug.data import DataError, _hdf5_process, read, read_pool
+from vaeaug.data import DataError, read, read_pool
+from vaeaug.data.formats import hdf5_process
 from vaeaug.memory import available_memory, memory_errors, require_memory, sized
 
 N = 6
@@ -62,16 +63,16 @@ def endless(tmp_path, images):
 
 
 def test_a_file_that_hdf5_never_ends_reading_is_an_error(endless, monkeypatch):
-    monkeypatch.setattr(_hdf5_process, "SECONDS", 2.0)
+    monkeypatch.setattr(hdf5_process, "SECONDS", 2.0)
     refused(endless, "expected an HDF5 file that can be read, got no answer within 2 seconds of")
 
 
 ORPHAN = """
 import sys
 from pathlib import Path
-from vaeaug.data import _hdf5_process
-_hdf5_process.SECONDS = 1.0
-with _hdf5_process.ForeignHDF5(Path(sys.argv[1])) as file:
+from vaeaug.data.formats import hdf5_process
+hdf5_process.SECONDS = 1.0
+with hdf5_process.ForeignHDF5(Path(sys.argv[1])) as file:
     file.names()
     print(file._process.pid, flush=True)
     file.attribute(None, "class_names")
@@ -161,7 +162,7 @@ def test_hdf5_whose_reader_ends_is_an_error(tmp_path, images):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file["images"], file["labels"] = images, LABELS
-    with _hdf5_process.ForeignHDF5(path) as file:
+    with hdf5_process.ForeignHDF5(path) as file:
         assert file.names() == {"images": "dataset", "labels": "dataset"}
         file._process.kill()
         with pytest.raises(DataError, match=r"ended the process reading it \(exit code -9\)"):

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from vaeaug.data import DataError, read, read_pool
-from vaeaug.data._decode import ENDINGS
-from vaeaug.data._splits import canonical, mentioned
+from vaeaug.data.decode import ENDINGS
+from vaeaug.data.splits import canonical, mentioned
 
 
 def folders(root: Path, *below: str, n: int = 2) -> Path:

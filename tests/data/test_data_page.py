@@ -4,14 +4,15 @@ import re
 from pathlib import Path
 
 import vaeaug
-from vaeaug.data import _audio, _decode, _splits, _vocabulary
+from vaeaug.data import decode, splits, vocabulary
+from vaeaug.data.formats import audio
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "inputs.md").read_text(encoding="utf-8")
 
 
 def test_every_ending_is_listed():
-    for ending in (*_decode.ENDINGS, *_audio.ENDINGS):
+    for ending in (*decode.ENDINGS, *audio.ENDINGS):
         assert f"`{ending}`" in PAGE, ending
 
 
@@ -19,10 +20,10 @@ def test_names_on_the_page_are_known():
     names = re.search(r"^Names of splits are (.*?)and their like", PAGE, re.M | re.S)
     assert names is not None
     for name in re.findall(r"`(\w+)`", names[1]):
-        assert _splits.canonical(name) is not None, name
+        assert splits.canonical(name) is not None, name
     columns = re.search(r"found by their names, in any case: (.*?) Others by `keys`", PAGE, re.S)
     assert columns is not None
-    words = {*_vocabulary.PATHS, *_vocabulary.IDS, *_vocabulary.LABELS, *_vocabulary.SPLITS}
+    words = {*vocabulary.PATHS, *vocabulary.IDS, *vocabulary.LABELS, *vocabulary.SPLITS}
     assert set(re.findall(r"`(\w+)`", columns[1])) <= words
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vaeaug.data import DataError, read
-from vaeaug.data._decode import RESIZE, resize, resize_note
+from vaeaug.data.decode import RESIZE, resize, resize_note
 
 LABELS = np.array([0, 1, 0, 1])
 SHAPE = (4, 2, 3)

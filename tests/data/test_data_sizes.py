@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from vaeaug.data import DataError, read, read_pool
-from vaeaug.data._decode import resize, resize_note
+from vaeaug.data.decode import resize, resize_note
 
 
 def save(tmp_path, **images):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vaeaug.data import DataError, read
-from vaeaug.data._vocabulary import IDS, IMAGES, LABELS, PATHS, SPLITS, find, find_all, plain
+from vaeaug.data.vocabulary import IDS, IMAGES, LABELS, PATHS, SPLITS, find, find_all, plain
 
 LABEL_TEXTS = ("dog", "cat", "dog", "cat")
 

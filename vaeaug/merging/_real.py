@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vaeaug.data import LabelledImages, read_by
-from vaeaug.data._vocabulary import IMAGES, LABELS, PATHS, find
+from vaeaug.data.vocabulary import IMAGES, LABELS, PATHS, find
 from vaeaug.merging._slots import MergeError
 from vaeaug.shards import Manifest, ShardDataset, described_run
 

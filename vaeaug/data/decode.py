@@ -1,0 +1,365 @@
+"""One image file becomes one array; nothing of its precision is dropped in silence.
+
+This file imports nothing from the package, because decoding workers run it as a script
+(`python -P decode.py`): a worker then loads numpy and Pillow only, neither torch nor the user's
+main program, whether or not that is guarded by `if __name__ == "__main__"`.
+"""
+
+import io
+import json
+import signal
+import sys
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+ALPHA = ("composite", "drop", "keep")
+NOTE_ALPHA = {
+    "composite": "transparency composited on white (alpha='composite')",
+    "drop": "alpha channel dropped (alpha='drop')",
+    "keep": "alpha channel kept as the fourth channel (alpha='keep')",
+}
+RESIZE = ("crop", "pad", "stretch")
+MODES = ("RGB", "L")
+_FITTED = {
+    "crop": ", edges cut to keep the aspect (resize='crop')",
+    "pad": ", padded to keep the aspect (resize='pad')",
+    "stretch": ", aspect not kept (resize='stretch')",
+}
+# The kinds of pixel files that are read, whatever their names end in. What can start another
+# program (EPS, by Ghostscript), refers to other files or has no mark of its own is not among them.
+_FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TIFF"),
+    "WEBP",
+)
+# Image files by the endings of their names, in lower case.
+ENDINGS = (
+    *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif", ".jfif"),
+    *(".jpe", ".avif", ".apng", ".pbm", ".pnm", ".pfm", ".dib", ".jp2", ".j2k", ".jpx", ".jpf"),
+    *(".pcx", ".qoi", ".sgi"),
+)
+_EXIF_ORIENTATION = 0x0112
+_SIXTEEN_BIT_GRAY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+class BadImageError(ValueError):
+    """An image cannot be used; the message is complete and names it."""
+
+
+@dataclass(frozen=True)
+class How:
+    """How an image is decoded.
+
+    Attributes:
+        size: (H, W) to resize to, or None.
+        resize: what becomes of another aspect: "crop", "pad" or "stretch".
+        alpha: what becomes of transparency: "composite", "drop" or "keep".
+        mode: "RGB" or "L", whatever the files are, or None.
+    """
+
+    size: tuple[int, int] | None = None
+    resize: str = "crop"
+    alpha: str = "composite"
+    mode: str | None = None
+
+
+def decode_file(path: str, how: How) -> tuple[np.ndarray, list[str]]:
+    """Decode one image file.
+
+    Args:
+        path: the file.
+        how: size, aspect, transparency and mode.
+
+    Returns:
+        The image, shape (H, W, C), uint8, uint16 or float32; and the notes for the user.
+
+    Raises:
+        BadImageError: naming the file and the reason.
+    """
+    try:
+        n_bytes = Path(path).stat().st_size
+    except OSError as error:
+        raise BadImageError(f"{path}: expected an image file, got: {error.strerror}") from error
+    return _decoded(path, path, n_bytes, how)
+
+
+def decode_bytes(data: bytes, name: str, how: How) -> tuple[np.ndarray, list[str]]:
+    """Decode one image file held in memory, as `decode_file` does; `name` is for messages."""
+    return _decoded(io.BytesIO(data), name, len(data), how)
+
+
+def _decoded(
+    file: str | io.BytesIO, name: str, n_bytes: int, how: How
+) -> tuple[np.ndarray, list[str]]:
+    from PIL import Image, UnidentifiedImageError
+
+    if n_bytes == 0:
+        raise BadImageError(f"{name}: expected an image file, got an empty file (0 bytes)")
+    try:
+        with Image.open(file, formats=_formats()) as image:
+            return decode_image(image, name, how)
+    except BadImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise BadImageError(
+            f"{name}: expected a readable image file, got {n_bytes} bytes which cannot be "
+            f"decoded: they are none of {', '.join(_formats())}"
+        ) from error
+    # Pillow's plug-ins raise whatever their parser ran into (OSError, SyntaxError, struct.error,
+    # zlib.error, ...); all of it means that this file is no usable image.
+    except Exception as error:
+        raise BadImageError(
+            f"{name}: expected a readable image file, got {n_bytes} bytes which cannot be "
+            f"decoded: {error}"
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """Those of the formats that this Pillow knows."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def decode_image(image: "Image.Image", name: str, how: How) -> tuple[np.ndarray, list[str]]:
+    """Turn a Pillow image into an array, as `decode_file` does; `name` is for messages."""
+    from PIL import ImageOps
+
+    notes: list[str] = []
+    _refuse_reduced_depth(image, name)
+    _refuse_lost_band(image, name, how.alpha)
+    if getattr(image, "is_animated", False):
+        notes.append("only the first frame of multi-frame images is read")
+    if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+        notes.append("EXIF orientation applied")
+    array = _pixels(image, name, notes)
+    if array.shape[2] in (2, 4):
+        array = apply_alpha(array, how.alpha, high=255.0)
+        notes.append(NOTE_ALPHA[how.alpha])
+    array = to_mode(array, how.mode, notes)
+    if how.size is not None and array.shape[:2] != how.size:
+        notes.append(resize_note(array.shape[:2], how.size, how.resize))
+        array = resize(array, how.size, how.resize)
+    return array, notes
+
+
+def to_mode(pixels: np.ndarray, mode: str | None, notes: list[str]) -> np.ndarray:
+    """Gray as RGB or RGB as gray where a mode asks for it, with a note; else as it is.
+
+    Args:
+        pixels: shape (..., C).
+        mode: "RGB", "L" or None.
+        notes: what was done is added here.
+    """
+    channels = pixels.shape[-1]
+    if mode == "RGB" and channels == 1:
+        notes.append("gray images repeated in three channels (mode='RGB')")
+        return np.repeat(pixels, 3, axis=-1)
+    if mode == "L" and channels == 3:
+        notes.append("colour images turned to gray (mode='L')")
+        # ITU-R 601-2 luma, as Pillow's convert("L"): for uint8 in the same whole numbers.
+        if pixels.dtype == np.uint8:
+            whole = pixels.astype(np.uint32) @ np.array([19595, 38470, 7471], dtype=np.uint32)
+            return ((whole + 0x8000) >> 16).astype(np.uint8)[..., None]
+        luma = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+        if pixels.dtype.kind in "iu":
+            luma = np.rint(luma)
+        return luma.astype(pixels.dtype)[..., None]
+    return pixels
+
+
+def apply_alpha(pixels: np.ndarray, alpha: str, *, high: float, low: float = 0.0) -> np.ndarray:
+    """Handle the last channel as alpha.
+
+    Args:
+        pixels: shape (..., 2) or (..., 4), the last channel alpha; uint8 or float32.
+        alpha: "composite" on white, "drop" or "keep".
+        high: the pixel value of white and of full opacity.
+        low: the pixel value of black and of full transparency.
+
+    Returns:
+        The pixels without alpha, or, kept, with four channels.
+    """
+    colour, opacity = pixels[..., :-1], pixels[..., -1:]
+    if alpha == "drop":
+        return np.ascontiguousarray(colour)
+    if alpha == "keep":
+        if pixels.shape[-1] == 4:
+            return pixels
+        return np.concatenate([np.repeat(colour, 3, axis=-1), opacity], axis=-1)
+    if pixels.dtype == np.uint8:
+        # Whole numbers, rounded to nearest: the same on every machine.
+        a = opacity.astype(np.uint32)
+        return ((colour * a + 255 * (255 - a) + 127) // 255).astype(np.uint8)
+    share = (opacity - low) / (high - low)
+    return (colour * share + high * (1 - share)).astype(pixels.dtype)
+
+
+def resize(
+    pixels: np.ndarray, size: tuple[int, int], fit: str, *, bands: bool = False
+) -> np.ndarray:
+    """Resize one image; bilinear, antialiased when shrinking.
+
+    Args:
+        pixels: shape (H, W, C).
+        size: the new (H, W).
+        fit: what becomes of another aspect: "crop" cuts from both edges of the longer side what is
+            too much, "pad" fills up the shorter side with black (float: the image's lowest value),
+            "stretch" distorts.
+        bands: whether a fourth channel is one like the others; else it is alpha, which weights
+            the colours, so that those under transparent pixels do not bleed.
+    """
+    if pixels.shape[:2] == size:
+        return pixels
+    if fit == "pad":
+        (top, left), inner = _inner(pixels.shape[:2], size)
+        lowest = pixels.min() if pixels.dtype.kind == "f" else 0
+        out = np.full((*size, pixels.shape[2]), lowest, dtype=pixels.dtype)
+        out[top : top + inner[0], left : left + inner[1]] = _scaled(pixels, inner, None, bands)
+        return out
+    box = _centre(pixels.shape[:2], size) if fit == "crop" else None
+    return _scaled(pixels, size, box, bands)
+
+
+def resize_note(old: tuple[int, ...], size: tuple[int, int], fit: str) -> str:
+    """What `resize` does to an image of this size, for the user."""
+    done = f"resized to {size[0]}x{size[1]}"
+    left, top, right, bottom = _centre(old, size)
+    kept = (right - left) * (bottom - top) / (old[0] * old[1])
+    # Less than a pixel of the longer side is rounding.
+    return done + (_FITTED[fit] if (1 - kept) * max(old) >= 1 else "")
+
+
+def _centre(old: tuple[int, ...], new: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The largest box of the new aspect in the middle of an image: left, top, right, bottom."""
+    height, width = old[:2]
+    scale = min(height / new[0], width / new[1])
+    dy, dx = (height - scale * new[0]) / 2, (width - scale * new[1]) / 2
+    return max(dx, 0.0), max(dy, 0.0), min(width - dx, width), min(height - dy, height)
+
+
+def _inner(old: tuple[int, ...], new: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Where the whole of an image of the old aspect lies in the middle of the new one: at, size."""
+    scale = min(new[0] / old[0], new[1] / old[1])
+    height, width = (max(1, min(n, round(o * scale))) for o, n in zip(old, new, strict=False))
+    return ((new[0] - height) // 2, (new[1] - width) // 2), (height, width)
+
+
+def _scaled(
+    pixels: np.ndarray,
+    size: tuple[int, int],
+    box: tuple[float, float, float, float] | None,
+    bands: bool,
+) -> np.ndarray:
+    from PIL import Image
+
+    to = (size[1], size[0])
+    bilinear = Image.Resampling.BILINEAR
+    if pixels.dtype == np.uint8 and pixels.shape[2] in ((3,) if bands else (3, 4)):
+        return np.asarray(Image.fromarray(pixels).resize(to, bilinear, box))
+    as_gray = pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)
+    channels = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(as_gray[..., c])).resize(to, bilinear, box))
+        for c in range(pixels.shape[2])
+    ]
+    out = np.stack(channels, axis=-1)
+    return np.rint(out).astype(np.uint16) if pixels.dtype == np.uint16 else out
+
+
+def _refuse_lost_band(image: "Image.Image", name: str, alpha: str) -> None:
+    # Four bands of which a TIFF does not say what the fourth is: Pillow reads three of them and
+    # says nothing. In BMP the same raw mode is padding.
+    if image.format != "TIFF" or alpha == "drop":
+        return
+    for tile in getattr(image, "tile", ()):
+        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if "X" in str(arguments[0]):
+            raise BadImageError(
+                f"{name}: expected gray, RGB or RGBA, got a TIFF with a band beside them of which "
+                f"Pillow reads nothing; pass the data as an .npz or HDF5 array with "
+                f"layout='NHWC', or drop the band with alpha='drop'"
+            )
+
+
+def _refuse_reduced_depth(image: "Image.Image", name: str) -> None:
+    # Pillow has no 16-bit colour: it would read the high bytes and say nothing.
+    if image.mode in (*_SIXTEEN_BIT_GRAY, "F"):
+        return
+    for tile in getattr(image, "tile", ()):
+        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        raw_mode = str(arguments[0])
+        deep_ppm = tile[0] == "ppm" and len(arguments) > 1 and int(arguments[1]) > 255
+        if ";16" in raw_mode or deep_ppm:
+            raise BadImageError(
+                f"{name}: expected 8-bit colour or 8- or 16-bit gray, got 16-bit colour, of which "
+                f"Pillow reads 8 bits only; convert it to 8 bit, or pass the data as an .npz or "
+                f"HDF5 array of uint16"
+            )
+
+
+def _pixels(image: "Image.Image", name: str, notes: list[str]) -> np.ndarray:
+    mode = image.mode
+    if mode in _SIXTEEN_BIT_GRAY:
+        wide = np.asarray(image)[..., None]
+        if wide.min(initial=0) < 0 or wide.max(initial=0) > 65535:
+            raise BadImageError(
+                f"{name}: expected gray values in 0..65535, got {wide.min()} to {wide.max()} "
+                f"(mode {mode})"
+            )
+        return wide.astype(np.uint16)
+    if mode == "F":
+        return np.asarray(image, dtype=np.float32)[..., None]
+    if mode == "1":
+        return np.asarray(image.convert("L"))[..., None]
+    if image.has_transparency_data:
+        image = image.convert("LA" if mode in ("L", "LA", "La") else "RGBA")
+    elif mode == "P":
+        image = image.convert("RGB")
+    elif mode not in ("L", "RGB"):
+        image = image.convert("RGB")
+        notes.append(f"{mode} images converted to RGB")
+    array = np.asarray(image)
+    return array[..., None] if array.ndim == 2 else array
+
+
+def _serve() -> None:
+    """Answer one job read from stdin, writing the images to stdout in the order of its paths.
+
+    Each image is a line of JSON with its shape, dtype and notes, then its bytes; a bad image is a
+    line with the error.
+    """
+    # Ctrl-C reaches the whole process group; the parent alone reports it and ends us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    job: dict[str, Any] = json.load(sys.stdin)
+    sys.path[:] = job["sys_path"]
+    how = job["how"]
+    how = How(**{**how, "size": tuple(how["size"]) if how["size"] else None})
+    out = sys.stdout.buffer
+    for path in job["paths"]:
+        try:
+            array, notes = decode_file(path, how)
+        except BadImageError as error:
+            out.write(json.dumps({"error": str(error)}).encode() + b"\n")
+            continue
+        head = {"shape": array.shape, "dtype": array.dtype.str, "notes": notes}
+        out.write(json.dumps(head).encode() + b"\n" + array.tobytes())
+        out.flush()
+    out.flush()
+
+
+def job_for(paths: list[str], how: How) -> bytes:
+    """What a decoding worker reads from stdin."""
+    return json.dumps({"paths": paths, "how": asdict(how), "sys_path": sys.path}).encode()
+
+
+if __name__ == "__main__":
+    _serve()
