@@ -361,5 +361,5 @@ def test_a_table_of_no_rows_is_named(tmp_path):
     with pytest.raises(DataError, match=r"metadata\.csv: expected at least one row, got none"):
         vaeaug.read(root)
     (root / "metadata.csv").write_text("file_name,label\n0.png,0,1\n")
-    with pytest.raises(DataError, match=r"metadata\.csv, line 2: expected 2 columns, got another"):
+    with pytest.raises(DataError, match=r"metadata\.csv, line 2: expected 2 columns, got 3"):
         vaeaug.read(root)

@@ -142,7 +142,7 @@ def test_fingerprint_sees_one_flipped_bit_and_every_other_part():
 
 def test_fingerprint_does_not_depend_on_the_slices(monkeypatch):
     whole = make().fingerprint
-    monkeypatch.setattr("vaeaug.data.dataset._SLICE_BYTES", 13)
+    monkeypatch.setattr("vaeaug.data.checks._SLICE_BYTES", 13)
     assert make().fingerprint == whole
 
 

@@ -59,7 +59,7 @@ def test_label_minus_one_is_unlabelled_in_a_csv_of_numbers(tmp_path, noise):
     assert_split(read(write(LABELS), class_names=["a", "b", "c", "d"]), images)
     named = read(write(["-1", "x", "-1", "x", "x", "x", "x"]))
     assert (named.class_names, named.unlabelled) == (("-1", "x"), None)
-    with pytest.raises(DataError, match=r"line 2: expected labels of at least 0, or -1 .*got -2"):
+    with pytest.raises(DataError, match=r"expected labels of at least 0, or -1 .*got -2 in line 2"):
         read(write([0, -2, 1, 0, 0, 1, 0]))
     with pytest.raises(DataError, match=r"list\.csv: expected at least one image with a label"):
         read(write([-1] * 7))

@@ -115,7 +115,11 @@ IMAGES = np.zeros((6, 5, 7), "uint8")
         ("images-idx3", idx(IMAGES) + b"x", r"226 bytes for shape .*, got 227"),
         ("images-idx3", b"", "a head of 16 bytes, got magic number 0 in 0 bytes"),
         ("labels-idx1", idx(IMAGES), "magic number 2049 and .*, got magic number 2051"),
-        ("labels-idx1", idx(LABELS[:5]), "one label for each image, got 6 images in .*5 labels"),
+        (
+            "labels-idx1",
+            idx(LABELS[:5]),
+            r"one label for each image, got images of shape \(6, .* labels of shape \(5,\)",
+        ),
         ("labels-idx1", None, "a file of labels for the split 'train', got only train-images"),
     ],
 )
@@ -198,7 +202,7 @@ def test_csv_encodings_and_tabs(table):
     assert read(bom).fingerprint == expected
     tabs = table("path\tlabel\n0.png\tdog\n1.png\tcat\n", name="list.tsv")
     assert read(tabs).fingerprint == expected
-    with pytest.raises(DataError, match=r"list\.csv: expected a CSV file in UTF-8"):
+    with pytest.raises(DataError, match=r"list\.csv: expected a table in UTF-8"):
         read(table("0.png,hündin\n1.png,b\n", encoding="latin-1"))
 
 
@@ -251,7 +255,7 @@ def test_csv_repeated_rows_are_left_out_and_said(table):
         ),
         ("path,label,split\n0.png,a,later\n", r"line 2: expected a split .*got 'later'"),
         ("0.png,a\n1.png,a\n", "at least two classes, got 2 images, all of class 'a'"),
-        ('0.png,a\n"1.png,b\n', "a CSV file in UTF-8, got: "),
+        ('0.png,a\n"1.png,b\n', "a table in UTF-8, got: "),
     ],
 )
 def test_bad_csv(table, text, message):
@@ -261,7 +265,9 @@ def test_bad_csv(table, text, message):
 
 def test_csv_test_label_unknown_to_training(table):
     path = table("path,label,split\n0.png,a,train\n1.png,b,train\n2.png,z,test\n3.png,a,test\n")
-    with pytest.raises(DataError, match=r"line 4: expected one of the labels a, b, got 'z'"):
+    with pytest.raises(
+        DataError, match=r"expected one of the class names 'a', 'b', got 'z' in line 4"
+    ):
         read(path, split="test")
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,16 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-# Whole-array checks and hashes go in slices of about this many bytes, so that they need no second
-# copy of a large dataset.
-_SLICE_BYTES = 64 * 2**20
+from vaeaug.data.checks import DataError, Range, check_class_names, check_inside, encodable, slices
+
 # By the rank of the array: signals, images, volumes or short video.
 LAYOUTS = {3: "NLC", 4: "NHWC", 5: "NDHWC"}
 NOUNS = {"NLC": "signals", "NHWC": "images", "NDHWC": "volumes"}
-
-
-class DataError(ValueError):
-    """The input data is not usable; the message says which file, what was expected and got."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,47 +23,57 @@ class LabelledImages:
     """Labelled images, signals or volumes in memory, validated once when constructed.
 
     Attributes:
-        images: values, C-contiguous, shape (N, L, C) for signals, (N, H, W, C) for images or
+        images: Values, C-contiguous, shape (N, L, C) for signals, (N, H, W, C) for images or
             (N, D, H, W, C) for volumes and short video; uint8, or float32 where the input was
             float or 16 bit.
-        labels: class indices 0..K-1, shape (N,), int64.
-        class_names: the K class names; index c is the class with label c.
+        labels: Class indices 0..K-1, shape (N,), int64.
+        class_names: The K class names; index c is the class with label c.
         value_range: (lowest, highest) pixel value by convention, in the units of `images`:
-            (0, 255) for uint8; (0, 1), (-1, 1), (0, 255) or (0, 65535) for float32, or a signal's
-            or volume's own lowest and highest value.
+            (0, 255) for uint8; (0, 1), (-1, 1), (0, 255) or (0, 65535) for float32, or the lowest
+            and highest value of a signal or volume itself.
         split: "train", "val", "test" or "all", where known.
-        source: where the data came from, for messages; not part of the fingerprint.
-        notes: what was done on purpose while reading that the user should know.
-        unlabelled: a pool of images without labels, shape (M, *image_shape), of the type and value
+        source: Where the data came from, for messages; not part of the fingerprint.
+        notes: What was done on purpose while reading that the user should know.
+        unlabelled: A pool of images without labels, shape (M, *image_shape), of the type and value
             range of `images`; None where there is none. An empty pool becomes None.
 
     Raises:
-        DataError: if the parts do not fit together.
+        DataError: If the parts do not fit together.
     """
 
     images: Shaped[np.ndarray, "n *space c"]
     labels: Int64[np.ndarray, " n"]
     class_names: tuple[str, ...]
-    value_range: tuple[float, float]
+    value_range: Range
     split: str | None = None
     source: str = ""
     notes: tuple[str, ...] = ()
     unlabelled: Shaped[np.ndarray, "m *space c"] | None = None
 
     def __post_init__(self) -> None:
-        where = self.source or "LabelledImages"
-        images = np.ascontiguousarray(self.images)
-        labels = np.ascontiguousarray(self.labels)
         low, high = (float(v) for v in self.value_range)
+        canonical = {
+            "images": np.ascontiguousarray(self.images),
+            "labels": np.ascontiguousarray(self.labels),
+            "class_names": tuple(self.class_names),
+            "value_range": (low, high),
+            # A path that is not UTF-8 is shown escaped: nothing else could write it down.
+            "source": encodable(self.source),
+            "notes": tuple(map(encodable, self.notes)),
+        }
+        where = self.source or "LabelledImages"
         # Frozen for users; lists and strided views are put into their canonical form here, once.
-        object.__setattr__(self, "images", images)
-        object.__setattr__(self, "labels", labels)
-        object.__setattr__(self, "class_names", tuple(self.class_names))
-        object.__setattr__(self, "value_range", (low, high))
-        # A path that is no UTF-8 is shown with its bytes escaped: nothing else could write it down.
-        object.__setattr__(self, "source", _encodable(self.source))
-        object.__setattr__(self, "notes", tuple(map(_encodable, self.notes)))
+        for name, value in canonical.items():
+            object.__setattr__(self, name, value)
+        self._check_images(where)
+        self._check_labels(where)
+        if self.unlabelled is not None:
+            pool = np.ascontiguousarray(self.unlabelled)
+            self._check_pool(pool, f"{where}: unlabelled")
+            object.__setattr__(self, "unlabelled", pool if len(pool) else None)
 
+    def _check_images(self, where: str) -> None:
+        images, (low, high) = self.images, self.value_range
         if images.ndim not in LAYOUTS:
             raise DataError(
                 f"{where}: expected signals of shape (N, L, C), images (N, H, W, C) or volumes "
@@ -83,42 +88,41 @@ class LabelledImages:
             raise DataError(
                 f"{where}: expected {axes} and C of at least 1, got image shape {images.shape[1:]}"
             )
-        if labels.dtype != np.int64 or labels.shape != (len(images),):
+        if not low < high:
             raise DataError(
-                f"{where}: expected int64 labels of shape ({len(images)},), one for each image, "
+                f"{where}: expected value_range (low, high), low < high, got ({low}, {high})"
+            )
+        if images.dtype == np.float32:
+            check_inside(images, self.value_range, where)
+        elif (low, high) != (0.0, 255.0):
+            raise DataError(
+                f"{where}: expected value_range (0, 255) for uint8 images, got ({low}, {high})"
+            )
+
+    def _check_labels(self, where: str) -> None:
+        labels, n_classes = self.labels, len(self.class_names)
+        if labels.dtype != np.int64 or labels.shape != (len(self),):
+            raise DataError(
+                f"{where}: expected int64 labels of shape ({len(self)},), one for each image, "
                 f"got {labels.dtype} labels of shape {labels.shape}"
             )
-        _check_names(self.class_names, where)
-        n_classes = len(self.class_names)
+        check_class_names(self.class_names, where)
         bad = np.flatnonzero((labels < 0) | (labels >= n_classes))
         if bad.size:
             raise DataError(
                 f"{where}: expected labels in 0..{n_classes - 1} ({n_classes} class names), "
                 f"got {labels[bad[0]]} at index {bad[0]} ({bad.size} labels out of range)"
             )
-        if not low < high:
-            raise DataError(
-                f"{where}: expected value_range (low, high), low < high, got ({low}, {high})"
-            )
-        if images.dtype == np.uint8 and (low, high) != (0.0, 255.0):
-            raise DataError(
-                f"{where}: expected value_range (0, 255) for uint8 images, got ({low}, {high})"
-            )
-        if images.dtype == np.float32:
-            _check_inside(images, (low, high), where)
-        if self.unlabelled is not None:
-            self._set_pool(np.ascontiguousarray(self.unlabelled), f"{where}: unlabelled")
 
-    def _set_pool(self, pool: Shaped[np.ndarray, "m *space c"], where: str) -> None:
+    def _check_pool(self, pool: Shaped[np.ndarray, "m *space c"], where: str) -> None:
         if pool.shape[1:] != self.image_shape or pool.dtype != self.images.dtype:
-            want = ", ".join(map(str, self.image_shape))
+            shape = ", ".join(map(str, self.image_shape))
             raise DataError(
-                f"{where}: expected {self.images.dtype} images of shape (M, {want}), as the "
+                f"{where}: expected {self.images.dtype} images of shape (M, {shape}), as the "
                 f"labelled ones, got {pool.dtype} of shape {pool.shape}"
             )
         if len(pool) and pool.dtype == np.float32:
-            _check_inside(pool, self.value_range, where)
-        object.__setattr__(self, "unlabelled", pool if len(pool) else None)
+            check_inside(pool, self.value_range, where)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -171,19 +175,22 @@ class LabelledImages:
             parts.append(self.unlabelled)
         digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
         for part in parts:
-            for piece in _slices(part):
+            for piece in slices(part):
                 digest.update(piece.data.cast("B"))
         return digest.hexdigest()
 
     def with_unlabelled(self, images: Shaped[np.ndarray, "m *space c"]) -> "LabelledImages":
-        """A copy with these images without labels, after those that it has already.
+        """Add images without labels to the pool.
 
         Args:
-            images: shape (M, *image_shape), of the type and in the value range of `self.images`;
-                `read_pool` gives them so.
+            images: Shape (M, *image_shape), of the type and in the value range of `self.images`;
+                `read_pool` returns such images.
+
+        Returns:
+            A copy whose pool ends with these images.
 
         Raises:
-            DataError: if they do not fit.
+            DataError: If they do not fit.
         """
         added = replace(self, unlabelled=np.asarray(images))
         if self.unlabelled is None or added.unlabelled is None:
@@ -191,10 +198,16 @@ class LabelledImages:
         return replace(self, unlabelled=np.concatenate([self.unlabelled, added.unlabelled]))
 
     def images_at(self, rows: Int64[np.ndarray, " m"]) -> Shaped[np.ndarray, "m *space c"]:
-        """Copies of the images in `rows`; row N + i is row i of the pool.
+        """Copy images by their rows, those of the pool included.
+
+        Args:
+            rows: Shape (M,), 0..N-1 for labelled images; row N + i is row i of the pool.
+
+        Returns:
+            The images, shape (M, *image_shape), in the order of `rows`.
 
         Raises:
-            IndexError: if a row is negative or past the end.
+            IndexError: If a row is negative or past the end.
         """
         rows = np.asarray(rows, dtype=np.int64)
         n_pool = 0 if self.unlabelled is None else len(self.unlabelled)
@@ -203,22 +216,25 @@ class LabelledImages:
                 f"images_at: expected rows in 0..{len(self) + n_pool - 1} ({len(self)} labelled "
                 f"and {n_pool} unlabelled images), got {rows.min()} to {rows.max()}"
             )
-        out = np.empty((len(rows), *self.image_shape), dtype=self.images.dtype)
-        own = rows < len(self)
-        out[own] = self.images[rows[own]]
+        images = np.empty((len(rows), *self.image_shape), dtype=self.images.dtype)
+        is_labelled = rows < len(self)
+        images[is_labelled] = self.images[rows[is_labelled]]
         if self.unlabelled is not None:
-            out[~own] = self.unlabelled[rows[~own] - len(self)]
-        return out
+            images[~is_labelled] = self.unlabelled[rows[~is_labelled] - len(self)]
+        return images
 
     def subset(self, indices: Shaped[np.ndarray, " m"] | Sequence[int]) -> "LabelledImages":
-        """The images at `indices`, in that order, with all class names and the pool kept.
+        """Select labelled images; all class names and the pool are kept.
 
         Args:
-            indices: shape (M,), integers in 0..N-1 (no negative ones), or a boolean mask of
+            indices: Shape (M,), integers in 0..N-1 (no negative ones), or a boolean mask of
                 shape (N,).
 
+        Returns:
+            The images at `indices`, in that order.
+
         Raises:
-            DataError: if an index is out of range, or nothing is left.
+            DataError: If an index is out of range, or nothing is left.
         """
         index = np.asarray(indices)
         if index.dtype == np.bool_ and index.shape == (len(self),):
@@ -241,143 +257,89 @@ class LabelledImages:
     def imbalanced(
         self, counts: Sequence[int] | Mapping[int, int], *, seed: int
     ) -> "LabelledImages":
-        """Keep so many images of each class, chosen at random, in their first order.
+        """Keep a given number of images of each class, chosen at random, in their order.
 
         With the same seed a smaller count keeps a part of what a larger one keeps, and the choice
         in one class does not depend on the counts of the others.
 
         Args:
-            counts: K counts, one a class; or a mapping from label to count, which leaves the
-                classes it does not name whole.
-            seed: for `numpy.random.default_rng`.
+            counts: K counts, one per class; or a mapping from label to count, which leaves the
+                classes that it does not name whole.
+            seed: For `numpy.random.default_rng`.
+
+        Returns:
+            A copy with these images; the pool is kept.
 
         Raises:
-            DataError: if a class has fewer images than asked for.
-            TypeError: if a count is not an integer.
+            DataError: If a class has fewer images than asked for.
+            TypeError: If a count is not an integer.
         """
-        have = self.counts
+        available = self.counts
         if isinstance(counts, Mapping):
             unknown = sorted(set(counts) - set(range(self.n_classes)))
             if unknown:
                 raise DataError(
                     f"imbalanced: expected labels in 0..{self.n_classes - 1}, got {unknown}"
                 )
-            want = [operator.index(counts.get(c, have[c])) for c in range(self.n_classes)]
-        else:
-            want = [operator.index(n) for n in counts]
-            if len(want) != self.n_classes:
+            counts = [counts.get(label, n) for label, n in enumerate(available)]
+        wanted = [operator.index(n) for n in counts]
+        if len(wanted) != self.n_classes:
+            raise DataError(
+                f"imbalanced: expected {self.n_classes} counts, one for each class, "
+                f"got {len(wanted)}"
+            )
+        for label, n in enumerate(wanted):
+            if not 0 <= n <= available[label]:
                 raise DataError(
-                    f"imbalanced: expected {self.n_classes} counts, one for each class, "
-                    f"got {len(want)}"
+                    f"imbalanced: class {label} ({self.class_names[label]!r}) has "
+                    f"{available[label]} images, asked for {n}"
                 )
-        for c, n in enumerate(want):
-            if not 0 <= n <= have[c]:
-                raise DataError(
-                    f"imbalanced: class {c} ({self.class_names[c]!r}) has {have[c]} images, "
-                    f"asked for {n}"
-                )
-        shuffled = self._shuffled_by_class(seed)
-        kept = np.concatenate([index[:n] for index, n in zip(shuffled, want, strict=True)])
-        return self.subset(np.sort(kept))
+        return self.subset(np.sort(self._drawn(wanted, seed)))
 
     def split_off(self, fraction: float, *, seed: int) -> tuple["LabelledImages", "LabelledImages"]:
-        """Split at random, stratified by class, into (rest, held_out).
+        """Split at random, stratified by class.
 
         Each class gives the floor or the ceiling of its share, so that the held-out part has
-        round(fraction * N) images where possible; every class keeps at least one image in rest,
-        so a class of one image gives none. The pool stays with rest.
+        round(fraction * N) images where possible. Every class keeps at least one image in the
+        rest, so a class of one image gives none. The pool stays with the rest.
 
         Args:
-            fraction: the part to hold out, 0 < fraction < 1.
-            seed: for `numpy.random.default_rng`.
+            fraction: The part to hold out, 0 < fraction < 1.
+            seed: For `numpy.random.default_rng`.
+
+        Returns:
+            (rest, held_out).
 
         Raises:
-            DataError: if fraction is out of range or nothing can be held out.
+            DataError: If fraction is out of range or nothing can be held out.
         """
         if not 0.0 < fraction < 1.0:
             raise DataError(f"split_off: expected 0 < fraction < 1, got {fraction}")
-        have = self.counts
-        most = np.maximum(have - 1, 0)
-        share = have * fraction
-        take = np.minimum(np.floor(share).astype(np.int64), most)
+        available = self.counts
+        most = np.maximum(available - 1, 0)
+        share = available * fraction
+        taken = np.minimum(np.floor(share).astype(np.int64), most)
         # Largest remainders first; a stable sort, so that equal ones go by label.
-        short = max(1, round(len(self) * fraction)) - int(take.sum())
-        for c in np.argsort(-(share - take), kind="stable"):
-            if short > 0 and take[c] < most[c] and take[c] < share[c]:
-                take[c] += 1
-                short -= 1
-        if take.sum() == 0:
+        missing = max(1, round(len(self) * fraction)) - int(taken.sum())
+        for label in np.argsort(-(share - taken), kind="stable"):
+            if missing > 0 and taken[label] < most[label] and taken[label] < share[label]:
+                taken[label] += 1
+                missing -= 1
+        if taken.sum() == 0:
             raise DataError(
                 f"split_off: nothing to hold out: every class keeps one image, and the largest "
-                f"has {have.max()}"
+                f"has {available.max()}"
             )
-        shuffled = self._shuffled_by_class(seed)
-        held = np.concatenate([index[:n] for index, n in zip(shuffled, take, strict=True)])
-        mask = np.zeros(len(self), dtype=np.bool_)
-        mask[held] = True
-        return self.subset(~mask), replace(self, unlabelled=None).subset(mask)
+        is_held_out = np.zeros(len(self), dtype=np.bool_)
+        is_held_out[self._drawn(taken.tolist(), seed)] = True
+        return self.subset(~is_held_out), replace(self, unlabelled=None).subset(is_held_out)
 
-    def _shuffled_by_class(self, seed: int) -> list[Int64[np.ndarray, " n_c"]]:
+    def _drawn(self, counts: Sequence[int], seed: int) -> Int64[np.ndarray, " m"]:
+        """Random indices, `counts[label]` of each label."""
         # One generator, and every class shuffled whole: what a class draws depends on the class
         # sizes only, never on how many are asked for.
         rng = np.random.default_rng(seed)
-        return [rng.permutation(np.flatnonzero(self.labels == c)) for c in range(self.n_classes)]
-
-
-def check_finite(images: Shaped[np.ndarray, "n ..."], where: str) -> None:
-    """Raise if a float image holds NaN or infinity, naming the first image and how many."""
-    bad: list[int] = []
-    start = 0
-    for piece in _slices(images):
-        finite = np.isfinite(piece).reshape(len(piece), -1).all(axis=1)
-        bad.extend(start + np.flatnonzero(~finite))
-        start += len(piece)
-    if bad:
-        raise DataError(
-            f"{where}: expected finite pixel values, got NaN or infinity in {len(bad)} of "
-            f"{len(images)} images, the first at index {bad[0]}"
-        )
-
-
-def extent(images: Shaped[np.ndarray, "n ..."]) -> tuple[float, float]:
-    """Lowest and highest pixel value."""
-    pieces = [(float(piece.min()), float(piece.max())) for piece in _slices(images)]
-    return min(low for low, _ in pieces), max(high for _, high in pieces)
-
-
-def _check_inside(
-    images: Shaped[np.ndarray, "n ..."], value_range: tuple[float, float], where: str
-) -> None:
-    check_finite(images, where)
-    (low, high), (got_low, got_high) = value_range, extent(images)
-    if got_low < low or got_high > high:
-        raise DataError(
-            f"{where}: expected values inside value_range ({low:g}, {high:g}), "
-            f"got {got_low:g} to {got_high:g}"
-        )
-
-
-def _check_names(names: tuple[str, ...], where: str) -> None:
-    if not names or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{where}: expected class_names as strings, at least one, got {names!r}")
-    for name in names:
-        # Every name that is taken here has to come out at the end of a run.
-        if not name or "\0" in name or name != _encodable(name):
-            raise DataError(
-                f"{where}: expected class_names as text in UTF-8 without zero bytes, not empty, "
-                f"which every file that is written can hold, got {name!r}; rename the class, or "
-                f"pass class_names="
-            )
-    if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise DataError(f"{where}: expected distinct class names, got more than once: {twice}")
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _slices(array: Shaped[np.ndarray, "n ..."]) -> Iterator[Shaped[np.ndarray, "m ..."]]:
-    step = max(1, _SLICE_BYTES // max(1, array[:1].nbytes))
-    for start in range(0, len(array), step):
-        yield array[start : start + step]
+        shuffled = [
+            rng.permutation(np.flatnonzero(self.labels == label)) for label in range(self.n_classes)
+        ]
+        return np.concatenate([index[:n] for index, n in zip(shuffled, counts, strict=True)])

@@ -1,4 +1,4 @@
-"""One image file becomes one array; nothing of its precision is dropped in silence.
+"""Decode one image file to one array, without a silent loss of precision.
 
 This file imports nothing from the package, because decoding workers run it as a script
 (`python -P decode.py`): a worker then loads numpy and Pillow only, neither torch nor the user's
@@ -9,6 +9,7 @@ import io
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,8 +33,8 @@ _FITTED = {
     "pad": ", padded to keep the aspect (resize='pad')",
     "stretch": ", aspect not kept (resize='stretch')",
 }
-# The kinds of pixel files that are read, whatever their names end in. What can start another
-# program (EPS, by Ghostscript), refers to other files or has no mark of its own is not among them.
+# The formats that are read, whatever the names of files end in. Formats that can start another
+# program (EPS starts Ghostscript), refer to other files, or have no signature are missing.
 _FORMATS = (
     *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TIFF"),
     "WEBP",
@@ -53,13 +54,13 @@ class BadImageError(ValueError):
 
 
 @dataclass(frozen=True)
-class How:
+class DecodeOptions:
     """How an image is decoded.
 
     Attributes:
-        size: (H, W) to resize to, or None.
-        resize: what becomes of another aspect: "crop", "pad" or "stretch".
-        alpha: what becomes of transparency: "composite", "drop" or "keep".
+        size: (H, W) in pixels to resize to, or None.
+        resize: How another aspect ratio is fitted: "crop", "pad" or "stretch".
+        alpha: How transparency is handled: "composite", "drop" or "keep".
         mode: "RGB" or "L", whatever the files are, or None.
     """
 
@@ -69,33 +70,45 @@ class How:
     mode: str | None = None
 
 
-def decode_file(path: str, how: How) -> tuple[np.ndarray, list[str]]:
+def decode_file(path: str, options: DecodeOptions) -> tuple[np.ndarray, list[str]]:
     """Decode one image file.
 
     Args:
-        path: the file.
-        how: size, aspect, transparency and mode.
+        path: The file.
+        options: Size, aspect ratio, transparency and mode.
 
     Returns:
         The image, shape (H, W, C), uint8, uint16 or float32; and the notes for the user.
 
     Raises:
-        BadImageError: naming the file and the reason.
+        BadImageError: Naming the file and the reason.
     """
     try:
         n_bytes = Path(path).stat().st_size
     except OSError as error:
         raise BadImageError(f"{path}: expected an image file, got: {error.strerror}") from error
-    return _decoded(path, path, n_bytes, how)
+    return _decode(path, path, n_bytes, options)
 
 
-def decode_bytes(data: bytes, name: str, how: How) -> tuple[np.ndarray, list[str]]:
-    """Decode one image file held in memory, as `decode_file` does; `name` is for messages."""
-    return _decoded(io.BytesIO(data), name, len(data), how)
+def decode_bytes(data: bytes, name: str, options: DecodeOptions) -> tuple[np.ndarray, list[str]]:
+    """Decode one image file held in memory.
+
+    Args:
+        data: The content of the file.
+        name: For messages.
+        options: As for `decode_file`.
+
+    Returns:
+        As `decode_file`.
+
+    Raises:
+        BadImageError: As `decode_file`.
+    """
+    return _decode(io.BytesIO(data), name, len(data), options)
 
 
-def _decoded(
-    file: str | io.BytesIO, name: str, n_bytes: int, how: How
+def _decode(
+    file: str | io.BytesIO, name: str, n_bytes: int, options: DecodeOptions
 ) -> tuple[np.ndarray, list[str]]:
     from PIL import Image, UnidentifiedImageError
 
@@ -103,7 +116,7 @@ def _decoded(
         raise BadImageError(f"{name}: expected an image file, got an empty file (0 bytes)")
     try:
         with Image.open(file, formats=_formats()) as image:
-            return decode_image(image, name, how)
+            return decode_image(image, name, options)
     except BadImageError:
         raise
     except UnidentifiedImageError as error:
@@ -122,20 +135,34 @@ def _decoded(
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
-    """Those of the formats that this Pillow knows."""
+    """The formats that the installed Pillow knows."""
     from PIL import Image
 
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def decode_image(image: "Image.Image", name: str, how: How) -> tuple[np.ndarray, list[str]]:
-    """Turn a Pillow image into an array, as `decode_file` does; `name` is for messages."""
+def decode_image(
+    image: "Image.Image", name: str, options: DecodeOptions
+) -> tuple[np.ndarray, list[str]]:
+    """Convert a Pillow image to an array.
+
+    Args:
+        image: An image, open or in memory.
+        name: For messages.
+        options: As for `decode_file`.
+
+    Returns:
+        As `decode_file`.
+
+    Raises:
+        BadImageError: If Pillow would lose bits or bands, or the values are not gray values.
+    """
     from PIL import ImageOps
 
     notes: list[str] = []
     _refuse_reduced_depth(image, name)
-    _refuse_lost_band(image, name, how.alpha)
+    _refuse_lost_band(image, name, options.alpha)
     if getattr(image, "is_animated", False):
         notes.append("only the first frame of multi-frame images is read")
     if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
@@ -143,22 +170,25 @@ def decode_image(image: "Image.Image", name: str, how: How) -> tuple[np.ndarray,
         notes.append("EXIF orientation applied")
     array = _pixels(image, name, notes)
     if array.shape[2] in (2, 4):
-        array = apply_alpha(array, how.alpha, high=255.0)
-        notes.append(NOTE_ALPHA[how.alpha])
-    array = to_mode(array, how.mode, notes)
-    if how.size is not None and array.shape[:2] != how.size:
-        notes.append(resize_note(array.shape[:2], how.size, how.resize))
-        array = resize(array, how.size, how.resize)
+        array = apply_alpha(array, options.alpha, high=255.0)
+        notes.append(NOTE_ALPHA[options.alpha])
+    array = to_mode(array, options.mode, notes)
+    if options.size is not None and array.shape[:2] != options.size:
+        notes.append(resize_note(array.shape[:2], options.size, options.resize))
+        array = resize(array, options.size, options.resize)
     return array, notes
 
 
 def to_mode(pixels: np.ndarray, mode: str | None, notes: list[str]) -> np.ndarray:
-    """Gray as RGB or RGB as gray where a mode asks for it, with a note; else as it is.
+    """Convert gray to RGB or RGB to gray, where the mode asks for it.
 
     Args:
-        pixels: shape (..., C).
+        pixels: Shape (..., C).
         mode: "RGB", "L" or None.
-        notes: what was done is added here.
+        notes: A note is appended where something was converted.
+
+    Returns:
+        The pixels, shape (..., 3) or (..., 1), or unchanged.
     """
     channels = pixels.shape[-1]
     if mode == "RGB" and channels == 1:
@@ -181,13 +211,13 @@ def apply_alpha(pixels: np.ndarray, alpha: str, *, high: float, low: float = 0.0
     """Handle the last channel as alpha.
 
     Args:
-        pixels: shape (..., 2) or (..., 4), the last channel alpha; uint8 or float32.
+        pixels: Shape (..., 2) or (..., 4), the last channel alpha; uint8 or float32.
         alpha: "composite" on white, "drop" or "keep".
-        high: the pixel value of white and of full opacity.
-        low: the pixel value of black and of full transparency.
+        high: The pixel value of white and of full opacity.
+        low: The pixel value of black and of full transparency.
 
     Returns:
-        The pixels without alpha, or, kept, with four channels.
+        The pixels without alpha; with "keep", four channels.
     """
     colour, opacity = pixels[..., :-1], pixels[..., -1:]
     if alpha == "drop":
@@ -198,49 +228,60 @@ def apply_alpha(pixels: np.ndarray, alpha: str, *, high: float, low: float = 0.0
         return np.concatenate([np.repeat(colour, 3, axis=-1), opacity], axis=-1)
     if pixels.dtype == np.uint8:
         # Whole numbers, rounded to nearest: the same on every machine.
-        a = opacity.astype(np.uint32)
-        return ((colour * a + 255 * (255 - a) + 127) // 255).astype(np.uint8)
-    share = (opacity - low) / (high - low)
-    return (colour * share + high * (1 - share)).astype(pixels.dtype)
+        weight = opacity.astype(np.uint32)
+        return ((colour * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
+    opacity = (opacity - low) / (high - low)
+    return (colour * opacity + high * (1 - opacity)).astype(pixels.dtype)
 
 
 def resize(
     pixels: np.ndarray, size: tuple[int, int], fit: str, *, bands: bool = False
 ) -> np.ndarray:
-    """Resize one image; bilinear, antialiased when shrinking.
+    """Resize one image: bilinear, antialiased when shrinking.
 
     Args:
-        pixels: shape (H, W, C).
-        size: the new (H, W).
-        fit: what becomes of another aspect: "crop" cuts from both edges of the longer side what is
-            too much, "pad" fills up the shorter side with black (float: the image's lowest value),
-            "stretch" distorts.
-        bands: whether a fourth channel is one like the others; else it is alpha, which weights
+        pixels: Shape (H, W, C).
+        size: The new (H, W) in pixels.
+        fit: How another aspect ratio is fitted: "crop" cuts the longer side at both edges, "pad"
+            fills the shorter side with black (float: the image's lowest value), "stretch" distorts.
+        bands: Whether a fourth channel is one like the others; else it is alpha, which weights
             the colours, so that those under transparent pixels do not bleed.
+
+    Returns:
+        The image, shape (*size, C), in the same type.
     """
     if pixels.shape[:2] == size:
         return pixels
     if fit == "pad":
         (top, left), inner = _inner(pixels.shape[:2], size)
         lowest = pixels.min() if pixels.dtype.kind == "f" else 0
-        out = np.full((*size, pixels.shape[2]), lowest, dtype=pixels.dtype)
-        out[top : top + inner[0], left : left + inner[1]] = _scaled(pixels, inner, None, bands)
-        return out
+        canvas = np.full((*size, pixels.shape[2]), lowest, dtype=pixels.dtype)
+        canvas[top : top + inner[0], left : left + inner[1]] = _scaled(pixels, inner, None, bands)
+        return canvas
     box = _centre(pixels.shape[:2], size) if fit == "crop" else None
     return _scaled(pixels, size, box, bands)
 
 
 def resize_note(old: tuple[int, ...], size: tuple[int, int], fit: str) -> str:
-    """What `resize` does to an image of this size, for the user."""
-    done = f"resized to {size[0]}x{size[1]}"
+    """What `resize` does to an image, for the user.
+
+    Args:
+        old: (H, W) before.
+        size: (H, W) after.
+        fit: As for `resize`.
+
+    Returns:
+        The note.
+    """
+    note = f"resized to {size[0]}x{size[1]}"
     left, top, right, bottom = _centre(old, size)
-    kept = (right - left) * (bottom - top) / (old[0] * old[1])
+    share = (right - left) * (bottom - top) / (old[0] * old[1])
     # Less than a pixel of the longer side is rounding.
-    return done + (_FITTED[fit] if (1 - kept) * max(old) >= 1 else "")
+    return note + (_FITTED[fit] if (1 - share) * max(old) >= 1 else "")
 
 
 def _centre(old: tuple[int, ...], new: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The largest box of the new aspect in the middle of an image: left, top, right, bottom."""
+    """The largest centred box of the new aspect ratio: left, top, right, bottom."""
     height, width = old[:2]
     scale = min(height / new[0], width / new[1])
     dy, dx = (height - scale * new[0]) / 2, (width - scale * new[1]) / 2
@@ -248,7 +289,7 @@ def _centre(old: tuple[int, ...], new: tuple[int, int]) -> tuple[float, float, f
 
 
 def _inner(old: tuple[int, ...], new: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Where the whole of an image of the old aspect lies in the middle of the new one: at, size."""
+    """The (top, left) and (height, width) of the whole old image centred in the new size."""
     scale = min(new[0] / old[0], new[1] / old[1])
     height, width = (max(1, min(n, round(o * scale))) for o, n in zip(old, new, strict=False))
     return ((new[0] - height) // 2, (new[1] - width) // 2), (height, width)
@@ -271,8 +312,8 @@ def _scaled(
         np.asarray(Image.fromarray(np.ascontiguousarray(as_gray[..., c])).resize(to, bilinear, box))
         for c in range(pixels.shape[2])
     ]
-    out = np.stack(channels, axis=-1)
-    return np.rint(out).astype(np.uint16) if pixels.dtype == np.uint16 else out
+    resized = np.stack(channels, axis=-1)
+    return np.rint(resized).astype(np.uint16) if pixels.dtype == np.uint16 else resized
 
 
 def _refuse_lost_band(image: "Image.Image", name: str, alpha: str) -> None:
@@ -280,8 +321,7 @@ def _refuse_lost_band(image: "Image.Image", name: str, alpha: str) -> None:
     # says nothing. In BMP the same raw mode is padding.
     if image.format != "TIFF" or alpha == "drop":
         return
-    for tile in getattr(image, "tile", ()):
-        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+    for _, arguments in _tiles(image):
         if "X" in str(arguments[0]):
             raise BadImageError(
                 f"{name}: expected gray, RGB or RGBA, got a TIFF with a band beside them of which "
@@ -294,16 +334,20 @@ def _refuse_reduced_depth(image: "Image.Image", name: str) -> None:
     # Pillow has no 16-bit colour: it would read the high bytes and say nothing.
     if image.mode in (*_SIXTEEN_BIT_GRAY, "F"):
         return
-    for tile in getattr(image, "tile", ()):
-        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        raw_mode = str(arguments[0])
-        deep_ppm = tile[0] == "ppm" and len(arguments) > 1 and int(arguments[1]) > 255
-        if ";16" in raw_mode or deep_ppm:
+    for codec, arguments in _tiles(image):
+        is_deep_ppm = codec == "ppm" and len(arguments) > 1 and int(arguments[1]) > 255
+        if ";16" in str(arguments[0]) or is_deep_ppm:
             raise BadImageError(
                 f"{name}: expected 8-bit colour or 8- or 16-bit gray, got 16-bit colour, of which "
                 f"Pillow reads 8 bits only; convert it to 8 bit, or pass the data as an .npz or "
                 f"HDF5 array of uint16"
             )
+
+
+def _tiles(image: "Image.Image") -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """The codec of each part of an open image, and its arguments, the first of which is a mode."""
+    for tile in getattr(image, "tile", ()):
+        yield tile[0], tile[3] if isinstance(tile[3], tuple) else (tile[3],)
 
 
 def _pixels(image: "Image.Image", name: str, notes: list[str]) -> np.ndarray:
@@ -341,24 +385,33 @@ def _serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     job: dict[str, Any] = json.load(sys.stdin)
     sys.path[:] = job["sys_path"]
-    how = job["how"]
-    how = How(**{**how, "size": tuple(how["size"]) if how["size"] else None})
-    out = sys.stdout.buffer
+    size = job["options"].pop("size")
+    options = DecodeOptions(size=tuple(size) if size else None, **job["options"])
+    stdout = sys.stdout.buffer
     for path in job["paths"]:
         try:
-            array, notes = decode_file(path, how)
+            array, notes = decode_file(path, options)
         except BadImageError as error:
-            out.write(json.dumps({"error": str(error)}).encode() + b"\n")
+            stdout.write(json.dumps({"error": str(error)}).encode() + b"\n")
             continue
         head = {"shape": array.shape, "dtype": array.dtype.str, "notes": notes}
-        out.write(json.dumps(head).encode() + b"\n" + array.tobytes())
-        out.flush()
-    out.flush()
+        stdout.write(json.dumps(head).encode() + b"\n" + array.tobytes())
+        stdout.flush()
+    stdout.flush()
 
 
-def job_for(paths: list[str], how: How) -> bytes:
-    """What a decoding worker reads from stdin."""
-    return json.dumps({"paths": paths, "how": asdict(how), "sys_path": sys.path}).encode()
+def encode_job(paths: list[str], options: DecodeOptions) -> bytes:
+    """The job of a decoding worker.
+
+    Args:
+        paths: The files that it decodes.
+        options: How.
+
+    Returns:
+        What the worker reads from stdin.
+    """
+    job = {"paths": paths, "options": asdict(options), "sys_path": sys.path}
+    return json.dumps(job).encode()
 
 
 if __name__ == "__main__":

@@ -1,37 +1,60 @@
-"""Arrays of other libraries, and lists, become NumPy arrays, or are refused."""
+"""Arrays of other libraries, and lists, become NumPy arrays; tables are refused."""
 
 from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data.dataset import DataError
+from vaeaug.data.checks import DataError
 
-# A table is told from so many rows and columns on, and by at least this: the scale jumps by a
-# factor of two (e**0.7) between half of its neighbouring columns or more.
-_ROWS, _COLUMNS, _MOST_ROWS, _JUMP, _ALIKE, _LEAST = 20, 4, 10_000, 0.7, 0.8, 1e-12
+# Tables of fewer rows or columns are not recognised; of more rows the first are looked at.
+_LEAST_ROWS, _LEAST_COLUMNS, _MOST_ROWS = 20, 4, 10_000
+# The scale of a table jumps by a factor of two (e**0.7) between half of its neighbouring columns or
+# more, and the jumps in two halves of its rows correlate.
+_JUMP, _CORRELATION, _LEAST_SCALE = 0.7, 0.8, 1e-12
 
 
 def is_array(source: object) -> bool:
-    """Whether it is a NumPy array, a torch tensor, a column of a table or the like."""
+    """Whether an object is a NumPy array, a torch tensor, a column of a table or the like.
+
+    Args:
+        source: Anything.
+
+    Returns:
+        True where `as_array` converts it as it is.
+    """
     if isinstance(source, np.ndarray) or hasattr(source, "detach"):
         return True
     return hasattr(source, "__array__") and hasattr(source, "shape") and not is_frame(source)
 
 
 def is_frame(source: object) -> bool:
-    """Whether it is a pandas DataFrame or the like: a table."""
+    """Whether an object is a pandas DataFrame or the like: a table.
+
+    Args:
+        source: Anything.
+
+    Returns:
+        True where it is.
+    """
     return hasattr(source, "columns") and hasattr(source, "iloc")
 
 
 def as_array(part: Any, where: str) -> Shaped[np.ndarray, "..."]:
-    """A NumPy array of an array, tensor, column or list, without a copy where that is possible.
+    """Convert an array, tensor, column or list to NumPy, without a copy where that is possible.
+
+    Args:
+        part: The array.
+        where: Its place, for messages.
+
+    Returns:
+        The NumPy array; bfloat16 and float8 as float32.
 
     Raises:
-        DataError: if it is a table, or NumPy has no such array.
+        DataError: If it is a table, masked, sparse or quantized, or NumPy has no such array.
     """
     if is_frame(part):
-        raise table(where, f"a table of {len(part)} rows and {len(part.columns)} columns")
+        raise table_error(where, f"a table of {len(part)} rows and {len(part.columns)} columns")
     if isinstance(part, np.ma.MaskedArray):
         if np.ma.is_masked(part):
             n = int(np.ma.count_masked(part))
@@ -41,11 +64,11 @@ def as_array(part: Any, where: str) -> Shaped[np.ndarray, "..."]:
             )
         return np.asarray(part.data)
     if hasattr(part, "detach"):
-        return _of_tensor(part, where)
+        return _from_tensor(part, where)
     try:
         array = np.asarray(part)
-        lists = array.dtype == object and array.ndim == 1 and len(array) > 0
-        return np.array(array.tolist()) if lists and isinstance(array[0], list) else array
+        is_objects = array.dtype == object and array.ndim == 1 and len(array) > 0
+        return np.array(array.tolist()) if is_objects and isinstance(array[0], list) else array
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(
             f"{where}: expected an array, or lists of numbers that are equally long, got "
@@ -53,8 +76,17 @@ def as_array(part: Any, where: str) -> Shaped[np.ndarray, "..."]:
         ) from error
 
 
-def table(where: str, got: str, advice: str = "") -> DataError:
-    """The error that a table is no set of images."""
+def table_error(where: str, got: str, advice: str = "") -> DataError:
+    """The error that a table is no set of images.
+
+    Args:
+        where: The source.
+        got: What it holds.
+        advice: The end of the message.
+
+    Returns:
+        The error, which names `VAEOverSampler`.
+    """
     return DataError(
         f"{where}: expected images, signals or volumes, got {got}; rows of a table, whose columns "
         f"have no order, are for vaeaug.VAEOverSampler: VAEOverSampler().fit_resample(X, y)"
@@ -68,31 +100,37 @@ def refuse_table(array: Shaped[np.ndarray, "n k"], where: str) -> None:
     The scale of a signal changes little from one step to the next, that of a table's columns by
     whatever units they have.
 
+    Args:
+        array: N rows of k numbers.
+        where: The source, for messages.
+
     Raises:
-        DataError: naming what tables are for, and how to say that it is none.
+        DataError: Naming what tables are for, and how to state that it is none.
     """
-    if array.dtype.kind not in "biuf" or array.shape[0] < _ROWS or array.shape[1] < _COLUMNS:
+    n, k = array.shape
+    if array.dtype.kind not in "biuf" or n < _LEAST_ROWS or k < _LEAST_COLUMNS:
         return
     values = array[:_MOST_ROWS].astype(np.float64)
     if not np.isfinite(values).all():
         return
     jumps = [
-        np.diff(np.log(np.maximum(half.std(axis=0), _LEAST)))
+        np.diff(np.log(np.maximum(half.std(axis=0), _LEAST_SCALE)))
         for half in (values[::2], values[1::2])
     ]
-    # In both halves of the rows alike: a few spikes make jumps too, but others in each half.
-    alike = float(np.corrcoef(*jumps)[0, 1]) if all(jump.any() for jump in jumps) else 0.0
-    if alike > _ALIKE and min(float(np.median(np.abs(jump))) for jump in jumps) > _JUMP:
+    # A few spikes are jumps too, but other ones in each half of the rows.
+    correlation = float(np.corrcoef(*jumps)[0, 1]) if all(jump.any() for jump in jumps) else 0.0
+    median_jumps = [float(np.median(np.abs(jump))) for jump in jumps]
+    if correlation > _CORRELATION and min(median_jumps) > _JUMP:
         spread = values.std(axis=0)
-        raise table(
+        raise table_error(
             where,
-            f"{array.shape[0]} rows of {array.shape[1]} numbers whose scale jumps from column to "
+            f"{n} rows of {k} numbers whose scale jumps from column to "
             f"column ({spread.min():.3g} to {spread.max():.3g}), as in a table",
             "; layout='NL' says that they are signals",
         )
 
 
-def _of_tensor(tensor: Any, where: str) -> Shaped[np.ndarray, "..."]:
+def _from_tensor(tensor: Any, where: str) -> Shaped[np.ndarray, "..."]:
     import torch
 
     tensor = tensor.detach()

@@ -3,7 +3,8 @@
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data.dataset import LAYOUTS, NOUNS, DataError
+from vaeaug.data.checks import DataError
+from vaeaug.data.dataset import LAYOUTS, NOUNS
 
 IMAGE_CHANNELS = (1, 3, 4)
 _ELONGATED = 16
@@ -19,27 +20,23 @@ def channels_last(
     volumes. Channels are taken to be first only where the last axis cannot be theirs.
 
     Args:
-        array: values of any type.
-        where: the source, for messages.
-        layout: the axes of `array`, one of `STORED_LAYOUTS`, which may have any number of
-            channels; or None.
+        array: Values of any type, shape (N, ...).
+        where: The source, for messages.
+        layout: The axes of `array`, one of `STORED_LAYOUTS`, with any number of channels; or None.
 
     Returns:
-        The array, C-contiguous; notes on what was taken for what.
+        The array, C-contiguous; notes on how the axes were interpreted.
 
     Raises:
-        DataError: if the shape does not fit the layout, or none is known for it.
+        DataError: If the shape does not fit the layout, or no layout fits the shape.
     """
-    axes, notes = (layout, ()) if layout else _guessed(array, where)
+    axes, notes = (layout, ()) if layout else _guess(array, where)
     if array.ndim != len(axes):
         names = ", ".join(axes)
         raise DataError(
             f"{where}: expected shape ({names}) by layout={axes!r}, got shape {array.shape}"
         )
-    if axes.startswith("NC"):
-        array = np.moveaxis(array, 1, -1)
-    elif not axes.endswith("C"):
-        array = array[..., None]
+    array = move_channels(array, axes)
     if not layout and array.ndim == 4 and array.shape[3] not in IMAGE_CHANNELS:
         raise _no_layout(array, where)
     if 0 in array.shape:
@@ -52,7 +49,24 @@ def channels_last(
     return np.ascontiguousarray(array), notes
 
 
-def _guessed(array: Shaped[np.ndarray, "n *axes"], where: str) -> tuple[str, tuple[str, ...]]:
+def move_channels(
+    array: Shaped[np.ndarray, "n *axes"], layout: str
+) -> Shaped[np.ndarray, "n *space c"]:
+    """Move the channels to the last axis.
+
+    Args:
+        array: Values of any type.
+        layout: Its axes, one of `STORED_LAYOUTS`.
+
+    Returns:
+        A view, with an axis of one channel where the layout has none.
+    """
+    if layout.startswith("NC"):
+        return np.moveaxis(array, 1, -1)
+    return array if layout.endswith("C") else array[..., None]
+
+
+def _guess(array: Shaped[np.ndarray, "n *axes"], where: str) -> tuple[str, tuple[str, ...]]:
     shape = array.shape
     if array.ndim == 2:
         return "NL", (
@@ -60,23 +74,23 @@ def _guessed(array: Shaped[np.ndarray, "n *axes"], where: str) -> tuple[str, tup
             f"columns have no order, are for vaeaug.VAEOverSampler",
         )
     if array.ndim == 3 and 1 in shape[1:]:
-        # Images of one row or column there are none; (n, 1, L) is how torch keeps signals.
+        # Nobody has images of one row or column; (N, 1, L) is how torch keeps signals.
         axes = "NCL" if shape[1] == 1 else "NLC"
         return axes, (f"shape {shape} taken as ({', '.join(axes)}), signals of one channel",)
     if array.ndim == 3:
-        return "NHW", _elongated(shape)
+        return "NHW", _note_elongated(shape)
     if array.ndim not in (4, 5):
         raise _no_layout(array, where)
     axes = LAYOUTS[array.ndim]
-    last = IMAGE_CHANNELS if array.ndim == 4 else (1, 2, 3, 4)
-    if shape[-1] in last or shape[1] not in IMAGE_CHANNELS:
+    likely_last = IMAGE_CHANNELS if array.ndim == 4 else (1, 2, 3, 4)
+    if shape[-1] in likely_last or shape[1] not in IMAGE_CHANNELS:
         return axes, ()
-    turned = "NC" + axes[1:-1]
-    old, new = ", ".join(turned), ", ".join(axes)
-    return turned, (f"shape {shape} taken as ({old}) and turned to ({new})",)
+    channels_first = "NC" + axes[1:-1]
+    old, new = ", ".join(channels_first), ", ".join(axes)
+    return channels_first, (f"shape {shape} taken as ({old}) and turned to ({new})",)
 
 
-def _elongated(shape: tuple[int, ...]) -> tuple[str, ...]:
+def _note_elongated(shape: tuple[int, ...]) -> tuple[str, ...]:
     if max(shape[1:]) < _ELONGATED * min(shape[1:]):
         return ()
     return (

@@ -3,12 +3,13 @@
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data.dataset import LAYOUTS, NOUNS, DataError
+from vaeaug.data.checks import DataError, Range
+from vaeaug.data.dataset import LAYOUTS, NOUNS
 from vaeaug.data.decode import NOTE_ALPHA, apply_alpha, resize, resize_note, to_mode
 from vaeaug.data.foreign_arrays import refuse_table
 from vaeaug.data.layout import channels_last
 from vaeaug.data.request import Request
-from vaeaug.data.values import Range, normalise_pixels
+from vaeaug.data.values import Pixels, normalise_pixels
 
 
 def finish_pixels(
@@ -18,22 +19,22 @@ def finish_pixels(
     *,
     layout: str | None = None,
     value_range: Range | None = None,
-) -> tuple[Shaped[np.ndarray, "n *space c"], Range, tuple[str, ...]]:
-    """Shape, values, alpha, mode and size of a whole array, for sources that hold one.
+) -> Pixels:
+    """Settle the axes, values, alpha, mode and size of a whole array.
 
     Args:
-        array: as stored.
-        where: the source, for messages.
-        request: what was asked for.
-        layout: the axes of `array` as the source states them, where it was not asked for others;
-            or None for what `channels_last` takes them for.
-        value_range: as the source states it.
+        array: As stored.
+        where: The source, for messages.
+        request: The options of `read`.
+        layout: The axes of `array` by the source, where the request states none; None leaves them
+            to `channels_last`.
+        value_range: The range by the source.
 
     Returns:
         The images, shape (N, space..., C), uint8 or float32; their value range; notes.
 
     Raises:
-        DataError: if they are not usable as images.
+        DataError: If they are not usable as images.
     """
     layout = request.layout or layout
     if layout is None and array.ndim == 2:
@@ -45,15 +46,10 @@ def finish_pixels(
         images, where, request.value_range, value_range
     )
     notes = [*shape_notes, *value_notes]
-    if images.ndim != 4:
-        return images, value_range, tuple(notes)
-    images = finish_channels(images, request, value_range, layout, notes)
-    if request.size is not None and images.shape[1:3] != request.size:
-        old = images.shape[1:3]
-        done = resize_note(old, request.size, request.resize)
-        notes.append(done.replace("resized", f"resized from {old[0]}x{old[1]}", 1))
-        bands = layout is not None and request.alpha != "keep"
-        images = resize_all(images, request.size, value_range, request.resize, bands=bands)
+    if images.ndim == 4:
+        images = finish_channels(images, request, value_range, layout, notes)
+        is_bands = layout is not None and request.alpha != "keep"
+        images = resize_all(images, request, value_range, notes, bands=is_bands)
     return images, value_range, tuple(notes)
 
 
@@ -64,16 +60,19 @@ def finish_channels(
     layout: str | None,
     notes: list[str],
 ) -> Shaped[np.ndarray, "n h w c2"]:
-    """Alpha and mode of images that come as numbers.
+    """Settle alpha and mode of images that are stored as numbers.
 
-    Four channels are RGBA, unless somebody has said what their axes are.
+    Four channels are RGBA, unless the axes were stated.
 
     Args:
         images: uint8 or float32.
-        request: what was asked for.
-        value_range: of the images.
-        layout: the axes, where they were asked for or stated.
-        notes: what was done is added here.
+        request: The options of `read`.
+        value_range: That of the images.
+        layout: The axes, where the request or the source states them.
+        notes: Notes are appended.
+
+    Returns:
+        The images with the channels that were asked for.
     """
     if images.shape[3] == 4 and layout is not None and request.alpha == "composite":
         notes.append(
@@ -90,27 +89,53 @@ def finish_channels(
     return to_mode(images, request.mode, notes)
 
 
-def check_resizable(images: Shaped[np.ndarray, "n *space c"], where: str) -> None:
-    """Raise where a size was asked for and these are no images."""
-    layout = LAYOUTS[images.ndim]
+def check_resizable(samples: Shaped[np.ndarray, "n *space c"], where: str) -> None:
+    """Refuse to resize what is not an image.
+
+    Args:
+        samples: Shape (N, space..., C).
+        where: The source, for the message.
+
+    Raises:
+        DataError: If they are signals or volumes.
+    """
+    layout = LAYOUTS[samples.ndim]
     if layout != "NHWC":
         raise DataError(
             f"{where}: size= resizes images only, expected shape (N, H, W, C), got {NOUNS[layout]} "
-            f"of shape {images.shape}; read them without it"
+            f"of shape {samples.shape}; read them without it"
         )
 
 
 def resize_all(
     images: Shaped[np.ndarray, "n h w c"],
-    size: tuple[int, int],
+    request: Request,
     value_range: Range,
-    fit: str,
+    notes: list[str],
     *,
-    bands: bool = False,
+    bands: bool,
 ) -> Shaped[np.ndarray, "n h2 w2 c"]:
-    """Resize images to (H, W), one by one, within their value range; see `resize`."""
-    out = np.empty((len(images), *size, images.shape[3]), dtype=images.dtype)
+    """Resize images of one size, one by one, within their value range, where a size was asked for.
+
+    Args:
+        images: uint8 or float32.
+        request: The options of `read`.
+        value_range: That of the images.
+        notes: A note is appended where they were resized.
+        bands: As for `decode.resize`.
+
+    Returns:
+        The images, of the requested size.
+    """
+    old, size = images.shape[1:3], request.size
+    if size is None or old == size:
+        return images
+    note = resize_note(old, size, request.resize)
+    notes.append(note.replace("resized", f"resized from {old[0]}x{old[1]}", 1))
+    resized = np.empty((len(images), *size, images.shape[3]), dtype=images.dtype)
     for i, image in enumerate(images):
-        out[i] = resize(image, size, fit, bands=bands)
+        resized[i] = resize(image, size, request.resize, bands=bands)
+    if resized.dtype != np.float32:
+        return resized
     # Rounding in the filter may leave the range by one unit in the last place.
-    return np.clip(out, *value_range, out=out) if out.dtype == np.float32 else out
+    return np.clip(resized, *value_range, out=resized)

@@ -3,22 +3,25 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data.dataset import DataError, LabelledImages, extent
-from vaeaug.data.decode import ENDINGS as PICTURES
+from vaeaug.data.checks import DataError, Range, extent
+from vaeaug.data.dataset import LabelledImages
+from vaeaug.data.decode import ENDINGS as IMAGE_ENDINGS
+from vaeaug.data.finish import RawImages, finish_images
 from vaeaug.data.foreign_arrays import as_array, is_array
-from vaeaug.data.formats.audio import ENDINGS as SOUNDS
-from vaeaug.data.formats.hdf5 import load_hdf5_images
-from vaeaug.data.formats.idx import has_idx, is_idx, load_idx_images
-from vaeaug.data.formats.media import read_media
-from vaeaug.data.formats.npz import load_npy, load_npz_images
-from vaeaug.data.formats.walk import notes_on, walk
-from vaeaug.data.pixels import finish_pixels
+from vaeaug.data.formats.audio import ENDINGS as SOUND_ENDINGS
+from vaeaug.data.formats.hdf5 import read_hdf5_images
+from vaeaug.data.formats.idx import has_idx, is_idx, read_idx_images
+from vaeaug.data.formats.media import MEDIA_ENDINGS, decode_media
+from vaeaug.data.formats.npz import load_npy, read_npz_images
+from vaeaug.data.formats.walk import walk, walk_notes
 from vaeaug.data.request import Request, make_request
 from vaeaug.data.splits import begins, canonical, require_split, without_splits
 from vaeaug.data.values import CONVENTIONS
@@ -29,7 +32,6 @@ log = logging.getLogger("vaeaug")
 _ENDINGS = (".npz", ".npy", ".h5", ".hdf5")
 # The axes of an array as stored that has the rank of the labelled data's without channels.
 _WITHOUT_CHANNELS = {"NLC": "NL", "NHWC": "NHW", "NDHWC": "NDHW"}
-_Pixels = tuple[Shaped[np.ndarray, "m *space c"], tuple[float, float]]
 
 
 def read_pool(
@@ -52,7 +54,7 @@ def read_pool(
     """Read images without labels, as `LabelledImages.with_unlabelled` takes them.
 
     Args:
-        source: one of
+        source: One of
 
             - an array or tensor of images;
             - a folder of image or sound files at any depth; class folders mean nothing, hidden
@@ -62,27 +64,27 @@ def read_pool(
             - `.npy`; `.npz` or HDF5, with labels or without: the array named by `keys`, or
               `unlabelled[_images]`, or the images of `split`, or the only array;
             - a `LabelledImages`: all of its images, labelled or not.
-        like: the labelled data that the pool goes with.
-        split: as for `read`.
-        size: as for `read`; the images must come out in the shape of those of `like`.
+        like: The labelled data that the pool goes with.
+        split: As for `read`.
+        size: As for `read`; the images must come out in the shape of those of `like`.
         keys: {"images": name}; a name of labels is allowed and not used.
-        alpha: as for `read`.
-        workers: as for `read`.
-        progress: as for `read`.
-        class_names: not used; here so that the options of `read` fit.
-        layout: as for `read`; without it an array of fewer axes is what `like` is: (N, L, C) is
+        alpha: As for `read`.
+        workers: As for `read`.
+        progress: As for `read`.
+        class_names: Not used; here so that the options of `read` fit.
+        layout: As for `read`; without it an array of fewer axes is what `like` is: (N, L, C) is
             signals and (N, D, H, W) volumes where `like` has such.
-        value_range: as for `read`; without it, where the values keep to no convention, they are
+        value_range: As for `read`; without it, where the values keep to no convention, they are
             taken to be in the range of `like` if they lie in it.
-        resize: as for `read`.
-        mode: as for `read`.
-        on_error: as for `read`.
+        resize: As for `read`.
+        mode: As for `read`.
+        on_error: As for `read`.
 
     Returns:
         The images, shape (M, *like.image_shape), in the type and value range of `like`.
 
     Raises:
-        DataError: naming the source, what `like` expects and what was found.
+        DataError: Naming the source, what `like` expects and what was found.
     """
     request = make_request(
         split=split,
@@ -102,103 +104,91 @@ def read_pool(
     if isinstance(source, LabelledImages):
         parts = [part for part in (source.images, source.unlabelled) if part is not None]
         where = source.source or "LabelledImages"
-        return _fitted(np.concatenate(parts), source.value_range, like, where)
+        return _match(np.concatenate(parts), source.value_range, like, where)
+    with memory_errors(source, DataError):
+        raw = _read_raw(source, request)
+        finished = finish_images(_with_layout_of(like, raw, request), request)
+    for note in (*raw.notes, *finished.notes):
+        log.info("pool: %s", note)
+    where = str(source) if isinstance(source, str | os.PathLike) else raw.source
+    return _match(finished.images, finished.value_range, like, where)
+
+
+def _read_raw(source: Any, request: Request) -> RawImages:
     if is_array(source):
-        where, (images, value_range) = (
-            "array",
-            _finished(as_array(source, "array"), "array", request, like),
-        )
-    elif isinstance(source, str | os.PathLike) and source != "":
-        where = str(source)
-        with memory_errors(source, DataError):
-            images, value_range = _read_path(Path(source), request, like)
-    else:
-        raise DataError(
-            f"pool: expected a path, an array or tensor of images or a LabelledImages, got "
-            f"{source if source == '' else type(source).__name__!r}"
-        )
-    return _fitted(images, value_range, like, where)
+        return RawImages(source="array", images=as_array(source, "array"))
+    if isinstance(source, str | os.PathLike) and source != "":
+        return _read_path(Path(source), request)
+    raise DataError(
+        f"pool: expected a path, an array or tensor of images or a LabelledImages, got "
+        f"{source if source == '' else type(source).__name__!r}"
+    )
 
 
-def _read_path(path: Path, request: Request, like: LabelledImages) -> _Pixels:
+def _read_path(path: Path, request: Request) -> RawImages:
     if path.is_dir():
-        if not has_idx(path):
-            return _read_tree(path, request)
-        images, where = load_idx_images(path, request.split)
-        return _finished(images, where, request, like)
+        return read_idx_images(path, request) if has_idx(path) else _read_tree(path, request)
     if not path.exists():
         raise DataError(f"{path}: expected a file or a folder of images, got nothing at this path")
     if not path.is_file():
         raise DataError(f"{path}: expected a file or a folder of images, got a pipe or a device")
     ending = path.suffix.lower()
     if ending == ".npy":
-        return _finished(load_npy(path), str(path), request, like)
+        return RawImages(source=str(path), images=load_npy(path))
     if ending == ".npz":
-        return _finished(*load_npz_images(path, request), request, like)
+        return read_npz_images(path, request)
     if ending in (".h5", ".hdf5"):
-        images, where, layout = load_hdf5_images(path, request)
-        return _finished(images, where, request, like, layout)
+        return read_hdf5_images(path, request)
     if is_idx(path):
-        images, where = load_idx_images(path, request.split)
-        return _finished(images, where, request, like)
+        return read_idx_images(path, request)
     raise DataError(
         f"{path}: expected a folder of images, IDX images, or a file ending in "
         f"{', '.join(_ENDINGS)}, got a file ending in {ending or 'nothing'!r}"
     )
 
 
-def _read_tree(root: Path, request: Request) -> _Pixels:
-    splits: dict[str, list[Path]] = {}
+def _read_tree(root: Path, request: Request) -> RawImages:
+    """The image or sound files below a folder, or below its folders of the requested split."""
     below = sorted(path for path in root.iterdir() if path.is_dir())
-    said = {folder: canonical(folder.name) for folder in below}
-    loose = {folder: begins(folder.name) for folder in below}
+    split_of = {folder: canonical(folder.name) for folder in below}
+    by_beginning = {folder: begins(folder.name) for folder in below}
     # As in a folder of classes: trainA, testA, or seg_train, seg_test.
-    if None not in loose.values() and len(set(loose.values())) > 1:
-        said = loose
-    for folder, split in said.items():
-        if split is not None:
-            splits.setdefault(split, []).append(folder)
-    where = str(root)
+    if None not in by_beginning.values() and len(set(by_beginning.values())) > 1:
+        split_of = by_beginning
+    where, bases = str(root), [root]
+    splits = {split for split in split_of.values() if split is not None}
     if splits:
-        bases = splits[require_split(request.split, splits, where)]
+        wanted = require_split(request.split, splits, where)
+        bases = [folder for folder, split in split_of.items() if split == wanted]
     else:
         without_splits(request.split, where)
-        bases = [root]
-    endings = (*PICTURES, *SOUNDS)
-    walks = [walk(str(base), endings) for base in bases]
-    paths = [path for each in walks for path in each.paths]
+    walks = [walk(str(base), MEDIA_ENDINGS) for base in bases]
+    paths = [path for result in walks for path in result.paths]
     if not paths:
         raise DataError(
-            f"{where}: expected image files at any depth (endings {' '.join(PICTURES)}), or sounds "
-            f"({' '.join(SOUNDS)}), got none"
+            f"{where}: expected image files at any depth (endings {' '.join(IMAGE_ENDINGS)}), or "
+            f"sounds ({' '.join(SOUND_ENDINGS)}), got none"
         )
-    pixels, value_range, _, notes = read_media(paths, where, request)
-    for note in (*notes_on(walks, where), *notes):
-        log.info("pool: %s", note)
-    return pixels, value_range
+    decode = partial(decode_media, paths, where, request)
+    return RawImages(source=where, images=decode, notes=walk_notes(walks, where))
 
 
-def _finished(
-    array: Shaped[np.ndarray, "..."],
-    where: str,
-    request: Request,
-    like: LabelledImages,
-    layout: str | None = None,
-) -> _Pixels:
-    layout = request.layout or layout
-    if layout is None and array.ndim == len(like.layout) - 1:
+def _with_layout_of(like: LabelledImages, raw: RawImages, request: Request) -> RawImages:
+    """An array without stated axes has those of the labelled data, as far as its rank allows."""
+    layout = request.layout or raw.metadata.layout
+    if layout is not None or not isinstance(raw.images, np.ndarray):
+        return raw
+    rank = raw.images.ndim
+    if rank == len(like.layout) - 1:
         layout = _WITHOUT_CHANNELS[like.layout]
-    elif layout is None and like.layout == "NLC" and array.ndim == 3:
+    elif rank == 3 and like.layout == "NLC":
         layout = "NLC"
-    images, value_range, notes = finish_pixels(array, where, request, layout=layout)
-    for note in notes:
-        log.info("pool: %s", note)
-    return images, value_range
+    return replace(raw, metadata=replace(raw.metadata, layout=layout))
 
 
-def _fitted(
+def _match(
     images: Shaped[np.ndarray, "m *space c"],
-    value_range: tuple[float, float],
+    value_range: Range,
     like: LabelledImages,
     where: str,
 ) -> Shaped[np.ndarray, "m *space c"]:
@@ -208,20 +198,22 @@ def _fitted(
     others refused.
     """
     if images.shape[1:] != like.image_shape:
-        want, got = ("x".join(map(str, shape)) for shape in (like.image_shape, images.shape[1:]))
+        expected, got = (
+            "x".join(map(str, shape)) for shape in (like.image_shape, images.shape[1:])
+        )
         advice = ""
         if images.ndim == 4 == like.images.ndim and images.shape[3] == like.image_shape[2]:
             advice = f"; pass size={like.image_shape[:2]} to resize"
         raise DataError(
-            f"{where}: expected images of shape {want}, as the labelled ones, got {got}{advice}"
+            f"{where}: expected images of shape {expected}, as the labelled ones, got {got}{advice}"
         )
     low, high = extent(images)
     # A range that is no convention was taken from values, and another sample has others.
-    fitting = next((each for each in CONVENTIONS if each[0] <= low and high <= each[1]), None)
-    floats = images.dtype == like.images.dtype == np.float32
-    own_range = (like.value_range not in CONVENTIONS and floats) or fitting == like.value_range
-    inside = like.value_range[0] <= low and high <= like.value_range[1]
-    if not inside or (value_range != like.value_range and not own_range):
+    convention = next((c for c in CONVENTIONS if c[0] <= low and high <= c[1]), None)
+    is_float = images.dtype == like.images.dtype == np.float32
+    is_free = is_float and like.value_range not in CONVENTIONS
+    is_same = value_range == like.value_range or is_free or convention == like.value_range
+    if not (is_same and like.value_range[0] <= low and high <= like.value_range[1]):
         raise DataError(
             f"{where}: expected values in the range {_pair(like.value_range)} of the labelled "
             f"images, got {low:g} to {high:g}, taken as of range {_pair(value_range)}; scale both "
@@ -238,5 +230,5 @@ def _fitted(
     return np.ascontiguousarray(images.astype(like.images.dtype, copy=False))
 
 
-def _pair(value_range: tuple[float, float]) -> str:
+def _pair(value_range: Range) -> str:
     return f"({value_range[0]:g}, {value_range[1]:g})"

@@ -1,4 +1,4 @@
-"""`read`: finds out what the source is and hands it to the reader of that kind."""
+"""`read`: finds out what the source is, and hands it to the reader of that kind."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeaug.data.dataset import DataError, LabelledImages
-from vaeaug.data.decode import resize_note, to_mode
-from vaeaug.data.foreign_arrays import is_array, is_frame, table
+from vaeaug.data.checks import DataError
+from vaeaug.data.dataset import LabelledImages
+from vaeaug.data.decode import to_mode
+from vaeaug.data.finish import RawData, finish
+from vaeaug.data.foreign_arrays import is_array, is_frame, table_error
 from vaeaug.data.formats.arrays import is_pair, read_mapping, read_pair
 from vaeaug.data.formats.digits import read_digits
 from vaeaug.data.formats.folder import read_folder
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
 _BUILT_IN = {"digits": read_digits}
+_BUILT_IN_NAMES = f"the built-in {', '.join(map(repr, _BUILT_IN))}"
 _BY_ENDING = {
     ".npz": read_npz,
     ".h5": read_hdf5,
@@ -66,7 +69,7 @@ def read(
     result, with a note.
 
     Args:
-        source: one of
+        source: One of
 
             - `"digits"`: scikit-learn's 8x8 digits; every fifth image of a class is a test image
               (write `./digits` for a folder of that name);
@@ -96,18 +99,18 @@ def read(
             - a `LabelledImages`, which is returned as it is (in another size, mode or range, if
               these are given).
         split: "train", "val", "test", or "all" where the source has no splits. Where it has
-            splits, the asked one must exist; where it has none, "train" takes all of it.
+            splits, the requested one must exist; where it has none, "train" takes all of it.
         size: (height, width) in pixels, or one number for both, to resize to; of sounds, the number
             of samples. Without it, images of different sizes are an error.
         keys: {"images": name, "labels": name} of the arrays in an `.npz` or HDF5 file, the columns
             of a table or a Hugging Face dataset, or the endings of a WebDataset's members.
         alpha: "composite" transparency on white, "drop" it, or "keep" it as a fourth channel.
-        workers: processes that decode image files; 0 or 1 decodes in this one; None uses the
+        workers: Processes that decode image files; 0 or 1 decodes in this one; None uses the
             machine's cores when there are more than 2000 files. The result is the same.
-        progress: show a bar on stderr while decoding, if that is a terminal.
-        class_names: the names in the order of their labels, where the source does not say or says
+        progress: Show a bar on stderr while decoding, if that is a terminal.
+        class_names: The names in the order of their labels, where the source does not say or says
             otherwise; a class without images is then no error.
-        layout: the axes of the arrays, or of a Dataset's items with N before them: NL, NLC, NCL
+        layout: The axes of the arrays, or of a Dataset's items with N before them: NL, NLC, NCL
             (signals), NHW, NHWC, NCHW (images), NDHW, NDHWC, NCDHW (volumes or short video).
             Without it an HDF5 attribute `layout` says it, or the rank: (N, L), (N, 1, L) and
             (N, L, 1) are signals of one channel, (N, H, W) gray images, four axes images, five
@@ -117,7 +120,7 @@ def read(
             Without it the type and the values decide, with a note: what is read by itself, such as
             a test set, can then come out in another range, so say it for both. A slight overshoot
             is clipped, with a note.
-        resize: with `size`, what becomes of another aspect: "crop" cuts the edges, "pad" fills up
+        resize: With `size`, how another aspect ratio is fitted: "crop" cuts the edges, "pad" fills
             with black, "stretch" distorts.
         mode: "RGB" or "L": colour or gray whatever the images are.
         on_error: "raise" an error that lists all files (or items) that cannot be read, or "skip"
@@ -128,7 +131,7 @@ def read(
         labels, names and notes.
 
     Raises:
-        DataError: naming the file, what was expected and what was found.
+        DataError: Naming the file, what was expected and what was found.
     """
     request = make_request(
         split=split,
@@ -145,19 +148,14 @@ def read(
         on_error=on_error,
     )
     if isinstance(source, LabelledImages):
-        if layout not in (None, source.layout):
-            raise DataError(
-                f"{source.source or 'LabelledImages'}: expected layout={layout!r}, got data of "
-                f"layout {source.layout!r}"
-            )
-        return _again(source, request)
+        return _read_again(source, request)
     with memory_errors(source, DataError):
-        data = _read_any(source, request)
+        data = finish(_read_raw(source, request), request)
     _require_two_classes(data)
     return data
 
 
-def _read_any(source: Any, request: Request) -> LabelledImages:
+def _read_raw(source: Any, request: Request) -> RawData:
     if is_pair(source):
         _refuse_keys(request, "arrays")
         return read_pair(source, request)
@@ -166,7 +164,7 @@ def _read_any(source: Any, request: Request) -> LabelledImages:
     if isinstance(source, Mapping):
         return read_mapping(source, request)
     if is_frame(source):
-        raise table("source", f"a table of the columns {', '.join(map(str, source.columns))}")
+        raise table_error("source", f"a table of the columns {', '.join(map(str, source.columns))}")
     if is_array(source):
         raise DataError(
             f"source: expected images with their labels, as a tuple (images, labels), got "
@@ -175,7 +173,7 @@ def _read_any(source: Any, request: Request) -> LabelledImages:
     if not isinstance(source, str | os.PathLike):
         if not is_map_style(source):
             raise DataError(
-                f"source: expected a path, {_built_in_names()}, a LabelledImages, a tuple (images, "
+                f"source: expected a path, {_BUILT_IN_NAMES}, a LabelledImages, a tuple (images, "
                 f"labels), a mapping of arrays or a map-style torch Dataset (with __len__ and "
                 f"__getitem__), got {type(source).__name__}"
             )
@@ -191,7 +189,7 @@ def _read_any(source: Any, request: Request) -> LabelledImages:
     return _read_path(Path(source), request)
 
 
-def _read_path(path: Path, request: Request) -> LabelledImages:
+def _read_path(path: Path, request: Request) -> RawData:
     if path.is_dir():
         return _folder_reader(path, request)(path, request)
     # "name-{000..003}.tar" is no path, and stands for several.
@@ -199,7 +197,7 @@ def _read_path(path: Path, request: Request) -> LabelledImages:
         return read_webdataset(path, request)
     if not path.exists():
         raise DataError(
-            f"{path}: expected a file, a folder or {_built_in_names()}, got nothing at this path"
+            f"{path}: expected a file, a folder or {_BUILT_IN_NAMES}, got nothing at this path"
         )
     if not path.is_file():
         raise DataError(f"{path}: expected a file or a folder, got a pipe or a device")
@@ -214,8 +212,8 @@ def _read_path(path: Path, request: Request) -> LabelledImages:
     return _BY_ENDING[ending](path, request)
 
 
-def _folder_reader(path: Path, request: Request) -> Callable[[Path, Request], LabelledImages]:
-    """Who reads a folder: the more unmistakable its content, the earlier it is looked for."""
+def _folder_reader(path: Path, request: Request) -> Callable[[Path, Request], RawData]:
+    """The reader of a folder: the more unmistakable its content, the earlier it is looked for."""
     if is_saved(path):
         return read_saved
     if has_shards(path):
@@ -236,7 +234,7 @@ def _refuse_keys(request: Request, where: str) -> None:
 
 
 def _refuse_layout(request: Request, where: str) -> None:
-    # Files of images say themselves what they are.
+    # The axes of image files are known.
     if request.layout not in (None, "NHWC"):
         raise DataError(
             f"{where}: layout= is for {_TAKES_LAYOUT}, expected none or 'NHWC' here, got "
@@ -244,39 +242,38 @@ def _refuse_layout(request: Request, where: str) -> None:
         )
 
 
-def _again(data: LabelledImages, request: Request) -> LabelledImages:
-    """What is read already, in the range, mode and size that are asked for now."""
+def _read_again(data: LabelledImages, request: Request) -> LabelledImages:
+    """What is read already, in the range, mode and size that are requested now."""
     where = data.source or "LabelledImages"
-    parts = [data.images] if data.unlabelled is None else [data.images, data.unlabelled]
-    value_range, notes = data.value_range, list(data.notes)
-    if request.value_range not in (None, value_range):
-        value_range = request.value_range
-        ranged = [in_range(part, where, value_range) for part in parts]
-        parts = [part for part, _, _ in ranged]
-        notes += [note for _, _, some in ranged for note in some]
-    if request.mode is not None and data.layout == "NHWC":
-        done: list[str] = []
-        parts = [to_mode(part, request.mode, done) for part in parts]
-        notes += dict.fromkeys(done)
+    if request.layout not in (None, data.layout):
+        raise DataError(
+            f"{where}: expected layout={request.layout!r}, got data of layout {data.layout!r}"
+        )
     if request.size is not None:
         check_resizable(data.images, where)
-    if request.size not in (None, data.image_shape[:2]):
-        old = data.image_shape[:2]
-        note = resize_note(old, request.size, request.resize)
-        notes.append(note.replace("resized", f"resized from {old[0]}x{old[1]}", 1))
-        bands = request.alpha != "keep"
-        parts = [
-            resize_all(part, request.size, value_range, request.resize, bands=bands)
-            for part in parts
-        ]
-    if parts[0] is data.images:
+    value_range = request.value_range or data.value_range
+    is_bands = request.alpha != "keep"
+    notes: list[str] = []
+
+    def again(part: np.ndarray) -> np.ndarray:
+        if value_range != data.value_range:
+            part, _, range_notes = in_range(part, where, value_range)
+            notes.extend(range_notes)
+        if data.layout != "NHWC":
+            return part
+        part = to_mode(part, request.mode, notes)
+        return resize_all(part, request, value_range, notes, bands=is_bands)
+
+    images = again(data.images)
+    pool = None if data.unlabelled is None else again(data.unlabelled)
+    if images is data.images and value_range == data.value_range:
         return data
     return replace(
         data,
-        images=parts[0],
-        unlabelled=parts[1] if len(parts) > 1 else None,
+        images=images,
+        unlabelled=pool,
         value_range=value_range,
-        notes=tuple(notes),
+        notes=(*data.notes, *dict.fromkeys(notes)),
     )
 
 
@@ -289,7 +286,3 @@ def _require_two_classes(data: LabelledImages) -> None:
             f"of class {name!r}; is this a class folder, whose parent should be given, or a "
             f"sorted file cut short?"
         )
-
-
-def _built_in_names() -> str:
-    return f"the built-in {', '.join(repr(name) for name in _BUILT_IN)}"

@@ -1,23 +1,51 @@
-"""Images arriving one by one become one array, or an error that names two which do not fit."""
+"""Samples arriving one by one become one array, or an error that names two which do not fit."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 
-from vaeaug.data.dataset import DataError
+from vaeaug.data.checks import DataError, Range
 from vaeaug.memory import array_bytes, require_memory
 
 _LISTED = 20
-# As large as is still learned in minutes.
+# A side that is still trained in minutes.
 _SUGGESTED = 128
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """Samples that were decoded one by one: their axes are settled, and their size.
+
+    Attributes:
+        images: Shape (N, space..., C).
+        kept: Which of the M labelled samples they are, shape (M,).
+        notes: For the user.
+        value_range: The range by the format, where it has one.
+        stored_as_numbers: Whether their alpha is not settled yet.
+    """
+
+    images: Shaped[np.ndarray, "n *space c"]
+    kept: Bool[np.ndarray, " m"]
+    notes: tuple[str, ...] = ()
+    value_range: Range | None = None
+    stored_as_numbers: bool = False
+
+    def all_kept(self) -> "Decoded":
+        """The same, for labels of these samples alone.
+
+        Returns:
+            A copy with N samples kept of N.
+        """
+        return replace(self, kept=np.ones(len(self.images), dtype=np.bool_))
+
+
 class Faults:
-    """Items that cannot be read: all of them become one error, or a note where they are skipped.
+    """Samples that cannot be read: they become one error, or a note where they are skipped.
 
     Args:
-        where: the source, for messages.
+        where: The source, for messages.
         on_error: "raise" or "skip".
     """
 
@@ -26,21 +54,30 @@ class Faults:
         self._skip = on_error == "skip"
         self._errors: list[str] = []
 
-    def __len__(self) -> int:
-        return len(self._errors)
+    @property
+    def is_failing(self) -> bool:
+        """Whether reading will end in an error: then only further faults matter."""
+        return bool(self._errors) and not self._skip
 
     def add(self, error: str) -> None:
-        """Note one item, by its whole error message."""
+        """Record one unreadable sample.
+
+        Args:
+            error: The complete message, which names it.
+        """
         self._errors.append(error)
 
     def settle(self, n: int) -> tuple[str, ...]:
-        """Call when all n items were tried.
+        """Report the faults once all samples were tried.
+
+        Args:
+            n: The number of samples.
 
         Returns:
-            The notes for the user.
+            Notes for the user.
 
         Raises:
-            DataError: listing the items, unless they are skipped and others are left.
+            DataError: Listing the samples, unless they are skipped and others are left.
         """
         errors = self._errors
         if not errors:
@@ -64,34 +101,60 @@ class Faults:
 
 
 class Stack:
-    """Collects n images of one shape and type into one array, without holding them twice.
+    """Collects samples of one shape and type in one array, without holding them twice.
 
     Args:
-        n: how many will come.
-        where: the source, for messages.
-        noun: what they are.
+        n: How many samples there are, unreadable ones included.
+        where: The source, for messages.
+        on_error: "raise" or "skip" unreadable samples.
+        noun: What a sample is.
     """
 
-    def __init__(self, n: int, where: str, noun: str = "image") -> None:
+    def __init__(self, n: int, where: str, on_error: str, noun: str = "image") -> None:
         self._noun = noun
         self._n = n
         self._where = where
-        self._filled = 0
+        self._faults = Faults(where, on_error)
+        self._kept: list[bool] = []
         self._images: Shaped[np.ndarray, "n *space c"] | None = None
         self._first = ""
-        # The first image of each size, in the order they came, and how many there are.
+        self._filled = 0
+        # The first sample of each size, in the order they came, and how many there are.
         self._sizes: dict[tuple[int, ...], str] = {}
         self._n_of_size: dict[tuple[int, ...], int] = {}
         self._notes: dict[str, int] = {}
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether reading will end in an error: then samples need not be finished."""
+        return self._faults.is_failing
+
+    def leave_out(self, error: object) -> None:
+        """Record that the next sample cannot be read.
+
+        Args:
+            error: Its text is the complete message, which names the sample.
+        """
+        self._faults.add(str(error))
+        self._kept.append(False)
+
     def add(
         self, image: Shaped[np.ndarray, "*space c"], name: str, notes: Iterable[str] = ()
     ) -> None:
-        """Append one image.
+        """Append the next sample.
+
+        Args:
+            image: Shape (space..., C).
+            name: For messages.
+            notes: What was done to it.
 
         Raises:
-            DataError: if its channels or bit depth differ from the first one's.
+            DataError: If its channels or bit depth differ from those of the first one.
         """
+        self._kept.append(True)
+        # Whatever else does not fit, the samples that cannot be read at all are reported first.
+        if self._faults.is_failing:
+            return
         for note in notes:
             self._notes[note] = self._notes.get(note, 0) + 1
         if 0 in image.shape:
@@ -99,90 +162,91 @@ class Stack:
                 f"{name}: expected an image of at least 1x1 pixel, got shape {image.shape}"
             )
         if self._images is None:
-            shape = (self._n, *image.shape)
-            what = f"{self._n:,} images of {image.dtype} and shape {image.shape}"
+            shape = (self._n - self._kept.count(False), *image.shape)
+            what = f"{shape[0]:,} images of {image.dtype} and shape {image.shape}"
             require_memory(array_bytes(shape, image.dtype), self._where, what, DataError)
             self._images = np.empty(shape, dtype=image.dtype)
             self._first = name
-        self._check_kind(image, name)
+        self._check_kind(self._images, image, name)
         size = image.shape[:-1]
         self._sizes.setdefault(size, name)
         self._n_of_size[size] = self._n_of_size.get(size, 0) + 1
-        # After a second size has come the rest is only looked at, to say how many there are.
+        # After a second size has come the rest is only counted.
         if len(self._sizes) == 1:
             self._images[self._filled] = image
             self._filled += 1
 
-    def leave_out(self) -> None:
-        """One image will not come."""
-        self._n -= 1
+    def finish(self) -> Decoded:
+        """The samples, once all have come.
 
-    def finish(self) -> tuple[Shaped[np.ndarray, "n *space c"], tuple[str, ...]]:
-        """The images, shape (N, space..., C), and the notes with how many images each concerns.
+        Returns:
+            The array, and notes with the number of samples that they concern.
 
         Raises:
-            DataError: if the sizes differ.
+            DataError: If samples cannot be read, or their sizes differ.
         """
+        left_out = self._faults.settle(self._n)
         if len(self._sizes) > 1:
-            (size_a, name_a), (size_b, name_b) = list(self._sizes.items())[:2]
-            advice = "; cut or pad them to one"
-            if self._noun == "signal":
-                middle = int(
-                    np.median(
-                        np.repeat([s[0] for s in self._n_of_size], list(self._n_of_size.values()))
-                    )
-                )
-                advice = (
-                    f" samples; pass size= (--size N), for example {middle}, which cuts the longer "
-                    f"ones (resize='crop', the default) and fills up the shorter ones"
-                )
-            if len(size_a) == len(size_b) == 2:
-                height, width = _suggested(self._n_of_size)
-                advice = (
-                    f" (height x width); pass size= (--size HxW) to resize them, for example "
-                    f"size=({height}, {width}) (--size {height}x{width}), with resize='crop' "
-                    f"(the default), 'pad' or 'stretch' for the aspect"
-                )
-            raise DataError(
-                f"{self._where}: expected {self._noun}s of one size, got {len(self._sizes)} sizes: "
-                f"{name_a} is {'x'.join(map(str, size_a))} and {name_b} is "
-                f"{'x'.join(map(str, size_b))}{advice}"
-            )
-        if self._images is None or self._filled != self._n:
-            raise DataError(f"{self._where}: expected {self._n} images, got {self._filled}")
-        notes = tuple(f"{note} ({k} of {self._n} {self._noun}s)" for note, k in self._notes.items())
-        return self._images[: self._n], notes
+            raise self._several_sizes()
+        kept = np.array(self._kept, dtype=np.bool_)
+        n = int(kept.sum())
+        if self._images is None or len(kept) != self._n:
+            raise DataError(f"{self._where}: expected {self._n} images, got {n}")
+        notes = (f"{note} ({k} of {n} {self._noun}s)" for note, k in self._notes.items())
+        return Decoded(self._images[:n], kept, (*left_out, *notes))
 
-    def _check_kind(self, image: Shaped[np.ndarray, "*space c"], name: str) -> None:
-        assert self._images is not None
-        have = self._images.shape[-1]
-        got = image.shape[-1]
-        if got != have and self._noun == "signal":
+    def _several_sizes(self) -> DataError:
+        (size_a, name_a), (size_b, name_b) = list(self._sizes.items())[:2]
+        middle = [self._median_side(axis) for axis in range(len(size_a))]
+        advice = "; cut or pad them to one"
+        if self._noun == "signal":
+            advice = (
+                f" samples; pass size= (--size N), for example {int(middle[0])}, which cuts the "
+                f"longer ones (resize='crop', the default) and fills up the shorter ones"
+            )
+        if len(size_a) == len(size_b) == 2:
+            # No longer than is trained in minutes, in multiples of 8.
+            scale = min(1.0, _SUGGESTED / max(middle))
+            height, width = (max(8, 8 * round(side * scale / 8)) for side in middle)
+            advice = (
+                f" (height x width); pass size= (--size HxW) to resize them, for example "
+                f"size=({height}, {width}) (--size {height}x{width}), with resize='crop' "
+                f"(the default), 'pad' or 'stretch' for the aspect"
+            )
+        return DataError(
+            f"{self._where}: expected {self._noun}s of one size, got {len(self._sizes)} sizes: "
+            f"{name_a} is {'x'.join(map(str, size_a))} and {name_b} is "
+            f"{'x'.join(map(str, size_b))}{advice}"
+        )
+
+    def _median_side(self, axis: int) -> float:
+        sides = [size[axis] for size in self._n_of_size if axis < len(size)]
+        counts = [n for size, n in self._n_of_size.items() if axis < len(size)]
+        return float(np.median(np.repeat(sides, counts)))
+
+    def _check_kind(
+        self,
+        images: Shaped[np.ndarray, "n *space c"],
+        image: Shaped[np.ndarray, "*space c"],
+        name: str,
+    ) -> None:
+        n_channels, expected = image.shape[-1], images.shape[-1]
+        if n_channels != expected and self._noun == "signal":
             raise DataError(
                 f"{self._where}: expected signals of one kind, got {self._first} with "
-                f"{have} channels and {name} with {got}; mix them to one first"
+                f"{expected} channels and {name} with {n_channels}; mix them to one first"
             )
-        if got != have:
+        if n_channels != expected:
             raise DataError(
                 f"{self._where}: expected images of one kind, got {self._first} with "
-                f"{_channels(have)} and {name} with {_channels(got)}; mode='RGB' (--mode RGB) or "
-                f"mode='L' (--mode L) reads them as one kind"
+                f"{_channels(expected)} and {name} with {_channels(n_channels)}; mode='RGB' "
+                f"(--mode RGB) or mode='L' (--mode L) reads them as one kind"
             )
-        if image.dtype != self._images.dtype:
+        if image.dtype != images.dtype:
             raise DataError(
                 f"{self._where}: expected images of one bit depth, got {self._first} as "
-                f"{self._images.dtype} and {name} as {image.dtype}; convert them to one first"
+                f"{images.dtype} and {name} as {image.dtype}; convert them to one first"
             )
-
-
-def _suggested(sizes: dict[tuple[int, ...], int]) -> tuple[int, ...]:
-    """The middle height and width, no longer than is trained in minutes, in multiples of 8."""
-    counts = list(sizes.values())
-    middle = [
-        float(np.median(np.repeat([size[axis] for size in sizes], counts))) for axis in (0, 1)
-    ]
-    scale = min(1.0, _SUGGESTED / max(middle))
-    return tuple(max(8, 8 * round(side * scale / 8)) for side in middle)
 
 
 def _channels(n: int) -> str:

@@ -3,14 +3,15 @@
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data.dataset import LAYOUTS, NOUNS, DataError, check_finite, extent
+from vaeaug.data.checks import DataError, Range, check_finite, extent
+from vaeaug.data.dataset import LAYOUTS, NOUNS
 
-Range = tuple[float, float]
-_Pixels = tuple[Shaped[np.ndarray, "n *space c"], Range, tuple[str, ...]]
+Pixels = tuple[Shaped[np.ndarray, "n *space c"], Range, tuple[str, ...]]
 
 # What floats are scaled to by convention, and what the pixels of a camera or scanner may be.
 CONVENTIONS: tuple[Range, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
 _BIT_DEPTHS = {8: 255.0, 10: 1023.0, 12: 4095.0, 14: 16383.0, 16: 65535.0}
+# Every integer up to here is a float32.
 _EXACT = 2**24
 # A model sees next to nothing of data that lies in a corner of its range.
 _LEAST_FILLED = 1 / 8
@@ -27,22 +28,21 @@ def normalise_pixels(
     where: str,
     value_range: Range | None = None,
     stated: Range | None = None,
-) -> _Pixels:
-    """Bring the values to uint8 or float32 and say their range.
+) -> Pixels:
+    """Bring the values to uint8 or float32 and determine their range.
 
     Args:
-        images: numbers of any type, shape (N, space..., C).
-        where: the source, for messages.
-        value_range: what the caller says that it is; a slight overshoot is clipped to it, with a
-            note.
-        stated: what the source says that it is; not believed where values lie outside.
+        images: Numbers of any type, shape (N, space..., C).
+        where: The source, for messages.
+        value_range: The range by the caller; a slight overshoot is clipped to it, with a note.
+        stated: The range by the source; not believed where values lie outside.
 
     Returns:
-        The images; (lowest, highest) value by what was said, else by convention, else their own;
-        notes.
+        The images; (lowest, highest) value by the caller, else by the source, else by convention,
+        else that of the values; notes.
 
     Raises:
-        DataError: if the values are no finite numbers, or lie outside `value_range`.
+        DataError: If the values are not finite numbers, or lie outside `value_range`.
     """
     kind = images.dtype.kind
     # HDF5 and FITS-born arrays are often big-endian, which is not the same dtype.
@@ -51,31 +51,64 @@ def normalise_pixels(
         raise DataError(f"{where}: expected integer, bool or float images, got {images.dtype}")
     if kind == "f":
         check_finite(images, where)
-    found = extent(images)
     if value_range is not None:
-        return _in_range(images, where, value_range, found)
+        return in_range(images, where, value_range)
     if kind == "b":
         return images * np.uint8(255), (0.0, 255.0), ("bool images stored as uint8, 0 and 255",)
-    if stated is not None and stated[0] <= found[0] and found[1] <= stated[1]:
-        if images.dtype != np.uint8 or stated != (0.0, 255.0):
-            return _floats(images, where), stated, ()
-        return images, stated, ()
+    actual = extent(images)
+    if stated is not None and stated[0] <= actual[0] and actual[1] <= stated[1]:
+        is_plain = images.dtype == np.uint8 and stated == (0.0, 255.0)
+        return images if is_plain else _floats(images, where), stated, ()
     if kind in "iu":
-        return _from_integers(images, where, (int(found[0]), int(found[1])))
-    return _from_floats(images, where, found)
+        return _from_integers(images, where, (int(actual[0]), int(actual[1])))
+    return _from_floats(images, where, actual)
 
 
-def in_range(images: Shaped[np.ndarray, "n *space c"], where: str, value_range: Range) -> _Pixels:
-    """Values that are read already, uint8 or float32, in a range that the caller says.
+def in_range(images: Shaped[np.ndarray, "n *space c"], where: str, value_range: Range) -> Pixels:
+    """Bring finite values to a range that the caller states.
+
+    Args:
+        images: Shape (N, space..., C), of any real type.
+        where: The source, for messages.
+        value_range: The lowest and the highest value that the data can have.
+
+    Returns:
+        The images, uint8 or float32; `value_range`; a note where values were clipped to it.
 
     Raises:
-        DataError: if more than a slight overshoot lies outside.
+        DataError: If more than a slight overshoot lies outside.
     """
-    return _in_range(images, where, value_range, extent(images))
+    low, high = value_range
+    actual = extent(images)
+    notes: tuple[str, ...] = ()
+    is_whole = images.dtype.kind in "biu"
+    if actual[0] < low or actual[1] > high:
+        n = _count_outside(images, value_range)
+        if not _is_slight(value_range, actual) and n > _FEW * images.size:
+            raise DataError(
+                f"{where}: expected values inside value_range=({low:g}, {high:g}), got "
+                f"{actual[0]:g} to {actual[1]:g}, {n / images.size:.1%} of the values outside; "
+                f"give the range that they have, or clip them yourself (numpy.clip) if a window is "
+                f"meant"
+            )
+        notes = (_clip_note(n, actual, value_range),)
+        images = np.clip(
+            images.astype(np.float64 if images.dtype.itemsize > 4 else np.float32), low, high
+        )
+    if (low, high) == (0.0, 255.0) and is_whole:
+        return images.astype(np.uint8), value_range, notes
+    return _floats(images, where), value_range, notes
 
 
 def pinned(value_range: Range) -> str:
-    """How to say this range, for messages."""
+    """How to state this range, for messages.
+
+    Args:
+        value_range: (lowest, highest).
+
+    Returns:
+        The argument in Python and on the command line.
+    """
     low, high = map(_exact, value_range)
     return f"value_range=({low}, {high}) (--value-range {low},{high})"
 
@@ -86,45 +119,19 @@ def _exact(value: float) -> str:
     return str(int(value)) if value.is_integer() else str(np.float32(value))
 
 
-def _in_range(
-    images: Shaped[np.ndarray, "n *space c"], where: str, value_range: Range, found: Range
-) -> _Pixels:
-    low, high = value_range
-    notes: tuple[str, ...] = ()
-    whole = images.dtype.kind in "biu"
-    if found[0] < low or found[1] > high:
-        n = int(np.count_nonzero((images < low) | (images > high)))
-        if not _is_slight(value_range, found) and n > _FEW * images.size:
-            raise DataError(
-                f"{where}: expected values inside value_range=({low:g}, {high:g}), got "
-                f"{found[0]:g} to {found[1]:g}, {n / images.size:.1%} of the values outside; give "
-                f"the range that they have, or clip them yourself (numpy.clip) if a window is meant"
-            )
-        notes = (_clipped(n, found, value_range),)
-        images = np.clip(
-            images.astype(np.float64 if images.dtype.itemsize > 4 else np.float32), low, high
-        )
-    if (low, high) == (0.0, 255.0) and whole:
-        return images.astype(np.uint8), value_range, notes
-    return _floats(images, where), value_range, notes
-
-
 def _from_integers(
-    images: Shaped[np.ndarray, "n *space c"], where: str, found: tuple[int, int]
-) -> _Pixels:
-    low, high = found
+    images: Shaped[np.ndarray, "n *space c"], where: str, actual: tuple[int, int]
+) -> Pixels:
+    low, high = actual
     noun = NOUNS[LAYOUTS[images.ndim]]
     seen = f"{images.dtype} {noun} with values {low} to {high}"
     if low >= 0 and high == 1:
-        return (
-            images.astype(np.float32),
-            (0.0, 1.0),
-            (
-                f"{images.dtype} {noun} of 0 and 1 alone are taken as masks: kept as float32 with "
-                f"value range (0, 1); {pinned((0, 1))} says so of other splits, "
-                f"{pinned((0, 255))} takes them as almost black",
-            ),
+        note = (
+            f"{images.dtype} {noun} of 0 and 1 alone are taken as masks: kept as float32 with "
+            f"value range (0, 1); {pinned((0, 1))} says so of other splits, "
+            f"{pinned((0, 255))} takes them as almost black"
         )
+        return images.astype(np.float32), (0.0, 1.0), (note,)
     if low >= 0 and high <= 255 and images.dtype != np.uint16:
         notes: tuple[str, ...] = () if images.dtype == np.uint8 else (f"{seen} stored as uint8",)
         if low < high < _DIM:
@@ -136,32 +143,34 @@ def _from_integers(
     values = _floats(images, where)
     if low >= 0 and (images.dtype == np.uint16 or images.ndim == 4):
         bits, top = next((depth for depth in _BIT_DEPTHS.items() if high <= depth[1]), (0, 0.0))
-        if bits and _is_filled((0.0, top), found):
+        if bits and _is_filled((0.0, top), actual):
             note = (
                 f"{seen} kept exactly, as float32 with value range (0, {top:g}), {bits} bit; "
                 f"{pinned((0, top))} says so of other splits"
             )
             return values, (0.0, top), (note,)
-    own, note = _own(values, (low, high))
-    return values, own, (f"{seen} kept exactly, as float32", note)
+    value_range, note = _range_of_values(values, (low, high))
+    return values, value_range, (f"{seen} kept exactly, as float32", note)
 
 
-def _from_floats(images: Shaped[np.ndarray, "n *space c"], where: str, found: Range) -> _Pixels:
-    for each in CONVENTIONS:
-        fits = each[0] <= found[0] and found[1] <= each[1]
-        if not (fits or _is_slight(each, found)) or not _is_meant(images.ndim, each, found):
+def _from_floats(images: Shaped[np.ndarray, "n *space c"], where: str, actual: Range) -> Pixels:
+    for convention in CONVENTIONS:
+        fits = convention[0] <= actual[0] and actual[1] <= convention[1]
+        if not (fits or _is_slight(convention, actual)):
             continue
-        if fits and each != CONVENTIONS[0] and _nearly(images, found):
+        if not _is_meant(images.ndim, convention, actual):
+            continue
+        if fits and convention != CONVENTIONS[0] and _nearly(images, actual):
             # A few values alone would have chosen this one.
             break
+        values = _floats(images, where)
         if fits:
-            return _floats(images, where), each, ()
-        n = int(np.count_nonzero((images < each[0]) | (images > each[1])))
-        values = np.clip(_floats(images, where), *each)
-        return values, each, (_clipped(n, found, each),)
+            return values, convention, ()
+        note = _clip_note(_count_outside(images, convention), actual, convention)
+        return np.clip(values, *convention), convention, (note,)
     values = _floats(images, where)
-    own, note = _own(values, extent(values))
-    return values, own, (note,)
+    value_range, note = _range_of_values(values, extent(values))
+    return values, value_range, (note,)
 
 
 def _floats(
@@ -182,33 +191,37 @@ def _floats(
     return values
 
 
-def _is_slight(value_range: Range, found: Range) -> bool:
-    """Whether values leave the range by no more than rounding and resampling make them."""
+def _count_outside(images: Shaped[np.ndarray, "n *space c"], value_range: Range) -> int:
+    return int(np.count_nonzero((images < value_range[0]) | (images > value_range[1])))
+
+
+def _is_slight(value_range: Range, actual: Range) -> bool:
+    """Whether values leave the range by no more than rounding and resampling cause."""
     low, high = value_range
     slack = min(_SLACK * (high - low), _MOST_SLACK)
-    return low - slack <= found[0] and found[1] <= high + slack
+    return low - slack <= actual[0] and actual[1] <= high + slack
 
 
-def _is_filled(value_range: Range, found: Range) -> bool:
+def _is_filled(value_range: Range, actual: Range) -> bool:
     # Images of one value alone say nothing: the convention is likelier than that value.
-    return found[0] == found[1] or (
-        found[1] - found[0] >= _LEAST_FILLED * (value_range[1] - value_range[0])
+    return actual[0] == actual[1] or (
+        actual[1] - actual[0] >= _LEAST_FILLED * (value_range[1] - value_range[0])
     )
 
 
-def _is_meant(ndim: int, value_range: Range, found: Range) -> bool:
+def _is_meant(ndim: int, value_range: Range, actual: Range) -> bool:
     """Whether floats that fit a convention are likely scaled to it."""
     # A recording in volts or a scan in its own units may lie inside a convention by chance, and
     # floats up to some thousand inside that of 16 bits.
-    chance = LAYOUTS[ndim] != "NHWC" or value_range[1] > 255.0
-    return _is_filled(value_range, found) and (
-        not chance or max(-found[0], found[1]) >= value_range[1] / 2
+    by_chance = LAYOUTS[ndim] != "NHWC" or value_range[1] > 255.0
+    return _is_filled(value_range, actual) and (
+        not by_chance or max(-actual[0], actual[1]) >= value_range[1] / 2
     )
 
 
-def _own(values: Shaped[np.ndarray, "n *space c"], found: Range) -> tuple[Range, str]:
+def _range_of_values(values: Shaped[np.ndarray, "n *space c"], actual: Range) -> tuple[Range, str]:
     """The range that the values have, and the note that says so."""
-    low, high = found
+    low, high = actual
     if low == high:
         pad = max(1.0, abs(low)) / 2
         low, high = (float(np.float32(end)) for end in (low - pad, high + pad))
@@ -217,30 +230,29 @@ def _own(values: Shaped[np.ndarray, "n *space c"], found: Range) -> tuple[Range,
         f"value range of the {noun} taken from their values: {low:g} to {high:g}; "
         f"{pinned((low, high))} says so of other splits"
     )
-    nearly = _nearly(values, found)
-    if nearly is not None:
-        each, n = nearly
+    if nearly := _nearly(values, actual):
+        convention, n = nearly
         note += (
-            f"; all but {n} of {values.size} values lie in {each[0]:g} to {each[1]:g}: "
-            f"{pinned(each)} clips the others"
+            f"; all but {n} of {values.size} values lie in {convention[0]:g} to "
+            f"{convention[1]:g}: {pinned(convention)} clips the others"
         )
     return (low, high), note
 
 
-def _nearly(images: Shaped[np.ndarray, "n *space c"], found: Range) -> tuple[Range, int] | None:
+def _nearly(images: Shaped[np.ndarray, "n *space c"], actual: Range) -> tuple[Range, int] | None:
     """The first convention that all values but a few keep to, and how many do not."""
-    for each in CONVENTIONS:
-        if each[0] <= found[0] and found[1] <= each[1]:
+    for convention in CONVENTIONS:
+        if convention[0] <= actual[0] and actual[1] <= convention[1]:
             break
-        n = int(np.count_nonzero((images < each[0]) | (images > each[1])))
+        n = _count_outside(images, convention)
         if n <= _FEW * images.size:
-            return each, n
+            return convention, n
     return None
 
 
-def _clipped(n: int, found: Range, value_range: Range) -> str:
+def _clip_note(n: int, actual: Range, value_range: Range) -> str:
     low, high = value_range
     return (
         f"{n} values outside of value range ({low:g}, {high:g}) clipped to it; they were "
-        f"{found[0]:.8g} to {found[1]:.8g}"
+        f"{actual[0]:.8g} to {actual[1]:.8g}"
     )

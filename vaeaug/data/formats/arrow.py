@@ -1,54 +1,189 @@
-"""Columns of a Hugging Face dataset, as Arrow keeps them, become labels and pixels."""
+"""Columns of a Hugging Face dataset, as Arrow keeps them, become labels and images."""
 
 import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Shaped
 
-from vaeaug.data.dataset import DataError
+from vaeaug.data.checks import DataError
 from vaeaug.data.decode import BadImageError, decode_bytes, decode_file
-from vaeaug.data.formats.image_files import read_files
-from vaeaug.data.metadata import Stated
+from vaeaug.data.formats.image_files import decode_images
 from vaeaug.data.request import Request
-from vaeaug.data.stack import Faults, Stack
-from vaeaug.data.values import normalise_pixels
+from vaeaug.data.stack import Decoded, Stack
 from vaeaug.memory import array_bytes, require_memory
 
-# Rows looked at together: their encoded bytes are in memory twice.
+# Rows of a block, whose encoded bytes are in memory twice.
 _ROWS = 256
-_Pixels = tuple[Shaped[np.ndarray, "n *space c"], tuple[float, float], tuple[str, ...]]
 
 
-def kind(feature: Any) -> str:
-    """The name of a feature's type."""
+def kind_of(feature: Any) -> str:
+    """The name of a feature's type.
+
+    Args:
+        feature: Of a dataset.
+
+    Returns:
+        Such as "ClassLabel".
+    """
     return type(feature).__name__
 
 
 def is_image(feature: Any) -> bool:
-    """Whether a feature is of image files."""
-    return kind(feature) == "Image"
+    """Whether a column holds image files.
+
+    Args:
+        feature: The feature of the column.
+
+    Returns:
+        True where it does.
+    """
+    return kind_of(feature) == "Image"
 
 
 def is_array(feature: Any) -> bool:
-    """Whether a feature is of lists or arrays."""
+    """Whether a column holds lists or arrays.
+
+    Args:
+        feature: The feature of the column.
+
+    Returns:
+        True where it does.
+    """
+    kinds = ("Array2D", "Array3D", "Array4D", "Array5D", "Sequence", "List", "LargeList")
     # A list is written as [feature] in old versions of the library.
-    return isinstance(feature, list) or kind(feature) in (
-        *(f"Array{n}D" for n in (2, 3, 4, 5)),
-        "Sequence",
-        "List",
-        "LargeList",
-    )
+    return isinstance(feature, list) or kind_of(feature) in kinds
 
 
-def names_of(feature: Any) -> tuple[str, ...] | None:
-    """The names of a ClassLabel, or None."""
-    return tuple(feature.names) if kind(feature) == "ClassLabel" and feature.names else None
+def class_names_of(feature: Any) -> tuple[str, ...] | None:
+    """The class names of a column of labels.
+
+    Args:
+        feature: The feature of the column.
+
+    Returns:
+        The names of a ClassLabel, or None.
+    """
+    is_named = kind_of(feature) == "ClassLabel" and feature.names
+    return tuple(feature.names) if is_named else None
+
+
+def load_label_column(dataset: Any, name: str, where: str) -> Shaped[np.ndarray, " n"]:
+    """Load the labels, numbers or texts.
+
+    Args:
+        dataset: The rows, at least one.
+        name: The column.
+        where: Its place, for messages.
+
+    Returns:
+        The labels as stored.
+
+    Raises:
+        DataError: If a row has no label, or several.
+    """
+    feature = dataset.features[name]
+    if is_array(feature) or isinstance(feature, dict):
+        raise DataError(
+            f"{where}: expected one label for each image, got {kind_of(feature)}; multi-label and "
+            f"one-hot labels are not read"
+        )
+    labels: list[Any] = []
+    for block in _blocks(dataset, name):
+        if block.null_count:
+            row = len(labels) + block.is_null().to_pylist().index(True)
+            raise DataError(
+                f"{where}: expected a label for each image, got none in row {row}; -1 marks an "
+                f"image without a label"
+            )
+        labels += block.to_pylist()
+    if not isinstance(labels[0], int | float | str):
+        raise DataError(f"{where}: expected integer or text labels, got {type(labels[0]).__name__}")
+    return np.array(labels)
+
+
+def decode_image_column(
+    dataset: Any, name: str, request: Request, where: str, local_files: bool
+) -> Decoded:
+    """Decode a column of image files.
+
+    Args:
+        dataset: The rows, at least one.
+        name: The column.
+        request: The options of `read`.
+        where: Its place, for messages.
+        local_files: Whether a path that stands for an image is followed.
+
+    Returns:
+        The images, shape (N, H, W, C).
+
+    Raises:
+        DataError: Naming the rows that have no readable image.
+    """
+    rows = _encoded(dataset, name, where, local_files)
+    first = next(rows)
+    if isinstance(first, str):
+        # Separate image files are decoded by several processes where they are many.
+        rest = list(rows)
+        paths = [first, *(row for row in rest if isinstance(row, str))]
+        if len(paths) == len(dataset):
+            return decode_images(paths, where, request)
+        rows = iter(rest)
+    stack = Stack(len(dataset), where, request.on_error)
+    for i, row in enumerate(itertools.chain([first], rows)):
+        at = f"{where}[{i}]"
+        try:
+            image, notes = (
+                decode_file(row, request.decoding)
+                if isinstance(row, str)
+                else decode_bytes(row, at, request.decoding)
+            )
+        except BadImageError as error:
+            stack.leave_out(error)
+        else:
+            stack.add(image, at, notes)
+    return stack.finish()
+
+
+def load_array_column(dataset: Any, name: str, where: str) -> Shaped[np.ndarray, "n ..."]:
+    """Load a column of arrays.
+
+    Args:
+        dataset: The rows.
+        name: The column.
+        where: Its place, for messages.
+
+    Returns:
+        The arrays as stored, as one.
+
+    Raises:
+        DataError: If they are not of one shape, or not numbers.
+    """
+    arrays: Shaped[np.ndarray, "n ..."] | None = None
+    start = 0
+    for block in _blocks(dataset, name):
+        part = _rectangular(block, where, start)
+        if arrays is None:
+            shape = (len(dataset), *part.shape[1:])
+            what = f"arrays of {part.dtype} of shape {shape}"
+            require_memory(array_bytes(shape, part.dtype), where, what, DataError)
+            arrays = np.empty(shape, dtype=part.dtype)
+        if part.shape[1:] != arrays.shape[1:] or part.dtype != arrays.dtype:
+            raise DataError(
+                f"{where}: expected arrays of one shape and type, got {arrays.dtype} of shape "
+                f"{arrays.shape[1:]} in row 0 and {part.dtype} of shape {part.shape[1:]} in row "
+                f"{start}"
+            )
+        arrays[start : start + len(part)] = part
+        start += len(part)
+    if arrays is None:
+        raise DataError(f"{where}: expected at least one row, got none")
+    return arrays
 
 
 def _blocks(dataset: Any, name: str) -> Iterator[Any]:
-    """A column as Arrow arrays of some rows each."""
+    """A column as Arrow arrays of some rows."""
     column = dataset.select_columns([name]).with_format("arrow")
     for start in range(0, len(column), _ROWS):
         chunked = column[start : start + _ROWS].column(name)
@@ -56,139 +191,23 @@ def _blocks(dataset: Any, name: str) -> Iterator[Any]:
         yield array.chunk(0) if hasattr(array, "num_chunks") else array
 
 
-def label_column(dataset: Any, name: str, where: str) -> Shaped[np.ndarray, " n"]:
-    """The labels as they are kept, numbers or texts.
-
-    Raises:
-        DataError: if a row has none, or several.
-    """
-    feature = dataset.features[name]
-    if is_array(feature) or isinstance(feature, dict):
-        raise DataError(
-            f"{where}: expected one label for each image, got {kind(feature)}; multi-label and "
-            f"one-hot labels are not read"
-        )
-    found: list[Any] = []
-    for block in _blocks(dataset, name):
-        if block.null_count:
-            row = len(found) + block.is_null().to_pylist().index(True)
-            raise DataError(
-                f"{where}: expected a label for each image, got none in row {row}; -1 marks an "
-                f"image without a label"
-            )
-        found += block.to_pylist()
-    if not isinstance(found[0], int | float | str):
-        raise DataError(f"{where}: expected integer or text labels, got {type(found[0]).__name__}")
-    return np.array(found)
-
-
-def image_column(
-    dataset: Any, name: str, request: Request, where: str, local_files: bool
-) -> tuple[
-    Shaped[np.ndarray, "m h w c"],
-    tuple[float, float],
-    tuple[str, ...],
-    Bool[np.ndarray, " n"],
-]:
-    """The decoded images of a column of image files, their value range, notes, and of which rows.
-
-    Args:
-        dataset: the rows to read.
-        name: the column.
-        request: what was asked for.
-        where: the source, for messages.
-        local_files: whether a path that stands for an image is followed.
-
-    Raises:
-        DataError: naming the row that has no readable image.
-    """
-    rows = _encoded(dataset, name, where, local_files)
-    first = next(rows)
-    if isinstance(first, str):
-        # Image files that lie on their own are decoded by several processes where they are many.
-        rest = list(rows)
-        paths = [first, *(row for row in rest if isinstance(row, str))]
-        if len(paths) == len(dataset):
-            images, kept, notes = read_files(paths, where, request)
-            return *_normalised(images, where, request, notes), kept
-        rows = iter(rest)
-    stack, faults = Stack(len(dataset), where), Faults(where, request.on_error)
-    kept = np.ones(len(dataset), dtype=np.bool_)
-    for i, row in enumerate(itertools.chain([first], rows)):
-        at = f"{where}[{i}]"
-        try:
-            image, image_notes = (
-                decode_file(row, request.how)
-                if isinstance(row, str)
-                else decode_bytes(row, at, request.how)
-            )
-        except BadImageError as error:
-            faults.add(str(error))
-            stack.leave_out()
-            kept[i] = False
-        else:
-            if not len(faults) or request.on_error == "skip":
-                stack.add(image, at, image_notes)
-    left_out = faults.settle(len(dataset))
-    images, notes = stack.finish()
-    return *_normalised(images, where, request, (*left_out, *notes)), kept
-
-
-def _normalised(
-    images: Shaped[np.ndarray, "n h w c"], where: str, request: Request, notes: tuple[str, ...]
-) -> _Pixels:
-    pixels, value_range, value_notes = normalise_pixels(images, where, request.value_range)
-    return pixels, value_range, (*notes, *value_notes)
-
-
 def _encoded(dataset: Any, name: str, where: str, local_files: bool) -> Iterator[bytes | str]:
-    """Of each row the bytes of its image file, or its path where the table holds no bytes."""
-    i = 0
-    for block in _blocks(dataset, name):
-        for value in block.to_pylist():
-            data = None if value is None else value.get("bytes")
-            path = None if value is None else value.get("path")
-            if data is not None:
-                yield data
-            elif path is None:
-                raise DataError(f"{where}[{i}]: expected an image, got none")
-            elif local_files and "://" not in path:
-                yield path
-            else:
-                raise DataError(
-                    f"{where}[{i}]: expected the bytes of an image file, got only its place "
-                    f"{path!r}, which is not followed; save the dataset with its images "
-                    f"(save_to_disk of a recent version does)"
-                )
-            i += 1
-
-
-def array_column(dataset: Any, name: str, request: Request, where: str, said: Stated) -> _Pixels:
-    """The values of a column of arrays, their value range and notes.
-
-    Raises:
-        DataError: if they are not of one shape, or no numbers.
-    """
-    out: Shaped[np.ndarray, "n ..."] | None = None
-    start = 0
-    for block in _blocks(dataset, name):
-        part = _rectangular(block, where, start)
-        if out is None:
-            shape = (len(dataset), *part.shape[1:])
-            what = f"arrays of {part.dtype} of shape {shape}"
-            require_memory(array_bytes(shape, part.dtype), where, what, DataError)
-            out = np.empty(shape, dtype=part.dtype)
-        if part.shape[1:] != out.shape[1:] or part.dtype != out.dtype:
+    """For each row the bytes of its image file, or its path where the table holds no bytes."""
+    values = (value for block in _blocks(dataset, name) for value in block.to_pylist())
+    for i, value in enumerate(values):
+        data, path = (value or {}).get("bytes"), (value or {}).get("path")
+        if data is not None:
+            yield data
+        elif path is None:
+            raise DataError(f"{where}[{i}]: expected an image, got none")
+        elif local_files and "://" not in path:
+            yield path
+        else:
             raise DataError(
-                f"{where}: expected arrays of one shape and type, got {out.dtype} of shape "
-                f"{out.shape[1:]} in row 0 and {part.dtype} of shape {part.shape[1:]} in row "
-                f"{start}"
+                f"{where}[{i}]: expected the bytes of an image file, got only its place "
+                f"{path!r}, which is not followed; save the dataset with its images "
+                f"(save_to_disk of a recent version does)"
             )
-        out[start : start + len(part)] = part
-        start += len(part)
-    if out is None:
-        raise DataError(f"{where}: expected at least one row, got none")
-    return said.finish(out, where, request)
 
 
 def _rectangular(array: Any, where: str, start: int) -> Shaped[np.ndarray, "m ..."]:

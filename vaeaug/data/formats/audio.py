@@ -2,56 +2,53 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 
-from vaeaug.data.dataset import DataError
+from vaeaug.data.checks import DataError
+from vaeaug.data.formats.extras import import_extra
 from vaeaug.data.request import Request
-from vaeaug.data.stack import Faults, Stack
+from vaeaug.data.stack import Decoded, Stack
 
 ENDINGS = (".wav", ".flac", ".ogg", ".aif", ".aiff", ".mp3")
 _BLOCK = 2**16
-# Twenty minutes of 48 kHz; far more than is learned from, and what memory surely holds.
+# Values of a sound at most: twenty minutes of 48 kHz, which memory surely holds.
 _MOST = 2**26
-# In the library's log of a WAV or AIFF file; a stream has not known how long it would be.
+# In the library's log of a WAV or AIFF file; who wrote a stream did not know its length.
 _CUT_SHORT = re.compile(r"^ ?(?:data|SSND) : (\d+) \(should be (\d+)\)", re.M)
 _UNKNOWN = 2**32 - 1
-# Full scale of the samples, whatever their bits.
-VALUE_RANGE = (-1.0, 1.0)
+# Of the samples, whatever their bits.
+_FULL_SCALE = (-1.0, 1.0)
 
 
-def read_sounds(
-    paths: Sequence[str], where: str, request: Request
-) -> tuple[Float32[np.ndarray, "n l c"], Bool[np.ndarray, " m"], tuple[str, ...]]:
-    """Decode sound files of one sample rate; shorter and longer ones fitted to `request.size`.
+def decode_sounds(paths: Sequence[str], where: str, request: Request) -> Decoded:
+    """Decode sound files of one sample rate.
 
     Args:
-        paths: the M files, at least one.
-        where: the source, for messages.
-        request: a size is a number of samples. Longer files are cut at both ends (resize="crop")
-            or refused ("pad"), shorter ones filled up with silence at their end.
+        paths: The M files, at least one.
+        where: The source, for messages.
+        request: A size is a number of samples. Longer files are cut at both ends (resize="crop")
+            or refused ("pad"), shorter ones are filled up with silence at their end.
 
     Returns:
-        The signals, shape (N, L, C), full scale -1 to 1; which of the paths they are; notes.
+        The signals, shape (N, L, C), float32, full scale -1 to 1.
 
     Raises:
-        DataError: naming all bad files, or two of different sample rates, channels or lengths.
+        DataError: Naming all bad files, or two of different sample rates, channels or lengths.
     """
-    library = _library(where)
+    library = import_extra("soundfile", "audio", where, "sound files")
     length = _length(request, where)
-    stack, faults = Stack(len(paths), where, "signal"), Faults(where, request.on_error)
-    kept = np.ones(len(paths), dtype=np.bool_)
+    stack = Stack(len(paths), where, request.on_error, "signal")
     first: tuple[int, str] | None = None
-    for i, path in enumerate(paths):
+    for path in paths:
         try:
-            signal, rate = _decoded(library, path)
+            signal, rate = _decode(library, path)
         # The library's own errors, and what its callbacks run into.
         except (library.SoundFileError, OSError, EOFError, RuntimeError) as error:
-            faults.add(f"{path}: expected a readable sound file, got: {error}")
-            stack.leave_out()
-            kept[i] = False
+            stack.leave_out(f"{path}: expected a readable sound file, got: {error}")
             continue
         first = first or (rate, path)
         if rate != first[0]:
@@ -59,21 +56,16 @@ def read_sounds(
                 f"{where}: expected sounds of one sample rate, got {first[0]} Hz of {first[1]} and "
                 f"{rate} Hz of {path}; resample them to one first"
             )
-        if not len(faults) or request.on_error == "skip":
-            notes: list[str] = []
-            stack.add(_fitted(signal, length, request.resize, path, notes), path, notes)
-    left_out = faults.settle(len(paths))
-    signals, notes_of_all = stack.finish()
+        if not stack.is_failing:
+            signal, notes = _fit_length(signal, length, request.resize, path)
+            stack.add(signal, path, notes)
+    decoded = stack.finish()
     rate = 0 if first is None else first[0]
-    return signals, kept, (f"sounds of {rate} Hz", *left_out, *notes_of_all)
+    return replace(decoded, notes=(f"sounds of {rate} Hz", *decoded.notes), value_range=_FULL_SCALE)
 
 
-def _decoded(library: Any, path: str) -> tuple[Float32[np.ndarray, "l c"], int]:
-    """The samples of a file and their rate.
-
-    Raises:
-        EOFError: if there are none, fewer than the file says, or more than a sound has.
-    """
+def _decode(library: Any, path: str) -> tuple[Float32[np.ndarray, "l c"], int]:
+    """The samples of a file and their rate in Hz; EOFError where it is cut short or endless."""
     blocks: list[np.ndarray] = []
     n = 0
     with open(path, "rb") as file, library.SoundFile(file) as sound:
@@ -93,16 +85,6 @@ def _decoded(library: Any, path: str) -> tuple[Float32[np.ndarray, "l c"], int]:
     return np.concatenate(blocks), rate
 
 
-def _library(where: str) -> Any:
-    try:
-        import soundfile
-    except ImportError:
-        raise DataError(
-            f"{where}: sound files need the library soundfile: pip install 'vaeaug[audio]'"
-        ) from None
-    return soundfile
-
-
 def _length(request: Request, where: str) -> int | None:
     if request.size is None:
         return None
@@ -115,19 +97,20 @@ def _length(request: Request, where: str) -> int | None:
     return request.size[0]
 
 
-def _fitted(
-    signal: Float32[np.ndarray, "l c"], length: int | None, fit: str, path: str, notes: list[str]
-) -> Float32[np.ndarray, "l2 c"]:
+def _fit_length(
+    signal: Float32[np.ndarray, "l c"], length: int | None, fit: str, path: str
+) -> tuple[Float32[np.ndarray, "l2 c"], list[str]]:
+    """The signal cut or filled up to the length, and notes."""
     if length is None or len(signal) == length:
-        return signal
+        return signal, []
     if len(signal) < length:
-        notes.append(f"filled up with silence to {length} samples")
-        return np.pad(signal, ((0, length - len(signal)), (0, 0)))
+        padded = np.pad(signal, ((0, length - len(signal)), (0, 0)))
+        return padded, [f"filled up with silence to {length} samples"]
     if fit == "pad":
         raise DataError(
             f"{path}: expected at most {length} samples, because resize='pad' cuts nothing, got "
             f"{len(signal)}; take a larger size, or resize='crop'"
         )
-    notes.append(f"cut at both ends to {length} samples (resize='crop')")
     start = (len(signal) - length) // 2
-    return signal[start : start + length]
+    note = f"cut at both ends to {length} samples (resize='crop')"
+    return signal[start : start + length], [note]

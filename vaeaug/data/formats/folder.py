@@ -5,48 +5,62 @@ from pathlib import Path
 
 import numpy as np
 
-from vaeaug.data.dataset import DataError, LabelledImages
-from vaeaug.data.decode import ENDINGS as PICTURES
-from vaeaug.data.formats.audio import ENDINGS as SOUNDS
-from vaeaug.data.formats.media import read_media
-from vaeaug.data.formats.walk import ending_of, notes_on, safe, walk
-from vaeaug.data.labels import labelled
+from vaeaug.data.checks import DataError, encodable
+from vaeaug.data.decode import ENDINGS as IMAGE_ENDINGS
+from vaeaug.data.finish import RawData
+from vaeaug.data.formats.audio import ENDINGS as SOUND_ENDINGS
+from vaeaug.data.formats.media import MEDIA_ENDINGS, decode_media
+from vaeaug.data.formats.walk import ending_of, walk, walk_notes
 from vaeaug.data.request import Request
 from vaeaug.data.splits import begins, canonical, mentioned, require_split, without_splits
+from vaeaug.data.stack import Decoded
 
 _SHOWN = 5
 # What archives and file servers leave beside folders of pictures.
 _LITTER = ("__MACOSX", "@eaDir")
 
 
-def read_folder(root: Path, request: Request) -> LabelledImages:
-    """Read `root/<class>/*.png` or `root/<split>/<class>/*.png`, in torchvision's order."""
-    where = str(root)
+def read_folder(root: Path, request: Request) -> RawData:
+    """Read `root/<class>/*.png` or `root/<split>/<class>/*.png`, in torchvision's order.
+
+    Args:
+        root: The folder of class folders or of split folders.
+        request: The options of `read`.
+
+    Returns:
+        The files of the requested split, which are decoded later, with their classes.
+
+    Raises:
+        DataError: If the folders are neither classes nor splits, or a class has no files.
+    """
     base, named_by, split, notes = _base(root, request)
-    found = _folders(base)
+    folders = _folders(base)
     class_names = request.class_names or tuple(_folders(named_by))
-    _check_classes(base, found, class_names)
-    paths, labels, more = _samples(base, class_names, found)
-    counts = np.bincount(labels, minlength=len(class_names))
+    _check_classes(base, folders, class_names)
+    paths, labels, file_notes = _files(base, class_names, folders)
     if not paths:
-        raise _nothing(base, found)
+        raise _nothing(base, folders)
     # A class that another split names may be absent from this one; the naming split is complete.
-    complete = request.class_names is None and named_by == base
-    if complete:
-        _refuse_empty(counts, class_names, base, "remove the folder")
-    images, value_range, kept, media_notes = read_media(paths, str(base), request)
-    if complete:
-        counts = np.bincount(labels[kept], minlength=len(class_names))
-        _refuse_empty(counts, class_names, base, "none of its files can be read")
-    return labelled(
-        images=images,
-        labels=labels[kept],
-        class_names=class_names,
-        value_range=value_range,
+    is_complete = request.class_names is None and named_by == base
+    if is_complete:
+        _refuse_empty(labels, class_names, base, "remove the folder")
+
+    def decode() -> Decoded:
+        decoded = decode_media(paths, str(base), request)
+        if is_complete:
+            kept = labels[decoded.kept]
+            _refuse_empty(kept, class_names, base, "none of its files can be read")
+        return decoded
+
+    return RawData(
+        source=str(root),
         split=split,
-        source=where,
-        notes=(*notes, *more, *media_notes),
-        names=[safe(os.path.relpath(path, root)) for path, k in zip(paths, kept, strict=True) if k],
+        images=decode,
+        images_at=str(base),
+        labels=labels,
+        class_names=class_names,
+        notes=(*notes, *file_notes),
+        names=[encodable(os.path.relpath(path, root)) for path in paths],
     )
 
 
@@ -58,7 +72,9 @@ def _base(root: Path, request: Request) -> tuple[Path, Path, str, tuple[str, ...
     notes: tuple[str, ...] = ()
     inner = _inner(root)
     if not splits and inner != root and _split_folders(inner, _folders(inner)):
-        notes = (f"read from the only folder in it, {safe(inner.name)}, which holds the splits",)
+        notes = (
+            f"read from the only folder in it, {encodable(inner.name)}, which holds the splits",
+        )
         root, below = inner, _folders(inner)
         splits = _split_folders(root, below)
     if not splits:
@@ -67,15 +83,15 @@ def _base(root: Path, request: Request) -> tuple[Path, Path, str, tuple[str, ...
         return root, root, request.split, without_splits(request.split, where)
     split = require_split(request.split, splits, where)
     if len(splits[split]) > 1:
-        names = " and ".join(repr(name) for name in splits[split])
+        names = " and ".join(map(repr, splits[split]))
         raise DataError(f"{root}: expected one folder for the split {split!r}, got {names}")
-    taken = {name for names in splits.values() for name in names}
-    others = [name for name in below if name not in taken]
+    split_names = {name for names in splits.values() for name in names}
+    others = [name for name in below if name not in split_names]
     if others:
-        notes += (f"folders beside the splits left out: {', '.join(map(safe, others))}",)
-    if any(canonical(name) is None for name in taken):
-        said = ", ".join(f"{names[0]!r} as {split}" for split, names in splits.items())
-        notes += (f"folders taken as splits by a word of their names: {said}",)
+        notes += (f"folders beside the splits left out: {', '.join(map(encodable, others))}",)
+    if any(canonical(name) is None for name in split_names):
+        pairs = ", ".join(f"{names[0]!r} as {split}" for split, names in splits.items())
+        notes += (f"folders taken as splits by a word of their names: {pairs}",)
     base = _inner(root / splits[split][0])
     train = splits.get("train", splits[split])
     return base, _inner(root / train[0]) if len(train) == 1 else base, split, notes
@@ -94,8 +110,8 @@ def _folders(root: Path) -> list[str]:
 def _has_files(folder: Path) -> bool:
     """Whether a folder has images or sounds directly in it."""
     return any(
-        ending_of(name) in (*PICTURES, *SOUNDS) and not name.startswith(".")
-        for name in sorted(os.listdir(folder))  # noqa: PTH208 - a name may be no valid Unicode
+        ending_of(name) in MEDIA_ENDINGS and not name.startswith(".")
+        for name in os.listdir(folder)  # noqa: PTH208 - a name may be no valid Unicode
     )
 
 
@@ -103,7 +119,7 @@ def _split_folders(root: Path, below: list[str]) -> dict[str, list[str]]:
     """The folders of each split: named like one, with folders below.
 
     A class "train" may be real. Names with a split among other words count where all folders have
-    such names, no images of their own, and the training split is among them.
+    such names, none has images directly in it, and the training split is among them.
     """
     named = [name for name in below if canonical(name) is not None]
     splits: dict[str, list[str]] = {}
@@ -115,12 +131,13 @@ def _split_folders(root: Path, below: list[str]) -> dict[str, list[str]]:
         raise DataError(
             f"{root}: expected class folders inside the split folders {', '.join(named)}, got none"
         )
-    loose = {name: mentioned(name) for name in below}
-    if splits or len(below) < 2 or "train" not in loose.values():
+    by_word = {name: mentioned(name) for name in below}
+    if splits or len(below) < 2 or "train" not in by_word.values():
         return splits
-    if all(loose[name] and _folders(root / name) and not _has_files(root / name) for name in below):
-        for name, split in loose.items():
-            splits.setdefault(str(split), []).append(name)
+    for name, split in by_word.items():
+        if split is None or not _folders(root / name) or _has_files(root / name):
+            return {}
+        splits.setdefault(split, []).append(name)
     return splits
 
 
@@ -135,18 +152,18 @@ def _inner(folder: Path) -> Path:
 
 
 def _refuse_unknown_splits(root: Path, below: list[str]) -> None:
-    """Folders without images of their own, but with the same folders, are splits or the like.
+    """Folders without images in them, but with the same folders, are splits or the like.
 
     So are folders of images that all have a split in their names, and several: trainA, testA, ...
     """
-    said = [begins(name) for name in below]
-    if None not in said and len(set(said)) > 1:
+    splits = [begins(name) for name in below]
+    example = f"(--set 'data.class_names=[{', '.join(below[:2])}, ...]')"
+    if None not in splits and len(set(splits)) > 1:
         raise DataError(
             f"{root}: expected folders of classes, or of splits with those of classes in them, got "
             f"folders named by splits and by something else: "
             f"{', '.join(map(repr, below[:_SHOWN]))}; move each into a folder of its split, such "
-            f"as {said[0]}/{below[0]}; if they are classes, name them by class_names= (--set "
-            f"'data.class_names=[{', '.join(below[:2])}, ...]')"
+            f"as {splits[0]}/{below[0]}; if they are classes, name them by class_names= {example}"
         )
     if len(below) < 2 or any(_has_files(root / name) for name in below):
         return
@@ -160,20 +177,18 @@ def _refuse_unknown_splits(root: Path, below: list[str]) -> None:
         f"{root}: expected class folders with images, or splits named train, val and test, got "
         f"folders {names} without images, all with the folders {shared} in them; if they are "
         f"splits, rename them or read one of them ({root / below[0]}); if they are classes, name "
-        f"them by class_names= (--set 'data.class_names=[{', '.join(below[:2])}, ...]')"
+        f"them by class_names= {example}"
     )
 
 
-def _check_classes(base: Path, found: list[str], class_names: tuple[str, ...]) -> None:
-    for name in found:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
+def _check_classes(base: Path, folders: list[str], class_names: tuple[str, ...]) -> None:
+    for name in folders:
+        if name != encodable(name):
             raise DataError(
                 f"{base}: expected folders named in UTF-8, whose names become those of the "
                 f"classes, got {name!r}; rename it"
-            ) from None
-    unknown = [name for name in found if name not in class_names]
+            )
+    unknown = [name for name in folders if name not in class_names]
     if unknown:
         raise DataError(
             f"{base}: expected the class folders {', '.join(class_names)}, got also "
@@ -181,31 +196,35 @@ def _check_classes(base: Path, found: list[str], class_names: tuple[str, ...]) -
         )
 
 
-def _samples(
-    base: Path, class_names: tuple[str, ...], found: list[str]
+def _files(
+    base: Path, class_names: tuple[str, ...], folders: list[str]
 ) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
     """The files, their labels, and notes on what was left out."""
-    present = {name: c for c, name in enumerate(class_names) if name in found}
-    folders = [str(base / name) for name in present]
-    paths: list[str] = []
-    labels: list[int] = []
-    walks = []
-    for label, start in zip(present.values(), folders, strict=True):
-        apart = [folder for folder in folders if folder != start]
-        walked = walk(start, (*PICTURES, *SOUNDS), [str(base), *apart])
-        walks.append(walked)
-        paths += walked.paths
-        labels += [label] * len(walked.paths)
-    notes = notes_on(walks, str(base))
-    beside = [e.name for e in os.scandir(base) if e.is_file() and ending_of(e.name) in PICTURES]
+    starts = {label: str(base / name) for label, name in enumerate(class_names) if name in folders}
+    walks = {
+        label: walk(
+            start, MEDIA_ENDINGS, [str(base), *(path for path in starts.values() if path != start)]
+        )
+        for label, start in starts.items()
+    }
+    paths = [path for result in walks.values() for path in result.paths]
+    labels = [label for label, result in walks.items() for _ in result.paths]
+    notes = walk_notes(walks.values(), str(base))
+    beside = [entry for entry in _file_names(base) if ending_of(entry) in IMAGE_ENDINGS]
     if beside and paths:
         notes += (f"{len(beside)} images beside the class folders left out, of no class",)
     return paths, np.array(labels, dtype=np.int64), notes
 
 
+def _file_names(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_file())
+
+
 def _refuse_empty(
-    counts: np.ndarray, class_names: tuple[str, ...], base: Path, advice: str
+    labels: np.ndarray, class_names: tuple[str, ...], base: Path, advice: str
 ) -> None:
+    counts = np.bincount(labels, minlength=len(class_names))
     empty = [name for name, n in zip(class_names, counts, strict=True) if n == 0]
     if empty:
         raise DataError(
@@ -214,21 +233,20 @@ def _refuse_empty(
         )
 
 
-def _nothing(base: Path, found: list[str]) -> DataError:
-    here = sorted(e.name for e in os.scandir(base) if e.is_file())
-    seen = (
-        f"{len(found)} folders without such files"
-        if found
-        else f"no folders and {len(here)} files ({', '.join(here[:_SHOWN])})"
-        if here
-        else "an empty folder"
-    )
-    tables = [name for name in here if ending_of(name) in (".csv", ".tsv")]
+def _nothing(base: Path, folders: list[str]) -> DataError:
+    """The error that there is no file to read, and what there is."""
+    files = _file_names(base)
+    content = "an empty folder"
+    if folders:
+        content = f"{len(folders)} folders without such files"
+    elif files:
+        content = f"no folders and {len(files)} files ({', '.join(files[:_SHOWN])})"
+    tables = [name for name in files if ending_of(name) in (".csv", ".tsv")]
     advice = (
         f"; to read the images that a table lists, give it: {base / tables[0]}" if tables else ""
     )
     return DataError(
         f"{base}: expected images in one folder for each class (<class>/*.png; endings "
-        f"{' '.join(PICTURES)}, or {' '.join(SOUNDS)}), or IDX files such as "
-        f"train-images-idx3-ubyte.gz, got {seen}{advice}"
+        f"{' '.join(IMAGE_ENDINGS)}, or {' '.join(SOUND_ENDINGS)}), or IDX files such as "
+        f"train-images-idx3-ubyte.gz, got {content}{advice}"
     )

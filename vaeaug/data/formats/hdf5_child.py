@@ -1,14 +1,13 @@
-"""Answers questions about one HDF5 file, in a process of its own.
+"""Answer questions about one HDF5 file, in a separate process.
 
 A damaged file can keep the HDF5 library busy for ever (a zeroed byte in the heap of texts does) or
-end its process; the reader of this package therefore never opens a foreign one. It runs this file
-as a script (`python -P hdf5_child.py`), which imports nothing from the package, and gives each
-answer some seconds: see `hdf5_process`.
+crash its process; `hdf5_process` therefore never opens a foreign one. It runs this file as a script
+(`python -P hdf5_child.py`), which imports nothing from the package, and limits the time of each
+answer.
 
-A question is a line of JSON with its seconds, name and arguments, an answer is one too:
-`{"value": ...}`, `{"refused": message}` with a message that is complete, or `{"damaged": what HDF5
-said}`. That to `load` comes after the parts: `{"bytes": how many}` and so many bytes, or
-`{"texts": [...]}`.
+A question is a line of JSON with its seconds, name and arguments. So is an answer:
+`{"value": ...}`, `{"refused": complete message}` or `{"damaged": message of HDF5}`. The answer to
+`load` comes after the parts: `{"bytes": n}` and n bytes, or `{"texts": [...]}`.
 """
 
 import importlib
@@ -28,19 +27,19 @@ if TYPE_CHECKING:
 
 # Soft links and virtual datasets may form a ring.
 _MOST_HOPS = 16
-# Read and sent at once, so that each part comes within the seconds it is given.
+# Size of a part, which is read and sent within its time limit.
 _BLOCK_BYTES = 8 * 2**20
 _BLOCK_TEXTS = 2**15
-# A file of more has an array for each image, which is not read.
+# A file with more names has an array for each image, which is not read.
 _MOST_NAMES = 20_000
 
 
 class RefusedError(ValueError):
-    """The file has something that is not read; the message is complete and names the file."""
+    """The file holds something that is not read; the message is complete and names the file."""
 
 
 class Answers:
-    """One file, and what is asked about it.
+    """The answers to all questions about one file.
 
     Args:
         file: The open file.
@@ -52,10 +51,17 @@ class Answers:
         self._where = where
 
     def names(self) -> dict[str, str]:
-        """Every link's name, and "group", "dataset" or "other"; only hard links are followed."""
+        """List the file; only hard links are followed.
+
+        Returns:
+            For the name of every link "group", "dataset" or "other".
+
+        Raises:
+            RefusedError: If there are too many.
+        """
         import h5py
 
-        found: dict[str, str] = {}
+        kinds: dict[str, str] = {}
         seen: set[Any] = {self._file["/"].id}
         todo = [("", self._file["/"])]
         while todo:
@@ -65,8 +71,8 @@ class Answers:
                 if isinstance(group.get(name, getlink=True), h5py.HardLink):
                     what = group.get(name, getclass=True)
                     kind = {h5py.Group: "group", h5py.Dataset: "dataset"}.get(what, "other")
-                found[path] = kind
-                if len(found) > _MOST_NAMES:
+                kinds[path] = kind
+                if len(kinds) > _MOST_NAMES:
                     raise RefusedError(
                         f"{self._where}: expected images in one array, got more than "
                         f"{_MOST_NAMES:,} names of arrays and groups; name those to read by "
@@ -76,10 +82,20 @@ class Answers:
                 if kind == "group" and group[name].id not in seen:
                     seen.add(group[name].id)
                     todo.append((f"{path}/", group[name]))
-        return found
+        return kinds
 
     def describe(self, name: str) -> dict[str, Any]:
-        """Shape and type of a dataset, all of which lies written in this file."""
+        """Describe a dataset, all of which must lie written in this file.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            Its shape; its type (None for text) and bytes of one value; bytes of one part.
+
+        Raises:
+            RefusedError: If it is elsewhere, incomplete, or neither numbers nor text.
+        """
         dataset = self._dataset(name)
         return {
             "shape": [int(n) for n in dataset.shape],
@@ -89,9 +105,15 @@ class Answers:
         }
 
     def attribute(self, name: str | None, attribute: str) -> list[Any] | None:
-        """An attribute of a dataset, or of the file, as a list of values; None where it has none.
+        """Read an attribute.
 
-        What is neither text nor a plain number comes as its description.
+        Args:
+            name: The dataset that has it; None for the file.
+            attribute: The name of the attribute.
+
+        Returns:
+            Its values; what is neither text nor a plain number as its description. None where there
+            is no such attribute.
         """
         holder = self._file if name is None else self._dataset(name)
         if attribute not in holder.attrs:
@@ -102,7 +124,14 @@ class Answers:
         return [v if isinstance(v, plain) else f"<{type(v).__name__}>" for v in values]
 
     def load(self, name: str) -> Iterator[bytes | list[str]]:
-        """A dataset's values in C order, or its texts, in parts."""
+        """Read a dataset in parts.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            The bytes of its values in C order, or its texts.
+        """
         dataset = self._dataset(name)
         if self._is_text(dataset):
             texts = dataset.asstr()
@@ -126,7 +155,7 @@ class Answers:
             )
 
     def _dataset(self, name: str, hops: int = 0) -> "h5py.Dataset":
-        """The dataset of this name, once it is sure that all of it lies in this file."""
+        """The dataset of this name, all of which lies in this file."""
         import h5py
 
         if hops > _MOST_HOPS:
@@ -170,11 +199,7 @@ class Answers:
         return node
 
     def _check_storage(self, dataset: "h5py.Dataset", name: str, hops: int) -> None:
-        """All of the values are in this file, and written: HDF5 gives zeros for those never were.
-
-        Raises:
-            RefusedError: Saying where they are instead, or how much is missing.
-        """
+        """Refuse values that are elsewhere, or were never written: HDF5 gives zeros for these."""
         from h5py import h5d
 
         if dataset.is_virtual:
@@ -199,10 +224,10 @@ class Answers:
         if layout == h5d.CHUNKED:
             pairs = zip(shape, dataset.chunks, strict=True)
             expected = math.prod(-(-n // int(c)) for n, c in pairs)
-            there = int(dataset.id.get_num_chunks())
-            if there != expected:
+            n_chunks = int(dataset.id.get_num_chunks())
+            if n_chunks != expected:
                 raise RefusedError(
-                    f"{self._where}: expected all of {name!r} in the file, got {there:,} of "
+                    f"{self._where}: expected all of {name!r} in the file, got {n_chunks:,} of "
                     f"{expected:,} chunks; the others were never written, and HDF5 would give "
                     f"zeros for them"
                 )
@@ -227,7 +252,7 @@ def _row_bytes(dataset: "h5py.Dataset") -> int:
 
 
 def _step(dataset: "h5py.Dataset") -> int:
-    """Rows that are read at once."""
+    """The number of rows in a part."""
     step = max(1, _BLOCK_BYTES // _row_bytes(dataset))
     if dataset.chunks:
         # A chunk is decompressed whole, and should be only once.
@@ -236,7 +261,7 @@ def _step(dataset: "h5py.Dataset") -> int:
 
 
 def _rows(dataset: "h5py.Dataset", step: int) -> Iterator[Any]:
-    """Selections that together are the whole dataset."""
+    """Selections that together cover the dataset."""
     if dataset.shape == ():
         yield ()
     elif dataset.size:
@@ -244,16 +269,16 @@ def _rows(dataset: "h5py.Dataset", step: int) -> Iterator[Any]:
             yield slice(start, start + step)
 
 
-def _say(answer: dict[str, Any]) -> None:
+def _send(answer: dict[str, Any]) -> None:
     # A text that is no UTF-8 comes as lone surrogates, which ASCII JSON can hold.
     sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 
 def _answer(ask: Any, arguments: list[Any], seconds: int) -> None:
-    """Say what a question gives; whatever HDF5 makes of damage is said as such.
+    """Send the answer to a question; whatever HDF5 raises for damage is sent as such.
 
-    The alarm ends this process, whatever it is in, where the parent that would do so is gone.
+    The alarm ends this process, whatever it does, where the parent that would end it is gone.
     """
     try:
         signal.alarm(seconds)
@@ -263,23 +288,23 @@ def _answer(ask: Any, arguments: list[Any], seconds: int) -> None:
                 # The parent may take its time.
                 signal.alarm(0)
                 if isinstance(part, bytes):
-                    _say({"bytes": len(part)})
+                    _send({"bytes": len(part)})
                     sys.stdout.buffer.write(part)
                 else:
-                    _say({"texts": part})
+                    _send({"texts": part})
                 signal.alarm(seconds)
             value = None
-        _say({"value": value})
+        _send({"value": value})
     except RefusedError as error:
-        _say({"refused": str(error)})
-    except Exception as error:  # what HDF5 makes of damage is many things
-        _say({"damaged": f"{type(error).__name__}: {error}"})
+        _send({"refused": str(error)})
+    except Exception as error:  # HDF5 raises many things for damage
+        _send({"damaged": f"{type(error).__name__}: {error}"})
     finally:
         signal.alarm(0)
 
 
 def _limit_memory(n_bytes: int | None) -> None:
-    """Fail at what is beyond this, which nobody has declared: one text may stand in many places."""
+    """Limit the memory of this process: nothing declares that one text stands in many places."""
     if n_bytes is None or not Path("/proc/self/statm").exists():
         return
     pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -300,7 +325,7 @@ def _serve() -> None:
     for module in job["plugins"]:
         importlib.import_module(module)
     _limit_memory(job["memory"])
-    _say({"value": None})
+    _send({"value": None})
     answers: Answers | None = None
     for line in sys.stdin:
         seconds, question, *arguments = json.loads(line)
@@ -310,7 +335,7 @@ def _serve() -> None:
                 answers = Answers(h5py.File(job["path"], "r"), job["path"])
                 signal.alarm(0)
             except Exception as error:  # OSError, and others of a damaged file
-                _say({"damaged": f"{type(error).__name__}: {error}"})
+                _send({"damaged": f"{type(error).__name__}: {error}"})
                 return
         _answer(getattr(answers, question), arguments, seconds)
 

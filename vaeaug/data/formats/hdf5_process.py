@@ -1,4 +1,4 @@
-"""An HDF5 file of somebody else, read by another process that may hang or end without harm."""
+"""A foreign HDF5 file, read by another process that may hang or crash without harm."""
 
 import contextlib
 import json
@@ -8,6 +8,7 @@ import selectors
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,17 +16,17 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data.dataset import DataError
+from vaeaug.data.checks import DataError
 from vaeaug.data.formats import hdf5_child
 from vaeaug.memory import array_bytes, available_memory, require_memory
 
-# For each answer, and for each part of an array of some megabytes.
+# Time limit of each answer, and of each part of an array of some megabytes.
 SECONDS = 8.0
-# For a part besides: the slowest disk and decompression, bytes a second.
+# Added for a part: bytes per second of the slowest disk and decompression.
 _SLOWEST = 2**24
-# For Python and the library to be loaded, which may lie on a slow disk too.
+# Time limit of loading Python and the library, which may lie on a slow disk too.
 _START_SECONDS = 120.0
-# Register filters for HDF5 where they are imported.
+# Importing one of these registers its filters for HDF5.
 _PLUGINS = ("hdf5plugin",)
 _PIPE_BYTES = 2**20
 
@@ -37,8 +38,8 @@ class ForeignHDF5:
         path: The file.
 
     Raises:
-        DataError: From every method: naming the file, where it is damaged, or has what is not
-            read, or keeps the library busy for more than `SECONDS`.
+        DataError: From every method: naming the file, where it is damaged, or holds something that
+            is not read, or keeps the library busy for more than `SECONDS`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,7 +74,7 @@ class ForeignHDF5:
         }
         try:
             self._send(job)
-            self._answer("starting", _START_SECONDS)
+            self._receive("starting", _START_SECONDS)
         except BaseException:
             self._end()
             raise
@@ -88,75 +89,91 @@ class ForeignHDF5:
         self._end()
 
     def names(self) -> dict[str, str]:
-        """The name of every link, and "group", "dataset" or "other" (no hard link to either)."""
+        """List the file.
+
+        Returns:
+            For the name of every link "group", "dataset" or "other" (no hard link to either).
+        """
         return dict(self._ask("names"))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a dataset, all of which lies in this file."""
+        """The shape of a dataset, all of which lies in this file.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            The length of each axis.
+        """
         return tuple(self._ask("describe", name)["shape"])
 
     def attribute(self, name: str | None, attribute: str) -> list[Any] | None:
-        """An attribute of a dataset, or of the file, as a list; None where it has none."""
-        found: list[Any] | None = self._ask("attribute", name, attribute)
-        return found
+        """Read an attribute.
+
+        Args:
+            name: The dataset that has it; None for the file.
+            attribute: The name of the attribute.
+
+        Returns:
+            Its values as a list; None where there is no such attribute.
+        """
+        values: list[Any] | None = self._ask("attribute", name, attribute)
+        return values
 
     def load(self, name: str) -> Shaped[np.ndarray, "..."]:
-        """The values of a dataset: numbers, or texts."""
+        """Read a dataset.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            Its values: numbers, or texts.
+        """
         where = f"{self._where}[{name}]"
-        said = self._ask("describe", name)
-        shape = tuple(said["shape"])
-        dtype = np.dtype(said["dtype"] or f"V{max(1, said['itemsize'])}")
-        what = f"{said['dtype'] or 'text'} of shape {shape}"
+        about = self._ask("describe", name)
+        shape = tuple(about["shape"])
+        dtype = np.dtype(about["dtype"] or f"V{max(1, about['itemsize'])}")
+        what = f"{about['dtype'] or 'text'} of shape {shape}"
         require_memory(array_bytes(shape, dtype), where, what, DataError)
-        seconds = SECONDS + said["part"] / _SLOWEST
-        self._say(seconds, "load", name)
-        if said["dtype"] is None:
-            texts = self._texts_of(where, what, seconds)
+        seconds = SECONDS + about["part"] / _SLOWEST
+        self._request(seconds, "load", name)
+        if about["dtype"] is None:
+            texts = [text for part in self._parts("texts", where, what, seconds) for text in part]
             longest = max(map(len, texts), default=0)
             # NumPy gives every text the room of the longest one.
             room = 4 * longest * len(texts)
             require_memory(room, where, f"{len(texts)} texts, the longest of {longest}", DataError)
             return np.array(texts, dtype=str).reshape(shape)
-        out = np.empty(shape, dtype=dtype)
-        self._fill(out, where, what, seconds)
-        return out
-
-    def _texts_of(self, where: str, what: str, seconds: float) -> list[str]:
-        texts: list[str] = []
-        while True:
-            answer = self._line(f"reading {where}", seconds)
-            if "texts" not in answer:
-                self._checked(answer, where, f"{what}, got an error while reading")
-                return texts
-            texts += answer["texts"]
-
-    def _fill(self, out: Shaped[np.ndarray, "..."], where: str, what: str, seconds: float) -> None:
-        view = out.reshape(-1).view(np.uint8).data if out.size else memoryview(b"")
-        done = 0
-        while True:
-            answer = self._line(f"reading {where}", seconds)
-            if "bytes" not in answer:
-                self._checked(answer, where, f"{what}, got an error while reading")
-                break
-            part = view[done : done + answer["bytes"]]
+        array = np.empty(shape, dtype=dtype)
+        view = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
+        n_read = 0
+        for n_bytes in self._parts("bytes", where, what, seconds):
+            part = view[n_read : n_read + n_bytes]
             self._read_into(part, f"reading {where}", seconds)
-            done += len(part)
-        if done != out.nbytes:
-            raise DataError(f"{where}: expected {out.nbytes:,} bytes of values, got {done:,}")
+            n_read += len(part)
+        if n_read != array.nbytes:
+            raise DataError(f"{where}: expected {array.nbytes:,} bytes of values, got {n_read:,}")
+        return array
+
+    def _parts(self, kind: str, where: str, what: str, seconds: float) -> Iterator[Any]:
+        """What the answers to "load" hold of this kind, up to the last one."""
+        while kind in (answer := self._read_line(f"reading {where}", seconds)):
+            yield answer[kind]
+        self._unpack(answer, where, f"{what}, got an error while reading")
 
     # -- The other process ---------------------------------------------------------------------
 
     def _ask(self, question: str, *arguments: Any) -> Any:
-        self._say(SECONDS, question, *arguments)
+        self._request(SECONDS, question, *arguments)
         what = f"reading {arguments[0] or '/'!r}" if arguments else "reading its names"
-        return self._answer(what, SECONDS)
+        return self._receive(what, SECONDS)
 
-    def _answer(self, what: str, seconds: float) -> Any:
+    def _receive(self, what: str, seconds: float) -> Any:
         size = self.path.stat().st_size if self.path.exists() else 0
-        said = f"an HDF5 file, got {size} bytes that cannot be read"
-        return self._checked(self._line(what, seconds), self._where, said)
+        expected = f"an HDF5 file, got {size} bytes that cannot be read"
+        return self._unpack(self._read_line(what, seconds), self._where, expected)
 
-    def _checked(self, answer: dict[str, Any], where: str, expected: str) -> Any:
+    def _unpack(self, answer: dict[str, Any], where: str, expected: str) -> Any:
         if "refused" in answer:
             raise DataError(answer["refused"])
         if "damaged" in answer:
@@ -168,8 +185,8 @@ class ForeignHDF5:
         assert self._process.stdout is not None
         return self._process.stdout
 
-    def _say(self, seconds: float, question: str, *arguments: Any) -> None:
-        # The alarm of the other process comes after our patience has ended.
+    def _request(self, seconds: float, question: str, *arguments: Any) -> None:
+        # The alarm of the other process goes off after our own time limit.
         self._send([math.ceil(seconds) + 2, question, *arguments])
 
     def _send(self, message: Any) -> None:
@@ -178,10 +195,10 @@ class ForeignHDF5:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
 
-    def _line(self, what: str, seconds: float) -> dict[str, Any]:
+    def _read_line(self, what: str, seconds: float) -> dict[str, Any]:
         until = time.monotonic() + seconds
         while (end := self._buffer.find(b"\n")) < 0:
-            self._buffer += self._some(2**16, until, what, seconds)
+            self._buffer += self._read_some(2**16, until, what, seconds)
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         answer: dict[str, Any] = json.loads(line)
@@ -189,16 +206,16 @@ class ForeignHDF5:
 
     def _read_into(self, view: memoryview, what: str, seconds: float) -> None:
         until = time.monotonic() + seconds
-        done = min(len(view), len(self._buffer))
-        view[:done] = self._buffer[:done]
-        del self._buffer[:done]
-        while done < len(view):
-            data = self._some(min(len(view) - done, _PIPE_BYTES), until, what, seconds)
-            view[done : done + len(data)] = data
-            done += len(data)
+        n_read = min(len(view), len(self._buffer))
+        view[:n_read] = self._buffer[:n_read]
+        del self._buffer[:n_read]
+        while n_read < len(view):
+            data = self._read_some(min(len(view) - n_read, _PIPE_BYTES), until, what, seconds)
+            view[n_read : n_read + len(data)] = data
+            n_read += len(data)
 
-    def _some(self, most: int, until: float, what: str, seconds: float) -> bytes:
-        """Bytes that have come, at least one."""
+    def _read_some(self, most: int, until: float, what: str, seconds: float) -> bytes:
+        """Between one and `most` bytes, as they come."""
         if not self._selector.select(max(0.0, until - time.monotonic())):
             raise DataError(
                 f"{self._where}: expected an HDF5 file that can be read, got no answer within "

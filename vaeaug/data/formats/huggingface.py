@@ -7,53 +7,77 @@ image file here; no transform of the dataset runs, and nothing is unpickled. Nee
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vaeaug.data.dataset import DataError, LabelledImages
+from vaeaug.data.checks import DataError
+from vaeaug.data.finish import RawData
 from vaeaug.data.formats.arrow import (
-    array_column,
-    image_column,
+    class_names_of,
+    decode_image_column,
     is_array,
     is_image,
-    kind,
-    label_column,
-    names_of,
+    kind_of,
+    load_array_column,
+    load_label_column,
 )
-from vaeaug.data.labels import labelled, normalise_labels
-from vaeaug.data.metadata import Stated, load_json, stated
+from vaeaug.data.formats.extras import import_extra
+from vaeaug.data.metadata import NO_METADATA, SourceMetadata, load_json, parse_metadata
 from vaeaug.data.request import Request
 from vaeaug.data.splits import canonical, require_split, without_splits
 from vaeaug.data.vocabulary import IMAGES, LABELS, find
 
-_STATE, _INFO, _SPLITS_FILE = "state.json", "dataset_info.json", "dataset_dict.json"
-_STATED = "provenance.json"
+_STATE, _INFO, _SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
+# Written by `vaeaug export`.
+_PROVENANCE = "provenance.json"
 
 
 def is_huggingface(source: object) -> bool:
-    """Whether it is a dataset of the `datasets` library, streaming or not."""
+    """Whether a source is a dataset of the `datasets` library, streaming or not.
+
+    Args:
+        source: Anything.
+
+    Returns:
+        True where it is.
+    """
     # Whoever has such an object has imported the library.
     library = sys.modules.get("datasets")
-    return library is not None and isinstance(
-        source,
-        (
-            library.Dataset,
-            library.DatasetDict,
-            library.IterableDataset,
-            library.IterableDatasetDict,
-        ),
-    )
+    if library is None:
+        return False
+    kinds = ("Dataset", "DatasetDict", "IterableDataset", "IterableDatasetDict")
+    return isinstance(source, tuple(getattr(library, kind) for kind in kinds))
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote this folder."""
-    whole = (folder / _STATE).is_file() and (folder / _INFO).is_file()
-    return whole or (folder / _SPLITS_FILE).is_file()
+    """Whether `save_to_disk` wrote a folder.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        True where it did.
+    """
+    is_dataset = (folder / _STATE).is_file() and (folder / _INFO).is_file()
+    return is_dataset or (folder / _SPLITS).is_file()
 
 
-def read_saved(folder: Path, request: Request) -> LabelledImages:
-    """Read a folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
-    library = huggingface_library(str(folder))
+def read_saved(folder: Path, request: Request) -> RawData:
+    """Read a folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote.
+
+    Args:
+        folder: The folder.
+        request: The options of `read`.
+
+    Returns:
+        As `read_huggingface`.
+
+    Raises:
+        DataError: If it is damaged, or names files outside of it.
+    """
+    library = import_extra("datasets", "huggingface", str(folder), "Hugging Face datasets")
     _check_saved(folder)
     try:
         # An absolute path, because the library takes "a::b" and "s3:..." for addresses.
@@ -62,16 +86,26 @@ def read_saved(folder: Path, request: Request) -> LabelledImages:
         raise DataError(
             f"{folder}: expected a dataset that save_to_disk wrote, got: {error}"
         ) from error
-    said = Stated()
-    if (folder / _STATED).is_file():
-        document = load_json(folder / _STATED)
-        said = stated(document, str(folder / _STATED)) if isinstance(document, dict) else said
-    return _read(dataset, request, str(folder), said, local_files=False)
+    metadata, path = NO_METADATA, folder / _PROVENANCE
+    if path.is_file() and isinstance(document := load_json(path), dict):
+        metadata = parse_metadata(document, str(path))
+    return _read(dataset, request, str(folder), metadata, local_files=False)
 
 
-def read_huggingface(dataset: Any, request: Request) -> LabelledImages:
-    """Read a `Dataset`, or the asked split of a `DatasetDict`; see `read` for its columns."""
-    library = huggingface_library("source")
+def read_huggingface(dataset: Any, request: Request) -> RawData:
+    """Read a `Dataset`, or the requested split of a `DatasetDict`; see `read` for its columns.
+
+    Args:
+        dataset: The object.
+        request: The options of `read`.
+
+    Returns:
+        The images (files are decoded later) with their labels.
+
+    Raises:
+        DataError: If it is streaming, or has no columns of images and labels.
+    """
+    library = import_extra("datasets", "huggingface", "source", "Hugging Face datasets")
     name = type(dataset).__name__
     if isinstance(dataset, library.IterableDataset | library.IterableDatasetDict):
         raise DataError(
@@ -79,34 +113,18 @@ def read_huggingface(dataset: Any, request: Request) -> LabelledImages:
             f"load it without streaming=True, or take a part of it: "
             f"datasets.Dataset.from_list(list(stream.take(1000)), features=stream.features)"
         )
-    return _read(dataset, request, name, Stated(), local_files=True)
-
-
-def huggingface_library(where: str) -> Any:
-    """The `datasets` library.
-
-    Raises:
-        DataError: if it is not installed, naming the extra.
-    """
-    try:
-        import datasets
-    except ImportError:
-        raise DataError(
-            f"{where}: Hugging Face datasets need the library datasets: "
-            f"pip install 'vaeaug[huggingface]'"
-        ) from None
-    return datasets
+    return _read(dataset, request, name, NO_METADATA, local_files=True)
 
 
 def _check_saved(folder: Path) -> None:
     """Refuse a folder whose files name others outside of it."""
     parts = [folder]
-    if (folder / _SPLITS_FILE).is_file():
-        splits = load_json(folder / _SPLITS_FILE)
-        names = splits.get("splits") if isinstance(splits, dict) else None
+    if (folder / _SPLITS).is_file():
+        document = load_json(folder / _SPLITS)
+        names = document.get("splits") if isinstance(document, dict) else None
         if not isinstance(names, list) or not all(map(_is_plain, names)):
             raise DataError(
-                f"{folder / _SPLITS_FILE}: expected the names of splits as folders, got {names!r}"
+                f"{folder / _SPLITS}: expected the names of splits as folders, got {names!r}"
             )
         parts = [folder / name for name in names]
     for part in parts:
@@ -126,66 +144,57 @@ def _is_plain(name: Any) -> bool:
 
 
 def _read(
-    dataset: Any, request: Request, where: str, said: Stated, *, local_files: bool
-) -> LabelledImages:
-    part, naming, split, notes = _split(dataset, request, where)
-    if len(part) == 0:
+    dataset: Any, request: Request, where: str, metadata: SourceMetadata, *, local_files: bool
+) -> RawData:
+    rows, training, split, notes = _select(dataset, request, where)
+    if len(rows) == 0:
         raise DataError(f"{where}: expected at least one row, got none")
-    images_in, labels_in = _columns(part, request, where)
-    at = f"{where}[{labels_in}]"
-    known = None if naming is None else label_column(naming, labels_in, at)
-    labels, class_names, label_notes = normalise_labels(
-        label_column(part, labels_in, at),
-        at,
-        request,
-        stated=names_of(part.features[labels_in]) or said.class_names,
-        reference=known,
-    )
-    images_at = f"{where}[{images_in}]"
-    if is_image(part.features[images_in]):
-        images, value_range, image_notes, kept = image_column(
-            part, images_in, request, images_at, local_files
-        )
-        labels = labels[kept]
-    else:
-        images, value_range, image_notes = array_column(part, images_in, request, images_at, said)
-    return labelled(
-        images=images,
-        labels=labels,
-        class_names=class_names,
-        value_range=value_range,
-        split=split,
+    image_name, label_name = _columns(rows, request, where)
+    images_at, labels_at = f"{where}[{image_name}]", f"{where}[{label_name}]"
+    reference = None if training is None else load_label_column(training, label_name, labels_at)
+    labels = load_label_column(rows, label_name, labels_at)
+    decode = partial(decode_image_column, rows, image_name, request, images_at, local_files)
+    is_files = is_image(rows.features[image_name])
+    names = class_names_of(rows.features[label_name]) or metadata.class_names
+    return RawData(
         source=where,
-        notes=(*notes, *label_notes, *image_notes),
+        split=split,
+        images=decode if is_files else load_array_column(rows, image_name, images_at),
+        images_at=images_at,
+        labels=labels,
+        labels_at=labels_at,
+        reference=reference,
+        metadata=replace(metadata, class_names=names),
+        notes=notes,
     )
 
 
-def _split(
+def _select(
     dataset: Any, request: Request, where: str
 ) -> tuple[Any, Any | None, str, tuple[str, ...]]:
-    """The rows to read; those that say which classes there are, if others; the split; notes."""
+    """The rows to read; the training rows, if other ones are read; the split; notes."""
     if not isinstance(dataset, dict):
-        own = None if dataset.split is None else canonical(str(dataset.split))
-        if own is None:
+        split = None if dataset.split is None else canonical(str(dataset.split))
+        if split is None:
             return dataset, None, request.split, without_splits(request.split, where)
-        if request.split == "all":
-            return dataset, None, own, ()
-        return dataset, None, require_split(request.split, [own], where), ()
+        if request.split != "all":
+            require_split(request.split, [split], where)
+        return dataset, None, split, ()
     by_split: dict[str, Any] = {}
-    for name, part in dataset.items():
+    for name, rows in dataset.items():
         split = canonical(name)
         if split in by_split:
             raise DataError(f"{where}: expected one part for the split {split!r}, got two")
         if split is not None:
-            by_split[split] = part
+            by_split[split] = rows
     if not by_split:
         raise DataError(
             f"{where}: expected a split named train, validation or test, got "
             f"{', '.join(map(repr, dataset)) or 'none'}; read one of them by itself"
         )
     split = require_split(request.split, by_split, where)
-    naming = by_split.get("train") if split != "train" else None
-    return by_split[split], naming, split, ()
+    training = by_split.get("train") if split != "train" else None
+    return by_split[split], training, split, ()
 
 
 def _columns(dataset: Any, request: Request, where: str) -> tuple[str, str]:
@@ -198,18 +207,18 @@ def _columns(dataset: Any, request: Request, where: str) -> tuple[str, str]:
                     f"{where}: expected a column {name!r} (from keys), got {', '.join(features)}"
                 )
         return request.keys["images"], request.keys["labels"]
-    classes = [name for name, feature in features.items() if names_of(feature)]
-    labels = _only(classes) or find(LABELS, classes or features)
+    named = [name for name, feature in features.items() if class_names_of(feature)]
+    labels = _only(named) or find(LABELS, named or features)
     candidates = [name for name in features if name != labels]
-    pictures = [name for name in candidates if is_image(features[name])]
+    files = [name for name in candidates if is_image(features[name])]
     arrays = [name for name in candidates if is_array(features[name])]
-    images = _only(pictures) or find(IMAGES, pictures) or find(IMAGES, arrays) or _only(arrays)
+    images = _only(files) or find(IMAGES, files) or find(IMAGES, arrays) or _only(arrays)
     if images is None or labels is None:
-        got = ", ".join(f"{name} ({kind(feature)})" for name, feature in features.items())
+        columns = ", ".join(f"{name} ({kind_of(feature)})" for name, feature in features.items())
         raise DataError(
             f"{where}: expected one column of images (an Image feature, or arrays) and one of "
-            f"labels (a ClassLabel, or one named {', '.join(LABELS[:8])}, ...), got {got}; pass "
-            f"keys={{'images': ..., 'labels': ...}} to name them"
+            f"labels (a ClassLabel, or one named {', '.join(LABELS[:8])}, ...), got {columns}; "
+            f"pass keys={{'images': ..., 'labels': ...}} to name them"
         )
     return images, labels
 

@@ -10,93 +10,106 @@ from typing import IO
 import numpy as np
 from jaxtyping import UInt8
 
-from vaeaug.data.dataset import DataError, LabelledImages
-from vaeaug.data.labels import labelled, normalise_labels
-from vaeaug.data.pixels import finish_pixels
+from vaeaug.data.checks import DataError
+from vaeaug.data.finish import RawData, RawImages
+from vaeaug.data.metadata import SourceMetadata
 from vaeaug.data.request import Request
 from vaeaug.data.splits import canonical, require_split
 from vaeaug.memory import require_memory
 
 FASHION_MNIST = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag"),
     "Ankle boot",
 )
 # train-images-idx3-ubyte.gz, t10k-labels.idx1-ubyte, emnist-letters-train-images-idx3-ubyte, ...
 _NAME = re.compile(r"(?:.*[-_])?(?P<split>[a-z0-9]+)-(?P<kind>images|labels)[-.]idx\d-ubyte(\.gz)?")
 
-# Read at once: what a damaged file declares is not asked for before it has come.
+# Read in blocks: memory is not taken for what a damaged file declares before it has come.
 _BLOCK = 2**24
 
 
 def has_idx(folder: Path) -> bool:
-    """Whether the folder holds a file named as IDX files are."""
+    """Whether a folder holds a file named as IDX files are.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        True where it does.
+    """
     return bool(_files(folder))
 
 
-def read_idx(folder: Path, request: Request) -> LabelledImages:
-    """Read `<split>-images-idx3-ubyte` and its labels, with or without `.gz`."""
+def is_idx(path: Path) -> bool:
+    """Whether a file is named as IDX images are.
+
+    Args:
+        path: The file.
+
+    Returns:
+        True where it is.
+    """
+    match = _NAME.fullmatch(path.name)
+    return match is not None and match["kind"] == "images"
+
+
+def read_idx(folder: Path, request: Request) -> RawData:
+    """Read `<split>-images-idx3-ubyte` and its labels, with or without `.gz`.
+
+    Args:
+        folder: Where the files lie.
+        request: The options of `read`.
+
+    Returns:
+        The images, uint8, shape (N, H, W), with their labels.
+
+    Raises:
+        DataError: If the split is not there, or a file is damaged.
+    """
     where = str(folder)
     files = _files(folder)
-    splits = {split for split, _ in files}
-    split = require_split(request.split, splits, where)
+    split = require_split(request.split, {split for split, _ in files}, where)
     for kind in ("images", "labels"):
         if (split, kind) not in files:
             raise DataError(
                 f"{where}: expected a file of {kind} for the split {split!r}, got only "
                 f"{', '.join(path.name for path in files.values())}"
             )
-    raw_images = _load(files[split, "images"], rank=3)
-    raw_labels = _load(files[split, "labels"], rank=1)
-    if len(raw_images) != len(raw_labels):
-        raise DataError(
-            f"{where}: expected one label for each image, got {len(raw_images)} images in "
-            f"{files[split, 'images'].name} and {len(raw_labels)} labels in "
-            f"{files[split, 'labels'].name}"
-        )
-    reference = None
-    if split != "train" and ("train", "labels") in files:
-        reference = _load(files["train", "labels"], rank=1)
-    names = None
-    if "fashion" in str(folder.resolve()).lower():
-        names = FASHION_MNIST
-    images, value_range, notes = finish_pixels(raw_images, str(files[split, "images"]), request)
-    labels, class_names, label_notes = normalise_labels(
-        raw_labels, str(files[split, "labels"]), request, stated=names, reference=reference
-    )
-    return labelled(
-        images=images,
-        labels=labels,
-        class_names=class_names,
-        value_range=value_range,
-        split=split,
+    has_reference = split != "train" and ("train", "labels") in files
+    is_fashion = "fashion" in str(folder.resolve()).lower()
+    return RawData(
         source=where,
-        notes=(*label_notes, *notes),
+        split=split,
+        images=_load(files[split, "images"], rank=3),
+        images_at=str(files[split, "images"]),
+        labels=_load(files[split, "labels"], rank=1),
+        labels_at=str(files[split, "labels"]),
+        reference=_load(files["train", "labels"], rank=1) if has_reference else None,
+        metadata=SourceMetadata(class_names=FASHION_MNIST if is_fashion else None),
     )
 
 
-def is_idx(path: Path) -> bool:
-    """Whether a file is named as IDX images are."""
-    match = _NAME.fullmatch(path.name)
-    return match is not None and match["kind"] == "images"
+def read_idx_images(path: Path, request: Request) -> RawImages:
+    """Read images alone.
 
+    Args:
+        path: A folder of IDX files, or one file.
+        request: The options of `read`; the split is for a folder.
 
-def load_idx_images(path: Path, split: str) -> tuple[UInt8[np.ndarray, "n h w"], str]:
-    """The images alone, of a folder's split or of one file, and where they were."""
+    Returns:
+        The images, uint8, shape (N, H, W).
+
+    Raises:
+        DataError: If the split is not there, or the file is damaged.
+    """
     if path.is_dir():
-        files = {s: file for (s, kind), file in _files(path).items() if kind == "images"}
-        path = files[require_split(split, files, str(path))]
-    return _load(path, rank=3), str(path)
+        files = {split: file for (split, kind), file in _files(path).items() if kind == "images"}
+        path = files[require_split(request.split, files, str(path))]
+    return RawImages(source=str(path), images=_load(path, rank=3))
 
 
 def _files(folder: Path) -> dict[tuple[str, str], Path]:
+    """The files by their split and kind."""
     files: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.iterdir()):
         match = _NAME.fullmatch(path.name)
@@ -119,7 +132,7 @@ def _load(path: Path, *, rank: int) -> UInt8[np.ndarray, "..."]:
     # A zipped file of megabytes may expand to terabytes: no more is read than its head declares.
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            return _read(file, path, rank)
+            return _parse(file, path, rank)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path}: expected a gzipped IDX file, got {path.stat().st_size} bytes that cannot "
@@ -127,7 +140,7 @@ def _load(path: Path, *, rank: int) -> UInt8[np.ndarray, "..."]:
         ) from error
 
 
-def _read(file: IO[bytes] | gzip.GzipFile, path: Path, rank: int) -> UInt8[np.ndarray, "..."]:
+def _parse(file: IO[bytes] | gzip.GzipFile, path: Path, rank: int) -> UInt8[np.ndarray, "..."]:
     # 0x08 is "unsigned byte", the only type of the MNIST family.
     expected_magic = 0x0800 + rank
     n_head = 4 + 4 * rank
@@ -139,23 +152,22 @@ def _read(file: IO[bytes] | gzip.GzipFile, path: Path, rank: int) -> UInt8[np.nd
             f"{n_head} bytes, got magic number {magic} in {_size(path, len(head))} bytes"
         )
     shape = tuple(int(n) for n in np.frombuffer(head, dtype=">u4", offset=4))
-    expected = math.prod(shape)
-    n_bytes = _size(path, n_head + expected)
-    if n_bytes != n_head + expected:
-        raise DataError(
-            f"{path}: expected {n_head + expected} bytes for shape {shape}, got {n_bytes}"
-        )
-    require_memory(expected, str(path), f"bytes of shape {shape}", DataError)
+    n_values = math.prod(shape)
+    expected = f"{path}: expected {n_head + n_values} bytes for shape {shape}"
+    n_bytes = _size(path, n_head + n_values)
+    if n_bytes != n_head + n_values:
+        raise DataError(f"{expected}, got {n_bytes}")
+    require_memory(n_values, str(path), f"bytes of shape {shape}", DataError)
     data = bytearray()
-    while len(data) < expected and (part := file.read(min(_BLOCK, expected - len(data)))):
+    while len(data) < n_values and (part := file.read(min(_BLOCK, n_values - len(data)))):
         data += part
-    more = len(file.read(1))
-    if len(data) != expected or more:
-        got = f"more than {n_head + expected}" if more else n_head + len(data)
-        raise DataError(f"{path}: expected {n_head + expected} bytes for shape {shape}, got {got}")
+    if file.read(1):
+        raise DataError(f"{expected}, got more than {n_head + n_values}")
+    if len(data) != n_values:
+        raise DataError(f"{expected}, got {n_head + len(data)}")
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
-def _size(path: Path, zipped: int) -> int:
-    """The size of a plain file; that of a zipped one, which nothing says, is given."""
-    return zipped if path.suffix == ".gz" else path.stat().st_size
+def _size(path: Path, if_zipped: int) -> int:
+    """The size of a plain file; that of a zipped one, which nothing states, is given."""
+    return if_zipped if path.suffix == ".gz" else path.stat().st_size

@@ -1,5 +1,6 @@
 """Image files to one array, in this process or in worker processes, with the same result."""
 
+import contextlib
 import io
 import json
 import math
@@ -12,83 +13,66 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Shaped
 
 from vaeaug.data import decode
-from vaeaug.data.dataset import DataError
-from vaeaug.data.decode import BadImageError, How
+from vaeaug.data.decode import BadImageError, DecodeOptions
 from vaeaug.data.request import Request
-from vaeaug.data.stack import Faults, Stack
+from vaeaug.data.stack import Decoded, Stack
 
-# From about here on the workers' start (0.2 s) is small beside the decoding.
+# With more files the workers' start (0.2 s) is short compared to the decoding.
 PARALLEL_FROM = 2000
 _MOST_WORKERS = 8
 # Room for a worker to run ahead of the parent; a hint that some systems ignore.
 _PIPE_BYTES = 2**20
 
-# An image with notes, or what is wrong with it.
-_Decoded = tuple[Shaped[np.ndarray, "h w c"], list[str]] | BadImageError
+# An image with its notes, or why it cannot be used.
+_Result = tuple[Shaped[np.ndarray, "h w c"], list[str]] | BadImageError
 
 
-def is_file(path: str | Path) -> bool:
-    """Whether a file is there; no text is too long or too odd to be asked for."""
-    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for a name that is too long
-
-
-def read_files(
-    paths: Sequence[str], where: str, request: Request
-) -> tuple[Shaped[np.ndarray, "n h w c"], Bool[np.ndarray, " m"], tuple[str, ...]]:
+def decode_images(paths: Sequence[str], where: str, request: Request) -> Decoded:
     """Decode image files of one shape and type.
 
     Args:
-        paths: the M files, at least one.
-        where: the source, for messages.
-        request: how they are decoded, by how many processes, and what a damaged one means.
+        paths: The M files, at least one.
+        where: The source, for messages.
+        request: How they are decoded, by how many processes, and what a damaged one means.
 
     Returns:
-        The images, shape (N, H, W, C), uint8, uint16 or float32, in the order of `paths`; which of
-        the paths they are; and notes. None of it depends on the number of workers.
+        The images, shape (N, H, W, C), uint8, uint16 or float32, in the order of `paths`. Nothing
+        depends on the number of workers.
 
     Raises:
-        DataError: naming all bad files, or two that do not fit together.
+        DataError: Naming all bad files, or two that do not fit together.
     """
     n_workers = _how_many(request.workers, len(paths))
-    decoded: Generator[_Decoded, None, None] = (
-        _in_workers(paths, n_workers, request.how)
+    results: Generator[_Result, None, None] = (
+        _in_workers(paths, n_workers, request.decoding)
         if n_workers > 1
-        else (_one(path, request.how) for path in paths)
+        else (_decode_one(path, request.decoding) for path in paths)
     )
-    stack, faults = Stack(len(paths), where), Faults(where, request.on_error)
-    kept = np.ones(len(paths), dtype=np.bool_)
-    try:
-        shown = _shown(decoded, len(paths), request.progress)
-        for i, (path, each) in enumerate(zip(paths, shown, strict=True)):
-            if isinstance(each, BadImageError):
-                faults.add(str(each))
-                stack.leave_out()
-                kept[i] = False
-            # Whatever else does not fit, the files that cannot be read at all are told first.
-            elif not len(faults) or request.on_error == "skip":
-                stack.add(each[0], path, each[1])
-    finally:
-        # Ends the workers at once when an error leaves images unread.
-        decoded.close()
-    left_out = faults.settle(len(paths))
-    images, notes = stack.finish()
-    return images, kept, (*left_out, *notes)
+    stack = Stack(len(paths), where, request.on_error)
+    # Closing ends the workers at once when an error leaves images unread.
+    with contextlib.closing(results):
+        shown = _with_bar(results, len(paths), request.progress)
+        for path, result in zip(paths, shown, strict=True):
+            if isinstance(result, BadImageError):
+                stack.leave_out(result)
+            else:
+                image, notes = result
+                stack.add(image, path, notes)
+    return stack.finish()
 
 
-def _one(path: str, how: How) -> _Decoded:
+def _decode_one(path: str, options: DecodeOptions) -> _Result:
     try:
-        return decode.decode_file(path, how)
+        return decode.decode_file(path, options)
     except BadImageError as error:
         return error
 
 
 def _how_many(workers: int | None, n_files: int) -> int:
     if workers is not None:
-        if workers < 0:
-            raise DataError(f"workers: expected 0 or more, got {workers}")
         return min(workers, n_files)
     if n_files <= PARALLEL_FROM or not sys.executable:
         return 0
@@ -97,18 +81,23 @@ def _how_many(workers: int | None, n_files: int) -> int:
     return min(os.cpu_count() or 1, _MOST_WORKERS)
 
 
-def _in_workers(paths: Sequence[str], n_workers: int, how: How) -> Generator[_Decoded, None, None]:
+def _in_workers(
+    paths: Sequence[str], n_workers: int, options: DecodeOptions
+) -> Generator[_Result, None, None]:
     # Image i comes from worker i modulo n, and the pipes are read in that order: results and
     # errors then come in the order of the files, whatever the number of workers, and a pipe that
     # is full holds back a worker which runs ahead, so that memory stays small.
     with ExitStack() as stack:
-        running = []
-        for w in range(n_workers):
+        workers = []
+        for k in range(n_workers):
             worker = stack.enter_context(_worker())
-            _send(worker, decode.job_for(list(paths[w::n_workers]), how))
-            running.append(worker)
+            assert worker.stdin is not None
+            # Where it has ended already, reading its answer says so, with its exit code.
+            with contextlib.suppress(BrokenPipeError), worker.stdin as pipe:
+                pipe.write(decode.encode_job(list(paths[k::n_workers]), options))
+            workers.append(worker)
         for i, path in enumerate(paths):
-            yield _receive(running[i % n_workers], path)
+            yield _receive(workers[i % n_workers], path)
 
 
 @contextmanager
@@ -128,17 +117,7 @@ def _worker() -> Iterator["subprocess.Popen[bytes]"]:
         worker.wait()
 
 
-def _send(worker: "subprocess.Popen[bytes]", job: bytes) -> None:
-    assert worker.stdin is not None
-    try:
-        worker.stdin.write(job)
-        worker.stdin.close()
-    except BrokenPipeError:
-        # It has ended already; reading its answer says so, with its exit code.
-        pass
-
-
-def _receive(worker: "subprocess.Popen[bytes]", path: str) -> _Decoded:
+def _receive(worker: "subprocess.Popen[bytes]", path: str) -> _Result:
     pipe = cast(io.BufferedReader, worker.stdout)
     line = pipe.readline()
     if line.endswith(b"\n"):
@@ -154,13 +133,13 @@ def _receive(worker: "subprocess.Popen[bytes]", path: str) -> _Decoded:
     )
 
 
-def _shown(items: Iterable[_Decoded], total: int, progress: bool) -> Iterator[_Decoded]:
+def _with_bar(results: Iterable[_Result], total: int, progress: bool) -> Iterator[_Result]:
     if not (progress and sys.stderr.isatty()):
-        yield from items
+        yield from results
         return
     from rich.console import Console
     from rich.progress import track
 
     yield from track(
-        items, description="reading", total=total, console=Console(stderr=True), transient=True
+        results, description="reading", total=total, console=Console(stderr=True), transient=True
     )

@@ -1,47 +1,54 @@
 """Files that hold one sample each, images or sounds, become one array."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
-import numpy as np
-from jaxtyping import Bool, Shaped
-
-from vaeaug.data.dataset import DataError
-from vaeaug.data.formats.audio import ENDINGS, VALUE_RANGE, read_sounds
-from vaeaug.data.formats.image_files import read_files
+from vaeaug.data.checks import DataError
+from vaeaug.data.decode import ENDINGS as IMAGE_ENDINGS
+from vaeaug.data.formats.audio import ENDINGS as SOUND_ENDINGS
+from vaeaug.data.formats.audio import decode_sounds
+from vaeaug.data.formats.image_files import decode_images
 from vaeaug.data.formats.walk import ending_of
 from vaeaug.data.request import Request
-from vaeaug.data.values import Range, normalise_pixels
+from vaeaug.data.stack import Decoded
+
+MEDIA_ENDINGS = (*IMAGE_ENDINGS, *SOUND_ENDINGS)
 
 
-def read_media(
-    paths: Sequence[str], where: str, request: Request
-) -> tuple[Shaped[np.ndarray, "n *space c"], Range, Bool[np.ndarray, " m"], tuple[str, ...]]:
+def is_file(path: str | Path) -> bool:
+    """Whether a file is there.
+
+    Args:
+        path: Any text: none is too long or too odd to be asked for.
+
+    Returns:
+        True where it is.
+    """
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for a name that is too long
+
+
+def decode_media(paths: Sequence[str], where: str, request: Request) -> Decoded:
     """Decode files that are all images or all sounds.
 
     Args:
-        paths: the M files, at least one.
-        where: the source, for messages.
-        request: what was asked for.
+        paths: The M files, at least one.
+        where: The source, for messages.
+        request: The options of `read`.
 
     Returns:
-        Images or signals, uint8 or float32; their value range; which of the paths they are (all,
-        unless damaged ones are skipped); notes.
+        Images or signals, and which of the paths they are (all, unless damaged ones are skipped).
 
     Raises:
-        DataError: naming all bad files, or two that do not fit together.
+        DataError: Naming all bad files, or two that do not fit together.
     """
-    sounds = [path for path in paths if ending_of(path) in ENDINGS]
+    sounds = [path for path in paths if ending_of(path) in SOUND_ENDINGS]
     if not sounds:
-        images, kept, notes = read_files(paths, where, request)
-        value_range = request.value_range
-    elif len(sounds) == len(paths):
-        images, kept, notes = read_sounds(paths, where, request)
-        value_range = request.value_range or VALUE_RANGE
-    else:
-        other = next(path for path in paths if ending_of(path) not in ENDINGS)
+        return decode_images(paths, where, request)
+    if len(sounds) < len(paths):
+        image = next(path for path in paths if ending_of(path) not in SOUND_ENDINGS)
         raise DataError(
-            f"{where}: expected images or sounds, got both: {other} and {sounds[0]}, "
+            f"{where}: expected images or sounds, got both: {image} and {sounds[0]}, "
             f"{len(sounds)} sounds of {len(paths)} files"
         )
-    pixels, found_range, value_notes = normalise_pixels(images, where, value_range)
-    return pixels, found_range, kept, (*notes, *value_notes)
+    return decode_sounds(paths, where, request)

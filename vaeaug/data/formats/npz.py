@@ -11,102 +11,130 @@ from typing import IO
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data.dataset import DataError, LabelledImages
-from vaeaug.data.formats.named_arrays import choose, choose_images
-from vaeaug.data.labels import labelled, normalise_labels
-from vaeaug.data.metadata import Stated, stated
+from vaeaug.data.checks import DataError
+from vaeaug.data.finish import RawData, RawImages
+from vaeaug.data.formats.named_arrays import choose_arrays, choose_images
+from vaeaug.data.metadata import SourceMetadata, parse_metadata
 from vaeaug.data.request import STORED_LAYOUTS, Request
 from vaeaug.memory import array_bytes, require_memory
 
-# NumPy's own limit, and what a header of any array of numbers stays below.
+# NumPy's own limit; the header of an array of numbers is always shorter.
 _MOST_HEADER = 10_000
+# Arrays that `vaeaug export` writes beside images and labels: their kind of type and their rank.
+_STATED = {"class_names": ("U", 1), "layout": ("U", 0), "image_value_range": ("f", 1)}
 
 
-def read_npz(path: Path, request: Request) -> LabelledImages:
-    """Read an `.npz` file; see `read` for the names that its arrays may have."""
+def read_npz(path: Path, request: Request) -> RawData:
+    """Read an `.npz` file; see `read` for the names that its arrays may have.
+
+    Args:
+        path: The file.
+        request: The options of `read`.
+
+    Returns:
+        The images of the requested split with their labels.
+
+    Raises:
+        DataError: If no names are known, or an array is damaged or needs pickle.
+    """
     where = str(path)
-    with _archive(path) as archive:
-        pair = choose(_names(archive), request, where)
-        raw_images = _member(archive, pair.images, where)
-        raw_labels = _member(archive, pair.labels, where)
-        reference = None if pair.reference is None else _member(archive, pair.reference, where)
-        said = _stated(archive, where)
-    if raw_images.ndim and raw_labels.ndim and len(raw_images) != len(raw_labels):
-        raise DataError(
-            f"{where}: expected one label for each image, got {len(raw_images)} images in "
-            f"{pair.images!r} and {len(raw_labels)} labels in {pair.labels!r}"
+    with _open_archive(path) as archive:
+        names = choose_arrays(_names(archive), request, where)
+        return RawData(
+            source=where,
+            split=names.split,
+            images=_load_member(archive, names.images, where),
+            images_at=f"{where}[{names.images}]",
+            labels=_load_member(archive, names.labels, where),
+            labels_at=f"{where}[{names.labels}]",
+            reference=_load_member(archive, names.reference, where) if names.reference else None,
+            metadata=_metadata(archive, where),
+            notes=names.notes,
         )
-    images, value_range, notes = said.finish(raw_images, f"{where}[{pair.images}]", request)
-    labels, class_names, label_notes = normalise_labels(
-        raw_labels,
-        f"{where}[{pair.labels}]",
-        request,
-        stated=said.class_names,
-        reference=reference,
-    )
-    return labelled(
-        images=images,
-        labels=labels,
-        class_names=class_names,
-        value_range=value_range,
-        split=pair.split,
-        source=where,
-        notes=(*pair.notes, *label_notes, *notes),
-    )
 
 
-def _stated(archive: zipfile.ZipFile, where: str) -> Stated:
-    """The arrays `class_names`, `layout` and `image_value_range`, which `vaeaug export` writes.
+def read_npz_images(path: Path, request: Request) -> RawImages:
+    """Read the images of an `.npz` file alone.
+
+    Args:
+        path: The file.
+        request: The options of `read_pool`.
+
+    Returns:
+        The images as stored.
+
+    Raises:
+        DataError: As `read_npz`.
+    """
+    where = str(path)
+    with _open_archive(path) as archive:
+        name = choose_images(_names(archive), request, where)
+        images = _load_member(archive, name, where)
+    return RawImages(source=where, images=images, images_at=f"{where}[{name}]")
+
+
+def load_npy(path: Path) -> Shaped[np.ndarray, "..."]:
+    """Load the array of an `.npy` file, never unpickled.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The array.
+
+    Raises:
+        DataError: If it is damaged, needs pickle, or memory cannot hold it.
+    """
+    where = str(path)
+    with _array_errors(where), open(path, "rb") as file:
+        return _load_array(file, path.stat().st_size, where)
+
+
+def parse_npy(data: bytes, where: str) -> Shaped[np.ndarray, "..."]:
+    """Load the array of an `.npy` file held in memory.
+
+    Args:
+        data: The content of the file.
+        where: Its place, for messages.
+
+    Returns:
+        The array.
+
+    Raises:
+        DataError: As `load_npy`.
+    """
+    with _array_errors(where):
+        return _load_array(io.BytesIO(data), len(data), where)
+
+
+def _metadata(archive: zipfile.ZipFile, where: str) -> SourceMetadata:
+    """What the arrays state that `vaeaug export` writes.
 
     In the archives of others these names may mean anything: what does not look like ours is left.
     """
     document = {}
-    for key, kind, rank in (
-        ("class_names", "U", 1),
-        ("layout", "U", 0),
-        ("image_value_range", "f", 1),
-    ):
-        if f"{key}.npy" not in archive.namelist():
+    for name, (kind, rank) in _STATED.items():
+        if f"{name}.npy" not in archive.namelist():
             continue
         try:
-            array = _member(archive, key, where)
+            array = _load_member(archive, name, where)
         except DataError:
             continue
         if array.dtype.kind == kind and array.ndim == rank:
-            document[key] = array.tolist()
+            document[name] = array.tolist()
     if document.get("layout") not in STORED_LAYOUTS:
         document.pop("layout", None)
-    return stated(document, where)
-
-
-def load_npz_images(path: Path, request: Request) -> tuple[Shaped[np.ndarray, "..."], str]:
-    """The images alone, as stored, and where they were, for messages."""
-    with _archive(path) as archive:
-        key = choose_images(_names(archive), request, str(path))
-        return _member(archive, key, str(path)), f"{path}[{key}]"
-
-
-def load_npy(path: Path) -> Shaped[np.ndarray, "..."]:
-    """The array of an `.npy` file, never unpickled."""
-    where = str(path)
-    with _array_errors(where), open(path, "rb") as file:
-        return _array(file, path.stat().st_size, where)
-
-
-def npy_array(data: bytes, where: str) -> Shaped[np.ndarray, "..."]:
-    """The array of an `.npy` file held in memory, never unpickled."""
-    with _array_errors(where):
-        return _array(io.BytesIO(data), len(data), where)
+    return parse_metadata(document, where)
 
 
 @contextmanager
-def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
+    except DataError:
+        raise
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(
             f"{path}: expected an .npz file (a zip archive of arrays), got {path.stat().st_size} "
             f"bytes that cannot be read: {error}"
@@ -114,13 +142,13 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _names(archive: zipfile.ZipFile) -> list[str]:
-    return [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
+    return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
-def _member(archive: zipfile.ZipFile, key: str, where: str) -> Shaped[np.ndarray, "..."]:
-    info = archive.getinfo(f"{key}.npy")
-    with _array_errors(f"{where}[{key}]"), archive.open(info) as file:
-        return _array(file, info.file_size, f"{where}[{key}]")
+def _load_member(archive: zipfile.ZipFile, name: str, where: str) -> Shaped[np.ndarray, "..."]:
+    info = archive.getinfo(f"{name}.npy")
+    with _array_errors(f"{where}[{name}]"), archive.open(info) as file:
+        return _load_array(file, info.file_size, f"{where}[{name}]")
 
 
 @contextmanager
@@ -133,7 +161,7 @@ def _array_errors(where: str) -> Iterator[None]:
         raise DataError(f"{where}: expected a NumPy array, got: {error}") from error
 
 
-def _array(file: IO[bytes], n_bytes: int, where: str) -> Shaped[np.ndarray, "..."]:
+def _load_array(file: IO[bytes], n_bytes: int, where: str) -> Shaped[np.ndarray, "..."]:
     """One array; its header is checked before any data is read."""
     version = np.lib.format.read_magic(file)
     _check_header(file, version, where)
@@ -161,11 +189,11 @@ def _array(file: IO[bytes], n_bytes: int, where: str) -> Shaped[np.ndarray, "...
 
 
 def _check_header(file: IO[bytes], version: tuple[int, int], where: str) -> None:
-    """Refuse a header that NumPy would read whole, however long it says it is, to refuse it."""
+    """Refuse a long header, which NumPy would read whole before it refuses it."""
     width = 2 if version == (1, 0) else 4
-    at = file.tell()
+    start = file.tell()
     length = int.from_bytes(file.read(width), "little")
-    file.seek(at)
+    file.seek(start)
     if length > _MOST_HEADER:
         raise DataError(
             f"{where}: expected an array with a header of at most {_MOST_HEADER} bytes, got "

@@ -9,22 +9,23 @@ import io
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
 
-from vaeaug.data.dataset import DataError, LabelledImages
+from vaeaug.data.checks import DataError
 from vaeaug.data.decode import ENDINGS, BadImageError, decode_bytes
-from vaeaug.data.formats.npz import npy_array
-from vaeaug.data.labels import UNLABELLED, is_whole, labelled, normalise_labels
-from vaeaug.data.metadata import Stated, names_beside, parse_json, stated
+from vaeaug.data.finish import RawData
+from vaeaug.data.formats.extras import import_extra
+from vaeaug.data.formats.npz import parse_npy
+from vaeaug.data.labels import UNLABELLED, is_whole
+from vaeaug.data.metadata import SourceMetadata, class_names_beside, parse_json, parse_metadata
 from vaeaug.data.request import Request
-from vaeaug.data.splits import canonical, mentioned, require_split, without_splits
-from vaeaug.data.stack import Faults, Stack
-from vaeaug.data.values import normalise_pixels
+from vaeaug.data.splits import canonical, mentioned, select_split
+from vaeaug.data.stack import Stack
 from vaeaug.data.vocabulary import LABELS, find
 from vaeaug.memory import require_memory
 
@@ -38,16 +39,23 @@ _BLOCK = 512
 
 @dataclass(frozen=True)
 class _Index:
-    """What the headers of an archive say, read before its samples."""
+    """What the headers of an archive state, read before its samples."""
 
     path: Path
     n_samples: int
     pickles: tuple[str, ...]
-    said: Stated
+    metadata: SourceMetadata
 
 
 def is_tar(path: Path) -> bool:
-    """Whether a path, which may have braces, is named as a tar archive."""
+    """Whether a path is named as a tar archive.
+
+    Args:
+        path: The path, which may have braces.
+
+    Returns:
+        True where it is.
+    """
     return path.suffix.lower() == ".tar"
 
 
@@ -55,70 +63,78 @@ def has_shards(folder: Path) -> bool:
     """Whether a folder holds tar archives and no folders, or split folders which do.
 
     An archive beside class folders is likely what those were unpacked from.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        True where it does.
     """
-    folders = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    folders = _visible_folders(folder)
     if not folders:
         return bool(_tars(folder))
     return all(
-        canonical(each.name) is not None
-        and bool(_tars(each))
-        and not any(p.is_dir() for p in each.iterdir())
-        for each in folders
+        canonical(inner.name) is not None
+        and bool(_tars(inner))
+        and not any(path.is_dir() for path in inner.iterdir())
+        for inner in folders
     )
 
 
-def read_webdataset(path: Path, request: Request) -> LabelledImages:
-    """Read an archive, "name-{000..003}.tar" or a folder of archives; see `read`."""
+def read_webdataset(path: Path, request: Request) -> RawData:
+    """Read an archive, "name-{000..003}.tar" or a folder of archives; see `read`.
+
+    Args:
+        path: The archive, the pattern or the folder.
+        request: The options of `read`.
+
+    Returns:
+        The images of the requested split with their labels.
+
+    Raises:
+        DataError: If an archive is damaged, or a sample has no image or no label.
+    """
     where = str(path)
-    library = _library(where)
-    files, split, notes = _chosen(_files(path), request, where)
-    indices = [_index(file) for file in files]
+    library = import_extra("webdataset", "webdataset", where, "tar archives of samples")
+    files, split, notes = _select(_files(path), request, where)
+    indices = [_read_index(file) for file in files]
     n = sum(index.n_samples for index in indices)
     if n == 0:
         raise DataError(
             f"{where}: expected samples such as 000.png with 000.cls, got {len(files)} archives "
             f"without any"
         )
-    said = _agreed(indices)
-    if refused := [name for index in indices for name in index.pickles]:
-        notes = (
-            *notes,
-            f"{len(refused)} pickled members left out, the first {refused[0]!r}: unpickling can "
+    metadata = _common_metadata(indices)
+    if pickles := [name for index in indices for name in index.pickles]:
+        notes += (
+            f"{len(pickles)} pickled members left out, the first {pickles[0]!r}: unpickling can "
             f"run any code",
         )
-    reader = _Samples(n, where, request)
+    samples = _Samples(n, where, request)
     for index in indices:
-        for sample in _samples(library, index.path):
-            reader.add(sample, f"{index.path}[{sample['__key__']}]")
-    images, value_range, image_notes = reader.images(said)
-    labels, class_names, label_notes = normalise_labels(
-        np.array(reader.labels),
-        where,
-        request,
-        stated=None
-        if request.class_names
-        else said.class_names or names_beside(files[0].parent) or reader.names(),
-    )
-    return labelled(
-        images=images,
-        labels=labels,
-        class_names=class_names,
-        value_range=value_range,
-        split=split,
+        for sample in _group(library, index.path):
+            samples.add(sample, f"{index.path}[{sample['__key__']}]")
+    class_names = None
+    if not request.class_names:
+        class_names = metadata.class_names or class_names_beside(files[0].parent) or samples.names()
+    decoded = samples.stack.finish()
+    if samples.is_arrays:
+        # Their axes are settled now that all are there; until now all of them were space.
+        images: Any = decoded.images[..., 0]
+    else:
+        images = decoded.all_kept()
+    return RawData(
         source=where,
-        notes=(*notes, *label_notes, *image_notes),
+        split=split,
+        images=images,
+        labels=np.array(samples.labels),
+        metadata=replace(metadata, class_names=class_names),
+        notes=notes,
     )
 
 
-def _library(where: str) -> Any:
-    try:
-        import webdataset
-    except ImportError:
-        raise DataError(
-            f"{where}: tar archives of samples need the library webdataset: "
-            f"pip install 'vaeaug[webdataset]'"
-        ) from None
-    return webdataset
+def _visible_folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def _tars(folder: Path) -> list[Path]:
@@ -128,23 +144,21 @@ def _tars(folder: Path) -> list[Path]:
 
 
 def _files(path: Path) -> list[tuple[str | None, Path]]:
-    """The archives, each with the split that its folder or the start of its name says."""
+    """The archives, each with the split that its folder or the start of its name states."""
+    if path.is_dir() and not _tars(path):
+        folders = sorted(inner for inner in path.iterdir() if inner.is_dir())
+        return [(canonical(folder.name), file) for folder in folders for file in _tars(folder)]
     if path.is_dir():
-        if own := _tars(path):
-            return [(_split_of(file), file) for file in own]
-        return [
-            (canonical(folder.name), file)
-            for folder in sorted(p for p in path.iterdir() if p.is_dir())
-            for file in _tars(folder)
-        ]
-    files = [path] if path.is_file() else [Path(name) for name in _expanded(str(path))]
+        files = _tars(path)
+    else:
+        files = [path] if path.is_file() else [Path(name) for name in _expand(str(path))]
     for file in files:
         if not file.is_file():
             raise DataError(f"{path}: expected a tar archive, got no file {file}")
     return [(_split_of(file), file) for file in files]
 
 
-def _expanded(pattern: str) -> list[str]:
+def _expand(pattern: str) -> list[str]:
     # A dependency of webdataset.
     import braceexpand
 
@@ -155,67 +169,75 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _split_of(file: Path) -> str | None:
-    """The split that a name such as train-000.tar begins with, or photos-train-000.tar has."""
+    """The split that a name such as train-000.tar begins with, or photos-train-000.tar mentions."""
     start = re.match(r"[A-Za-z]+", file.stem)
     return (canonical(start.group()) if start else None) or mentioned(file.stem)
 
 
-def _chosen(
+def _select(
     files: list[tuple[str | None, Path]], request: Request, where: str
 ) -> tuple[list[Path], str, tuple[str, ...]]:
+    """The archives of the requested split; the split; notes."""
     splits = {split for split, _ in files if split is not None}
-    if not splits:
-        notes = without_splits(request.split, where)
-        return [file for _, file in files], request.split, notes
-    odd = [file.name for split, file in files if split is None]
-    notes = (f"archives that name no split left out: {', '.join(odd)}",) if odd else ()
-    split = require_split(request.split, splits, where)
-    return [file for name, file in files if name == split], split, notes
+    split, notes = select_split(request.split, splits, where)
+    others = [file.name for split, file in files if split is None]
+    if splits and others:
+        notes += (f"archives that name no split left out: {', '.join(others)}",)
+    return [file for name, file in files if not splits or name == split], split, notes
 
 
-def _index(path: Path) -> _Index:
-    """Read all headers, and be sure that they reach the archive's end.
+def _read_index(path: Path) -> _Index:
+    """Read all headers, and make sure that they reach the archive's end.
 
-    `tarfile` takes a damaged header for the end and says nothing: samples would be missing.
+    `tarfile` takes a damaged header for the end without an error: samples would be missing.
     """
     from webdataset.tariterators import base_plus_ext
 
     keys: list[str] = []
     pickles: list[str] = []
-    try:
-        with _Bounded(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            # Ours is at the start, and so read when the archive is opened.
-            said = archive.pax_headers.get(PAX_KEY)
-            while (member := archive.next()) is not None:
-                # It keeps a description of every member, which nothing needs here.
-                archive.members = []  # type: ignore[attr-defined]
-                _check_member(member, path)
-                key, suffix = base_plus_ext(member.name)
-                if not member.isreg() or key is None or _is_meta(member.name):
-                    continue
-                if _is_pickle(suffix):
-                    pickles.append(member.name)
-                elif not keys or keys[-1] != key:
-                    keys.append(key)
-            file.seek(archive.offset)
-            end, closing = archive.offset, file.read(_BLOCK)
-    except DataError:
-        raise
-    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-        raise DataError(f"{path}: expected a tar archive, got: {error}") from error
+    with (
+        _tar_errors(path, "a tar archive"),
+        _Bounded(path) as file,
+        tarfile.open(fileobj=file, mode="r:") as archive,
+    ):
+        # Ours is at the start, and so read when the archive is opened.
+        header = archive.pax_headers.get(PAX_KEY)
+        while (member := archive.next()) is not None:
+            # It keeps a description of every member, which nothing needs here.
+            archive.members = []  # type: ignore[attr-defined]
+            _check_member(member, path)
+            key, suffix = base_plus_ext(member.name)
+            if not member.isreg() or key is None or _is_meta(member.name):
+                continue
+            if _is_pickle(suffix):
+                pickles.append(member.name)
+            elif not keys or keys[-1] != key:
+                keys.append(key)
+        end = archive.offset
+        file.seek(end)
+        closing = file.read(_BLOCK)
     if closing != bytes(_BLOCK):
         raise DataError(
             f"{path}: expected an archive that is closed by a block of zeros, got {len(closing)} "
             f"other bytes at {end} after {len(keys)} samples: it is cut short or damaged"
         )
-    document = parse_json(said, f"{path}: header {PAX_KEY}") if said else {}
-    if not isinstance(document, dict):
-        raise DataError(f"{path}: expected the header {PAX_KEY} as an object, got {document!r}")
-    return _Index(path, len(keys), tuple(pickles), stated(document, str(path)))
+    document = parse_json(header, f"{path}: header {PAX_KEY}") if header else {}
+    metadata = parse_metadata(document, f"{path}: header {PAX_KEY}")
+    return _Index(path, len(keys), tuple(pickles), metadata)
+
+
+@contextmanager
+def _tar_errors(path: Path, expected: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+        raise DataError(f"{path}: expected {expected}, got: {error}") from error
 
 
 def _check_member(member: tarfile.TarInfo, path: Path) -> None:
-    """Refuse what would be more in memory than it is in the archive."""
+    """Refuse a member that would be larger in memory than it is in the archive."""
     if member.issparse():
         raise DataError(
             f"{path}: expected members that are stored whole, got {member.name!r}, a sparse one of "
@@ -225,7 +247,7 @@ def _check_member(member: tarfile.TarInfo, path: Path) -> None:
 
 
 class _Bounded(io.BufferedReader):
-    """A file that is never asked for more bytes than it has, whatever a damaged header says."""
+    """A file that is never asked for more bytes than it has, whatever a damaged header states."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
@@ -245,95 +267,73 @@ def _is_pickle(suffix: str) -> bool:
     return any(part in _PICKLES for part in suffix.lower().split("."))
 
 
-def _agreed(indices: Sequence[_Index]) -> Stated:
-    said = indices[0].said
-    for index in indices[1:]:
-        if index.said != said:
+def _common_metadata(indices: Sequence[_Index]) -> SourceMetadata:
+    first, *others = indices
+    for index in others:
+        if index.metadata != first.metadata:
             raise DataError(
-                f"{index.path}: expected {said}, as {indices[0].path} says, got {index.said}"
+                f"{index.path}: expected {first.metadata}, as {first.path} says, got "
+                f"{index.metadata}"
             )
-    return said
+    return first.metadata
 
 
-def _samples(library: Any, path: Path) -> Iterator[dict[str, Any]]:
+def _group(library: Any, path: Path) -> Iterator[dict[str, Any]]:
     """The samples of one archive: their key and, for each ending, the bytes."""
     iterators = library.tariterators
 
-    def readable(name: str) -> bool:
+    def is_readable(name: str) -> bool:
         _, suffix = iterators.base_plus_ext(name)
         return suffix is not None and not _is_pickle(suffix)
 
-    try:
-        with _Bounded(path) as file:
-            source = iter([{"url": str(path), "stream": file}])
-            members = iterators.tar_file_expander(source, select_files=readable)
-            yield from iterators.group_by_keys(members)
-    except (tarfile.TarError, OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: expected a tar archive of samples, got: {error}") from error
+    with _tar_errors(path, "a tar archive of samples"), _Bounded(path) as file:
+        source = iter([{"url": str(path), "stream": file}])
+        members = iterators.tar_file_expander(source, select_files=is_readable)
+        yield from iterators.group_by_keys(members)
 
 
 class _Samples:
     """Collects images and labels, one sample after the other."""
 
     def __init__(self, n: int, where: str, request: Request) -> None:
-        self.labels: list[Any] = []
-        self._where = where
+        self.stack = Stack(n, where, request.on_error)
+        self.labels: list[int | str] = []
+        self.is_arrays: bool | None = None
         self._request = request
-        self._n = n
-        self._stack = Stack(n, where)
-        self._faults = Faults(where, request.on_error)
-        self._arrays: bool | None = None
         self._names: dict[int, str] = {}
-        self._renamed = False
+        self._has_renamed = False
 
     def add(self, sample: dict[str, Any], at: str) -> None:
         """Decode one sample."""
         suffix = self._image_member(sample, at)
         is_array = suffix.split(".")[-1] == "npy"
-        if self._arrays not in (None, is_array):
+        if self.is_arrays not in (None, is_array):
             raise DataError(f"{at}: expected image files or .npy arrays throughout, got both")
-        self._arrays = is_array
+        self.is_arrays = is_array
         notes: list[str] = []
         if is_array:
-            # Its axes are settled when all are there; until then all of them are space.
-            array = npy_array(sample[suffix], f"{at}.{suffix}")[..., None]
+            image = parse_npy(sample[suffix], f"{at}.{suffix}")[..., None]
         else:
             try:
-                array, notes = decode_bytes(sample[suffix], f"{at}.{suffix}", self._request.how)
+                options = self._request.decoding
+                image, notes = decode_bytes(sample[suffix], f"{at}.{suffix}", options)
             except BadImageError as error:
-                self._faults.add(str(error))
-                self._stack.leave_out()
+                self.stack.leave_out(error)
                 return
-        if not len(self._faults) or self._request.on_error == "skip":
-            self._stack.add(array, at, notes)
-        self.labels.append(self._label(sample, at))
-        if len(self.labels) > 1 and type(self.labels[-1]) is not type(self.labels[0]):
+        self.stack.add(image, at, notes)
+        label = self._label(sample, at)
+        if self.labels and type(label) is not type(self.labels[0]):
             raise DataError(
-                f"{at}: expected labels of one kind, got {self.labels[-1]!r} after "
-                f"{self.labels[0]!r}"
+                f"{at}: expected labels of one kind, got {label!r} after {self.labels[0]!r}"
             )
-
-    def images(self, said: Stated) -> tuple[np.ndarray, tuple[float, float], tuple[str, ...]]:
-        """All images, their value range and notes."""
-        left_out = self._faults.settle(self._n)
-        stacked, notes = self._stack.finish()
-        found: Shaped[np.ndarray, "n *space c"]
-        if self._arrays:
-            found, value_range, more = said.finish(stacked[..., 0], self._where, self._request)
-        else:
-            found, value_range, more = normalise_pixels(
-                stacked, self._where, self._request.value_range
-            )
-        return found, value_range, (*left_out, *notes, *more)
+        self.labels.append(label)
 
     def names(self) -> tuple[str, ...] | None:
-        """Class names from the samples, where each label had one, and all labels one."""
+        """Class names from the samples, where every label has one name, and one name one label."""
         numbers = sorted(self._names)
         first = numbers[0] if numbers else 0
         # From 0, or from 1, as normalise_labels takes as many numbers as there are names.
-        if self._renamed or first > 1 or numbers != list(range(first, first + len(numbers))):
+        if self._has_renamed or first > 1 or numbers != list(range(first, first + len(numbers))):
             return None
         if not {label for label in self.labels if label != UNLABELLED} <= set(numbers):
             return None
@@ -342,21 +342,22 @@ class _Samples:
 
     def _image_member(self, sample: dict[str, Any], at: str) -> str:
         keys = self._request.keys
-        there = sorted(name for name in sample if not name.startswith("__"))
+        endings = sorted(name for name in sample if not name.startswith("__"))
+        listed = ", ".join(endings)
         if keys is not None:
-            if keys["images"] not in there:
+            if keys["images"] not in endings:
                 raise DataError(
-                    f"{at}: expected a member .{keys['images']} (from keys), got {', '.join(there)}"
+                    f"{at}: expected a member .{keys['images']} (from keys), got {listed}"
                 )
             return keys["images"]
-        images = [name for name in there if name.split(".")[-1] in _IMAGES]
-        plain = [name for name in images if name in _IMAGES]
-        for found in (images, plain):
-            if len(found) == 1:
-                return found[0]
+        images = [ending for ending in endings if ending.split(".")[-1] in _IMAGES]
+        plain = [ending for ending in images if ending in _IMAGES]
+        for candidates in (images, plain):
+            if len(candidates) == 1:
+                return candidates[0]
         raise DataError(
             f"{at}: expected one image ({', '.join(_IMAGES)}) in each sample, got "
-            f"{', '.join(there) or 'nothing'}; pass keys={{'images': ending, 'labels': ending}} to "
+            f"{listed or 'nothing'}; pass keys={{'images': ending, 'labels': ending}} to "
             f"name one of several"
         )
 
@@ -370,8 +371,7 @@ class _Samples:
         elif _CLASS in sample:
             value = sample[_CLASS]
         else:
-            named = find(LABELS, fields)
-            value = None if named is None else fields[named]
+            value = fields.get(find(LABELS, fields))
         label = _index_or_name(value)
         if label is None:
             raise DataError(
@@ -380,7 +380,7 @@ class _Samples:
             )
         name = fields.get("class_name")
         if isinstance(label, int) and label >= 0 and isinstance(name, str):
-            self._renamed |= self._names.setdefault(label, name) != name
+            self._has_renamed |= self._names.setdefault(label, name) != name
         return label
 
 
