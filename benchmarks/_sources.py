@@ -17,11 +17,11 @@ import numpy as np
 from PIL import Image
 
 import vaeaug
-from vaeaug.applications import decode_from, encode_to
 from vaeaug.data import read_pool
-from vaeaug.generation import ClassProgress
-from vaeaug.job import report
-from vaeaug.run_folder import read_run
+from vaeaug.job.applications import decode_from, encode_to
+from vaeaug.job.folder import read_run
+from vaeaug.job.pipeline import report
+from vaeaug.job.writing import WrittenClasses
 from vaeaug.shards import Manifest, ShardDataset
 
 N, SIDE = 24, 8
@@ -40,7 +40,7 @@ TINY = {
     "screening.classifier_steps": 2,
     "screening.near_copy_factor": 0.0,
     "screening.duplicate_factor": 0.0,
-    "screening.min_label_probability": 0.0,
+    "recipe.min_label_probability": 0.0,
     "shards.max_bytes": 2**16,
 }
 
@@ -326,7 +326,7 @@ def _digest_of_rest(path: Path) -> str:
     config = vaeaug.config.make_config(run["config"], where=str(path))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ClassProgress(path, NAMES)
+        WrittenClasses(path, NAMES)
         result = vaeaug.augment(_data(), path, config, device="cpu")
     return hashlib.sha256(result.manifest.to_bytes()).hexdigest()
 

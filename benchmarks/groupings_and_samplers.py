@@ -140,7 +140,7 @@ def main() -> None:
             if (grouping, sampler) in done:
                 continue
             if screener is None:
-                screener = vaeaug.Screener(train, config.screening, seed=seed)
+                screener = vaeaug.Screener.for_job(train, config.changed(seed=seed))
             out = folder / f"{grouping}-{sampler}"
             result = vaeaug.generate(
                 generator,
@@ -148,7 +148,7 @@ def main() -> None:
                 out,
                 config.changed(
                     **{
-                        "sampling.sampler": sampler.partition("+")[0],
+                        "recipe.sampler": sampler.partition("+")[0],
                         "sampling.residual": sampler.endswith("+residual"),
                     }
                 ),

@@ -26,7 +26,7 @@ from typing import Any, Self
 import numpy as np
 
 from benchmarks._sources import SOURCES, Source
-from vaeaug.json_text import seal_of
+from vaeaug.files.json_text import seal_of
 
 SECONDS = 10.0
 MEMORY = 2 * 2**30

@@ -19,9 +19,9 @@ from classifier import BATCH, class_balanced, recalls, small_cnn, train
 from torch.utils.data import DataLoader, Dataset
 
 import vaeaug
-from vaeaug.transforms import SyntheticPool, worker_init_fn
+from vaeaug.integrations import SyntheticPool, worker_init_fn
 
-# Instead of SyntheticPool: vaeaug.transforms.albumentations.LatentAugment(run / "model", p=share)
+# Instead of SyntheticPool: vaeaug.integrations.albumentations.LatentAugment(run / "model", p=share)
 # moves each image within its class, a few milliseconds an image.
 
 

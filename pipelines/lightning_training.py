@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 import vaeaug
-from vaeaug.lightning import MergedDataModule
+from vaeaug.integrations.lightning import MergedDataModule
 
 
 class Classifier(pl.LightningModule):

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 import vaeaug
-from vaeaug.transforms import LatentAugment, VAEMix
+from vaeaug.integrations import LatentAugment, VAEMix
 
 
 class Images(Dataset):

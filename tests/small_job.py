@@ -23,7 +23,7 @@ TINY: dict[str, Any] = {
     "screening.classifier_steps": 4,
     "screening.near_copy_factor": 0.0,
     "screening.duplicate_factor": 0.0,
-    "screening.min_label_probability": 0.0,
+    "recipe.min_label_probability": 0.0,
 }
 COUNTS = (24, 16, 10, 5)
 NAMES = ("zero", "one", "two", "three")

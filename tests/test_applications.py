@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 import vaeaug
-from vaeaug.applications import (
+from vaeaug.cli import main
+from vaeaug.job.applications import (
     ApplicationError,
     add_noise,
     decode_from,
@@ -19,7 +20,6 @@ from vaeaug.applications import (
     write_images,
     write_traversal,
 )
-from vaeaug.cli import main
 
 
 @pytest.fixture(scope="module")

@@ -154,7 +154,7 @@ TINY = [
         "training.adapt_steps=4",
     ),
     *("--set", "screening.classifier_steps=4", "--set", "screening.duplicate_factor=0"),
-    *("--set", "screening.near_copy_factor=0", "--set", "screening.min_label_probability=0"),
+    *("--set", "screening.near_copy_factor=0", "--set", "recipe.min_label_probability=0"),
 ]
 
 

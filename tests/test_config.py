@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from vaeaug.config import (
     AugmentConfig,
     ConfigError,
+    Recipe,
     changed_keys,
     json_schema,
     load_config,
     make_config,
 )
+from vaeaug.config.job import RENAMED
 
 # A valid value other than the default, for every key.
 OTHER: dict[str, Any] = {
@@ -88,8 +90,15 @@ OTHER: dict[str, Any] = {
     "density.width": 16,
     "density.depth": 2,
     "density.learning_rate": 1e-4,
-    "sampling.sampler": "prior",
-    "sampling.temperature": 0.5,
+    "recipe.share": 0.1,
+    "recipe.classes": "rare",
+    "recipe.sampler": "prior",
+    "recipe.temperature": 0.5,
+    "recipe.min_label_probability": 0.1,
+    "recipe.soft": True,
+    "recipe.weight": 0.5,
+    "recipe.separate_batch_norm": True,
+    "recipe.real_only_last": 0.2,
     "sampling.guidance": 2.0,
     "sampling.solver_steps": 4,
     "sampling.residual": True,
@@ -97,9 +106,7 @@ OTHER: dict[str, Any] = {
     "screening.near_copy_factor": 1.0,
     "screening.max_near_share": 0.5,
     "screening.duplicate_factor": 1.0,
-    "screening.min_label_probability": 0.1,
     "screening.max_candidates_ratio": 2.0,
-    "screening.soft_labels": True,
     "screening.folds": 2,
     "screening.classifier_steps": 10,
     "shards.max_bytes": 2**20,
@@ -184,7 +191,7 @@ def test_every_wrong_key_is_named_at_once() -> None:
         ("seed", -1, "greater than or equal to 0"),
         ("seed", 2**63, "less than 9223372036854775808"),
         ("seed", True, "a seed is a whole number"),
-        ("sampling.sampler", "best", "'auto', 'prior', 'posterior', 'interpolate', 'gmm', 'flow'"),
+        ("recipe.sampler", "best", "'auto', 'prior', 'posterior', 'interpolate', 'gmm', 'flow'"),
         ("model.latent", "grid", "Input should be 'vector', 'spatial' or 'hierarchical'"),
         ("model.likelihood", "poisson", "'gaussian', 'gaussian_per_pixel', 'bernoulli' or"),
         ("model.levels", 4, "Input should be 2 or 3"),
@@ -336,7 +343,9 @@ def test_a_tag_runs_nothing(tmp_path: Path) -> None:
 def test_every_key_changes_the_hash_and_is_named(key: str) -> None:
     usual, other = AugmentConfig(), AugmentConfig().changed(**{key: OTHER[key]})
     assert other.sha256 != usual.sha256
-    (line,) = changed_keys(usual.to_json(), other.to_json())
+    line, *others = changed_keys(usual.to_json(), other.to_json())
+    # The share of the plan is that of the recipe, too.
+    assert others == (["recipe.share: 0.3 -> 0.1"] if key == "plan.share" else [])
     old, new = usual.to_json(), other.to_json()
     for part in key.split("."):
         old, new = old[part], new[part]
@@ -452,3 +461,26 @@ def test_references_that_stand_for_little_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("model: {latent_dim: &n 8, width: *n}\n")
     assert load_config(path).model.width == 8
+
+
+# -- Keys of earlier versions ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("old", "new"), sorted(RENAMED.items()))
+def test_a_key_of_an_earlier_version_has_the_place_of_the_present_one(old: str, new: str) -> None:
+    value = OTHER[new]
+    with pytest.warns(DeprecationWarning, match=f"configuration: {old} is now {new}"):
+        config = make_config(nested(old, value))
+    assert config == AugmentConfig().changed(**{new: value})
+    with pytest.warns(DeprecationWarning, match="is now"):
+        assert AugmentConfig().changed(**{old: value}) == config
+
+
+def test_the_recipe_of_a_job_is_part_of_its_configuration() -> None:
+    config = load_config(None, ["plan.share=0.2", "recipe.sampler=gmm"])
+    assert config.recipe == Recipe(share=0.2, sampler="gmm")
+    with pytest.warns(DeprecationWarning, match="use config.recipe"):
+        assert Recipe.of(config, weight=0.5) == Recipe(share=0.2, sampler="gmm", weight=0.5)
+    other = config.with_recipe(Recipe(share=0.4))
+    assert (other.recipe.share, other.plan.share) == (0.4, 0.4)
+    assert config.changed(**Recipe(soft=True).settings()).recipe == Recipe(share=0.2, soft=True)

@@ -12,9 +12,11 @@ from click.testing import CliRunner
 from small_job import digits, tiny_config
 
 import vaeaug
-from vaeaug import assessment, job
 from vaeaug.cli import main
 from vaeaug.config import EvaluationConfig, Recipe
+from vaeaug.evaluation import halves
+from vaeaug.job import pipeline as job
+from vaeaug.job.evaluation import GATE_PART
 from vaeaug.shards import Manifest, ShardDataset, verify
 
 QUICK = EvaluationConfig(steps=4, min_splits=2, max_splits=2, width=4, batch_size=16)
@@ -67,11 +69,14 @@ def test_no_generator_of_a_split_saw_what_the_split_holds_out(run, data):
     splits = make_splits(data, 2, folds=4, seed=0)
     for split in splits:
         (folder,) = (run / "evaluation" / "gate").glob(f"split-{split.number:02d}-*")
-        learnt = json.loads((folder / "generator" / "run.json").read_text())["data"]["fingerprint"]
+        learnt = vaeaug.load(folder / "generator").data_fingerprint
         assert learnt == data.subset(split.train).fingerprint
-        for made in folder.glob("*/manifest.json"):
-            assert Manifest.load(made.parent).data_fingerprint == learnt
-            assert ShardDataset(made.parent).source_index.max() < len(split.train)
+        drawn = list(folder.glob("samples-*.npz"))
+        assert drawn
+        for path in drawn:
+            samples = np.load(path)
+            assert str(samples["data_fingerprint"]) == learnt
+            assert 0 <= samples["source_index"].max() < len(split.train)
 
 
 def test_evaluating_again_reads_and_other_data_is_refused(run, data, monkeypatch):
@@ -80,8 +85,8 @@ def test_evaluating_again_reads_and_other_data_is_refused(run, data, monkeypatch
     def no_training(*_: object, **__: object) -> None:
         raise AssertionError("all of it was measured")
 
-    monkeypatch.setattr("vaeaug.evaluation.bench.train_probe", no_training)
-    monkeypatch.setattr("vaeaug.dataset.train", no_training)
+    monkeypatch.setattr("vaeaug.evaluation.gate.bench.train_probe", no_training)
+    monkeypatch.setattr("vaeaug.stages.training.train", no_training)
     vaeaug.evaluate(data, run, QUICK, device="cpu")
     assert (run / "manifest.json").read_bytes() == before
     with pytest.raises(vaeaug.RunError, match="expected the training split that the run was made"):
@@ -98,7 +103,7 @@ def test_the_report_is_written_again_the_same(run, data):
 
 
 def test_soft_labels_are_stored_and_merged_where_the_job_asks_for_them(data, tmp_path):
-    config = tiny_config(**{"screening.soft_labels": True})
+    config = tiny_config(**{"recipe.soft": True})
     result = vaeaug.augment(data, tmp_path / "soft", config, device="cpu")
     shards = ShardDataset(result.out_dir)
     own = shards.soft_labels[np.arange(len(shards)), shards.labels]
@@ -115,14 +120,13 @@ def test_soft_labels_are_stored_and_merged_where_the_job_asks_for_them(data, tmp
 
 
 def test_a_screener_takes_other_bounds_on_the_label_and_nothing_else(data):
-    screening = tiny_config().screening
-    screener = vaeaug.Screener(data, screening, seed=0)
-    strict = screener.with_thresholds(screening.model_copy(update={"min_label_probability": 0.999}))
+    screener = vaeaug.Screener.for_job(data, tiny_config())
+    strict = screener.with_label_threshold(0.999)
     images = 255 - data.images[data.labels == 0][:6]  # no copies
     assert "other class" in set(vaeaug.screen(images, 0, strict).reason)
     assert "other class" not in set(vaeaug.screen(images, 0, screener).reason)
-    with pytest.raises(ValueError, match="expected a configuration that differs in"):
-        screener.with_thresholds(screening.model_copy(update={"near_copy_factor": 0.9}))
+    assert strict.config == screener.config
+    assert strict.near_copy_distance is screener.near_copy_distance
 
 
 def test_a_run_without_a_manifest_is_not_evaluated(data, tmp_path):
@@ -157,11 +161,10 @@ def test_the_search_chooses_and_the_gate_holds_out_what_it_never_saw(searched, d
         assert manifest.extra["samplers"]
         merged = vaeaug.merge(data, replace(manifest, gate={"verdict": "unsure"}), balance=None)
         assert merged.recipe["share"] == recipe["share"]
-    own, gates = assessment._parts(data, QUICK.seed)
+    own, gates = halves(data, GATE_PART, seed=QUICK.seed)
     looked_at = data.subset(own)
     for folder in (searched / "evaluation" / "search").glob("split-*"):
-        learnt = json.loads((folder / "generator" / "run.json").read_text())["data"]["fingerprint"]
-        assert learnt != data.fingerprint
+        assert vaeaug.load(folder / "generator").data_fingerprint != data.fingerprint
     results = (searched / "evaluation" / "search" / "results.jsonl").read_text().splitlines()
     assert {json.loads(line)["key"]["data"] for line in results} == {looked_at.fingerprint}
     images = {image.tobytes() for image in looked_at.images}
@@ -173,7 +176,9 @@ def test_the_search_chooses_and_the_gate_holds_out_what_it_never_saw(searched, d
 def test_another_seed_of_the_gate_still_holds_out_only_what_the_search_never_saw(
     searched, data, monkeypatch
 ):
-    looked_at = {image.tobytes() for image in data.subset(assessment._parts(data, 0)[0]).images}
+    looked_at = {
+        image.tobytes() for image in data.subset(halves(data, GATE_PART, seed=0)[0]).images
+    }
     held: list[set[bytes]] = []
 
     def watching(bench, recipe, **_):
@@ -181,7 +186,7 @@ def test_another_seed_of_the_gate_still_holds_out_only_what_the_search_never_saw
             held.append({image.tobytes() for image in data.images[split.held_out]})
         raise InterruptedError
 
-    monkeypatch.setattr("vaeaug.assessment.run_gate", watching)
+    monkeypatch.setattr("vaeaug.job.evaluation.run_gate", watching)
     with pytest.raises(InterruptedError):
         vaeaug.evaluate(data, searched, QUICK.model_copy(update={"seed": 7}), device="cpu")
     assert len(held) == 4
@@ -249,7 +254,7 @@ def test_exit_codes_say_the_verdict(verdict, code, run, monkeypatch):
         )
 
     monkeypatch.setattr("vaeaug.cli._job.data_of", lambda *_: None)
-    monkeypatch.setattr("vaeaug.job.evaluate", measured)
+    monkeypatch.setattr("vaeaug.job.pipeline.evaluate", measured)
     result = CliRunner().invoke(main, ["evaluate", "digits", str(run)])
     assert result.exit_code == code, result.output
     assert content["sentence"] in result.stdout

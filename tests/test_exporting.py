@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import vaeaug
-from vaeaug import hub
-from vaeaug.sampling import SamplingError
+from vaeaug.generator import SamplingError
+from vaeaug.integrations import hub
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from vaeaug import files
 from vaeaug.files import (
     Claim,
     InUseError,
@@ -21,6 +20,7 @@ from vaeaug.files import (
     publish,
     recover,
 )
+from vaeaug.files import _writes as files
 
 HEX = "0123456789abcdef"
 
@@ -173,7 +173,7 @@ def test_a_pipe_is_no_file_to_read(folder: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from vaeaug import files
+from vaeaug.files import _writes as files
 files._exchange = lambda a, b: False  # a system that cannot swap two names
 rename = Path.rename
 def killed(self, to):

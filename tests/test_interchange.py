@@ -24,8 +24,8 @@ from click.testing import CliRunner
 import vaeaug
 from tests.shards.example_run import make_run
 from vaeaug.cli import main
+from vaeaug.export._as_imagefolder import folder_names
 from vaeaug.files import claim_target
-from vaeaug.interchange._imagefolder import folder_names
 
 datasets = pytest.importorskip("datasets")
 webdataset = pytest.importorskip("webdataset")

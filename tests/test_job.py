@@ -24,13 +24,14 @@ import vaeaug
 from vaeaug.cli import main
 from vaeaug.config import ConfigError
 from vaeaug.data import LabelledImages
-from vaeaug.inspection import describe, rescreen
-from vaeaug.job import AugmentResult, augment, fit, generate, plan_of, train_only
-from vaeaug.json_text import sealed
+from vaeaug.files.json_text import sealed
+from vaeaug.generator import Synthesizer
+from vaeaug.job.folder import RunError
+from vaeaug.job.inspection import describe, rescreen
+from vaeaug.job.pipeline import AugmentResult, augment, generate, train_only
 from vaeaug.plan import PlanError
-from vaeaug.run_folder import RunError
-from vaeaug.sampling import Synthesizer
 from vaeaug.shards import Manifest, ShardDataset, verify
+from vaeaug.stages import fit, plan_of
 
 BIG = {"plan.sampling_strategy": {0: 150, 1: 150, 2: 150}}
 
@@ -345,7 +346,7 @@ def test_a_shortfall_is_stated_and_never_padded(data: LabelledImages, tmp_path: 
         **{
             "screening.near_copy_factor": 1,
             "screening.duplicate_factor": 1,
-            "sampling.sampler": "interpolate",
+            "recipe.sampler": "interpolate",
         }
     )
     result = augment(data, tmp_path, config)
@@ -462,7 +463,7 @@ def test_a_callable_strategy_is_written_as_totals(data: LabelledImages, tmp_path
         ({}, {"channels": 3}),
         ({"shards.compress": "gzip"}, {}),
         ({"model.grouping": "separate"}, {}),
-        ({"model.grouping": "shared", "sampling.sampler": "transfer"}, {}),
+        ({"model.grouping": "shared", "recipe.sampler": "transfer"}, {}),
         ({"shards.max_bytes": 2**16, "plan.sampling_strategy": {2: 800}}, {}),
     ],
     ids=["float32", "rgb", "gzip", "separate", "transfer", "many shards"],

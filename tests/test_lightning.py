@@ -13,7 +13,7 @@ import vaeaug
 from vaeaug.merging import MergedBatch, MergeError
 
 lightning = pytest.importorskip("lightning.pytorch")
-from vaeaug.lightning import MergedDataModule  # noqa: E402
+from vaeaug.integrations.lightning import MergedDataModule  # noqa: E402
 
 # Lightning's own: it warns of few workers, of short epochs and of what it will change.
 pytestmark = [
@@ -128,7 +128,7 @@ def test_validation_images_of_another_order_of_classes_are_refused(finished, dig
 def test_without_lightning_the_extra_is_named():
     code = (
         "import sys; sys.modules['lightning'] = sys.modules['pytorch_lightning'] = None\n"
-        "import vaeaug.lightning"
+        "import vaeaug.integrations.lightning"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import vaeaug
-from vaeaug.transforms import LatentAugment, SyntheticPool
+from vaeaug.integrations import LatentAugment, SyntheticPool
 
 READS = 100_000
 

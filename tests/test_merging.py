@@ -25,7 +25,7 @@ from example_run import CLASS_NAMES, PROVENANCE, make_run
 
 import vaeaug
 from vaeaug.files import claim_target
-from vaeaug.job import augment
+from vaeaug.job.pipeline import augment
 from vaeaug.merging import (
     MergedDataset,
     MergeError,

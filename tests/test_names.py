@@ -18,8 +18,8 @@ from PIL import Image
 
 import vaeaug
 from tests.small_job import as_options, tiny_config
-from vaeaug.hub import write_for_hub
-from vaeaug.names import for_cell, for_code, for_markdown, for_stream, printable
+from vaeaug.files.names import for_cell, for_code, for_markdown, for_stream, printable
+from vaeaug.integrations.hub import write_for_hub
 
 # Each breaks what does not know of it.
 NAMES = (

@@ -8,7 +8,7 @@ import pytest
 from small_job import digits, tiny_config
 
 import vaeaug
-from vaeaug.dataset import nearness
+from vaeaug.job.result import nearness
 from vaeaug.screening import NEAR_CLASS, SampleSpace, Screener
 from vaeaug.shards import ClassEntry
 
@@ -20,7 +20,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def screener(data):
-    return Screener(data, tiny_config().screening, seed=0)
+    return Screener.for_job(data, tiny_config())
 
 
 def test_by_definition_one_real_image_in_twenty_is_near(data, screener):

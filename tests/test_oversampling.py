@@ -24,7 +24,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.preprocessing import StandardScaler
 
 import vaeaug
-from vaeaug.oversampling._columns import Columns
+from vaeaug.integrations.oversampling._encoding import Columns
 
 PIPELINES = Path(__file__).parent.parent / "pipelines"
 IMAGES = {
@@ -32,7 +32,7 @@ IMAGES = {
     "model.latent_dim": 4,
     "screening.folds": 2,
     "screening.classifier_steps": 4,
-    "screening.min_label_probability": 0.0,
+    "recipe.min_label_probability": 0.0,
 }
 
 
@@ -331,8 +331,8 @@ def test_a_wrong_configuration_is_named(wine):
         quick(config={"model": {"widht": 8}}).fit_resample(X, y)
     with pytest.raises(ValueError, match=r"expected model.network mlp for a table, got 'conv'"):
         quick(config={"model.network": "conv"}).fit_resample(X, y)
-    with pytest.raises(ValueError, match=r"expected sampling.sampler of .*, got 'blend'"):
-        quick(config={"sampling.sampler": "blend"}).fit_resample(X, y)
+    with pytest.raises(ValueError, match=r"expected recipe.sampler of .*, got 'blend'"):
+        quick(config={"recipe.sampler": "blend"}).fit_resample(X, y)
     with pytest.raises(ValueError, match="'sampler' parameter of VAEOverSampler must be"):
         quick(sampler="transfer").fit_resample(X, y)
 

@@ -17,10 +17,15 @@ PIPELINES = Path(__file__).parent.parent / "pipelines"
 RECIPES = sorted(path for path in PIPELINES.glob("*.py") if path.stem != "classifier")
 CONFIGS = sorted(PIPELINES.glob("*.yaml"))
 FASHION = Path("/usr/share/datasets/fashion-mnist")
-PUBLIC = ("vaeaug", "vaeaug.transforms", "vaeaug.transforms.albumentations", "vaeaug.lightning")
+PUBLIC = (
+    "vaeaug",
+    "vaeaug.integrations",
+    "vaeaug.integrations.albumentations",
+    "vaeaug.integrations.lightning",
+)
 TINY = [
     *("model.width=8", "training.steps=10", "training.adapt_steps=4", "training.eval_every=5"),
-    *("screening.classifier_steps=4", "screening.folds=2", "screening.min_label_probability=0"),
+    *("screening.classifier_steps=4", "screening.folds=2", "recipe.min_label_probability=0"),
     # Of a generator that has learned so little, edits are near-copies; and bounds take their time.
     *("screening.near_copy_factor=0", "screening.duplicate_factor=0", "training.bound_samples=2"),
 ]

@@ -74,7 +74,7 @@ def test_a_copy_of_a_pool_image_is_turned_away(pool):
     config = vaeaug.AugmentConfig().changed(
         **(TINY | {"screening.near_copy_factor": 0.5, "screening.classifier_steps": 4})
     )
-    screener = vaeaug.Screener(data, config.screening, seed=0)
+    screener = vaeaug.Screener.for_job(data, config)
     found = vaeaug.screen(pool[:10], 0, screener)
     assert set(found.reason) <= {"near-copy"}
     assert (found.nn_index >= len(data)).all()
@@ -83,7 +83,7 @@ def test_a_copy_of_a_pool_image_is_turned_away(pool):
 @pytest.mark.parametrize("kind", ["gmm", "flow"])
 def test_blends_carry_soft_labels_into_training(kind, tmp_path):
     data = digits((24, 16, 12, 10))
-    config = tiny_config(**{"sampling.sampler": "blend", "density.kind": kind, "density.steps": 10})
+    config = tiny_config(**{"recipe.sampler": "blend", "density.kind": kind, "density.steps": 10})
     result = vaeaug.augment(data, tmp_path / "run", config, device="cpu")
     shards = ShardDataset(result.out_dir)
     soft = shards.soft_labels_at(np.arange(len(shards)))

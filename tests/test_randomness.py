@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 import vaeaug
 from vaeaug.randomness import seeded_torch
-from vaeaug.screening import train_classifier
+from vaeaug.training.classifier import train_classifier
 
 
 class Net(nn.Module):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vaeaug.config import AugmentConfig, ConfigError
-from vaeaug.run_folder import CONTENTS, RunError, RunFolder, library_versions, read_run
+from vaeaug.job.folder import CONTENTS, RunError, RunFolder, library_versions, read_run
 
 DATA = {"fingerprint": "a" * 64, "source": "cats"}
 needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
@@ -198,7 +198,7 @@ def test_what_killed_writers_left_is_deleted(started: Path) -> None:
 HOLDER = """
 import sys
 from vaeaug.config import AugmentConfig
-from vaeaug.run_folder import RunFolder
+from vaeaug.job.folder import RunFolder
 with RunFolder(sys.argv[1], config=AugmentConfig(), data={"fingerprint": "a" * 64}):
     print("in", flush=True)
     sys.stdin.readline()
@@ -216,7 +216,8 @@ def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> Non
         assert holder.stdout.readline() == "in\n"
         for resume in (True, False):
             assert refused(RunError, tmp_path, more={"resume": resume}) == (
-                f"{tmp_path}: another vaeaug is at work in this folder; wait for it or stop it"
+                f"{tmp_path}: the folder is locked by another vaeaug process; wait for it or stop "
+                "it"
             )
         assert names(tmp_path) == [".lock", "run.json"]
         holder.communicate("\n")
@@ -332,7 +333,7 @@ def test_a_wrong_description_is_told(tmp_path: Path, content: bytes | None, mess
 NO_LOCKS = """
 import ctypes, errno, platform, struct, sys
 from vaeaug.config import AugmentConfig
-from vaeaug.run_folder import RunError, RunFolder
+from vaeaug.job.folder import RunError, RunFolder
 number = {"x86_64": 73, "aarch64": 32}[platform.machine()]
 refused = 0x00050000 | errno.ENOLCK
 program = b"".join(

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import vaeaug
-from vaeaug.json_text import sealed, unsealed
+from vaeaug.files.json_text import sealed, unsealed
+from vaeaug.generator import SAMPLERS, SamplingError, Synthesizer, sample_generator
 from vaeaug.models import CVAE, SeparateCVAE
-from vaeaug.sampling import SAMPLERS, SamplingError, Synthesizer, sample_generator
 
 WITHOUT_FLOW = tuple(each for each in SAMPLERS if each != "flow")
 # Requests that draw in every way there is.

@@ -13,11 +13,10 @@ from vaeaug.screening import (
     Screener,
     ScreeningReport,
     _cross_fit,
-    _folds,
-    _probabilities,
     screen,
-    train_classifier,
 )
+from vaeaug.strata import stratified_folds
+from vaeaug.training.classifier import class_probabilities, train_classifier
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +59,8 @@ def test_the_distance_is_that_to_the_nearest_image(real, screener):
 
 
 def test_another_class_is_rejected(real):
-    strict = Screener(real, ScreeningConfig(classifier_steps=60, min_label_probability=0.3), seed=0)
+    config = ScreeningConfig(classifier_steps=60)
+    strict = Screener(real, config, seed=0, min_label_probability=0.3)
     zeros = vaeaug.read("digits", split="test")
     zeros = zeros.images[zeros.labels == 0]
     assert np.mean(screen(zeros, 1, strict).reason == "other class") > 0.9
@@ -80,10 +80,8 @@ def test_broken_values_are_rejected_with_the_reason(real):
 
 
 def test_duplicates_lose_to_the_first_in_a_batch_and_across(synthesizer, digits):
-    config = ScreeningConfig(
-        classifier_steps=5, min_label_probability=0, near_copy_factor=0.01, duplicate_factor=1.0
-    )
-    screener = Screener(digits, config, seed=0)
+    config = ScreeningConfig(classifier_steps=5, near_copy_factor=0.01, duplicate_factor=1.0)
+    screener = Screener(digits, config, seed=0, min_label_probability=0)
     images = synthesizer.sample(0, 20, seed=0, sampler="prior").images
     twice = np.concatenate([images, images[:5]])
     screening = screener.new_class(0)
@@ -114,7 +112,7 @@ def test_twins_in_the_training_data_do_not_hide_copies(real):
 
 def test_folds_are_stratified():
     labels = np.repeat([0, 1, 2], [31, 9, 2])
-    folds = _folds(labels, 3, seed=0)
+    folds = stratified_folds(labels, 3, seed=[0, 2])
     for label in range(3):
         sizes = np.bincount(folds[labels == label], minlength=3)
         assert sizes.max() - sizes.min() <= 1
@@ -139,6 +137,7 @@ def held_out():
 def with_config(screener, **keys):
     """The same screener with other thresholds, without training its classifiers again."""
     other = copy.copy(screener)
+    other.min_label_probability = keys.pop("min_label_probability", other.min_label_probability)
     other.config = screener.config.model_copy(update=keys)
     return other
 
@@ -231,11 +230,11 @@ def test_the_label_threshold_is_that_of_the_configuration(screener, held_out):
 def test_no_image_is_judged_by_a_classifier_that_saw_it(digits):
     config, cpu = ScreeningConfig(folds=2, classifier_steps=4), torch.device("cpu")
     _, p_label = _cross_fit(digits, config, seed=5, device=cpu, progress=None)
-    folds = _folds(digits.labels, 2, seed=5)
+    folds = stratified_folds(digits.labels, 2, seed=[5, 2])
     for fold in range(2):
         held = folds == fold
         classifier = train_classifier(digits.subset(~held), steps=4, seed=5 + fold)
-        expected = _probabilities(classifier, digits.images[held], (0, 255), cpu)
+        expected = class_probabilities(classifier, digits.images[held], (0, 255), device=cpu)
         expected = expected[np.arange(held.sum()), digits.labels[held]]
         np.testing.assert_allclose(p_label[held], expected, rtol=1e-5)
 
@@ -244,7 +243,15 @@ def test_progress_counts_the_steps_of_all_folds(digits):
     seen = []
     config = ScreeningConfig(folds=2, classifier_steps=2)
     Screener(digits, config, seed=0, progress=lambda *at: seen.append(at))
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert seen == [("classifier", step, 4, {}) for step in (1, 2, 3, 4)]
+
+
+def test_progress_of_two_arguments_still_works(digits):
+    seen = []
+    config = ScreeningConfig(folds=2, classifier_steps=1)
+    with pytest.warns(DeprecationWarning, match="of \\(what, done, total, metrics\\)"):
+        Screener(digits, config, seed=0, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 2), (2, 2)]
 
 
 def test_an_empty_batch_has_an_empty_verdict(screener):

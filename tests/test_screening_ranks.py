@@ -7,7 +7,9 @@ import torch
 import vaeaug
 from vaeaug.config import ScreeningConfig
 from vaeaug.data import LabelledImages
-from vaeaug.screening import SampleSpace, Screener, screen, seeded_torch, train_classifier
+from vaeaug.randomness import seeded_torch
+from vaeaug.screening import SampleSpace, Screener, screen
+from vaeaug.training.classifier import train_classifier
 
 SHAPES = {"NLC": (40, 2), "NHWC": (9, 8, 1), "NDHWC": (8, 9, 8, 1)}
 CONFIG = ScreeningConfig(folds=2, classifier_steps=8)

@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 import vaeaug
+from vaeaug.integrations import SyntheticPool, TransformError, worker_init_fn
+from vaeaug.integrations.albumentations import LatentAugment
 from vaeaug.shards import ShardError
-from vaeaug.transforms import SyntheticPool, TransformError, worker_init_fn
-from vaeaug.transforms.albumentations import LatentAugment
 
 BOTH = [SyntheticPool, LatentAugment]
 
@@ -92,7 +92,7 @@ def test_the_type_and_axes_of_the_image_are_kept(out, pool, digits, dtype, axes)
 def test_a_class_without_samples_keeps_its_images(tmp_path, digits):
     """No synthetic sample of a class: the image stays, it becomes none of another class."""
     keys = ["model.width=8", "training.steps=3", "training.adapt_steps=1"]
-    keys += ["screening.classifier_steps=2", "screening.min_label_probability=0"]
+    keys += ["screening.classifier_steps=2", "recipe.min_label_probability=0"]
     keys += ["plan.sampling_strategy={9: 20}"]
     vaeaug.augment(digits, tmp_path / "run", vaeaug.load_config(None, keys), device="cpu")
     transform = SyntheticPool(tmp_path / "run", p=1.0)
@@ -142,7 +142,7 @@ def test_an_image_is_moved_and_keeps_its_type(out, digits, dtype, axes):
 
 
 def test_it_moves_as_the_torchvision_one_does(out, digits):
-    from vaeaug.transforms import LatentAugment as OfTorchvision
+    from vaeaug.integrations import LatentAugment as OfTorchvision
 
     image = image_of(digits)
     own = LatentAugment(out, p=1.0)

@@ -13,8 +13,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 import vaeaug
-from vaeaug.sampling import ClassMover
-from vaeaug.transforms import LatentAugment, TransformError, VAEMix
+from vaeaug.generator import ClassMover
+from vaeaug.integrations import LatentAugment, TransformError, VAEMix
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

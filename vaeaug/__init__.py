@@ -7,8 +7,9 @@ nothing and needs none of the heavy libraries.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vaeaug import _moved
+
 if TYPE_CHECKING:
-    from vaeaug.applications import ApplicationError
     from vaeaug.config import (
         AugmentConfig,
         ConfigError,
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
         load_config,
     )
     from vaeaug.data import DataError, LabelledImages, read, read_pool
-    from vaeaug.diagnostics import Diagnostics, diagnose
     from vaeaug.evaluation import EvaluationError, GateResult
-    from vaeaug.exporting import export_decoder
-    from vaeaug.interchange import Exported, ExportError, export_dataset
-    from vaeaug.job import AugmentResult, augment, evaluate, fit, generate
+    from vaeaug.export import Exported, ExportError, export_dataset
+    from vaeaug.generator import SampleBatch, SamplingError, Synthesizer
+    from vaeaug.generator.export import export_decoder
+    from vaeaug.integrations.oversampling import VAEOverSampler
+    from vaeaug.job.applications import ApplicationError
+    from vaeaug.job.folder import RunError
+    from vaeaug.job.pipeline import AugmentResult, augment, evaluate, generate
     from vaeaug.merging import (
         BalancedSampler,
         MergedDataset,
@@ -30,29 +34,30 @@ if TYPE_CHECKING:
         merge,
         write_merged,
     )
-    from vaeaug.oversampling import VAEOverSampler
     from vaeaug.plan import ClassPlan, Plan, PlanError, make_plan
-    from vaeaug.run_folder import RunError
-    from vaeaug.sampling import SampleBatch, SamplingError, Synthesizer
     from vaeaug.screening import Screener, ScreeningReport, screen
     from vaeaug.shards import Manifest, ShardDataset, ShardError, ShardWriter, verify
+    from vaeaug.stages import fit
+    from vaeaug.stages.diagnosis import Diagnostics, diagnose
     from vaeaug.training import TrainingError
 
 __version__ = "0.1.0"
 
+_moved.install()
+
 _HOME = {
-    "ApplicationError": "applications",
+    "ApplicationError": "job.applications",
     "AugmentConfig": "config",
-    "AugmentResult": "job",
+    "AugmentResult": "job.pipeline",
     "BalancedSampler": "merging",
     "ClassPlan": "plan",
     "ConfigError": "config",
     "DataError": "data",
-    "Diagnostics": "diagnostics",
+    "Diagnostics": "stages.diagnosis",
     "EvaluationConfig": "config",
     "EvaluationError": "evaluation",
-    "ExportError": "interchange",
-    "Exported": "interchange",
+    "ExportError": "export",
+    "Exported": "export",
     "GateResult": "evaluation",
     "LabelledImages": "data",
     "Manifest": "shards",
@@ -61,25 +66,25 @@ _HOME = {
     "Plan": "plan",
     "PlanError": "plan",
     "Recipe": "config",
-    "RunError": "run_folder",
-    "SampleBatch": "sampling",
-    "SamplingError": "sampling",
+    "RunError": "job.folder",
+    "SampleBatch": "generator",
+    "SamplingError": "generator",
     "Screener": "screening",
     "ScreeningReport": "screening",
     "ShardDataset": "shards",
     "ShardError": "shards",
     "ShardWriter": "shards",
-    "Synthesizer": "sampling",
+    "Synthesizer": "generator",
     "TrainingError": "training",
-    "VAEOverSampler": "oversampling",
-    "augment": "job",
+    "VAEOverSampler": "integrations.oversampling",
+    "augment": "job.pipeline",
     "collate": "merging",
-    "diagnose": "diagnostics",
-    "evaluate": "job",
-    "export_dataset": "interchange",
-    "export_decoder": "exporting",
-    "fit": "job",
-    "generate": "job",
+    "diagnose": "stages.diagnosis",
+    "evaluate": "job.pipeline",
+    "export_dataset": "export",
+    "export_decoder": "generator.export",
+    "fit": "stages",
+    "generate": "job.pipeline",
     "load_config": "config",
     "make_plan": "plan",
     "merge": "merging",
@@ -152,7 +157,7 @@ def load(folder: Any) -> "Synthesizer":
     Raises:
         SamplingError: If there is none or it cannot be read.
     """
-    from vaeaug.sampling import Synthesizer
+    from vaeaug.generator import Synthesizer
 
     return Synthesizer.load(folder)
 

@@ -1,31 +1,95 @@
-"""How far long work has come: bars where someone watches, a line now and then where no one does."""
+"""How far long work has come: bars where someone watches, a line now and then where no one does.
 
+Whatever reports is handed one kind of function, a `Progress`. Work of several equal parts hands
+`one_part` of it on.
+"""
+
+import inspect
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from vaeaug.names import printable
+from vaeaug.files.names import printable
 
 log = logging.getLogger("vaeaug")
 
-# progress(stage, done, total, what is known so far)
+# progress(stage, done, total, metrics known so far)
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
 # Seconds between two lines where stderr is no terminal.
 EVERY = 30.0
 
 
-@contextmanager
-def shown(progress: Progress | bool | None) -> Iterator[Progress | None]:
-    """What long work calls to say how far it has come.
+def silent(what: str, done: int, total: int, metrics: dict[str, float]) -> None:
+    """Report nothing: the `Progress` of work that nobody watches.
 
     Args:
-        progress: A function of one's own; None or True for bars on a terminal or in a notebook,
+        what: The stage.
+        done: Steps of it that are done.
+        total: All its steps.
+        metrics: What is known so far.
+    """
+
+
+def one_part(progress: Progress | None, part: int, parts: int) -> Progress:
+    """Narrow a progress to one of several equal parts of a stage.
+
+    Args:
+        progress: Reports on the whole stage; None reports nothing.
+        part: Which part, from 0.
+        parts: How many there are.
+
+    Returns:
+        A progress for the part: its last step of the last part is the last of the stage.
+    """
+    report = progress or silent
+
+    def report_part(what: str, done: int, total: int, metrics: dict[str, float]) -> None:
+        report(what, part * total + done, parts * total, metrics)
+
+    return report_part
+
+
+def from_two_arguments(progress: Callable[..., None] | None) -> Progress | None:
+    """Take a function ``progress(done, total)`` of earlier versions, with a warning.
+
+    Args:
+        progress: A `Progress`, None, or a function of two arguments.
+
+    Returns:
+        A `Progress`, or None.
+    """
+    if progress is None:
+        return None
+    try:
+        inspect.signature(progress).bind("", 0, 0, {})
+    except TypeError:
+        warnings.warn(
+            "progress(done, total) is deprecated: give a function of (what, done, total, metrics)",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        return lambda what, done, total, metrics: progress(done, total)
+    except ValueError:  # a builtin without a signature
+        pass
+    return progress
+
+
+@contextmanager
+def shown(progress: Progress | bool | None) -> Iterator[Progress | None]:
+    """Show how far long work has come; a context manager.
+
+    Args:
+        progress: A function of the user's; None or True for bars on a terminal or in a notebook,
             and elsewhere a log line (logger "vaeaug", level INFO) every 30 seconds, also where
-            nothing new is to be said; False for nothing.
+            nothing has changed; False for nothing.
+
+    Yields:
+        What the work calls; None where nothing is shown.
     """
     if progress is False:
         yield None
@@ -48,16 +112,16 @@ def _bars(console: Any) -> Iterator[Progress]:
 
     # A class may be called "[/b]", which is no markup.
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    figures_column = TextColumn("{task.fields[figures]}")
-    with Bars(*columns, TimeRemainingColumn(), figures_column, console=console) as bars:
+    metrics_column = TextColumn("{task.fields[metrics]}")
+    with Bars(*columns, TimeRemainingColumn(), metrics_column, console=console) as bars:
         tasks: dict[str, Any] = {}
 
-        def report(what: str, done: int, total: int, figures: dict[str, float]) -> None:
+        def report(what: str, done: int, total: int, metrics: dict[str, float]) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(printable(what), total=total, figures="")
+                tasks[what] = bars.add_task(printable(what), total=total, metrics="")
             bars.update(tasks[what], completed=done, total=total)
-            if "held_out_elbo" in figures:
-                bars.update(tasks[what], figures=f"ELBO {figures['held_out_elbo']:.1f}")
+            if "held_out_elbo" in metrics:
+                bars.update(tasks[what], metrics=f"ELBO {metrics['held_out_elbo']:.1f}")
 
         yield report
 
@@ -69,7 +133,7 @@ def _lines() -> Iterator[Progress]:
     latest: list[tuple[str, int, int]] = []
     ended = threading.Event()
 
-    def report(what: str, done: int, total: int, figures: dict[str, float]) -> None:
+    def report(what: str, done: int, total: int, metrics: dict[str, float]) -> None:
         latest[:] = [(what, done, total)]
 
     def speak() -> None:

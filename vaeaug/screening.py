@@ -7,21 +7,25 @@ image, what copies a sibling, and what plainly shows another class.
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64, Shaped
-from torch.nn import functional as F
 
-from vaeaug.config import ScreeningConfig
+from vaeaug.config import AugmentConfig, ScreeningConfig
 from vaeaug.data import LabelledImages
-from vaeaug.memory import kept_memory
 from vaeaug.models import SmallClassifier
-from vaeaug.models.blocks import scale_images
-from vaeaug.randomness import seeded_torch
+from vaeaug.progress import Progress, from_two_arguments, one_part
+from vaeaug.strata import stratified_folds
+from vaeaug.training.classifier import (
+    BLOCK,
+    class_probabilities,
+    outputs_by_block,
+    train_classifier,
+)
 
 # In the order they are judged; a sample carries the first that applies.
 REASONS = ("not finite", "out of range", "near-copy", "duplicate", "other class", "too near")
@@ -71,6 +75,24 @@ class Screened:
         """Which samples pass."""
         return self.reason == ""
 
+    def select(self, rows: Shaped[np.ndarray, " m"]) -> "Screened":
+        """The verdicts at these rows.
+
+        Args:
+            rows: Indices or a mask.
+
+        Returns:
+            Their verdicts, in this order.
+        """
+        return Screened(
+            self.reason[rows],
+            self.p_label[rows],
+            self.nn_distance[rows],
+            self.nn_index[rows],
+            self.probabilities[rows],
+            self.near[rows],
+        )
+
 
 @dataclass
 class ScreeningReport:
@@ -105,8 +127,9 @@ class Screener:
         data: The training split, with its pool if it has one.
         config: Thresholds.
         seed: Of the classifier's folds and training.
+        min_label_probability: A sample is rejected below this p(label) of the classifiers.
         device: Where the classifier runs.
-        progress: Called as ``progress(step, total)``.
+        progress: Called after every step of the classifiers; the stage is "classifier".
     """
 
     def __init__(
@@ -115,10 +138,12 @@ class Screener:
         config: ScreeningConfig,
         *,
         seed: int,
+        min_label_probability: float = 0.02,
         device: torch.device | str = "cpu",
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.config = config
+        self.min_label_probability = min_label_probability
         self.value_range = data.value_range
         self.device = torch.device(device)
         self._space = SampleSpace(data, seed)
@@ -126,7 +151,40 @@ class Screener:
         self.near_copy_distance = config.near_copy_factor * copies
         self.counts = data.counts
         self._classifiers, self.real_p_label = _cross_fit(
-            data, config, seed=seed, device=self.device, progress=progress
+            data,
+            config,
+            seed=seed,
+            device=self.device,
+            progress=from_two_arguments(progress),
+        )
+
+    @classmethod
+    def for_job(
+        cls,
+        data: LabelledImages,
+        config: AugmentConfig,
+        *,
+        device: torch.device | str = "cpu",
+        progress: Progress | None = None,
+    ) -> "Screener":
+        """The screener of a job, by its thresholds and its seed.
+
+        Args:
+            data: The training split, with its pool if it has one.
+            config: The job.
+            device: Where the classifier runs.
+            progress: Called after every step of the classifiers; the stage is "classifier".
+
+        Returns:
+            A fitted screener.
+        """
+        return cls(
+            data,
+            config.screening,
+            seed=config.seed,
+            min_label_probability=config.recipe.min_label_probability,
+            device=device,
+            progress=progress,
         )
 
     def new_class(self, label: int, *, bounded: bool = False) -> "ClassScreening":
@@ -142,27 +200,30 @@ class Screener:
         """Which samples lie nearer to a training image than 95 % of real images to another one."""
         return np.asarray(nn_distance < self.near_distance[label])
 
-    def with_thresholds(self, config: ScreeningConfig) -> "Screener":
-        """The same classifiers and distances, another bound on p(label).
+    def with_label_threshold(self, min_label_probability: float) -> "Screener":
+        """The same classifiers and distances with another bound on p(label).
 
-        Raises:
-            ValueError: If the configurations differ in more than that.
+        Args:
+            min_label_probability: A sample is rejected below this p(label), in [0, 1).
+
+        Returns:
+            A screener that shares everything else with this one.
         """
-        free = {"min_label_probability", "soft_labels", "max_candidates_ratio"}
-        if config.model_dump(exclude=free) != self.config.model_dump(exclude=free):
-            raise ValueError(
-                f"screening: expected a configuration that differs in {sorted(free)} alone, got "
-                f"{config} for {self.config}"
-            )
         other = copy.copy(self)
-        other.config = config
+        other.min_label_probability = min_label_probability
         return other
 
     def probabilities(self, images: Shaped[np.ndarray, "n *space c"]) -> Float32[np.ndarray, "n k"]:
         """Probability of every class, averaged over the folds' classifiers."""
         total = np.zeros((len(images), self._space.n_classes), np.float32)
         for classifier in self._classifiers:
-            total += _probabilities(classifier, images, self.value_range, self.device)
+            total += class_probabilities(
+                classifier,
+                images,
+                self.value_range,
+                device=self.device,
+                parts=_blocks(images, BLOCK),
+            )
         return total / len(self._classifiers)
 
     def p_label(
@@ -171,15 +232,15 @@ class Screener:
         """Probability of the label, averaged over the folds' classifiers."""
         return self.probabilities(images)[np.arange(len(images)), labels]
 
-    @torch.no_grad()
     def features(self, images: Shaped[np.ndarray, "n *space c"]) -> Float32[np.ndarray, "n f"]:
         """Features of the first fold's classifier: a space in which likeness means class."""
-        parts = []
-        for rows in _blocks(images, 512):
-            block = torch.from_numpy(np.ascontiguousarray(images[rows])).to(self.device)
-            x = scale_images(block, self.value_range)
-            parts.append(self._classifiers[0].features(x).cpu())
-        return torch.cat(parts).numpy()
+        return outputs_by_block(
+            self._classifiers[0].features,
+            images,
+            self.value_range,
+            device=self.device,
+            parts=_blocks(images, BLOCK),
+        )
 
 
 class ClassScreening:
@@ -219,7 +280,7 @@ class ClassScreening:
         _mark(reason, np.asarray(nn_distance <= limit), "near-copy")
         probabilities = screener.probabilities(safe)
         p_label = probabilities[:, self._label].copy()
-        too_unlikely = np.asarray(p_label < screener.config.min_label_probability)
+        too_unlikely = np.asarray(p_label < screener.min_label_probability)
         near = screener.is_near(self._label, nn_distance)
         self._judge_beside_siblings(reason, projected, too_unlikely, near, limit)
         _mark(reason, too_unlikely, "other class")
@@ -382,98 +443,26 @@ def _cross_fit(
     *,
     seed: int,
     device: torch.device,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> tuple[list[SmallClassifier], Float32[np.ndarray, " n"]]:
     """One classifier per fold, and each real image's p(label) by the one that never saw it."""
-    folds = _folds(data.labels, config.folds, seed)
+    folds = stratified_folds(data.labels, config.folds, seed=[seed, 2])
     classifiers = []
     out_of_fold = np.zeros(len(data), np.float32)
     for fold in range(config.folds):
-
-        def report(step: int, total: int, done: int = fold) -> None:
-            if progress is not None:
-                progress(done * total + step, config.folds * total)
-
-        held = folds == fold
+        held_out = folds == fold
         classifier = train_classifier(
-            data.subset(np.flatnonzero(~held)),
+            data.subset(np.flatnonzero(~held_out)),
             steps=config.classifier_steps,
             seed=seed + fold,
             device=device,
-            progress=report,
+            progress=one_part(progress, fold, config.folds),
         )
-        if held.any():
-            probability = _probabilities(classifier, data.images[held], data.value_range, device)
-            out_of_fold[held] = probability[np.arange(held.sum()), data.labels[held]]
+        if held_out.any():
+            images = data.images[held_out]
+            probability = class_probabilities(
+                classifier, images, data.value_range, device=device, parts=_blocks(images, BLOCK)
+            )
+            out_of_fold[held_out] = probability[np.arange(len(images)), data.labels[held_out]]
         classifiers.append(classifier)
     return classifiers, out_of_fold
-
-
-def train_classifier(
-    data: LabelledImages,
-    *,
-    steps: int,
-    seed: int,
-    device: torch.device | str = "cpu",
-    batch_size: int = 128,
-    progress: Callable[[int, int], None] | None = None,
-) -> SmallClassifier:
-    """Train the small classifier on class-balanced, lightly shifted batches of real images.
-
-    Args:
-        data: Training images.
-        steps: Optimiser steps.
-        seed: Of weights and batches.
-        device: Where to train.
-        batch_size: Images per step.
-        progress: Called as ``progress(step, steps)``.
-    """
-    device = torch.device(device)
-    with seeded_torch(seed), kept_memory(4 * batch_size * data.images[0].size):
-        model = SmallClassifier(data.image_shape, data.n_classes).to(device)
-        rng = np.random.default_rng([seed, 1])
-        rows_by_class = [np.flatnonzero(data.labels == c) for c in range(data.n_classes)]
-        rows_by_class = [rows for rows in rows_by_class if len(rows)]
-        optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps + 1)
-        model.train()
-        for step in range(steps):
-            classes = rng.integers(len(rows_by_class), size=batch_size)
-            rows = np.array([rng.choice(rows_by_class[c]) for c in classes])
-            x = scale_images(torch.from_numpy(data.images[rows]).to(device), data.value_range)
-            # A shift of up to one pixel: enough to keep a few dozen images from being memorised.
-            space = tuple(range(2, x.ndim))
-            x = torch.roll(x, tuple(rng.integers(-1, 2, size=len(space)).tolist()), dims=space)
-            y = torch.from_numpy(data.labels[rows]).to(device)
-            loss = F.cross_entropy(model(x), y, label_smoothing=0.05)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            if progress is not None:
-                progress(step + 1, steps)
-    return model.eval()
-
-
-def _folds(labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """Fold of each image, stratified; a small class is spread as far as it goes."""
-    rng = np.random.default_rng([seed, 2])
-    folds = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == label))
-        folds[rows] = (np.arange(len(rows)) + rng.integers(n_folds)) % n_folds
-    return folds
-
-
-@torch.no_grad()
-def _probabilities(
-    classifier: SmallClassifier,
-    images: np.ndarray,
-    value_range: tuple[float, float],
-    device: torch.device,
-) -> Float32[np.ndarray, "n k"]:
-    parts = []
-    for rows in _blocks(images, 512):
-        block = torch.from_numpy(np.ascontiguousarray(images[rows])).to(device)
-        parts.append(torch.softmax(classifier(scale_images(block, value_range)), dim=1).cpu())
-    return torch.cat(parts).numpy()

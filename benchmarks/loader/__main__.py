@@ -30,8 +30,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 import vaeaug
-from vaeaug.transforms import LatentAugment, SyntheticPool, VAEMix
-from vaeaug.transforms.albumentations import LatentAugment as AlbumentationsLatent
+from vaeaug.integrations import LatentAugment, SyntheticPool, VAEMix
+from vaeaug.integrations.albumentations import LatentAugment as AlbumentationsLatent
 
 FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 RESULTS = Path(__file__).parent.parent / "results" / "loader.json"
@@ -75,7 +75,7 @@ def make_run(folder: Path, n: int) -> tuple[vaeaug.LabelledImages, Path]:
             "training.steps=60",
             "training.adapt_steps=10",
             "screening.classifier_steps=60",
-            "screening.min_label_probability=0",
+            "recipe.min_label_probability=0",
             f"plan.share={SHARE}",
         ],
     )

@@ -20,7 +20,7 @@ import torch
 
 import vaeaug
 from benchmarks.quality.score import Judge, append, read_data, read_samples
-from vaeaug.sampling import WITH_SOURCE
+from vaeaug.generator import WITH_SOURCE
 
 HERE = Path(__file__).parent
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -29,11 +29,11 @@ N_PER_CLASS = {"digits": 100, "fashion-mnist": 500}
 # Ours: overrides of the default configuration.
 OURS: dict[str, list[str]] = {
     "ours": [],
-    "ours-gmm": ["sampling.sampler=gmm"],
-    "ours-flow": ["density.kind=flow", "sampling.sampler=flow"],
-    "ours-spatial-flow": ["model.latent=spatial", "sampling.sampler=flow"],
+    "ours-gmm": ["recipe.sampler=gmm"],
+    "ours-flow": ["density.kind=flow", "recipe.sampler=flow"],
+    "ours-spatial-flow": ["model.latent=spatial", "recipe.sampler=flow"],
     "ours-hierarchical": ["model.latent=hierarchical", "density.kind=gmm"],
-    "ours-vaegan": ["adversarial.steps=100000", "sampling.sampler=gmm"],
+    "ours-vaegan": ["adversarial.steps=100000", "recipe.sampler=gmm"],
 }
 
 # Theirs: what `--tune` tries on a part of the training images; see README.md. The first is used
@@ -112,7 +112,7 @@ def run_ours(name: str, data: Path, out: Path, *, budget: float, seed: int) -> d
     generator.attach(train)
     images = []
     for label in range(train.n_classes):
-        sampler = config.sampling.sampler
+        sampler = config.recipe.sampler
         if sampler == "auto":
             sampler = generator.default_sampler(label, residual=True)
         batch = generator.sample(

@@ -21,7 +21,7 @@ from vaeaug.evaluation import (
     train_on_synthetic,
 )
 from vaeaug.models import SmallClassifier
-from vaeaug.screening import train_classifier
+from vaeaug.training.classifier import train_classifier
 
 CLASSIFIER_STEPS = 600
 DISCRIMINATOR_STEPS = 300

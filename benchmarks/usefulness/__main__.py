@@ -36,8 +36,8 @@ from benchmarks.usefulness.arms import (
 )
 from benchmarks.usefulness.regimes import REGIMES
 from vaeaug.config import EvaluationConfig
+from vaeaug.evaluation.gate.probe import Arm, SyntheticSet, predict, train_probe
 from vaeaug.evaluation.metrics import class_groups, score
-from vaeaug.evaluation.probe import Arm, SyntheticSet, predict, train_probe
 from vaeaug.evaluation.statistics import corrected_t_interval
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -63,8 +63,8 @@ def make(regime, seeds, out: Path) -> None:
         for name in dict.fromkeys(trial.dataset for trial in RECIPES.values()):
             if name == "base" or (folder / name / "manifest.json").exists():
                 continue
-            screener = screener or vaeaug.Screener(train, config.screening, seed=seed)
-            changed = config.changed(**{"sampling.sampler": name.partition("+")[0]})
+            screener = screener or vaeaug.Screener.for_job(train, config.changed(seed=seed))
+            changed = config.changed(**{"recipe.sampler": name.partition("+")[0]})
             vaeaug.generate(folder / "base", train, folder / name, changed, screener=screener)
         print(f"{regime.name}, seed {seed}: made", flush=True)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from vaeaug.config import Recipe
-from vaeaug.evaluation.probe import Arm
+from vaeaug.evaluation.gate.probe import Arm
 
 
 @dataclass(frozen=True)

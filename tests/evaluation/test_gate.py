@@ -16,7 +16,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from vaeaug.config import EvaluationConfig, Recipe
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation import Bench, EvaluationError, GateResult, run_gate
-from vaeaug.evaluation.probe import Arm, SyntheticSet
+from vaeaug.evaluation.gate.probe import Arm, SyntheticSet
 
 CENTRES = np.array([[0.35, 0.5], [0.65, 0.5], [0.5, 0.72]])
 SPREAD = 0.08

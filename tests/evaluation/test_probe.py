@@ -7,7 +7,7 @@ from torch import nn
 
 import vaeaug
 from vaeaug.config import EvaluationConfig, Recipe
-from vaeaug.evaluation.probe import (
+from vaeaug.evaluation.gate.probe import (
     Arm,
     FileProbe,
     ProbeError,

@@ -8,7 +8,7 @@ import numpy as np
 from vaeaug.config import EvaluationConfig, Recipe
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation import Bench, SyntheticSet, default_candidates, search_recipe
-from vaeaug.evaluation.search import NONE, RUNGS, SearchResult
+from vaeaug.evaluation.gate.search import NONE, RUNGS, SearchResult
 
 
 def data_of(n: int = 120) -> LabelledImages:

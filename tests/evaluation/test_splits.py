@@ -5,7 +5,7 @@ import pytest
 
 import vaeaug
 from vaeaug.evaluation import halves, make_splits
-from vaeaug.evaluation._splits import fitting_folds
+from vaeaug.evaluation.gate.splits import fitting_folds
 
 
 @pytest.fixture(scope="module")

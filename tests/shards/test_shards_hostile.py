@@ -8,7 +8,7 @@ import pytest
 
 import vaeaug
 from tests.shards.example_run import make_run
-from vaeaug.json_text import JSONTextError, parse_strict, seal_of, sealed, unsealed
+from vaeaug.files.json_text import JSONTextError, parse_strict, seal_of, sealed, unsealed
 from vaeaug.shards import Manifest, ShardError, verify
 
 DEEP = "[" * 900 + "]" * 900

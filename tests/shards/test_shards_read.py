@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from example_run import ARCHIVE, CLASS_NAMES, make_run, samples
 
-from vaeaug.json_text import seal_of
+from vaeaug.files.json_text import seal_of
 from vaeaug.shards import (
     FormatVersionError,
     Manifest,

@@ -16,8 +16,8 @@ from vaeaug.cli._options import (
     loaded,
     share_of,
 )
-from vaeaug.console import document_lines, print_document, print_merged
-from vaeaug.names import for_stream
+from vaeaug.cli.console import document_lines, print_document, print_merged
+from vaeaug.files.names import for_stream
 
 
 @click.command()
@@ -99,8 +99,8 @@ def export(
     The decoder is a torch.export program. Samples go to an .npz file, WebDataset archives, a
     folder of PNG files by class, or a Hugging Face dataset.
     """
-    from vaeaug.exporting import export_decoder
-    from vaeaug.interchange import export_dataset
+    from vaeaug.export import export_dataset
+    from vaeaug.generator.export import export_decoder
 
     if to.suffix == ".pt2":
         if format_ or real or share or balance is not None:
@@ -139,7 +139,7 @@ def verify(out: Path, as_json: bool) -> None:
 @json_option
 def inspect(path: Path, as_json: bool) -> None:
     """Describe a run folder, a generator, one shard or a merged file."""
-    from vaeaug.inspection import describe
+    from vaeaug.job.inspection import describe
 
     document = describe(path)
     print_document(document, document_lines(document), as_json)

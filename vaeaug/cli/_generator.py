@@ -15,7 +15,7 @@ from vaeaug.cli._options import (
     request,
     to_option,
 )
-from vaeaug.console import (
+from vaeaug.cli.console import (
     print_document,
 )
 
@@ -31,7 +31,7 @@ def encode(
     model: Path, data: str, to: Path, device: str, as_json: bool, **configuration: Any
 ) -> None:
     """Compress DATA to latents, an HDF5 file, by the generator MODEL."""
-    from vaeaug.applications import encode_to
+    from vaeaug.job.applications import encode_to
 
     _, images = request(data, **configuration)
     figures = encode_to(to, loaded(model, device), images)
@@ -54,7 +54,7 @@ def encode(
 @json_option
 def decode(latents: Path, model: Path, to: Path, device: str, as_json: bool) -> None:
     """Turn LATENTS, a file of `encode`, into an HDF5 file of images."""
-    from vaeaug.applications import decode_from, write_images
+    from vaeaug.job.applications import decode_from, write_images
 
     generator = loaded(model, device)
     images, labels = decode_from(latents, generator)
@@ -73,7 +73,7 @@ def reconstruct(
     model: Path, data: str, to: Path, device: str, as_json: bool, **configuration: Any
 ) -> None:
     """Pass DATA through the generator MODEL and back, into an HDF5 file of images."""
-    from vaeaug.applications import check_fits, likeness, write_images
+    from vaeaug.job.applications import check_fits, likeness, write_images
 
     _, images = request(data, **configuration)
     generator = loaded(model, device)
@@ -112,7 +112,7 @@ def denoise(
 
     With --noise the clean images are known, and PSNR and SSIM are given before and after.
     """
-    from vaeaug.applications import add_noise, check_fits, likeness, write_images
+    from vaeaug.job.applications import add_noise, check_fits, likeness, write_images
 
     config, images = request(data, **configuration)
     generator = loaded(model, device)
@@ -144,7 +144,7 @@ def denoise(
 @device_option
 def traverse(model: Path, to: Path, names: tuple[str, ...], units: int, device: str) -> None:
     """Draw what each latent of the generator MODEL does, into a PNG file."""
-    from vaeaug.applications import write_traversal
+    from vaeaug.job.applications import write_traversal
 
     generator = loaded(model, device)
     shown = names or [

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 
 import vaeaug
-from vaeaug.names import for_stream
+from vaeaug.files.names import for_stream
 
 FAILED, USAGE = 1, 2
 

@@ -21,7 +21,7 @@ from vaeaug.cli._options import (
     strategy_option,
     wanted_progress,
 )
-from vaeaug.console import (
+from vaeaug.cli.console import (
     print_document,
     print_gate,
     print_plan,
@@ -62,7 +62,7 @@ def augment(
 
     DATA is a path or the built-in `digits`.
     """
-    from vaeaug.job import augment as run
+    from vaeaug.job.pipeline import augment as run
 
     config, images = request(data, **configuration)
     if dry_run:
@@ -123,9 +123,9 @@ def evaluate(
     Trains classifiers with and without it on splits of DATA, each split with a generator of its
     own. The verdict goes into OUT's manifest and report; exit code 3: it does not help.
     """
-    from vaeaug.job import evaluate as run
-    from vaeaug.job import recipe_of_run
-    from vaeaug.run_folder import read_run
+    from vaeaug.job.folder import read_run
+    from vaeaug.job.pipeline import evaluate as run
+    from vaeaug.job.pipeline import recipe_of_run
 
     images = data_of(data, out, pool, workers)
     recipe = None if share is None else recipe_of_run(out).model_copy(update={"share": share})
@@ -159,7 +159,7 @@ def evaluate(
 )
 def report(data: str, out: Path, pool: str | None) -> None:
     """Write report.html of OUT again; DATA is what the run was made from."""
-    from vaeaug.job import report as write
+    from vaeaug.job.pipeline import report as write
 
     click.echo(str(write(data_of(data, out, pool, None), out)))
 
@@ -187,7 +187,7 @@ def train(
     data: str, out: Path, device: str, resume: bool, as_json: bool, **configuration: Any
 ) -> None:
     """Train the generator only; it is saved in OUT/model."""
-    from vaeaug.job import train_only
+    from vaeaug.job.pipeline import train_only
 
     config, images = request(data, **configuration)
     model = train_only(
@@ -219,7 +219,7 @@ def generate(
     MODEL is a generator or a run folder, DATA the images it was trained on: without them a copy of
     a training image could not be told.
     """
-    from vaeaug.job import generate as run
+    from vaeaug.job.pipeline import generate as run
 
     config, images = request(data, **configuration)
     result = run(
@@ -236,7 +236,7 @@ def generate(
 @json_option
 def screen(data: str, out: Path, device: str, as_json: bool, **configuration: Any) -> None:
     """Judge the finished shards in OUT again, by other thresholds; changes nothing."""
-    from vaeaug.inspection import rescreen
+    from vaeaug.job.inspection import rescreen
     from vaeaug.training import resolve_device
 
     config, images = request(data, **configuration)

@@ -11,9 +11,9 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig, EvaluationConfig
     from vaeaug.data import LabelledImages
-    from vaeaug.evaluation.probe import ProbeFactory
+    from vaeaug.evaluation.gate.probe import ProbeFactory
+    from vaeaug.generator import Synthesizer
     from vaeaug.merging import Balance
-    from vaeaug.sampling import Synthesizer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -156,7 +156,7 @@ def request(
     source: str, pool: str | None, workers: int | None, **configuration: Any
 ) -> tuple["AugmentConfig", "LabelledImages"]:
     """The configuration that the options make up, and the data it is for."""
-    from vaeaug.job import read_data
+    from vaeaug.job.pipeline import read_data
 
     config = config_of(**configuration)
     return config, read_data(source, config, pool=pool, workers=workers, progress=wanted_progress())
@@ -165,8 +165,8 @@ def request(
 def data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "LabelledImages":
     """Data, read as the run in OUT read it."""
     from vaeaug.config import make_config
-    from vaeaug.job import read_data
-    from vaeaug.run_folder import read_run
+    from vaeaug.job.folder import read_run
+    from vaeaug.job.pipeline import read_data
 
     config = make_config(read_run(out)["config"], where=f"{out}/run.json")
     return read_data(source, config, pool=pool, workers=workers, progress=wanted_progress())
@@ -205,7 +205,7 @@ def probe_of(text: str | None) -> "ProbeFactory | None":
 
 
 def loaded(model: Path, device: str) -> "Synthesizer":
-    from vaeaug.sampling import Synthesizer
+    from vaeaug.generator import Synthesizer
     from vaeaug.training import resolve_device
 
     return Synthesizer.load(model).to(resolve_device(device))

@@ -1,7 +1,5 @@
 """Does synthetic data help, is it faithful, does it leak: measured, without downloads."""
 
-from vaeaug.evaluation._splits import halves, make_splits
-from vaeaug.evaluation.bench import Bench, EvaluationError
 from vaeaug.evaluation.fidelity import (
     Fidelity,
     coverage,
@@ -14,10 +12,22 @@ from vaeaug.evaluation.fidelity import (
     recall,
     train_on_synthetic,
 )
-from vaeaug.evaluation.gate import GateResult, run_gate
+from vaeaug.evaluation.gate import (
+    Arm,
+    Bench,
+    EvaluationError,
+    FileProbe,
+    GateResult,
+    ProbeError,
+    SearchResult,
+    SyntheticSet,
+    default_candidates,
+    halves,
+    make_splits,
+    run_gate,
+    search_recipe,
+)
 from vaeaug.evaluation.privacy import Privacy, measure_privacy, shared_images
-from vaeaug.evaluation.probe import Arm, FileProbe, ProbeError, SyntheticSet
-from vaeaug.evaluation.search import SearchResult, default_candidates, search_recipe
 from vaeaug.evaluation.shortcut import Shortcut, check_shortcut
 
 __all__ = [

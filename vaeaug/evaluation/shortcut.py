@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 
-from vaeaug.evaluation._detector import looks_synthetic
-from vaeaug.evaluation._figures import area, from_halves, half_of
-from vaeaug.evaluation._rows import check_labels, listed
+from vaeaug.evaluation.discriminator import looks_synthetic
+from vaeaug.evaluation.estimates import area, from_halves, half_of
+from vaeaug.evaluation.matching import check_labels, listed
 
 __all__ = ["Shortcut", "check_shortcut"]
 

@@ -1,18 +1,18 @@
 """Real and synthetic images together, for a trainer."""
 
+from vaeaug.merging._balanced_sampler import BalancedSampler
 from vaeaug.merging._collate import MergedBatch, collate
-from vaeaug.merging._dataset import MergedDataset, MergedItem
 from vaeaug.merging._merge import counts_of_run, merge
-from vaeaug.merging._sampler import BalancedSampler
+from vaeaug.merging._merged_dataset import MergedDataset, MergedItem
 from vaeaug.merging._slots import (
     DEFAULT_SHARE,
     Balance,
     ClassCounts,
     MergeError,
     Share,
-    rare_classes,
 )
 from vaeaug.merging._write import counts_of_file, is_merged, write_merged
+from vaeaug.strata import rare_classes
 
 __all__ = [
     "DEFAULT_SHARE",

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float32, Shaped
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from vaeaug.merging._dataset import MergedItem
+from vaeaug.merging._merged_dataset import MergedItem
 from vaeaug.merging._slots import MergeError
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vaeaug.merging._dataset import MergedDataset
+from vaeaug.merging._merged_dataset import MergedDataset
 from vaeaug.merging._real import check_belongs, real_source
 from vaeaug.merging._slots import (
     DEFAULT_SHARE,
@@ -16,10 +16,10 @@ from vaeaug.merging._slots import (
     Share,
     class_counts,
     planned_of,
-    rare_classes,
     slot_counts,
 )
 from vaeaug.shards import Manifest, ShardDataset, say_verdict
+from vaeaug.strata import rare_classes
 
 
 def merge(

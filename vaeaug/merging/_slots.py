@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int64
 
 Share = float | Mapping[int | str, float] | Literal["all"]
 Balance = Literal["plan", "classes"] | None
@@ -226,8 +225,3 @@ def fill(n_pool: int, n: int, epoch: int, key: tuple[int, int, int]) -> np.ndarr
 
 def rows_by_class(labels: np.ndarray, n_classes: int) -> list[np.ndarray]:
     return [np.flatnonzero(labels == label) for label in range(n_classes)]
-
-
-def rare_classes(counts: Int64[np.ndarray, " k"]) -> Bool[np.ndarray, " k"]:
-    """Classes with fewer images than the mean of those that have any."""
-    return (counts > 0) & (counts < counts[counts > 0].mean())

@@ -15,8 +15,8 @@ from vaeaug.files import InUseError, claim_target
 from vaeaug.merging._merge import merge
 from vaeaug.merging._slots import Balance, ClassCounts, MergeError, Share
 from vaeaug.shards import Manifest, ShardDataset
-from vaeaug.shards._files import published_hdf5, write_error
 from vaeaug.shards._format import blocks, library_versions, write_attributes
+from vaeaug.shards._hdf5_output import published_hdf5, write_error
 
 FORMAT = "vaeaug-merged"
 _KEPT = "the run folder is untouched"

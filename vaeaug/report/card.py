@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaeaug.names import for_code, for_markdown
+from vaeaug.files.names import for_code, for_markdown
 from vaeaug.report import gate_view, run_view, words
 from vaeaug.shards import publish_bytes
 

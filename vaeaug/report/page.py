@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeaug.names import printable
+from vaeaug.files.names import printable
 from vaeaug.report import gate_view, run_view, words
 from vaeaug.report.charts import draw_curves
 from vaeaug.report.embedded import panel_pictures, traversal_picture

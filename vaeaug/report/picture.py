@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from vaeaug.files import new_file
-from vaeaug.names import printable
+from vaeaug.files.names import printable
 
 if TYPE_CHECKING:
     from PIL import Image

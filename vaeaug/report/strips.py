@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from vaeaug.files import new_file
-from vaeaug.names import printable
+from vaeaug.files.names import printable
 from vaeaug.report.picture import _GAP, _INK, _PAPER, _QUIET, _tile, _tile_size
 
 _LEFT, _TITLE = 100, 22

@@ -4,16 +4,16 @@ The format in MUST and MAY is ``docs/shard-format.md``. h5py is loaded when a sh
 or read, not when this package is imported.
 """
 
-from vaeaug.shards._dataset import ShardDataset
-from vaeaug.shards._files import publish_bytes, published_hdf5, sha256_file
 from vaeaug.shards._format import (
     FormatVersionError,
     ShardError,
     ShardProvenance,
     write_attributes,
 )
+from vaeaug.shards._hdf5_output import publish_bytes, published_hdf5, sha256_file
 from vaeaug.shards._manifest import ClassEntry, Manifest, ShardEntry, read_class
 from vaeaug.shards._reader import Shard
+from vaeaug.shards._shard_dataset import ShardDataset
 from vaeaug.shards._verdict import described_run, how_to_evaluate, say_verdict
 from vaeaug.shards._verify import Problem, VerifyReport, verify
 from vaeaug.shards._writer import ShardWriter

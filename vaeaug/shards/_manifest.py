@@ -9,9 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vaeaug.files import read_whole
-from vaeaug.json_text import JSONTextError, parse_strict, seal_of
+from vaeaug.files.json_text import JSONTextError, parse_strict, seal_of
 from vaeaug.shards._extra import check_extra, check_gate
-from vaeaug.shards._files import publish_bytes
 from vaeaug.shards._format import (
     FORMAT_VERSION,
     MANIFEST_FORMAT,
@@ -23,6 +22,7 @@ from vaeaug.shards._format import (
     check_layout,
     is_int,
 )
+from vaeaug.shards._hdf5_output import publish_bytes
 
 _SEAL = "manifest_sha256"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vaeaug.files import read_whole
-from vaeaug.json_text import parse_strict
+from vaeaug.files.json_text import parse_strict
 from vaeaug.shards._manifest import Manifest
 
 _log = logging.getLogger("vaeaug")

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vaeaug.files import leftovers, read_whole
-from vaeaug.names import printable
-from vaeaug.shards._dataset import disagreements
-from vaeaug.shards._files import sha256_file
+from vaeaug.files.names import printable
 from vaeaug.shards._format import (
     MANIFEST_NAME,
     SHARDS_FOLDER,
@@ -20,8 +18,10 @@ from vaeaug.shards._format import (
     ShardError,
     check_soft_labels,
 )
+from vaeaug.shards._hdf5_output import sha256_file
 from vaeaug.shards._manifest import Manifest, ShardEntry, manifest_path
 from vaeaug.shards._reader import Shard
+from vaeaug.shards._shard_dataset import disagreements
 
 
 class Problem(NamedTuple):

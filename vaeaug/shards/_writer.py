@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from vaeaug.files import recover
-from vaeaug.shards._files import published_hdf5, sha256_file, write_error
 from vaeaug.shards._format import (
     COLUMNS,
     FORMAT_VERSION,
@@ -31,6 +30,7 @@ from vaeaug.shards._format import (
     stored_dtype,
     write_attributes,
 )
+from vaeaug.shards._hdf5_output import published_hdf5, sha256_file, write_error
 from vaeaug.shards._manifest import ShardEntry
 
 _COLUMN_ARGUMENTS = {name: name.rpartition("/")[2] for name in COLUMNS}

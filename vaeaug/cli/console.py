@@ -1,0 +1,221 @@
+"""What the command line shows on stdout: tables, or one JSON document."""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vaeaug.files.names import for_stream, printable
+
+if TYPE_CHECKING:
+    from vaeaug.config import AugmentConfig
+    from vaeaug.data import LabelledImages
+    from vaeaug.evaluation import GateResult
+    from vaeaug.job.pipeline import AugmentResult
+    from vaeaug.merging import ClassCounts
+    from vaeaug.plan import Plan
+
+NO_HELP, PARTIAL = 3, 4
+
+
+def print_plan(data: "LabelledImages", config: "AugmentConfig", as_json: bool) -> None:
+    """How many samples of each class would be made, and why."""
+    from vaeaug.stages import bytes_per_sample, plan_of, shards_of
+
+    made: Plan = plan_of(data, config)
+    size = bytes_per_sample(data, config)
+    rows = [
+        {
+            **each,
+            "bytes": each["n_synthetic"] * size,
+            "shards": shards_of(each["n_synthetic"], size, config),
+        }
+        for each in made.to_json()
+    ]
+    total = {key: sum(row[key] for row in rows) for key in ("n_synthetic", "bytes", "shards")}
+    table = _table(
+        ["class", "real", "to make", "repeated", "together", "MiB", "shards", "why"],
+        [
+            [
+                row["name"],
+                row["real"],
+                row["n_synthetic"],
+                row["repeated"],
+                row["target_count"],
+                f"{row['bytes'] / 2**20:.1f}",
+                row["shards"],
+                row["reason"],
+            ]
+            for row in rows
+        ],
+    )
+    text = (
+        f"{table}\n{total['n_synthetic']} to make, {total['bytes'] / 2**20:.1f} MiB in "
+        f"{total['shards']} shards or more (one for each sampler of a class). `together` is what "
+        "`vaeaug merge` gives by default."
+    )
+    print_document({"classes": rows, **total}, text, as_json)
+
+
+def print_merged(
+    document: "dict[str, Any]", counts: "Iterable[ClassCounts]", as_json: bool
+) -> None:
+    """What was written of each class."""
+    from vaeaug.merging import ClassCounts
+
+    rows = list(counts)
+    real, synthetic, repeated, together = (
+        sum(getattr(each, name) for each in rows) for name in ClassCounts._fields[1:]
+    )
+    table = _table(
+        ["class", "real", "synthetic used", "repeated", "together"],
+        [list(each) for each in (*rows, ClassCounts("all", real, synthetic, repeated, together))],
+    )
+    where = document.get("file") or document.get("path")
+    text = (
+        f"{table}\n{where}: {together} images: {real} real, {synthetic} synthetic, "
+        f"{repeated} repeated"
+    )
+    document = {
+        **document,
+        "real": real,
+        "synthetic": synthetic,
+        "repeated": repeated,
+        "together": together,
+        "classes": [each._asdict() for each in rows],
+    }
+    print_document(document, text, as_json)
+
+
+def print_result(result: "AugmentResult", as_json: bool) -> int:
+    """What a job made and whether it helps; gives the exit code."""
+    from vaeaug.shards import how_to_evaluate
+
+    document = result.to_json()
+    nearness = document["nearness"] or {"classes": {}}
+    near = nearness["classes"]
+    rows = {each["name"]: {**each, "near": near.get(each["name"])} for each in document["classes"]}
+    lines = [reports_table(rows)]
+    state = "already complete" if result.resumed else "written"
+    n_images = sum(each["accepted"] for each in document["classes"])
+    lines.append(
+        f"{n_images} samples in {len(document['shards'])} shards {state} in {result.out_dir}; "
+        f"see {result.out_dir / 'samples.png'}"
+    )
+    if sentence := nearness.get("sentence"):
+        lines.append(sentence)
+    lines.extend(
+        f"class {each['name']!r} got none: {each['reason']}"
+        for each in document["plan"]
+        if not each["n_synthetic"]
+    )
+    if document["search"] is not None:
+        lines.append(f"Recipe: {document['search']['sentence']}")
+    gate = document["gate"]
+    if gate == "not evaluated":
+        command = how_to_evaluate(result.source, str(result.out_dir))
+        lines.append(f"Whether they help was not evaluated: `{command}` measures it.")
+    else:
+        lines += [gate["sentence"], *gate["warnings"]]
+    lines.append(f"Report: {result.out_dir / 'report.html'}")
+    if not result.complete:
+        lines.append("Partial: " + "; ".join(result.shortfalls))
+    print_document(document, "\n".join(lines), as_json)
+    if gate != "not evaluated" and gate["verdict"] == "does not help":
+        return NO_HELP
+    return 0 if result.complete else PARTIAL
+
+
+def print_gate(result: "GateResult", out: Path, as_json: bool) -> int:
+    """The verdict and every arm's figures; gives the exit code."""
+    document = result.to_json()
+
+    def figure(arm: dict[str, Any], name: str) -> str:
+        value = arm["metrics"].get(name)
+        return "" if value is None else f"{100 * value['mean']:.1f}"
+
+    names = ["balanced_accuracy", "macro_f1", "geometric_mean", "recall_few", "calibration_error"]
+    table = _table(
+        ["training", *(name.replace("_", " ") for name in names)],
+        [[arm["name"], *(figure(arm, name) for name in names)] for arm in document["arms"]],
+    )
+    ways = [
+        f"{each['name']}: {100 * each['difference']:+.2f} points ({100 * each['low']:+.2f} to "
+        f"{100 * each['high']:+.2f}), {each['verdict']}"
+        for each in document["comparisons"]
+    ]
+    lines = [result.sentence, *result.warnings, "", table, "", *ways]
+    lines.append(f"Report: {out / 'report.html'}")
+    print_document(document, "\n".join(lines), as_json)
+    return NO_HELP if result.verdict == "does not help" else 0
+
+
+def document_lines(document: Any, indent: str = "") -> str:
+    """A document for reading: a line for each value, parts set in."""
+    lines = []
+    for key, value in document.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{key}:", document_lines(value, f"{indent}  ")]
+        elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+            header = list(value[0])
+            table = _table(header, [[each.get(name, "") for name in header] for each in value])
+            lines += [f"{indent}{key}:", *(f"{indent}  {line}" for line in table.splitlines())]
+        else:
+            many = isinstance(value, list | tuple)
+            text = ", ".join(map(str, value)) if many else "none" if value is None else str(value)
+            lines.append(f"{indent}{key}: {text}")
+    return "\n".join(lines)
+
+
+def reports_table(classes: dict[str, Any]) -> str:
+    """Class, real, made, rejected by reason."""
+    from vaeaug.screening import REASONS
+
+    found = {reason for each in classes.values() for reason in each["rejected"]}
+    reasons = [reason for reason in REASONS if reason in found]
+    with_real = all("real" in each for each in classes.values())
+    with_near = any(each.get("near") is not None for each in classes.values())
+    header = ["class", *(["real", "wanted"] if with_real else []), "made", "drawn", *reasons]
+    header += ["near %"] * with_near
+    rows = [
+        [
+            name,
+            *([each["real"], each["n_synthetic"]] if with_real else []),
+            each["accepted"],
+            each["candidates"],
+            *(each["rejected"].get(reason, 0) for reason in reasons),
+            *([_percent(each.get("near"))] * with_near),
+        ]
+        for name, each in classes.items()
+    ]
+    return _table(header, rows)
+
+
+def _percent(part: float | None) -> str:
+    return "" if part is None else f"{100 * part:.0f}"
+
+
+def _table(header: list[str], rows: list[list[Any]]) -> str:
+    cells = [header, *([printable(str(each)) for each in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    numeric = [all(_is_number(row[column]) for row in cells[1:]) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in cells
+    )
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit()
+
+
+def print_document(document: Any, text: str, as_json: bool) -> None:
+    """The document as JSON, or the text."""
+    shown = json.dumps(document, indent=2, sort_keys=True) if as_json else text
+    click.echo(for_stream(shown, sys.stdout))

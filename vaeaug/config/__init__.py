@@ -1,0 +1,43 @@
+"""One job, declared: every key, its meaning, its default and its bounds."""
+
+from vaeaug.config.evaluation import EvaluationConfig
+from vaeaug.config.job import AugmentConfig, ConfigError, make_config
+from vaeaug.config.loading import as_config, changed_keys, json_schema, load_config
+from vaeaug.config.recipe import Recipe, Sampler
+from vaeaug.config.sections import (
+    AdversarialConfig,
+    DataConfig,
+    DensityConfig,
+    ModelConfig,
+    PlanConfig,
+    SamplingConfig,
+    ScreeningConfig,
+    Section,
+    SemiSupervisedConfig,
+    ShardConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "AdversarialConfig",
+    "AugmentConfig",
+    "ConfigError",
+    "DataConfig",
+    "DensityConfig",
+    "EvaluationConfig",
+    "ModelConfig",
+    "PlanConfig",
+    "Recipe",
+    "Sampler",
+    "SamplingConfig",
+    "ScreeningConfig",
+    "Section",
+    "SemiSupervisedConfig",
+    "ShardConfig",
+    "TrainingConfig",
+    "as_config",
+    "changed_keys",
+    "json_schema",
+    "load_config",
+    "make_config",
+]

@@ -1,0 +1,101 @@
+"""Repeated stratified k-fold splits in which equal images never lie on both sides."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from vaeaug.data import LabelledImages
+from vaeaug.strata import stratified_folds
+
+
+@dataclass(frozen=True)
+class Split:
+    """One way to hold a part out.
+
+    Attributes:
+        number: From 0; splits are the same however many are asked for.
+        train: Rows to learn from.
+        held_out: Rows to judge by.
+    """
+
+    number: int
+    train: Int64[np.ndarray, " n"]
+    held_out: Int64[np.ndarray, " m"]
+
+    @property
+    def key(self) -> str:
+        """What the split is, as a short hash: for what is remembered of it."""
+        digest = hashlib.sha256(self.train.tobytes())
+        digest.update(self.held_out.tobytes())
+        return digest.hexdigest()[:16]
+
+
+def make_splits(
+    data: LabelledImages,
+    n_splits: int,
+    *,
+    folds: int,
+    seed: int,
+    among: Bool[np.ndarray, " n"] | None = None,
+) -> list[Split]:
+    """The first splits of repeated stratified k-fold cross-validation.
+
+    Split i holds out fold ``i % folds`` of repetition ``i // folds``. Images that are equal byte
+    for byte stay together, whatever their labels: a copy in the training part would be a leak.
+
+    Args:
+        data: What is split.
+        n_splits: Splits.
+        folds: Parts of a repetition.
+        seed: Of the shuffles.
+        among: Only these rows are ever held out; all others always train. None: every row.
+    """
+    first = _first_equal(data)
+    wanted = np.ones(len(data), bool) if among is None else among
+    splits = []
+    for number in range(n_splits):
+        repetition, fold = divmod(number, folds)
+        parts = stratified_folds(data.labels, folds, seed=[seed, 7, repetition], among=wanted)
+        held = (parts[first] == fold) & wanted
+        # A row that is never held out keeps its copies from being held out.
+        held &= ~np.isin(first, first[~wanted])
+        splits.append(Split(number, np.flatnonzero(~held), np.flatnonzero(held)))
+    return splits
+
+
+def fitting_folds(counts: Int64[np.ndarray, " k"], folds: int, min_held_out: int) -> int:
+    """Folds, at most `folds` and at least 2, that leave every class enough to be held out."""
+    smallest = int(counts[counts > 0].min())
+    return max(2, min(folds, smallest // min_held_out))
+
+
+def halves(
+    data: LabelledImages, fraction: float, *, seed: int
+) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Masks of two stratified parts, the second of about this fraction; equal images together.
+
+    Classes of 2 or more images have at least one in each part.
+    """
+    first = _first_equal(data)
+    rng = np.random.default_rng([seed, 8])
+    second = np.zeros(len(data), bool)
+    for label in np.unique(data.labels):
+        rows = rng.permutation(np.flatnonzero(data.labels == label))
+        take = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+        second[rows[:take]] = True
+    second = second[first]
+    return ~second, second
+
+
+def _first_equal(data: LabelledImages) -> Int64[np.ndarray, " n"]:
+    """For each image the first row that holds the same bytes."""
+    seen: dict[bytes, int] = {}
+    return np.array(
+        [
+            seen.setdefault(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), row)
+            for row, image in enumerate(data.images)
+        ],
+        np.int64,
+    )

@@ -1,0 +1,121 @@
+"""A folder of PNG files for each class, with a table beside them.
+
+torchvision's ImageFolder reads the class folders, Hugging Face's imagefolder the table.
+"""
+
+import csv
+import json
+import re
+import unicodedata
+from pathlib import Path
+
+from vaeaug.data.splits import canonical
+from vaeaug.export._card import write_beside
+from vaeaug.export._publish import published_folder
+from vaeaug.export._samples import ExportError, Samples, png_bytes
+from vaeaug.files.names import for_cell
+
+_COLUMNS = ("file_name", "label", "class_name", "is_synthetic", "source_index", "weight")
+_NOTE = (
+    "torchvision's ImageFolder numbers the class folders in the order of their names: that is the "
+    "order of the labels here, as long as every class has a sample"
+)
+_LOAD = """
+import torchvision
+import datasets
+
+torchvision.datasets.ImageFolder(".")
+datasets.load_dataset("path/to/this/folder", split="train")  # with the columns of metadata.csv
+"""
+# Every folder is one class: names such as "test_tube" are no splits.
+_FRONT = {
+    "configs": [
+        {
+            "config_name": "default",
+            "data_files": [{"split": "train", "path": ["metadata.csv", "*/*.png"]}],
+        }
+    ]
+}
+_WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_FORBIDDEN = set('<>:"/\\|?*')
+_MOST_BYTES = 100
+
+
+def write_imagefolder(samples: Samples, path: Path) -> None:
+    """Write `<class>/<row>.png`, `metadata.csv`, `classes.json`, `provenance.json`, `README.md`.
+
+    Raises:
+        ExportError: If the samples are none that PNG keeps exactly.
+    """
+    if not samples.pictures:
+        raise ExportError(
+            f"imagefolder: expected uint8 images with 1, 3 or 4 channels, which PNG keeps exactly, "
+            f"got {samples.dtype} of shape {samples.image_shape}; write npz, webdataset or "
+            f"huggingface"
+        )
+    folders = folder_names(samples.class_names)
+    width = len(str(len(samples) - 1))
+    needed = len(samples) * (samples.image_bytes + 512)
+    columns = _COLUMNS if samples.soft_labels_at is None else (*_COLUMNS, "soft_label")
+    with published_folder(path, needed=needed) as root:
+        for label in set(samples.labels.tolist()):
+            (root / folders[label]).mkdir()
+        with open(root / "metadata.csv", "w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, columns, lineterminator="\n")
+            table.writeheader()
+            for rows, images in samples.blocks():
+                soft = samples.soft_labels(rows)
+                for i, (row, image) in enumerate(zip(rows.tolist(), images, strict=True)):
+                    record = samples.record(row)
+                    name = f"{folders[record['label']]}/{row:0{width}d}.png"
+                    (root / name).write_bytes(png_bytes(image))
+                    record |= {
+                        "file_name": name,
+                        "class_name": for_cell(record["class_name"]),
+                        "is_synthetic": str(record["is_synthetic"]),
+                    }
+                    if soft is not None:
+                        record["soft_label"] = json.dumps(soft[i])
+                    table.writerow(record)
+        numbered = {name: label for label, name in enumerate(folders)}
+        write_beside(
+            samples, root, load=_LOAD, front=_FRONT, classes={"folders": numbered, "note": _NOTE}
+        )
+
+
+def folder_names(class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """A folder for each class, whose names sort as the labels do.
+
+    They are the class names, if every one is a safe name of a folder on any system and they sort
+    as the labels do; else every one is the label and what is safe of the name: "03_T-shirt_top".
+    """
+    folded = {unicodedata.normalize("NFC", name).casefold() for name in class_names}
+    if (
+        all(map(_is_safe, class_names))
+        and list(class_names) == sorted(class_names)
+        and len(folded) == len(class_names)
+    ):
+        return class_names
+    width = len(str(len(class_names) - 1))
+    return tuple(f"{label:0{width}d}{_safe_end(name)}" for label, name in enumerate(class_names))
+
+
+def _is_safe(name: str) -> bool:
+    return (
+        name != ""
+        and name.isprintable()
+        and not _FORBIDDEN & set(name)
+        and unicodedata.is_normalized("NFC", name)
+        and name == name.strip()
+        and not name.startswith(".")
+        and not name.endswith(".")
+        and len(name.encode()) <= _MOST_BYTES
+        and not _WINDOWS_DEVICE.fullmatch(name)
+        # A reader would take it for a split of the data.
+        and canonical(name) is None
+    )
+
+
+def _safe_end(name: str) -> str:
+    words = re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_-")[:40]
+    return f"_{words}" if words else ""

@@ -1,0 +1,168 @@
+"""`export_dataset`: chooses what is written, and how."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from vaeaug.export._as_huggingface import huggingface_library, write_huggingface
+from vaeaug.export._as_imagefolder import write_imagefolder
+from vaeaug.export._as_npz import write_npz
+from vaeaug.export._as_webdataset import write_webdataset
+from vaeaug.export._publish import check_free, claimed
+from vaeaug.export._samples import ExportError, Samples, merged_samples, synthetic_samples
+from vaeaug.merging import Balance, ClassCounts, Share, merge
+from vaeaug.shards import Manifest, ShardDataset, say_verdict
+
+Format = Literal["npz", "webdataset", "imagefolder", "huggingface"]
+FORMATS: tuple[str, ...] = get_args(Format)
+_BY_ENDING: dict[str, Format] = {".npz": "npz", ".tar": "webdataset"}
+SHARD_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: The file or folder.
+        format: One of `FORMATS`.
+        n: Samples in it.
+        n_synthetic: How many of them are synthetic.
+        classes: The same by class, with what is repeated.
+    """
+
+    path: Path
+    format: str
+    n: int
+    n_synthetic: int
+    classes: tuple[ClassCounts, ...] = ()
+
+
+def export_dataset(
+    out_dir: str | Path | Manifest | ShardDataset,
+    to: str | Path,
+    *,
+    format: Format | None = None,
+    real: Any = None,
+    share: Share | None = None,
+    balance: Balance = "plan",
+    seed: int = 0,
+    on_mismatch: Literal["error", "ignore"] = "error",
+    class_names: Sequence[str] | None = None,
+    overwrite: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+) -> Exported:
+    """Write the samples of a finished run for other programs, alone or merged with real ones.
+
+    Every format carries, for each sample, label, class name, `is_synthetic`, `source_index` (row of
+    the real image: its own, or that behind a synthetic sample; -1 for a draw from a density),
+    `weight`, and class probabilities where the run has them; and for all of them where they come
+    from. The file or folder appears whole or not at all, and a few megabytes of images are in
+    memory at a time. The same samples give the same bytes.
+
+    Args:
+        out_dir: A finished run folder (or its manifest, or an open ``ShardDataset``).
+        to: The file or folder to write.
+        format: "npz"; "webdataset", one ``.tar`` or a folder of them, in an order by `seed`;
+            "imagefolder", PNG files in class folders with a ``metadata.csv``; "huggingface", a
+            folder for ``datasets.load_from_disk``. None takes it from the ending .npz or .tar.
+        real: The real dataset to merge with, as for `merge`; None writes synthetic samples alone.
+        share: As for `merge`; with `real` only.
+        balance: As for `merge`; with `real` only.
+        seed: As for `merge`, and of the order in WebDataset archives.
+        on_mismatch: As for `merge`.
+        class_names: As for `merge`.
+        overwrite: Replace a file, or a folder that an export wrote.
+        shard_bytes: Size at which a further archive is begun in a folder of them.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ExportError: If the format does not fit the target or the samples, its library is not
+            installed, or the target is there.
+        MergeError: As for `merge`.
+        ShardError: If the run is not whole, or the target cannot be written.
+
+    Warns:
+        UserWarning: If the evaluation of the run found that its samples do not help.
+    """
+    path = Path(to)
+    chosen = _format_of(path, format)
+    folder = chosen in ("imagefolder", "huggingface") or path.suffix.lower() not in _BY_ENDING
+    check_free(path, folder=folder, overwrite=overwrite)
+    if shard_bytes < 1:
+        raise ExportError(f"shard_bytes: expected at least 1, got {shard_bytes}")
+    if chosen == "huggingface":
+        # Before anything is read that takes time.
+        huggingface_library()
+    samples, classes = _samples(out_dir, real, share, balance, seed, on_mismatch, class_names)
+    with claimed(path):
+        # What another export has written since, or left, counts as well.
+        check_free(path, folder=folder, overwrite=overwrite)
+        if chosen == "npz":
+            write_npz(samples, path)
+        elif chosen == "webdataset":
+            write_webdataset(samples, path, seed=seed, shard_bytes=shard_bytes)
+        elif chosen == "imagefolder":
+            write_imagefolder(samples, path)
+        else:
+            write_huggingface(samples, path)
+    return Exported(path, chosen, len(samples), int(samples.is_synthetic.sum()), classes)
+
+
+def _format_of(path: Path, asked: str | None) -> Format:
+    by_ending = _BY_ENDING.get(path.suffix.lower())
+    if asked is None:
+        if by_ending is None:
+            raise ExportError(
+                f"{path}: expected a path that ends in {' or '.join(_BY_ENDING)}, or format= (one "
+                f"of {', '.join(FORMATS)}) with a folder, got neither"
+            )
+        return by_ending
+    for name in get_args(Format):
+        if asked == name:
+            fits = by_ending == name or (by_ending is None and name != "npz")
+            if not fits:
+                wants = {"npz": "a file .npz", "webdataset": "a file .tar or a folder"}
+                raise ExportError(
+                    f"{path}: expected {wants.get(name, 'a folder')} for the format {name}, got "
+                    f"the ending {path.suffix!r}"
+                )
+            return name
+    raise ExportError(f"format: expected one of {', '.join(FORMATS)}, got {asked!r}")
+
+
+def _samples(
+    out_dir: str | Path | Manifest | ShardDataset,
+    real: Any,
+    share: Share | None,
+    balance: Balance,
+    seed: int,
+    on_mismatch: Literal["error", "ignore"],
+    class_names: Sequence[str] | None,
+) -> tuple[Samples, tuple[ClassCounts, ...]]:
+    if real is not None:
+        merged = merge(
+            real,
+            out_dir,
+            share,
+            balance=balance,
+            seed=seed,
+            on_mismatch=on_mismatch,
+            class_names=class_names,
+        )
+        return merged_samples(merged), tuple(merged.counts)
+    asked = None if balance == "plan" else balance
+    for name, value in (("share", share), ("balance", asked), ("class_names", class_names)):
+        if value is not None:
+            raise ExportError(f"{name}: expected real= with it, got none to merge with")
+    synthetic = out_dir if isinstance(out_dir, ShardDataset) else ShardDataset(out_dir)
+    say_verdict(synthetic.manifest, stacklevel=3)
+    by_class = np.bincount(synthetic.labels, minlength=len(synthetic.class_names)).tolist()
+    pairs = zip(synthetic.class_names, by_class, strict=True)
+    counts = tuple(ClassCounts(name, 0, n, 0, n) for name, n in pairs)
+    return synthetic_samples(synthetic), counts

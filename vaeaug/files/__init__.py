@@ -1,0 +1,41 @@
+"""Every write of the package, and the texts that it writes: JSON, YAML, names made safe to show."""
+
+from vaeaug.files._writes import (
+    MOST_BYTES,
+    Claim,
+    InUseError,
+    NoLocksError,
+    append,
+    cannot_write,
+    claim_target,
+    fsync_folder,
+    leftovers,
+    named,
+    new_file,
+    new_folder,
+    open_regular,
+    publish,
+    read_whole,
+    recover,
+    temporary_name,
+)
+
+__all__ = [
+    "MOST_BYTES",
+    "Claim",
+    "InUseError",
+    "NoLocksError",
+    "append",
+    "cannot_write",
+    "claim_target",
+    "fsync_folder",
+    "leftovers",
+    "named",
+    "new_file",
+    "new_folder",
+    "open_regular",
+    "publish",
+    "read_whole",
+    "recover",
+    "temporary_name",
+]

@@ -1,0 +1,29 @@
+"""(model, label, seeds) -> samples, whatever the batch, the worker or the device.
+
+Sample i of class c in run r is a function of (r, c, i): a counter-based generator keyed by them
+draws the noise on the CPU, and networks run in blocks of a fixed shape that start at fixed
+multiples, so that even floating-point rounding does not depend on how many are asked for at once.
+"""
+
+from vaeaug.generator._configured import edits_images, keeps_detail, sample_configured
+from vaeaug.generator._draws import BLOCK, SAMPLERS, SMALL_CLASS, WITH_SOURCE, sample_generator
+from vaeaug.generator._live import ClassMover, draw_batch
+from vaeaug.generator._storage import FILES
+from vaeaug.generator._synthesizer import SampleBatch, SamplingError, Synthesizer
+
+__all__ = [
+    "BLOCK",
+    "FILES",
+    "SAMPLERS",
+    "SMALL_CLASS",
+    "WITH_SOURCE",
+    "ClassMover",
+    "SampleBatch",
+    "SamplingError",
+    "Synthesizer",
+    "draw_batch",
+    "edits_images",
+    "keeps_detail",
+    "sample_configured",
+    "sample_generator",
+]

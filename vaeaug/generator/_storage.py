@@ -1,0 +1,193 @@
+"""A generator on disk: safetensors and JSON, nothing that runs."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeaug.files import read_whole
+from vaeaug.files.json_text import parse_strict, sealed, unsealed
+from vaeaug.generator.density import ClassDensity
+from vaeaug.models import CVAE, LatentFlow, SeparateCVAE
+from vaeaug.randomness import seeded_torch
+from vaeaug.shards import publish_bytes, sha256_file
+
+if TYPE_CHECKING:
+    from vaeaug.generator._synthesizer import Synthesizer
+
+FORMAT = "vaeaug-generator"
+FORMAT_VERSION = 3
+# The version before, which had no hashes.
+_WITHOUT_HASHES = 2
+FILES = ("config.json", "model.safetensors", "densities.safetensors")
+
+
+def save(generator: Synthesizer, folder: Path) -> None:
+    """Write the three files, each replaced whole, the configuration last."""
+    from safetensors.numpy import save as save_arrays
+    from safetensors.torch import save as save_tensors
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: each.detach().cpu().contiguous()
+        for name, each in generator.model.state_dict().items()
+    }
+    arrays: dict[str, np.ndarray] = {
+        "latents.mean": generator.means,
+        "latents.variance": generator.variances,
+        "latents.label": generator.labels,
+    }
+    kinds: dict[str, str] = {}
+    for label, density in enumerate(generator.densities):
+        if density is not None:
+            kinds[str(label)] = density.kind
+            arrays[f"density.{label}.weights"] = density.weights
+            arrays[f"density.{label}.means"] = density.means
+            arrays[f"density.{label}.choleskys"] = density.choleskys
+    if generator.flow is not None:
+        arrays |= {
+            f"flow.{name}": each.detach().cpu().numpy()
+            for name, each in generator.flow.state_dict().items()
+        }
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "model": type(generator.model).__name__,
+        "architecture": generator.model.architecture,
+        "flow": None if generator.flow is None else generator.flow.architecture,
+        "class_names": list(generator.class_names),
+        "value_range": list(generator.value_range),
+        "dtype": str(generator.dtype),
+        "data_fingerprint": generator.data_fingerprint,
+        "n_real": generator.n_real,
+        "densities": kinds,
+        "notes": list(generator.notes),
+        "preferred": {str(label): list(each) for label, each in generator.preferred.items()},
+        "reach": {str(label): each for label, each in generator.reach.items()},
+    }
+    arrays = {name: np.ascontiguousarray(each) for name, each in arrays.items()}
+    contents = {
+        "model.safetensors": save_tensors(weights),
+        "densities.safetensors": save_arrays(arrays),
+    }
+    for name, content in contents.items():
+        publish_bytes(folder / name, content)
+    config["files"] = {
+        name: hashlib.sha256(content).hexdigest() for name, content in contents.items()
+    }
+    publish_bytes(folder / "config.json", sealed(config))
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """What `save` wrote, as the arguments of a `Synthesizer`.
+
+    Raises:
+        ValueError: If the format or its version is another, or a file is not what was written.
+        Exception: Whatever damage shows as.
+    """
+    import torch
+    from safetensors.numpy import load_file as load_arrays
+    from safetensors.torch import load_file as load_tensors
+
+    data = read_whole(folder / "config.json")
+    config = parse_strict(data)
+    found = (config.get("format"), config.get("format_version"))
+    if found == (FORMAT, FORMAT_VERSION):
+        config = unsealed(data)
+        _check_files(folder, config["files"])
+    elif found != (FORMAT, _WITHOUT_HASHES):
+        raise ValueError(
+            f"expected format {FORMAT!r} version {FORMAT_VERSION}, got {found[0]!r} version "
+            f"{found[1]!r}"
+        )
+    arrays = load_arrays(folder / "densities.safetensors")
+    _check_size(config, folder / "model.safetensors")
+    # Building the networks draws numbers; when that happens must not change what follows.
+    with seeded_torch(0):
+        model = _build(config["model"], config["architecture"])
+    model.load_state_dict(load_tensors(folder / "model.safetensors"))
+    flow = None
+    if config["flow"] is not None:
+        keys = dict(config["flow"])
+        with seeded_torch(0):
+            flow = LatentFlow(keys.pop("shape"), keys.pop("n_classes"), **keys)
+        flow.load_state_dict(
+            {
+                name.removeprefix("flow."): torch.from_numpy(each)
+                for name, each in arrays.items()
+                if name.startswith("flow.")
+            }
+        )
+    low, high = config["value_range"]
+    return {
+        "model": model,
+        "flow": flow,
+        "densities": [
+            _density(arrays, label, config["densities"])
+            for label in range(len(config["class_names"]))
+        ],
+        "class_names": config["class_names"],
+        "value_range": (low, high),
+        "dtype": config["dtype"],
+        "means": arrays["latents.mean"],
+        "variances": arrays["latents.variance"],
+        "labels": arrays["latents.label"],
+        "n_real": config["n_real"],
+        "data_fingerprint": config["data_fingerprint"],
+        "notes": config["notes"],
+        "preferred": {int(c): tuple(each) for c, each in config.get("preferred", {}).items()},
+        "reach": {int(c): int(each) for c, each in config.get("reach", {}).items()},
+    }
+
+
+def _check_files(folder: Path, hashes: dict[str, str]) -> None:
+    for name in FILES:
+        if name != "config.json" and sha256_file(folder / name) != hashes.get(name):
+            raise ValueError(
+                f"{name}: expected sha256 {hashes.get(name)}, got {sha256_file(folder / name)}: it "
+                f"was changed after it was written, or belongs to another generator"
+            )
+
+
+def _check_size(config: dict[str, Any], weights: Path) -> None:
+    """Refuse an architecture that its weights do not fill, before any memory is taken for it."""
+    import torch
+
+    k, n_classes = len(config["class_names"]), config["architecture"]["n_classes"]
+    if n_classes != k:
+        raise ValueError(f"n_classes: expected {k}, as there are names, got {n_classes!r}")
+    with torch.device("meta"):
+        planned = _build(config["model"], config["architecture"]).state_dict().values()
+    # Floats are stored as float32, whatever type the process makes by default.
+    needed = sum(
+        each.numel() * (4 if each.is_floating_point() else each.element_size()) for each in planned
+    )
+    if needed > weights.stat().st_size:
+        raise ValueError(
+            f"architecture: expected one of at most {weights.stat().st_size:,} bytes, which "
+            f"{weights.name} has, got one of {needed:,}"
+        )
+
+
+def _build(kind: str, architecture: dict[str, Any]) -> CVAE | SeparateCVAE:
+    keys = dict(architecture)
+    image_shape, n_classes = keys.pop("image_shape"), keys.pop("n_classes")
+    if kind == "SeparateCVAE":
+        return SeparateCVAE.build(image_shape, n_classes, **keys)
+    return CVAE(image_shape, n_classes, **keys)
+
+
+def _density(
+    arrays: dict[str, np.ndarray], label: int, kinds: dict[str, str]
+) -> ClassDensity | None:
+    if str(label) not in kinds:
+        return None
+    return ClassDensity(
+        arrays[f"density.{label}.weights"],
+        arrays[f"density.{label}.means"],
+        arrays[f"density.{label}.choleskys"],
+        kinds[str(label)],
+    )

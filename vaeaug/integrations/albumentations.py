@@ -1,0 +1,410 @@
+"""albumentations 2.0.8 transforms: `SyntheticPool` and `LatentAugment`. Nothing else uses it.
+
+Both take ``label`` beside ``image``: ``transform(image=image, label=label)``. Import this module
+before ``A.from_dict`` or ``A.load``, so that albumentations knows the classes.
+
+In albumentations 2.0.8 every worker of a ``DataLoader`` starts from a copy of one random state,
+in every epoch again. These transforms draw from the worker's seed instead, which torch makes anew
+for each worker and epoch; `worker_init_fn` cures it for all others.
+"""
+
+import functools
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from albumentations.core.composition import BaseCompose
+from albumentations.core.transforms_interface import BasicTransform, ImageOnlyTransform
+from jaxtyping import Int64, Shaped
+from torch.utils.data import get_worker_info
+
+from vaeaug.generator import ClassMover
+from vaeaug.integrations._artefacts import (
+    RANGE_SLACK,
+    GeneratorSource,
+    TransformError,
+    class_indices,
+    hash_of_run,
+    open_pool,
+    say_verdict_of,
+)
+from vaeaug.shards import Manifest, ShardDataset
+
+# What describes places in an image, or more than one image.
+_REFUSED = ("mask", "masks", "mask3d", "masks3d", "bboxes", "keypoints", "volume", "volumes")
+
+
+class _LabelledTransform(ImageOnlyTransform):
+    """An image-only transform that knows the label, and draws its own numbers in each worker."""
+
+    class InitSchema(ImageOnlyTransform.InitSchema):
+        """Arguments of every transform here."""
+
+        path: str | Path
+        sha256: str | None
+        class_names: Sequence[str] | None
+        label_key: str
+        value_range: Sequence[float] | None
+
+    def __init__(
+        self,
+        path: str | Path,
+        sha256: str | None,
+        class_names: Sequence[str] | None,
+        label_key: str,
+        p: float,
+        value_range: Sequence[float] | None,
+    ) -> None:
+        super().__init__(p=p)
+        self.path, self.sha256, self.label_key = str(path), sha256, label_key
+        self.value_range = None if value_range is None else tuple(map(float, value_range))
+        if self.value_range is not None and not (
+            len(self.value_range) == 2 and self.value_range[0] < self.value_range[1]
+        ):
+            raise TransformError(
+                f"value_range: expected (lowest, highest), got {tuple(self.value_range)}"
+            )
+        self.class_names = None if class_names is None else tuple(class_names)
+        self._worker_seed: int | None = None
+
+    @property
+    def targets_as_params(self) -> list[str]:
+        """The label decides what the image becomes."""
+        return [self.label_key]
+
+    def __call__(self, *args: Any, force_apply: bool = False, **data: Any) -> Any:
+        """Transform ``image`` by ``label``; everything else comes back as it is.
+
+        Raises:
+            TransformError: For masks, boxes, keypoints or volumes.
+        """
+        refused = [key for key in _REFUSED if data.get(key) is not None]
+        if refused:
+            raise TransformError(
+                f"{type(self).__name__}: expected image and {self.label_key}, got also "
+                f"{', '.join(refused)}: the image becomes one that shows other shapes at other "
+                "places, which masks, boxes and keypoints of the real one would not fit"
+            )
+        self._draw_anew_in_a_worker()
+        return super().__call__(*args, force_apply=force_apply, **data)
+
+    def _draw_anew_in_a_worker(self) -> None:
+        info = get_worker_info()
+        if info is None or info.seed == self._worker_seed:
+            return
+        self._worker_seed = info.seed
+        own = [] if self.seed is None else [self.seed]
+        generator = np.random.default_rng(np.random.SeedSequence([*own, info.seed]))
+        self.set_random_state(generator, random.Random(int(generator.integers(2**62))))
+
+    def set_random_seed(self, seed: int | None) -> None:
+        """Draw from this seed, in a worker together with the worker's own."""
+        self._worker_seed = None
+        super().set_random_seed(seed)
+
+    def get_transform_init_args_names(self) -> tuple[str, ...]:
+        """What ``to_dict`` keeps: where the artefact is and its hash, never the artefact."""
+        return ("path", "sha256", "class_names", "label_key", "value_range")
+
+    def get_transform_init_args(self) -> dict[str, Any]:
+        """The constructor's arguments, in plain types."""
+        arguments = {name: getattr(self, name) for name in self.get_transform_init_args_names()}
+        if self.class_names is not None:
+            arguments["class_names"] = list(self.class_names)
+        if self.value_range is not None:
+            arguments["value_range"] = list(self.value_range)
+        return arguments
+
+    def _range(
+        self, img: np.ndarray, dtype: np.dtype[Any], learned: tuple[float, float]
+    ) -> tuple[float, float]:
+        """Lowest and highest value that an image of this type may have; refused outside them."""
+        low, high = self.value_range or _range_of(img, dtype, learned)
+        if img.dtype == np.float32 and img.size:
+            least, most = float(img.min()), float(img.max())
+            slack = RANGE_SLACK * (high - low)
+            if not (least >= low - slack and most <= high + slack):
+                raise TransformError(
+                    f"{type(self).__name__}: expected values from {low:g} to {high:g}, got "
+                    f"{least:g} to {most:g}; apply it before Normalize, or say value_range"
+                )
+        return low, high
+
+    def _index_of(self, label: Any, own: Int64[np.ndarray, " k"], known: Sequence[str]) -> int:
+        """Index of a label in the artefact; it may be an index or a name."""
+        if isinstance(label, str):
+            if label in known:
+                return known.index(label)
+        elif not isinstance(label, bool):
+            number = label if isinstance(label, int) else np.asarray(label)
+            if isinstance(number, int) or (number.size == 1 and number.dtype.kind in "iu"):
+                index = int(number if isinstance(number, int) else number.item())
+                if 0 <= index < len(own):
+                    return int(own[index])
+        raise TransformError(
+            f"{type(self).__name__}: {self.label_key}: expected an index below {len(own)} or one "
+            f"of {tuple(known)}, got {label!r}"
+        )
+
+
+class SyntheticPool(_LabelledTransform):
+    """Puts a synthetic image of the same label in the place of an image, from a finished run.
+
+    The images are those that `vaeaug.merge` draws: screened, and mapped from the shards, so that a
+    draw takes microseconds and no worker holds a model.
+
+    Args:
+        path: A finished run folder.
+        sha256: Hash that the run must have. None: taken now, so that ``to_dict`` holds it.
+        class_names: Names of the classes in the order of the labels, where that is not the run's.
+        label_key: Name of the label among the inputs.
+        p: Probability that an image is replaced: the synthetic share. The same for every class:
+            synthetic samples of some classes alone teach that synthetic means these classes.
+        value_range: Lowest and highest value of the images, where that is not albumentations'
+            convention: the samples are scaled to it.
+
+    Targets: image. The image is ``uint8`` or ``float32`` (H, W) or (H, W, C) of the run's size;
+    where the run is ``uint8`` and the image ``float32``, it is in [0, 1] by albumentations'
+    convention. An image of a class without synthetic samples stays. Values outside the range are
+    refused: samples in other units would be told by their brightness.
+
+    Raises:
+        TransformError: If the run is another than the hash says, or an input does not fit.
+        ShardError: If the folder is no finished run.
+
+    Warns:
+        UserWarning: If the evaluation found that the synthetic data does not help.
+    """
+
+    class InitSchema(_LabelledTransform.InitSchema):
+        """Its arguments."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        sha256: str | None = None,
+        class_names: Sequence[str] | None = None,
+        label_key: str = "label",
+        p: float = 0.3,
+        value_range: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(path, sha256, class_names, label_key, p, value_range)
+        folder = Path(self.path)
+        if self.sha256 is None:
+            self.sha256 = hash_of_run(Manifest.load(folder))
+        say_verdict_of(folder, stacklevel=3)  # past albumentations' own wrapper
+        self._pool: ShardDataset | None = None
+        self._rows: list[Int64[np.ndarray, " n"]] = []
+        self._own = np.empty(0, np.int64)
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Which sample of the label's class; None where there is none."""
+        pool = self._opened()
+        label = self._index_of(data[self.label_key], self._own, pool.class_names)
+        rows = self._rows[label]
+        if not len(rows):
+            return {"row": None}
+        return {"row": int(rows[int(self.random_generator.random() * len(rows))])}
+
+    def apply(self, img: np.ndarray, row: int | None = None, **params: Any) -> np.ndarray:
+        """The sample in the place of an image."""
+        if row is None:
+            return img
+        pool = self._opened()
+        sample = pool.image_at(row)
+        wanted = self._range(img, sample.dtype, pool.value_range)
+        return _fitted(sample, img, pool.value_range, wanted, type(self).__name__)
+
+    def _opened(self) -> ShardDataset:
+        if self._pool is None:
+            self._pool = open_pool(Path(self.path), self.sha256)
+            names = self._pool.class_names
+            self._own = class_indices(self.class_names, names, type(self).__name__)
+            self._rows = [np.flatnonzero(self._pool.labels == c) for c in range(len(names))]
+        return self._pool
+
+
+class LatentAugment(_LabelledTransform):
+    """Moves an image within its class in latent space; see `vaeaug.integrations.LatentAugment`.
+
+    The generator runs in the worker, on the CPU: a few milliseconds an image.
+
+    Args:
+        path: Folder of a generator, or a run folder.
+        strength: Largest part of the way to a neighbour of the class, in [0, 1].
+        residual: Keep the detail that the decoder would lose.
+        sha256: Hash that the generator must have. None: taken now, so that ``to_dict`` holds it.
+        class_names: Names of the classes in the order of the labels, where that is not the
+            generator's.
+        label_key: Name of the label among the inputs.
+        p: Probability that an image is moved.
+        value_range: As for `SyntheticPool`.
+
+    Targets: image, ``uint8`` or ``float32`` (H, W) or (H, W, C) of the size that the generator was
+    trained on; a ``float32`` one is in [0, 1] where the generator learned from ``uint8``.
+
+    Raises:
+        TransformError: If the generator is another than the hash says, or an input does not fit.
+
+    Warns:
+        UserWarning: If the folder is a run that was found not to help.
+    """
+
+    class InitSchema(_LabelledTransform.InitSchema):
+        """Its arguments."""
+
+        strength: float
+        residual: bool
+
+    def __init__(
+        self,
+        path: str | Path,
+        strength: float = 0.8,
+        residual: bool = True,
+        sha256: str | None = None,
+        class_names: Sequence[str] | None = None,
+        label_key: str = "label",
+        p: float = 0.5,
+        value_range: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(path, sha256, class_names, label_key, p, value_range)
+        if not 0 <= strength <= 1:
+            raise TransformError(f"strength: expected a number from 0 to 1, got {strength!r}")
+        self.strength, self.residual = strength, residual
+        self._source = GeneratorSource(Path(self.path), sha256)
+        self.sha256 = self._source.sha256
+        say_verdict_of(self._source.path, stacklevel=3)
+        self._mover: ClassMover | None = None
+
+    def get_transform_init_args_names(self) -> tuple[str, ...]:
+        """What ``to_dict`` keeps."""
+        return (*super().get_transform_init_args_names(), "strength", "residual")
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Which neighbour, how far, and the class."""
+        generator = self._moving().generator
+        own = class_indices(self.class_names, generator.class_names, type(self).__name__)
+        label = self._index_of(data[self.label_key], own, generator.class_names)
+        if not len(generator.rows[label]):
+            raise TransformError(
+                f"{type(self).__name__}: class {generator.class_names[label]!r} had no training "
+                "images to learn from"
+            )
+        draw = self.random_generator
+        return {
+            "latent_label": label,
+            "uniform": draw.random((1, 2), dtype=np.float32),
+            "noise": draw.standard_normal((1, generator.model.latent_dim), dtype=np.float32),
+        }
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        """The moved image."""
+        mover = self._moving()
+        generator = mover.generator
+        low, high = self._range(img, generator.dtype, generator.value_range)
+        shape = generator.image_shape
+        if img.ndim not in (2, 3) or (img if img.ndim == 3 else img[..., None]).shape != shape:
+            raise _other_shape(type(self).__name__, shape, img)
+        unit = (torch.from_numpy(np.array(img, np.float32).reshape(shape)) - low) / (high - low)
+        moved = mover.move(
+            unit.movedim(-1, 0)[None],
+            torch.tensor([params["latent_label"]]),
+            uniform=torch.from_numpy(params["uniform"]),
+            noise=torch.from_numpy(params["noise"]),
+            strength=self.strength,
+            residual=self.residual,
+        )
+        output = moved[0].movedim(0, -1).numpy() * (high - low) + low
+        output = output.round() if img.dtype == np.uint8 else output
+        return np.ascontiguousarray(output.astype(img.dtype).reshape(img.shape))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_mover": None}  # every process loads the generator for itself
+
+    def _moving(self) -> ClassMover:
+        if self._mover is None:
+            self._mover = ClassMover(self._source.on(torch.device("cpu")))
+        return self._mover
+
+
+def worker_init_fn(worker_id: int) -> None:
+    """``worker_init_fn`` of a ``DataLoader`` whose dataset holds albumentations transforms.
+
+    Gives every albumentations transform and ``Compose`` that the dataset holds, in attributes,
+    lists, mappings, other datasets, partial functions and closures, randomness of its own in each
+    worker and epoch. With the same torch seed it is the same again.
+
+    Args:
+        worker_id: As ``DataLoader`` gives it.
+    """
+    info = get_worker_info()
+    if info is not None:
+        _reseed(info.dataset, info.seed, set())
+
+
+def _reseed(holder: Any, seed: int, seen: set[int]) -> None:
+    if id(holder) in seen or isinstance(holder, (str, bytes, np.ndarray, torch.Tensor, type)):
+        return
+    seen.add(id(holder))
+    if isinstance(holder, (BaseCompose, BasicTransform)):
+        own = [] if holder.seed is None else [holder.seed]
+        # One number for the whole Compose, which hands it to its transforms, as its own seed is.
+        holder.set_random_seed(int(np.random.SeedSequence([*own, seed]).generate_state(1)[0]))
+        return
+    if isinstance(holder, Mapping):
+        inner = list(holder.values())
+    elif isinstance(holder, (list, tuple, set)):
+        # Long lists are data, and hold no transforms.
+        inner = list(holder) if len(holder) <= 1000 else []
+    elif isinstance(holder, functools.partial):
+        inner = [holder.func, *holder.args, *holder.keywords.values()]
+    else:
+        cells = getattr(holder, "__closure__", None) or ()
+        inner = [cell.cell_contents for cell in cells]
+        inner += list(getattr(holder, "__dict__", {}).values())
+        inner.append(getattr(holder, "__self__", None))  # of a bound method
+    for each in inner:
+        _reseed(each, seed, seen)
+
+
+def _range_of(
+    img: np.ndarray, dtype: np.dtype[Any], value_range: tuple[float, float]
+) -> tuple[float, float]:
+    """Lowest and highest value of an image, by albumentations' convention."""
+    if img.dtype == np.uint8:
+        return 0.0, 255.0
+    if img.dtype == np.float32:
+        return (0.0, 1.0) if dtype == np.uint8 else value_range
+    raise TransformError(f"image: expected uint8 or float32, got {img.dtype}")
+
+
+def _fitted(
+    sample: Shaped[np.ndarray, "*space c"],
+    img: np.ndarray,
+    value_range: tuple[float, float],
+    wanted: tuple[float, float],
+    where: str,
+) -> np.ndarray:
+    """A sample in the shape, type and range of the image whose place it takes."""
+    if img.shape != sample.shape and (*img.shape, 1) != sample.shape:
+        raise _other_shape(where, sample.shape, img)
+    if img.dtype == sample.dtype and wanted == value_range:
+        return cast(np.ndarray, sample.reshape(img.shape))
+    (low, high), (least, most) = wanted, value_range
+    scaled = (sample.astype(np.float32) - least) / (most - least) * (high - low) + low
+    scaled = scaled.round() if img.dtype == np.uint8 else scaled
+    return cast(np.ndarray, scaled.astype(img.dtype).reshape(img.shape))
+
+
+def _other_shape(where: str, shape: Sequence[int], img: np.ndarray) -> TransformError:
+    return TransformError(
+        f"{where}: expected an image of shape {tuple(shape)}, got {img.shape}; put it before "
+        "crops, and where sizes vary after a resize to the run's"
+    )

@@ -1,0 +1,142 @@
+"""Merged data for Lightning; needs the extra ``vaeaug[lightning]``.
+
+One line gives a trainer real and synthetic images::
+
+    trainer.fit(model, MergedDataModule(train, "runs/rare", val=val))
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from vaeaug.merging import BalancedSampler, MergedDataset, MergeError, Share, collate, merge
+from vaeaug.shards import Manifest, ShardDataset
+
+try:
+    from lightning.pytorch import LightningDataModule
+except ImportError:
+    try:
+        from pytorch_lightning import LightningDataModule  # the older name of the same class
+    except ImportError:
+        raise ImportError(
+            "vaeaug.integrations.lightning needs Lightning: pip install 'vaeaug[lightning]'"
+        ) from None
+
+
+class MergedDataModule(LightningDataModule):
+    """Batches of real and synthetic images for training, of real ones for validation and test.
+
+    Training batches are `MergedBatch` (images, labels, is_synthetic, weights) with ``details``,
+    else (images, labels); validation and test batches are (images, labels). Classes are drawn
+    equally often by a `BalancedSampler`, which Lightning moves on from epoch to epoch and leaves in
+    place in distributed training; a recipe's ending on real images follows the trainer's
+    ``max_epochs``.
+
+    Args:
+        real: Training images, as for `merge`.
+        out_dir: A finished run folder, as for `merge`.
+        val: Real images for validation, of the same classes and shape; None: no validation.
+        test: Real images for a test.
+        share: Synthetic part of every class, as for `merge`. None: the run's recipe.
+        batch_size: Of one process.
+        balanced: Draw every class equally often; False keeps the real class counts.
+        transform: Of each training image.
+        eval_transform: Of each validation and test image.
+        soft: As for `merge`.
+        details: Training batches carry weights and which images are synthetic.
+        seed: Of the draws and their order.
+        num_workers: Of each loader.
+        loader_options: More arguments of each ``DataLoader``, such as ``pin_memory``.
+
+    Raises:
+        MergeError: As `merge` does, or if there is nothing to validate or test on when asked to.
+    """
+
+    def __init__(
+        self,
+        real: Any,
+        out_dir: str | Path | Manifest | ShardDataset,
+        *,
+        val: Any = None,
+        test: Any = None,
+        share: Share | None = None,
+        batch_size: int = 64,
+        balanced: bool = True,
+        transform: Callable[[Any], Any] | None = None,
+        eval_transform: Callable[[Any], Any] | None = None,
+        soft: bool | None = None,
+        details: bool = False,
+        seed: int = 0,
+        num_workers: int = 0,
+        **loader_options: Any,
+    ) -> None:
+        super().__init__()
+        self.train_set = merge(
+            real,
+            out_dir,
+            share,
+            balance="classes" if balanced else None,
+            transform=transform,
+            seed=seed,
+            soft=soft,
+            details=details,
+        )
+        self.val_set = None if val is None else self._real_only("val", val, eval_transform)
+        self.test_set = None if test is None else self._real_only("test", test, eval_transform)
+        self.batch_size, self.balanced, self.seed = batch_size, balanced, seed
+        self.loader_options = {"num_workers": num_workers, **loader_options}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names in the order of the labels."""
+        return self.train_set.class_names
+
+    def train_dataloader(self) -> "DataLoader[Any]":
+        """Real and synthetic images."""
+        options = dict(self.loader_options)
+        if self.balanced:
+            epochs = getattr(self.trainer, "max_epochs", None)
+            known = isinstance(epochs, int) and epochs > 0
+            options["sampler"] = BalancedSampler(
+                self.train_set, seed=self.seed, n_epochs=epochs if known else None
+            )
+        else:
+            options["shuffle"] = True
+        if self.train_set.details:
+            options["collate_fn"] = collate
+        return DataLoader(self.train_set, batch_size=self.batch_size, **options)
+
+    def val_dataloader(self) -> Any:
+        """Real images; an empty list where there are none to validate on."""
+        return [] if self.val_set is None else self._plain(self.val_set)
+
+    def test_dataloader(self) -> "DataLoader[Any]":
+        """Real images."""
+        if self.test_set is None:
+            raise MergeError("test: expected real images to test on, got none")
+        return self._plain(self.test_set)
+
+    def _plain(self, dataset: MergedDataset) -> "DataLoader[Any]":
+        return DataLoader(dataset, batch_size=self.batch_size, **self.loader_options)
+
+    def _real_only(
+        self, what: str, real: Any, transform: Callable[[Any], Any] | None
+    ) -> MergedDataset:
+        # Another split than the generator's: its fingerprint is another, its classes are not.
+        found = merge(
+            real,
+            self.train_set.synthetic,
+            0.0,
+            balance=None,
+            transform=transform,
+            on_mismatch="ignore",
+            soft=False,
+        )
+        if found.class_names != self.class_names:
+            raise MergeError(
+                f"{what}: expected the classes in the order of the training images "
+                f"{self.class_names}, got {found.class_names}"
+            )
+        return found

@@ -1,0 +1,327 @@
+"""`VAEOverSampler`: the generator behind imbalanced-learn's interface."""
+
+import copy
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any, ClassVar
+
+import numpy as np
+from imblearn.over_sampling.base import BaseOverSampler
+from scipy import sparse
+from sklearn.utils import check_random_state, check_X_y
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from vaeaug.config import AugmentConfig, as_config
+from vaeaug.data import LabelledImages
+from vaeaug.generator import WITH_SOURCE, Synthesizer
+from vaeaug.integrations.oversampling._checked import (
+    as_dtype,
+    as_samples,
+    as_stored,
+    dotted,
+    length,
+    rank,
+    value_range,
+)
+from vaeaug.integrations.oversampling._encoding import Columns
+from vaeaug.integrations.oversampling._resampling import ImageJudge, Judge, TableJudge, fill_class
+from vaeaug.screening import Screener
+from vaeaug.stages import fit
+
+_LAYOUTS = {"NL", "NLC", "NCL", "NHW", "NHWC", "NCHW", "NDHW", "NDHWC", "NCDHW"}
+# Samplers whose samples are of the class alone.
+_SAMPLERS = {"auto", "posterior", "interpolate", "gmm", "flow", "prior"}
+# Training of a table: short, because it is done anew in every fold of a cross-validation.
+_TABLE = {"model.network": "mlp", "training.batch_size": 128, "training.eval_every": 50}
+_MIN_TABLE_STEPS, _MAX_TABLE_STEPS, _TABLE_PASSES = 400, 2_000, 40
+
+
+class VAEOverSampler(BaseOverSampler):
+    """Oversample with a conditional VAE: `fit_resample` for tables and for images.
+
+    Trains one generator of all classes and makes as many samples of each as `sampling_strategy`
+    asks for. By default a sample is an edit of a real one: it is moved in latent space towards a
+    neighbour of its class, and what the decoder cannot say of it is kept. None is a near-copy of a
+    real sample.
+
+    2-D input is a table: any number of numeric columns, which are standardised robustly (see
+    `Columns`) and go through a dense network. No value leaves the range that its column was seen
+    to have; a column of whole numbers gets whole numbers; a constant column stays so. There are no
+    categorical features: encode them as numbers first, or use `imblearn.over_sampling.SMOTENC`.
+    Input of 3 to 5 axes is gray images, images, or volumes, and goes through the convolutional
+    network and the screening of a job; `layout` says so of signals.
+
+    Args:
+        sampling_strategy: As everywhere in imbalanced-learn: a rule, a ratio for two classes, a
+            mapping from class to total wanted, or a callable.
+        random_state: An int or RandomState gives the same samples again, and leaves the global
+            generators alone. None: scikit-learn's meaning, the global generator of NumPy.
+        sampler: "auto"; "interpolate" (towards a neighbour) or "posterior" (moved by noise), which
+            edit a real sample; "gmm", "flow" (trained for it) or "prior", which draw from
+            a density and start from no sample.
+        steps: Training steps, and a quarter as many for the adaptation to each class. Default: by
+            the number of rows, 400 to 2,000, for a table; else the library's.
+        layout: Axes of X, as in `vaeaug.read`: NHWC, NCHW, NHW, NL, NLC, NCL, NDHW, NDHWC, NCDHW.
+            Default: by the rank. A 2-D array is a table unless this says NL.
+        config: For those who know the generator: a mapping of keys of `AugmentConfig` that differ
+            from the defaults, dotted (``{"model.beta": 2.0}``) or nested, or a whole configuration.
+            Its seed and plan are not used, and of a table `model.network` is always mlp.
+        device: "auto", "cpu" or "cuda".
+
+    Attributes:
+        sampling_strategy_: Samples to make of each class.
+        sample_indices_: Row of X of each row of the result, (n_new,): its own for a real one; for
+            a synthetic one the row it was made from, which is of the same class; -1 where it was
+            drawn from a density.
+        is_synthetic_: Which rows of the result were made, (n_new,), bool.
+        generator_: The `Synthesizer`; None where no class needed samples. It keeps the latents of
+            the training data, not the data.
+        n_features_in_: Columns of the table.
+        feature_names_in_: Their names, where X was a data frame with names.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BaseOverSampler._parameter_constraints,
+        "sampler": [StrOptions(_SAMPLERS)],
+        "steps": [Interval(Integral, 1, None, closed="left"), None],
+        "layout": [StrOptions(_LAYOUTS), None],
+        "config": [AugmentConfig, Mapping, None],
+        "device": [str],
+    }
+
+    def __init__(
+        self,
+        *,
+        sampling_strategy: Any = "auto",
+        random_state: Any = None,
+        sampler: str = "auto",
+        steps: int | None = None,
+        layout: str | None = None,
+        config: AugmentConfig | Mapping[str, Any] | None = None,
+        device: str = "auto",
+    ) -> None:
+        super().__init__(sampling_strategy=sampling_strategy)
+        self.random_state = random_state
+        self.sampler = sampler
+        self.steps = steps
+        self.layout = layout
+        self.config = config
+        self.device = device
+
+    def fit_resample(self, X: Any, y: Any, **arrays: Any) -> tuple[Any, ...]:
+        """Train, and give the data with synthetic samples after the real ones.
+
+        Args:
+            X: Table (array, sparse matrix, data frame or list), or an array of more axes.
+            y: Classes, (n,), or one-hot.
+            **arrays: Others of n rows, such as ``groups=`` or ``sample_weight=``. A synthetic row
+                gets the value of the row it was made from; see `resample_like`.
+
+        Returns:
+            X and y, of the type and dtype given, the real rows first and unchanged; then each of
+            the other arrays, in the order given. A `Pipeline` takes X and y alone: use
+            `resample_like` on its step.
+
+        Raises:
+            ValueError: If the input is not of numbers or not of one length, a parameter is wrong,
+                or a class cannot be filled with samples that are no copies.
+        """
+        n = X.shape[0] if hasattr(X, "shape") else len(X)
+        for name, array in arrays.items():
+            if length(array) != n:
+                raise ValueError(
+                    f"fit_resample: expected {n} rows of {name!r}, as of X, got {length(array)}"
+                )
+        if arrays and self._draws_without_source():
+            raise ValueError(
+                f"fit_resample: expected a sampler that starts from a sample (auto, "
+                f"{', '.join(sorted(set(WITH_SOURCE) & _SAMPLERS))}) where other arrays are to be "
+                f"kept aligned, got {self._chosen()!r}: its samples belong to no row"
+            )
+        X_resampled, y_resampled = super().fit_resample(X, y)
+        return X_resampled, y_resampled, *(self.resample_like(each) for each in arrays.values())
+
+    def resample_like(self, array: Any, *, fill: Any = None) -> Any:
+        """An array aligned with the X that was given, aligned with the X that was returned.
+
+        Args:
+            array: n rows: array, sparse matrix, Series, data frame or list.
+            fill: For samples that were drawn from a density and so belong to no row.
+
+        Returns:
+            The rows, those of synthetic samples from the row each was made from, in the type given;
+            the index of a Series or data frame is numbered anew, as X's is.
+
+        Raises:
+            AttributeError: If `fit_resample` was not called.
+            ValueError: If the length is another, or samples belong to no row and `fill` is None.
+        """
+        if not hasattr(self, "sample_indices_"):
+            raise AttributeError("resample_like: call fit_resample first")
+        index, n = self.sample_indices_, int((~self.is_synthetic_).sum())
+        if length(array) != n:
+            raise ValueError(f"resample_like: expected {n} rows, as of X, got {length(array)}")
+        drawn = index < 0
+        if drawn.any() and fill is None:
+            raise ValueError(
+                f"resample_like: {drawn.sum()} samples were drawn from a density and belong to no "
+                "row; give fill=, or use a sampler that starts from a sample"
+            )
+        if isinstance(array, list):
+            return [fill if i < 0 else array[i] for i in index]
+        if hasattr(array, "iloc"):
+            taken = array.iloc[index].reset_index(drop=True)
+            return (
+                taken.mask(np.broadcast_to(drawn, taken.shape[::-1]).T, fill)
+                if drawn.any()
+                else taken
+            )
+        array = array if sparse.issparse(array) else np.asarray(array)
+        taken = array[index]
+        if drawn.any():
+            taken[drawn] = fill
+        return taken
+
+    def _check_X_y(  # noqa: N802 - imbalanced-learn's name
+        self, X: Any, y: Any, accept_sparse: Any = None
+    ) -> tuple[Any, Any, bool]:
+        self._is_table = rank(X) <= 2 and self.layout is None
+        if not self._is_table:
+            from imblearn.utils import check_target_type
+
+            y, one_hot = check_target_type(y, indicate_one_vs_all=True)
+            X, y = check_X_y(X, y, allow_nd=True, y_numeric=False)
+            return X, y, one_hot
+        advice = (
+            "expected columns of numbers; encode categories as numbers first (OneHotEncoder, "
+            "OrdinalEncoder), or use imblearn.over_sampling.SMOTENC, which knows them"
+        )
+        if hasattr(X, "dtypes") and hasattr(X, "columns"):
+            found = {str(c): t for c, t in X.dtypes.items() if t.kind not in "biufc"}
+            if found:
+                named = ", ".join(f"{name!r} ({dtype})" for name, dtype in found.items())
+                raise ValueError(f"VAEOverSampler: {advice}; got {named}")
+        try:
+            X, y, one_hot = super()._check_X_y(X, y, accept_sparse)
+        except ValueError as error:
+            if any(words in str(error) for words in ("could not convert", "bytes/strings")):
+                raise ValueError(f"VAEOverSampler: {advice}; got: {error}") from error
+            raise
+        return X, y, one_hot
+
+    def _fit_resample(self, X: Any, y: np.ndarray) -> tuple[Any, np.ndarray]:
+        """What the base class asks for, with X and y checked."""
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        config = self._job(seed, len(y))
+        classes, labels = np.unique(y, return_inverse=True)
+        label_of = {c: label for label, c in enumerate(classes)}
+        wanted = {label_of[c]: int(n) for c, n in self.sampling_strategy_.items() if n}
+        if not wanted:
+            self._record(len(y), np.empty(0, np.int64), None)
+            return X.copy(), y.copy()
+        if np.bincount(labels).max() < 2:
+            raise ValueError(
+                "VAEOverSampler: expected a class of at least two samples to learn from, got "
+                f"{len(y)} classes of one"
+            )
+        names = tuple(str(c) for c in classes)
+        dense = X.toarray() if sparse.issparse(X) else X
+        columns = Columns.of(dense) if self._is_table else None
+        data = self._as_data(dense, labels.astype(np.int64), names, columns)
+        generator = fit(data, config, device=self.device)
+        judge: Judge
+        if columns is not None:
+            judge = TableJudge(data, columns, config, seed=seed)
+        else:
+            judge = ImageJudge(Screener.for_job(data, config, device=generator.device))
+        # The data is held while drawing alone: a fitted pipeline that is stored has none of it.
+        drawing = copy.copy(generator).attach(data)
+        filled = {
+            label: fill_class(
+                drawing,
+                judge,
+                config,
+                label,
+                n,
+                sampler=self._chosen(),
+                copies_allowed=self._is_table,
+            )
+            for label, n in sorted(wanted.items())
+        }
+        sources = np.concatenate([each.sources for each in filled.values()])
+        samples = np.concatenate([each.samples for each in filled.values()])
+        self._record(len(y), sources, generator)
+        new_y = np.concatenate([np.full(n, classes[c], y.dtype) for c, n in sorted(wanted.items())])
+        rows = samples[..., 0] if self._is_table else as_stored(samples, X, self.layout)
+        rows = as_dtype(rows, X.dtype)
+        new_X = (
+            sparse.vstack([X, sparse.csr_matrix(rows)], format=X.format)
+            if sparse.issparse(X)
+            else np.concatenate([X, rows])
+        )
+        return new_X, np.concatenate([y, new_y])
+
+    def _job(self, seed: int, n: int) -> AugmentConfig:
+        """The configuration of this call."""
+        given = self.config
+        sampler = self._chosen()
+        if sampler not in _SAMPLERS:
+            raise ValueError(
+                "VAEOverSampler: config: expected recipe.sampler of "
+                f"{', '.join(sorted(_SAMPLERS))}, got {sampler!r}: its samples are not of one class"
+            )
+        keys: dict[str, Any] = dict(_TABLE) if self._is_table else {}
+        if sampler != "gmm":  # nothing is drawn from a mixture, whose fit takes time
+            keys["density.kind"] = "flow" if sampler == "flow" else "normal"
+        base = AugmentConfig()
+        if isinstance(given, AugmentConfig):
+            base, keys = given, {"model.network": "mlp"} if self._is_table else {}
+        elif given is not None:
+            keys |= dotted(given)
+        if self._is_table:
+            if keys["model.network"] != "mlp":
+                raise ValueError(
+                    "VAEOverSampler: config: expected model.network mlp for a table, got "
+                    f"{keys['model.network']!r}; layout='NL' takes rows as signals"
+                )
+            keys.setdefault("training.steps", base.training.steps or _table_steps(n))
+        if self.steps is not None:
+            keys["training.steps"] = self.steps
+        steps = keys.get("training.steps", base.training.steps)
+        if steps is not None and base.training.adapt_steps is None:
+            keys.setdefault("training.adapt_steps", max(1, steps // 4))
+        return base.changed(**keys, seed=seed)
+
+    def _as_data(
+        self, X: np.ndarray, labels: np.ndarray, names: tuple[str, ...], columns: Columns | None
+    ) -> LabelledImages:
+        """X as the library takes it: a row of a table as a signal of one value per column."""
+        # A layout is for samples with axes; a table has scales instead.
+        samples = columns.scaled(X)[..., None] if columns else as_samples(X, self.layout)
+        return LabelledImages(samples, labels, names, value_range(samples), source="X")
+
+    def _record(self, n: int, sources: np.ndarray, generator: Synthesizer | None) -> None:
+        self.sample_indices_ = np.concatenate([np.arange(n), sources])
+        self.is_synthetic_ = np.arange(n + len(sources)) >= n
+        self.generator_ = generator
+
+    def _chosen(self) -> str:
+        """The sampler that the parameters ask for, by `sampler` or by `config`."""
+        return self.sampler if self.sampler != "auto" else as_config(self.config).recipe.sampler
+
+    def _draws_without_source(self) -> bool:
+        return self._chosen() not in ("auto", *WITH_SOURCE)
+
+    def _more_tags(self) -> dict[str, Any]:
+        return {**super()._more_tags(), "sample_indices": True}
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.sampler_tags.sample_indices = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+def _table_steps(n: int) -> int:
+    passes = round(_TABLE_PASSES * n / _TABLE["training.batch_size"])  # type: ignore[operator]
+    return min(_MAX_TABLE_STEPS, max(_MIN_TABLE_STEPS, passes))

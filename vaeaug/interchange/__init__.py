@@ -1,9 +1,0 @@
-"""The samples of a run for programs that know nothing of vaeaug.
-
-`vaeaug.read` takes each of these formats back. What they hold is in ``docs/interchange.md``.
-"""
-
-from vaeaug.interchange._export import FORMATS, Exported, export_dataset
-from vaeaug.interchange._samples import ExportError
-
-__all__ = ["FORMATS", "ExportError", "Exported", "export_dataset"]

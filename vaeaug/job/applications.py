@@ -1,0 +1,290 @@
+"""What a trained generator is good for beside drawing: cleaning up, compressing, looking inside."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from vaeaug.data import DataError, LabelledImages
+from vaeaug.data.formats.hdf5_process import ForeignHDF5
+from vaeaug.data.values import pinned
+from vaeaug.generator import Synthesizer
+from vaeaug.report import write_strips
+from vaeaug.shards import published_hdf5, write_attributes
+
+LATENTS_FORMAT, LATENTS_VERSION = "vaeaug-latents", 1
+# A traversal goes so many standard deviations of the class's latents to either side.
+REACH = 2.5
+STEPS = 9
+
+
+class ApplicationError(ValueError):
+    """A file or an argument that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How like the originals images are, mean over images.
+
+    Attributes:
+        psnr: Peak signal-to-noise ratio, dB.
+        ssim: Structural similarity (Wang et al. 2004), 1 is the same.
+        mse: Mean squared error, values scaled to [0, 1].
+    """
+
+    psnr: float
+    ssim: float
+    mse: float
+
+
+def likeness(
+    images: Shaped[np.ndarray, "n *space c"],
+    originals: Shaped[np.ndarray, "n *space c"],
+    value_range: tuple[float, float],
+) -> Likeness:
+    """PSNR, SSIM and squared error of images against their originals, by scikit-image.
+
+    Args:
+        images: Any type.
+        originals: Of the same shape.
+        value_range: Of both; the peak is its width.
+    """
+    from skimage.metrics import structural_similarity
+
+    low, high = value_range
+    a = (images.astype(np.float64) - low) / (high - low)
+    b = (originals.astype(np.float64) - low) / (high - low)
+    mse = np.square(a - b).reshape(len(a), -1).mean(axis=1)
+    # The window is 7 values a side, or the largest odd number that fits.
+    window = min(7, *(side - 1 + side % 2 for side in a.shape[1:-1]))
+    ssim = [
+        structural_similarity(x, y, data_range=1.0, channel_axis=-1, win_size=window)
+        for x, y in zip(a, b, strict=True)
+    ]
+    psnr = -10 * np.log10(np.maximum(mse, 1e-10))
+    return Likeness(float(psnr.mean()), float(np.mean(ssim)), float(mse.mean()))
+
+
+def add_noise(
+    images: Shaped[np.ndarray, "n *space c"],
+    value_range: tuple[float, float],
+    *,
+    sigma: float,
+    seed: int,
+) -> Shaped[np.ndarray, "n *space c"]:
+    """Gaussian noise, clipped to the value range, in the type of the images.
+
+    Args:
+        images: uint8 or float32.
+        value_range: Of the images.
+        sigma: Standard deviation, as a fraction of the value range.
+        seed: Of the noise.
+    """
+    low, high = value_range
+    rng = np.random.default_rng(seed)
+    noisy = images + sigma * (high - low) * rng.standard_normal(images.shape, np.float32)
+    noisy = noisy.clip(low, high)
+    return (noisy.round() if images.dtype == np.uint8 else noisy).astype(images.dtype)
+
+
+def write_images(
+    path: str | Path, generator: Synthesizer, images: np.ndarray, labels: np.ndarray
+) -> Path:
+    """Images and labels as an HDF5 file that `vaeaug.read` reads."""
+    path = Path(path)
+    with published_hdf5(path, needed=images.nbytes, kept="nothing was changed") as file:
+        file["images"], file["labels"] = images, np.asarray(labels, np.int64)
+        attributes = {
+            "class_names": list(generator.class_names),
+            "layout": generator.layout,
+            "image_value_range": np.array(generator.value_range, np.float64),
+        }
+        write_attributes(file, attributes)
+    return path
+
+
+def encode_to(path: str | Path, generator: Synthesizer, data: LabelledImages) -> dict[str, Any]:
+    """Compress images to latents: ``z``, ``step`` and ``labels`` in an HDF5 file.
+
+    A unit of z is a whole number of steps (int16, gzip), its step the posterior's own mean standard
+    deviation: finer than that the decoder cannot tell. Units that the model does not use are zeros
+    and take no room.
+
+    Args:
+        path: The file.
+        generator: Any; the images need not be those it was trained on.
+        data: Of its sample shape and class names.
+
+    Returns:
+        Sizes and losses: ``stored_bits_per_value`` (of the latents as stored),
+        ``bits_per_value`` (bound of lossless coding with this model; 8-bit data only), and
+        ``reconstruction`` against the originals.
+
+    Raises:
+        ApplicationError: If the data is of another shape or has other classes.
+        ShardError: If the file cannot be written.
+    """
+    path = Path(path)
+    check_fits(generator, data)
+    latents = generator.encode(data.images, data.labels)
+    step = np.sqrt(generator.variances.mean(axis=0))
+    z = np.rint(latents / step).clip(-(2**15), 2**15 - 1).astype(np.int16)
+    with published_hdf5(path, needed=z.nbytes, kept="nothing was changed") as file:
+        packed = file.create_dataset("z", data=z, compression="gzip", shuffle=True)
+        stored = packed.id.get_storage_size()
+        file["step"], file["labels"] = step, data.labels
+        attributes = {
+            "format": LATENTS_FORMAT,
+            "format_version": np.int64(LATENTS_VERSION),
+            "generator_sha256": generator.sha256,
+            "class_names": list(generator.class_names),
+        }
+        write_attributes(file, attributes)
+    rebuilt = generator.decode(z * step, data.labels)
+    n_values = math.prod(generator.image_shape)
+    bits = None
+    if data.images.dtype == np.uint8:
+        bits = float(generator.rates(data.images, data.labels)[1].mean())
+    return {
+        "file": str(path),
+        "n": len(data),
+        "stored_bits_per_value": 8 * stored / (len(data) * n_values),
+        "original_bits_per_value": 8 * data.images.dtype.itemsize,
+        "bits_per_value": bits,
+        "reconstruction": vars(likeness(rebuilt, data.images, data.value_range)),
+    }
+
+
+def decode_from(path: str | Path, generator: Synthesizer) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of a file that `encode_to` wrote.
+
+    Raises:
+        ApplicationError: If it is no such file, or the latents are of another generator.
+    """
+    path = Path(path)
+    try:
+        with ForeignHDF5(path) as file:
+            kind, version, maker = (
+                (file.attribute(None, name) or [None])[0]
+                for name in ("format", "format_version", "generator_sha256")
+            )
+            if (kind, version) != (LATENTS_FORMAT, LATENTS_VERSION):
+                raise ApplicationError(
+                    f"{path}: expected {LATENTS_FORMAT} version {LATENTS_VERSION}, got {kind!r} "
+                    f"version {version}"
+                )
+            z, step, labels = (file.load(name) for name in ("z", "step", "labels"))
+    except DataError as error:
+        raise ApplicationError(f"{path}: not a file of latents ({error})") from error
+    if maker != generator.sha256:
+        raise ApplicationError(
+            f"{path}: expected latents of this generator ({generator.sha256[:12]}), got those of "
+            f"{str(maker)[:12]}"
+        )
+    n_latents = generator.model.latent_dim
+    whole = {"z": (z, (len(labels), n_latents), "i"), "step": (step, (n_latents,), "f")}
+    whole["labels"] = (labels, (labels.size,), "i")
+    for name, (array, shape, kind) in whole.items():
+        if array.shape != shape or array.dtype.kind != kind:
+            raise ApplicationError(
+                f"{path}: {name}: expected {kind} of shape {shape}, got {array.dtype} of shape "
+                f"{array.shape}"
+            )
+    k = len(generator.class_names)
+    if labels.size and not 0 <= labels.min() <= labels.max() < k:
+        raise ApplicationError(
+            f"{path}: expected labels in 0..{k - 1}, got {labels.min()} to {labels.max()}"
+        )
+    z, labels = z * step.astype(np.float32), labels.astype(np.int64)
+    return generator.decode(z, labels), labels
+
+
+def traverse(
+    generator: Synthesizer,
+    label: int | str,
+    *,
+    n_units: int = 8,
+    steps: int = STEPS,
+    reach: float = REACH,
+) -> tuple[list[str], Shaped[np.ndarray, "u t *space c"]]:
+    """Samples along single directions of a class's latents, the mean of the class in the middle.
+
+    Where z is a vector the directions are its units, those first whose posterior means vary most.
+    Single cells of a grid show next to nothing, so there they are the principal directions of the
+    class's latents.
+
+    Args:
+        generator: The generator.
+        label: Class index or name.
+        n_units: Directions.
+        steps: Samples along each.
+        reach: Standard deviations to either side.
+
+    Returns:
+        (name of each direction, samples).
+
+    Raises:
+        ApplicationError: For a class without images.
+    """
+    index = generator.index_of(label)
+    z = generator.means[generator.rows[index]]
+    if not len(z):
+        raise ApplicationError(f"traverse: class {generator.class_names[index]!r} has no images")
+    centre = z.mean(axis=0)
+    if generator.model.groups[0].is_grid or len(generator.model.groups) > 1:
+        _, spread, directions = np.linalg.svd(z - centre, full_matrices=False)
+        scale = spread[:n_units] / math.sqrt(max(1, len(z) - 1))
+        ways = directions[:n_units] * scale[:, None]
+        names = [f"direction {number + 1}" for number in range(len(ways))]
+    else:
+        deviation = z.std(axis=0)
+        units = np.argsort(-deviation, kind="stable")[:n_units]
+        ways = np.zeros((len(units), z.shape[1]), np.float32)
+        ways[np.arange(len(units)), units] = deviation[units]
+        names = [f"unit {unit}" for unit in units]
+    along = np.linspace(-reach, reach, steps, dtype=np.float32)
+    latents = centre + along[None, :, None] * ways[:, None, :]
+    flat = latents.reshape(-1, z.shape[1]).astype(np.float32)
+    images = generator.decode(flat, np.full(len(flat), index))
+    return names, images.reshape(len(ways), steps, *images.shape[1:])
+
+
+def write_traversal(
+    path: str | Path, generator: Synthesizer, labels: Sequence[int | str], *, n_units: int = 8
+) -> Path:
+    """A picture of `traverse` for some classes, below one another. Returns the path."""
+    strips = []
+    for label in labels:
+        names, images = traverse(generator, label, n_units=n_units)
+        title = generator.class_names[generator.index_of(label)]
+        strips.append((title, names, images))
+    return write_strips(path, strips, value_range=generator.value_range)
+
+
+def check_fits(generator: Synthesizer, data: LabelledImages) -> None:
+    """Whether data has the generator's sample shape, value range and classes.
+
+    Raises:
+        ApplicationError: If not.
+    """
+    if data.image_shape != generator.image_shape:
+        raise ApplicationError(
+            f"{data.source or 'data'}: expected samples of shape {generator.image_shape}, got "
+            f"{data.image_shape}"
+        )
+    if data.value_range != generator.value_range:
+        (low, high), got = generator.value_range, data.value_range
+        raise ApplicationError(
+            f"{data.source or 'data'}: expected values of the range ({low:g}, {high:g}) that the "
+            f"generator was trained on, got ({got[0]:g}, {got[1]:g}); if the data is in the same "
+            f"units, read it with {pinned((low, high))}"
+        )
+    if data.class_names != generator.class_names:
+        raise ApplicationError(
+            f"{data.source or 'data'}: expected the classes {', '.join(generator.class_names)}, "
+            f"got {', '.join(data.class_names)}"
+        )

@@ -1,0 +1,288 @@
+"""OUT: who may write there, what it holds, and whether a run there may go on.
+
+A run is resumed only with the configuration and the data it was started with; anything else is
+refused, naming what changed, before a byte is written.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from vaeaug.config import AugmentConfig, ConfigError, changed_keys, make_config
+from vaeaug.files import Claim, InUseError, NoLocksError, leftovers, read_whole
+from vaeaug.files.json_text import JSONTextError, parse_strict, unsealed
+from vaeaug.shards import publish_bytes
+
+log = logging.getLogger("vaeaug")
+
+RUN_FORMAT = "vaeaug-run"
+FORMAT_VERSION = 1
+# All that a run writes into OUT. `--no-resume` deletes these and nothing else; the manifest goes
+# first, so that half a deletion is no dataset.
+CONTENTS = (
+    "manifest.json",
+    "report.html",
+    "report.json",
+    "README.md",
+    "evaluation",
+    "samples.png",
+    "traversals.png",
+    "diagnostics.json",
+    "metrics.jsonl",
+    "checkpoints",
+    "shards",
+    "model",
+    "run.json",
+)
+# Those of them that are folders. A link in the place of one leads to files that are not of the run.
+_FOLDERS = ("evaluation", "checkpoints", "shards", "model")
+_LIBRARIES = ("h5py", "imbalanced-learn", "numpy", "scikit-learn", "torch")
+
+
+class RunError(RuntimeError):
+    """The run folder cannot be used."""
+
+
+class RunFolder:
+    """OUT, claimed for one process; a context manager.
+
+    Args:
+        path: The folder; made if it is not there.
+        config: The job.
+        data: What identifies the data: at least "fingerprint"; "generator" where it came ready.
+        needed: Bytes of the whole run. Shards that are there already need none, nor does a
+            finished run.
+        resume: Go on with a run that is there. False: delete it and start again.
+
+    Raises:
+        ConfigError: If a run of another configuration, data or generator is there.
+        RunError: If the folder cannot be written, holds something else, is in use, or the disk
+            cannot hold the run.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        config: AugmentConfig,
+        data: Mapping[str, Any],
+        needed: int = 0,
+        resume: bool = True,
+    ) -> None:
+        self.path = Path(path)
+        self._make()
+        self._lock = self._claim()
+        try:
+            self._check_contents()
+            if not resume:
+                self._delete()
+            self._check_links()
+            self._clean()
+            self._check_same(config, data)
+            # Before the run is described: it can then be asked for with a smaller plan.
+            self._check_space(needed)
+            self._write_run(config, data)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+    @property
+    def model(self) -> Path:
+        """Folder of the generator."""
+        return self.path / "model"
+
+    @property
+    def diagnostics(self) -> Path:
+        """What is known of the generator."""
+        return self.path / "diagnostics.json"
+
+    @property
+    def measures(self) -> Path:
+        """What evaluations measured besides the gate, for the report."""
+        return self.path / "evaluation" / "measures.json"
+
+    def has_diagnostics(self) -> bool:
+        """Whether whole diagnostics are there; damaged ones are deleted, to be made again."""
+        try:
+            unsealed(read_whole(self.diagnostics))
+        except FileNotFoundError:
+            return False
+        except (OSError, JSONTextError) as error:
+            log.warning("%s: cannot be read (%s); made again", self.diagnostics, error)
+            self.diagnostics.unlink()
+            return False
+        return True
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the manifest is there."""
+        return (self.path / "manifest.json").exists()
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise RunError(f"{self.path}: expected a folder for the run, got a file") from None
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot make the folder: {error.strerror}") from error
+
+    def _claim(self) -> Claim:
+        try:
+            return Claim(self.path / ".lock")
+        except InUseError:
+            raise RunError(
+                f"{self.path}: the folder is locked by another vaeaug process; wait for it or stop "
+                "it"
+            ) from None
+        except NoLocksError as error:
+            raise RunError(
+                f"{self.path}: expected a disk with file locks, which keep two runs apart, got: "
+                f"{error.strerror}; give another --out, or mount this one with locks"
+            ) from error
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: expected a folder that can be written, got: {error.strerror}"
+            ) from error
+
+    def _check_contents(self) -> None:
+        # What a process that was killed may leave before the run is described.
+        left = {".lock", *(path.name for path, _ in leftovers(self.path, "run.json"))}
+        found = sorted(each.name for each in self.path.iterdir() if each.name not in left)
+        if found and "run.json" not in found:
+            raise RunError(
+                f"{self.path}: expected an empty folder or a run of vaeaug, got "
+                f"{', '.join(found[:5])}{', ...' if len(found) > 5 else ''}; nothing was changed"
+            )
+
+    def _check_links(self) -> None:
+        """Refuse a link to a folder before anything is deleted or written behind it."""
+        for name in _FOLDERS:
+            path = self.path / name
+            if path.is_symlink():
+                raise RunError(
+                    f"{path}: expected a folder of this run, got a link to {path.readlink()}, "
+                    f"where files would be deleted and overwritten; nothing was changed. For "
+                    f"another disk, give a folder on it as --out"
+                )
+
+    def _clean(self) -> None:
+        """Delete what killed writers left."""
+        for name in CONTENTS:
+            for path, _ in leftovers(self.path, name):
+                path.unlink()
+        for name in _FOLDERS:
+            for path, _ in leftovers(self.path / name):
+                path.unlink()
+
+    def _delete(self) -> None:
+        for name in CONTENTS:
+            path = self.path / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _check_same(self, config: AugmentConfig, data: Mapping[str, Any]) -> None:
+        if not (self.path / "run.json").exists():
+            return
+        before = read_run(self.path)
+        changes = changed_keys(_in_present_words(before["config"]), config.to_json())
+        if before["data"].get("fingerprint") != data["fingerprint"]:
+            changes.append(
+                f"data: {before['data'].get('source')!r} of fingerprint "
+                f"{str(before['data'].get('fingerprint'))[:12]} -> {data.get('source')!r} of "
+                f"{str(data['fingerprint'])[:12]}"
+            )
+        for name, default in (("generator", "trained here"), ("search", False)):
+            old, new = before["data"].get(name, default), data.get(name, default)
+            if old != new:
+                changes.append(f"{name}: {old} -> {new}")
+        if changes:
+            raise ConfigError(
+                f"{self.path}: a run of another configuration is here; changed: "
+                f"{'; '.join(changes)}. Give the old values, another --out, or --no-resume to "
+                "delete that run and start again"
+            )
+
+    def _check_space(self, needed: int) -> None:
+        if self.is_complete:
+            return
+        needed -= sum(each.stat().st_size for each in (self.path / "shards").glob("shard-*"))
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise RunError(
+                f"{self.path}: no space: expected at least {needed / 2**20:,.0f} MiB free for the "
+                f"shards, the model and its checkpoints, got {free / 2**20:,.0f} MiB; free some or "
+                "make fewer (plan.max_synthetic_ratio). What is done so far is kept"
+            )
+
+    def _write_run(self, config: AugmentConfig, data: Mapping[str, Any]) -> None:
+        path = self.path / "run.json"
+        if path.exists():
+            return
+        content = {
+            "format": RUN_FORMAT,
+            "format_version": FORMAT_VERSION,
+            "config": config.to_json(),
+            "data": dict(data),
+            "versions": library_versions(),
+        }
+        publish_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+def read_run(out_dir: str | Path) -> dict[str, Any]:
+    """What ``run.json`` of a run folder says: its configuration, data and versions.
+
+    Raises:
+        RunError: If there is none or it is not one.
+    """
+    path = Path(out_dir) / "run.json"
+    try:
+        content = parse_strict(read_whole(path))
+    except FileNotFoundError:
+        raise RunError(f"{out_dir}: expected a run of vaeaug, but run.json is missing") from None
+    except (OSError, JSONTextError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != RUN_FORMAT:
+        raise RunError(f"{path}: expected the description of a run of vaeaug, got something else")
+    if content.get("format_version") != FORMAT_VERSION:
+        raise RunError(
+            f"{path}: expected format version {FORMAT_VERSION}, got "
+            f"{content.get('format_version')!r}; a newer vaeaug wrote it"
+        )
+    for name in ("config", "data", "versions"):
+        if not isinstance(content.get(name), dict):
+            raise RunError(f"{path}: {name}: expected an object, got {str(content.get(name))[:80]}")
+    fingerprint = content["data"].get("fingerprint")
+    if not isinstance(fingerprint, str):
+        raise RunError(f"{path}: data.fingerprint: expected a text, got {str(fingerprint)[:80]}")
+    return content
+
+
+def _in_present_words(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration on disk with the keys that this version has; as it is where it is none."""
+    try:
+        return make_config(config, warn=False).to_json()
+    except ConfigError:
+        return config
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what decides the bytes of a run."""
+    return {name: version(name) for name in ("vaeaug", *_LIBRARIES)}

@@ -1,0 +1,110 @@
+"""Looking at what a job left: a run folder, a generator, a shard; screening it again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vaeaug.config import AugmentConfig
+from vaeaug.data import LabelledImages
+from vaeaug.generator import Synthesizer
+from vaeaug.job.folder import RunError, read_run
+from vaeaug.merging import counts_of_file, is_merged
+from vaeaug.progress import Progress
+from vaeaug.screening import Screener, ScreeningReport
+from vaeaug.shards import Manifest, Shard, ShardDataset
+from vaeaug.stages import CHUNK
+
+
+def rescreen(
+    data: LabelledImages,
+    out_dir: str | Path,
+    config: AugmentConfig | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> dict[str, ScreeningReport]:
+    """Judge the samples of a finished run by the thresholds of `config`. Nothing is changed.
+
+    Returns:
+        Counts by class name.
+
+    Raises:
+        RunError: If the data is not what the run was made from.
+    """
+    config = config or AugmentConfig()
+    dataset = ShardDataset(out_dir)
+    if dataset.fingerprint != data.fingerprint:
+        raise RunError(
+            f"screen: expected the images that {out_dir} was made from (fingerprint "
+            f"{dataset.fingerprint[:12]}), got {data.source!r} of {data.fingerprint[:12]}"
+        )
+    screener = Screener.for_job(data, config, device=device, progress=progress)
+    reports = {}
+    for label in np.unique(dataset.labels).tolist():
+        screening, report = screener.new_class(label), ScreeningReport()
+        rows = np.flatnonzero(dataset.labels == label)
+        for begin in range(0, len(rows), CHUNK):
+            images = dataset.images_at(rows[begin : begin + CHUNK])
+            report.add(screening.screen(images).reason)
+        reports[dataset.class_names[label]] = report
+    return reports
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """What a run folder, a generator's folder, a shard or a merged file is, in words and numbers.
+
+    Raises:
+        RunError: If it is none of them.
+    """
+    path = Path(path)
+    if path.is_file() and is_merged(path):
+        classes = counts_of_file(path)
+        return {
+            "merged": str(path),
+            "n": sum(each.together for each in classes),
+            "classes": [each._asdict() for each in classes],
+        }
+    if path.is_file():
+        with Shard(path) as shard:
+            return {"shard": str(path), "n": len(shard), **_plain(shard.attributes)}
+    if (path / "manifest.json").exists():
+        manifest = json.loads(Manifest.load(path).to_bytes())
+        counts = {each["name"]: each["accepted"] for each in manifest["classes"]}
+        return {
+            "run": str(path),
+            "n": sum(counts.values()),
+            "classes": counts,
+            "gate": gate if isinstance(gate := manifest["gate"], str) else gate.get("sentence"),
+            "recipe": manifest["extra"].get("recipe"),
+            **{
+                key: manifest[key]
+                for key in ("complete", "image_shape", "dtype", "run_seed", "versions")
+            },
+            "samplers": manifest["extra"].get("samplers", {}),
+        }
+    if (path / "config.json").exists() or (path / "model" / "config.json").exists():
+        generator = Synthesizer.load(path)
+        return {
+            "generator": str(path),
+            "model": type(generator.model).__name__,
+            **generator.model.architecture,
+            "parameters": sum(each.numel() for each in generator.model.parameters()),
+            "densities": {
+                name: density.kind if density else "none"
+                for name, density in zip(generator.class_names, generator.densities, strict=True)
+            },
+            "sha256": generator.sha256,
+        }
+    if (path / "run.json").exists():
+        return {"run": str(path), "state": "not finished", **read_run(path)["data"]}
+    raise RunError(f"{path}: expected a run folder, a generator or a shard")
+
+
+def _plain(attributes: Any) -> dict[str, Any]:
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+        for name, value in dict(attributes).items()
+    }

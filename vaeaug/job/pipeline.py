@@ -1,0 +1,512 @@
+"""The whole job, in order: read, plan, train, diagnose, draw, screen, write; evaluate; publish.
+
+Nothing else knows this order. Every step leaves something finished on disk, so the same command run
+again resumes after the last finished step. A run is published once, at its end.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vaeaug.config import AugmentConfig, EvaluationConfig, Recipe, as_config, make_config
+from vaeaug.data import LabelledImages, read_by, read_pool
+from vaeaug.evaluation import GateResult, SearchResult
+from vaeaug.evaluation.gate.probe import ProbeFactory
+from vaeaug.files.json_text import sealed
+from vaeaug.generator import Synthesizer
+from vaeaug.job.evaluation import RunEvaluation
+from vaeaug.job.folder import RunError, RunFolder, library_versions, read_run
+from vaeaug.job.publishing import publish
+from vaeaug.job.result import RunResult, recipe_of, result_of
+from vaeaug.job.writing import WrittenClasses, write_classes
+from vaeaug.plan import Plan
+from vaeaug.progress import Progress, shown
+from vaeaug.screening import Screener
+from vaeaug.shards import Manifest, ShardProvenance, publish_bytes
+from vaeaug.stages import bytes_per_sample, load_or_train, new_screener, plan_of
+from vaeaug.stages.diagnosis import diagnose
+from vaeaug.training import resolve_device
+
+log = logging.getLogger("vaeaug")
+
+# Space kept for the model, its optimiser and the checkpoints, bytes.
+SPACE_FOR_MODEL = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class AugmentResult:
+    """What a job left.
+
+    Attributes:
+        out_dir: The run folder.
+        manifest: What it says.
+        resumed: Whether the job was already complete.
+        source: What the data was read from, as its ``source`` says.
+    """
+
+    out_dir: Path
+    manifest: Manifest
+    resumed: bool = False
+    source: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every class got what was planned."""
+        return self.manifest.complete
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """A line for every class that got fewer than planned."""
+        return [
+            f"class {each.name!r}: {each.accepted} of {each.n_synthetic} made, after "
+            f"{each.candidates} candidates"
+            for each in self.manifest.classes
+            if each.accepted < each.n_synthetic
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's counts and where the run is."""
+        manifest = json.loads(self.manifest.to_bytes())
+        return {
+            "out": str(self.out_dir),
+            "complete": self.complete,
+            "gate": manifest["gate"],
+            "search": manifest["extra"].get("search"),
+            "nearness": manifest["extra"].get("nearness"),
+            "plan": manifest["extra"].get("plan", []),
+            "classes": manifest["classes"],
+            "shards": manifest["shards"],
+        }
+
+
+def read_data(
+    source: Any,
+    config: AugmentConfig,
+    *,
+    pool: Any = None,
+    workers: int | None = None,
+    progress: bool = False,
+) -> LabelledImages:
+    """Read a source as ``config.data`` says, and a pool of unlabelled images beside it."""
+    wanted = config.data
+    data = read_by(
+        source, wanted.model_dump(), seed=config.seed, workers=workers, progress=progress
+    )
+    for note in data.notes:
+        log.info("%s", note)
+    if pool is not None:
+        images = read_pool(
+            pool,
+            data,
+            split=wanted.split,
+            size=wanted.size,
+            alpha=wanted.alpha,
+            layout=wanted.layout,
+            value_range=wanted.value_range,
+            resize=wanted.resize,
+            mode=wanted.mode,
+            on_error=wanted.on_error,
+            workers=workers,
+            progress=progress,
+        )
+        log.info("pool: %d images without labels", len(images))
+        data = data.with_unlabelled(images)
+    return data
+
+
+def augment(
+    data: LabelledImages | Any,
+    out_dir: str | Path,
+    config: AugmentConfig | Mapping[str, Any] | str | Path | None = None,
+    *,
+    evaluation: EvaluationConfig | None = None,
+    search_first: bool = False,
+    evaluate_after: bool = False,
+    probe: ProbeFactory | None = None,
+    device: str | torch.device = "auto",
+    resume: bool = True,
+    progress: Progress | bool | None = None,
+) -> AugmentResult:
+    """From labelled images to a folder of screened, labelled synthetic shards.
+
+    Args:
+        data: The training split, or anything `read` takes.
+        out_dir: The run folder; a run of the same configuration in it is resumed.
+        config: The job; a mapping of its keys or the path of a YAML file will do. Default:
+            `AugmentConfig()`.
+        evaluation: Of the search and the gate. Default: `EvaluationConfig()`.
+        search_first: Search a recipe, draw the dataset by it and store it for `merge`.
+        evaluate_after: Run the gate; with a search before it, on splits that the search never saw.
+        probe: Builds the classifier of both: ``probe(image_shape, n_classes)``.
+        device: "auto", "cpu" or "cuda".
+        resume: False deletes a run that is there and starts again.
+        progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
+            is silent; a function is called as ``progress(what, done, total, metrics)``.
+
+    Raises:
+        ConfigError: If the folder holds a run of another configuration.
+        PlanError: If the sampling strategy cannot be satisfied.
+        TrainingError: If training fails.
+        RunError: If the folder cannot be used, or nothing is to be made.
+        EvaluationError: If the data is too small to be evaluated.
+    """
+    job = as_config(config)
+    if not isinstance(data, LabelledImages):
+        data = read_data(data, job)
+    job = _with_plain_strategy(job, data)
+    plan = _plan_something(data, job)
+    device = resolve_device(device)
+    needed = plan.n_synthetic * bytes_per_sample(data, job) + SPACE_FOR_MODEL
+    described = describe_data(data) | ({"search": True} if search_first else {})
+    with (
+        shown(progress) as report,
+        RunFolder(out_dir, config=job, data=described, needed=needed, resume=resume) as run,
+    ):
+        measured_by = RunEvaluation(
+            run.path / "evaluation",
+            data,
+            job,
+            evaluation or EvaluationConfig(),
+            probe=probe,
+            device=device,
+            progress=report,
+        )
+        resumed = run.is_complete
+        if resumed:
+            result = RunResult.load(run, job)
+        else:
+            if evaluate_after:
+                measured_by.check()
+            search = measured_by.search() if search_first else None
+            generator = load_or_train(
+                run.model, data, job, checkpoints=run.path, device=device, progress=report
+            )
+            result = _draw(run, generator, data, job, search=search, progress=report)
+        if evaluate_after and not result.manifest.evaluated:
+            result, _ = _evaluated(result, result.recipe, measured_by)
+        elif resumed:
+            return AugmentResult(run.path, result.manifest, resumed=True, source=data.source)
+        manifest = publish(run, result, data)
+        return AugmentResult(run.path, manifest, resumed=resumed, source=data.source)
+
+
+def _draw(
+    run: RunFolder,
+    generator: Synthesizer,
+    data: LabelledImages,
+    job: AugmentConfig,
+    *,
+    search: SearchResult | None = None,
+    screener: Screener | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Diagnose the generator, then draw, screen and write each class, by the recipe found."""
+    drawn_by = job if search is None or search.recipe.is_none else job.with_recipe(search.recipe)
+    plan = plan_of(data, drawn_by)
+    provenance = ShardProvenance(
+        model_sha256=generator.sha256,
+        config_sha256=drawn_by.sha256,
+        data_fingerprint=data.fingerprint,
+        run_seed=job.seed,
+        vaeaug_version=library_versions()["vaeaug"],
+    )
+    written = WrittenClasses(run.path, data.class_names)
+    diagnosed = run.has_diagnostics()
+    if screener is None and (written.lacks(plan) or not diagnosed):
+        screener = new_screener(data, drawn_by, device=generator.device, progress=progress)
+    generator.attach(data)
+    if not diagnosed:
+        generator = _diagnosed(run, generator, data, drawn_by, screener)
+    write_classes(written, plan, generator, screener, drawn_by, provenance, progress=progress)
+    return result_of(
+        run, written, data, plan, provenance, job=job, drawn_by=drawn_by, search=search
+    )
+
+
+def _diagnosed(
+    run: RunFolder,
+    generator: Synthesizer,
+    data: LabelledImages,
+    config: AugmentConfig,
+    screener: Screener | None,
+) -> Synthesizer:
+    """The generator with the samplers that its diagnostics suggest; both are kept in the run."""
+    diagnostics = diagnose(generator, data, config, screener=screener)
+    for line in diagnostics.summary():
+        log.info("%s", line)
+    chosen = diagnostics.choices.apply(generator)
+    chosen.save(run.model)
+    publish_bytes(run.diagnostics, sealed(diagnostics.to_json()))
+    return chosen
+
+
+def evaluate(
+    data: LabelledImages | Any,
+    out_dir: str | Path,
+    config: EvaluationConfig | None = None,
+    *,
+    recipe: Recipe | None = None,
+    probe: ProbeFactory | None = None,
+    device: str | torch.device = "auto",
+    progress: Progress | bool | None = None,
+) -> GateResult:
+    """Does the synthetic data of a run help on this data? Measured, with an interval.
+
+    Classifiers are trained on real and on merged data, on splits of the training data, each with a
+    generator of its own that never sees the split's held-out images. The answer goes into the
+    manifest and the report. What was measured is kept: the same call again reads it, a larger
+    budget adds splits.
+
+    Args:
+        data: The training split that the run was made from, or anything `read` takes.
+        out_dir: A finished run folder.
+        config: Budget, splits, probe, smallest effect. Default: `EvaluationConfig()`.
+        recipe: What is measured. Default: the run's own, which `merge` uses.
+        probe: Builds the classifier: ``probe(image_shape, n_classes)`` gives a network that takes
+            (n, c, *space) in [0, 1] and gives logits (n, k). Default: a small CNN, or ResNet-18
+            for images of more than 64 pixels.
+        device: "auto", "cpu" or "cuda".
+        progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
+            is silent; a function is called as ``progress(what, done, total, metrics)``.
+
+    Raises:
+        ShardError: If the run is not finished.
+        RunError: If the data is not what the run was made from.
+        EvaluationError: If the data is too small to be split.
+    """
+    job, data = _job_of(data, out_dir)
+    Manifest.load(out_dir)  # before the folder is locked: there is something to evaluate
+    described = read_run(out_dir)["data"]
+    if "generator" in described:
+        log.warning(
+            "%s was drawn from a generator that came ready; the generators of the splits are "
+            "trained by the configuration of this run",
+            out_dir,
+        )
+    with shown(progress) as report, RunFolder(out_dir, config=job, data=described) as run:
+        measured_by = RunEvaluation(
+            run.path / "evaluation",
+            data,
+            job,
+            config or EvaluationConfig(),
+            probe=probe,
+            device=resolve_device(device),
+            progress=report,
+        )
+        result = RunResult.load(run, job)
+        result, gate = _evaluated(result, recipe or result.recipe, measured_by)
+        publish(run, result, data)
+        return gate
+
+
+def _evaluated(
+    result: RunResult, recipe: Recipe, measured_by: RunEvaluation
+) -> tuple[RunResult, GateResult]:
+    """The result with the gate and the measures of a recipe, and the gate by itself."""
+    # Whoever gives a recipe by hand may have seen the search: what it looked at is not held out.
+    gate = measured_by.gate(recipe, searched=result.searched)
+    measures = measured_by.measure(recipe, result.manifest, searched=result.searched)
+    return result.with_evaluation(gate, measures), gate
+
+
+def generate(
+    model: Synthesizer | str | Path,
+    data: LabelledImages,
+    out_dir: str | Path,
+    config: AugmentConfig | Mapping[str, Any] | str | Path | None = None,
+    *,
+    screener: Screener | None = None,
+    device: str | torch.device = "auto",
+    resume: bool = True,
+    progress: Progress | bool | None = None,
+) -> AugmentResult:
+    """Draw a dataset from a trained generator, screened against the data it was trained on.
+
+    Args:
+        model: The generator or its folder.
+        data: The training split of the generator; without it a copy could not be told.
+        out_dir: A run folder of its own.
+        config: Plan, sampling, screening and shards of it are used.
+        screener: One already fitted to this data by this configuration, to save the time.
+        device: "auto", "cpu" or "cuda".
+        resume: False deletes a run that is there and starts again.
+        progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
+            is silent; a function is called as ``progress(what, done, total, metrics)``.
+
+    Raises:
+        ConfigError: If the folder holds a run of another configuration or generator.
+        PlanError: If the sampling strategy cannot be satisfied.
+        RunError: If the data is not what the generator was trained on, the folder cannot be used,
+            or nothing is to be made.
+    """
+    generator = model if isinstance(model, Synthesizer) else Synthesizer.load(model)
+    if generator.data_fingerprint != data.fingerprint:
+        raise RunError(
+            "generate: expected the images that the generator was trained on (fingerprint "
+            f"{generator.data_fingerprint[:12]}), got {data.source!r} of fingerprint "
+            f"{data.fingerprint[:12]}"
+        )
+    job = _with_plain_strategy(as_config(config), data)
+    plan = _plan_something(data, job)
+    described = {**describe_data(data), "generator": generator.sha256}
+    needed = plan.n_synthetic * bytes_per_sample(data, job) + SPACE_FOR_MODEL
+    with (
+        shown(progress) as report,
+        RunFolder(out_dir, config=job, data=described, needed=needed, resume=resume) as run,
+    ):
+        if run.is_complete:
+            manifest = Manifest.load(run.path)
+            return AugmentResult(run.path, manifest, resumed=True, source=data.source)
+        # A copy of the run's own: the caller's generator is moved to no device and holds no data.
+        if not (run.model / "config.json").exists():
+            generator.save(run.model)
+        copied = Synthesizer.load(run.model).to(resolve_device(device))
+        result = _draw(run, copied, data, job, screener=screener, progress=report)
+        manifest = publish(run, result, data)
+        return AugmentResult(run.path, manifest, source=data.source)
+
+
+def train_only(
+    data: LabelledImages,
+    out_dir: str | Path,
+    config: AugmentConfig | Mapping[str, Any] | str | Path | None = None,
+    *,
+    device: str | torch.device = "auto",
+    resume: bool = True,
+    progress: Progress | bool | None = None,
+) -> Path:
+    """The first half of `augment`, which resumes from here with the same configuration.
+
+    Args:
+        data: The training split.
+        out_dir: The run folder.
+        config: The job; a mapping of its keys or the path of a YAML file will do.
+        device: "auto", "cpu" or "cuda".
+        resume: False deletes a run that is there and starts again.
+        progress: As for `augment`.
+
+    Returns:
+        The generator's folder.
+
+    Raises:
+        ConfigError: If the folder holds a run of another configuration.
+        PlanError: If the sampling strategy cannot be satisfied.
+        TrainingError: If training fails.
+        RunError: If the folder cannot be used.
+    """
+    job = _with_plain_strategy(as_config(config), data)
+    plan_of(data, job)  # what `augment` would refuse is refused here
+    with (
+        shown(progress) as report,
+        RunFolder(
+            out_dir, config=job, data=describe_data(data), needed=SPACE_FOR_MODEL, resume=resume
+        ) as run,
+    ):
+        load_or_train(
+            run.model,
+            data,
+            job,
+            checkpoints=run.path,
+            device=resolve_device(device),
+            progress=report,
+        )
+        return run.model
+
+
+def report(data: LabelledImages | Any, out_dir: str | Path) -> Path:
+    """Write the report of a finished run again.
+
+    Args:
+        data: The training split that the run was made from, or anything `read` takes.
+        out_dir: A finished run folder.
+
+    Returns:
+        Path of ``report.html``.
+
+    Raises:
+        ShardError: If the run is not finished.
+        RunError: If the data is not what the run was made from.
+    """
+    job, data = _job_of(data, out_dir)
+    Manifest.load(out_dir)
+    with RunFolder(out_dir, config=job, data=read_run(out_dir)["data"]) as run:
+        publish(run, RunResult.load(run, job), data)
+        return run.path / "report.html"
+
+
+def recipe_of_run(out_dir: str | Path) -> Recipe:
+    """The recipe that a finished run stands for.
+
+    Args:
+        out_dir: A finished run folder.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        ShardError: If the run is not finished.
+        RunError: If the folder is no run.
+    """
+    job = make_config(read_run(out_dir)["config"], where=f"{out_dir}/run.json", warn=False)
+    return recipe_of(Manifest.load(out_dir), job)
+
+
+def _job_of(
+    data: LabelledImages | Any, out_dir: str | Path
+) -> tuple[AugmentConfig, LabelledImages]:
+    """The job of a run and its data, refused where it is other data."""
+    run = read_run(out_dir)
+    job = make_config(run["config"], where=f"{out_dir}/run.json", warn=False)
+    if not isinstance(data, LabelledImages):
+        data = read_data(data, job)
+    if data.fingerprint != run["data"]["fingerprint"]:
+        raise RunError(
+            f"{out_dir}: expected the training split that the run was made from (fingerprint "
+            f"{run['data']['fingerprint'][:12]}), got {data.source!r} of fingerprint "
+            f"{data.fingerprint[:12]}"
+        )
+    return job, data
+
+
+def _plan_something(data: LabelledImages, config: AugmentConfig) -> Plan:
+    plan = plan_of(data, config)
+    if not plan.n_synthetic:
+        reasons = "; ".join(f"class {row.name!r}: {row.reason}" for row in plan)
+        raise RunError(f"nothing to make: {reasons}")
+    return plan
+
+
+def _with_plain_strategy(config: AugmentConfig, data: LabelledImages) -> AugmentConfig:
+    """The job with the totals that a callable strategy gives: run.json holds plain data."""
+    if not callable(config.plan.sampling_strategy):
+        return config
+    totals = {row.label: row.target_count for row in plan_of(data, config)}
+    part = config.plan.model_copy(update={"sampling_strategy": totals, "share": 0.0})
+    return config.model_copy(update={"plan": part})
+
+
+def describe_data(data: LabelledImages) -> dict[str, Any]:
+    """What ``run.json`` says of the data.
+
+    Args:
+        data: The training split.
+
+    Returns:
+        Plain JSON types.
+    """
+    return {
+        "fingerprint": data.fingerprint,
+        "source": data.source,
+        "split": data.split,
+        "class_names": list(data.class_names),
+        "counts": [int(count) for count in data.counts],
+        "image_shape": list(data.image_shape),
+        "dtype": str(data.images.dtype),
+        "notes": list(data.notes),
+        "unlabelled": 0 if data.unlabelled is None else len(data.unlabelled),
+    }

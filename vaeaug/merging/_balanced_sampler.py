@@ -1,0 +1,204 @@
+"""`BalancedSampler`: which slots of a merged dataset make up an epoch, and in which order."""
+
+import math
+import operator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch.distributed
+from jaxtyping import Int64
+from torch.utils.data import DistributedSampler
+
+from vaeaug.merging._merged_dataset import MergedDataset
+from vaeaug.merging._slots import MergeError, Share, fill, rows_by_class, shares_of
+
+_ORDER = 2  # last word of the key of an epoch's order; 0 and 1 are those of real and synthetic
+
+
+class BalancedSampler(DistributedSampler[int]):
+    """Every class equally often, each with its synthetic share, in a seeded order.
+
+    An epoch of n draws gives each class n / K of them (one more for some where that is no whole
+    number, for others from epoch to epoch), and of those ``round(share * draws)`` are synthetic
+    ones. A class's images are gone through in whole turns: none is drawn twice before all were
+    drawn once. Which images and which order depend on (seed, epoch) alone, so they are the same
+    for every number of workers, and every process of a distributed training takes its part of one
+    and the same epoch.
+
+    It is a ``DistributedSampler``, so trainers call ``set_epoch`` and leave it in place. In plain
+    PyTorch call ``set_epoch`` before each epoch::
+
+        merged = vaeaug.merge(data, "runs/rare", share="all")  # the whole pool to draw from
+        sampler = vaeaug.BalancedSampler(merged, share=0.3)
+        loader = DataLoader(merged, batch_size=64, sampler=sampler)
+
+    Args:
+        dataset: What `merge` gives. With ``share="all"`` every synthetic image can be drawn; with
+            a share those that fill its slots in an epoch, which ``set_epoch`` changes too.
+        share: Synthetic part of a class's draws: a number in [0, 1), or a mapping from class name
+            or index to such numbers. None is the part that each class has in the dataset.
+        num_samples: Draws in an epoch, of all processes together. Default: the number of slots.
+        seed: Of the draws and the order; the same in all processes.
+        num_replicas: Processes of the training. Default: as ``torch.distributed`` says, else 1.
+        rank: Which of them this is. Default: as ``torch.distributed`` says, else 0.
+        drop_last: Leave out the rest that does not divide by the number of processes, instead of
+            repeating the first draws.
+        n_epochs: Epochs of the whole training, so that a recipe's ending on real images is
+            followed.
+
+    Raises:
+        MergeError: If a class has no images to draw from, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        dataset: MergedDataset,
+        *,
+        share: Share | None = None,
+        num_samples: int | None = None,
+        seed: int = 0,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        drop_last: bool = False,
+        n_epochs: int | None = None,
+    ) -> None:
+        if not isinstance(dataset, MergedDataset):
+            raise MergeError(
+                f"dataset: expected what vaeaug.merge gives, got {type(dataset).__name__}"
+            )
+        if share == "all":
+            raise MergeError("share: expected numbers in [0, 1), or None for the dataset's own")
+        self._shares = None if share is None else shares_of(share, dataset.class_names)
+        self.n_draws = len(dataset) if num_samples is None else operator.index(num_samples)
+        if self.n_draws < 1:
+            raise MergeError(f"num_samples: expected at least 1, got {num_samples}")
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if num_replicas is None:
+            num_replicas = torch.distributed.get_world_size() if distributed else 1
+        if rank is None:
+            rank = torch.distributed.get_rank() if distributed else 0
+        super().__init__(
+            dataset, num_replicas=num_replicas, rank=rank, seed=seed, drop_last=drop_last
+        )
+        self.n_epochs = n_epochs
+        parts = self.n_draws / self.num_replicas
+        self.num_samples = math.floor(parts) if drop_last else math.ceil(parts)
+        self.total_size = self.num_samples * self.num_replicas
+        self._start = self._position = 0
+        self.set_epoch(0)
+        self._check_every_class()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, and the images that fill the slots of the dataset in it.
+
+        A resumed position belongs to its epoch: another one begins at its beginning.
+        """
+        if epoch != self.epoch:
+            self._start = self._position = 0
+        super().set_epoch(operator.index(epoch))
+        self._merged.set_epoch(self.epoch, self.n_epochs)
+
+    def __iter__(self) -> Iterator[int]:
+        own = self.epoch_indices()[self.rank : self.total_size : self.num_replicas]
+        start, self._start = self._start, 0
+        self._position = start
+        for index in own[start:].tolist():
+            self._position += 1
+            yield index
+
+    def __len__(self) -> int:
+        """Draws of this process in a whole epoch."""
+        return self.num_samples
+
+    def epoch_indices(self) -> Int64[np.ndarray, " total"]:
+        """The slots of this epoch in order, of all processes together."""
+        drawn = np.concatenate(
+            [
+                rows[fill(len(rows), n, self.epoch, (self.seed, label, int(synthetic)))]
+                for label, by_kind in enumerate(self._planned())
+                for synthetic, (rows, n) in enumerate(by_kind)
+            ]
+        )
+        key = [abs(self.seed), int(self.seed < 0), self.epoch, _ORDER]
+        order = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+        drawn = drawn[order.permutation(len(drawn))]
+        # The first draws again where the processes would not get equally many.
+        return np.resize(drawn, self.total_size)
+
+    def state_dict(self, *, position: int | None = None) -> dict[str, int]:
+        """Where an epoch is, for `load_state_dict`.
+
+        Args:
+            position: Draws of this process that were used. Default: those handed out, which is
+                more than were used while a loader with workers runs ahead: give
+                ``batches * batch_size`` there (torchdata's ``StatefulDataLoader`` does its own
+                counting).
+        """
+        position = self._position if position is None else operator.index(position)
+        return {
+            "epoch": self.epoch,
+            "position": position,
+            "seed": self.seed,
+            "num_samples": self.n_draws,
+            "num_replicas": self.num_replicas,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict` was taken.
+
+        Raises:
+            MergeError: If it was taken of another sampler, or is not a position in an epoch.
+        """
+        expected = self.state_dict()
+        if set(state) != set(expected):
+            raise MergeError(f"state: expected the keys {sorted(expected)}, got {sorted(state)}")
+        for name in ("seed", "num_samples", "num_replicas"):
+            if state[name] != expected[name]:
+                raise MergeError(
+                    f"state: expected {name} {expected[name]} as of this sampler, got {state[name]}"
+                )
+        position = operator.index(state["position"])
+        if not 0 <= position <= self.num_samples:
+            raise MergeError(
+                f"state: expected a position from 0 to {self.num_samples}, got {position}"
+            )
+        self.set_epoch(operator.index(state["epoch"]))
+        self._start = self._position = position
+
+    @property
+    def _merged(self) -> MergedDataset:
+        assert isinstance(self.dataset, MergedDataset)  # checked when constructed
+        return self.dataset
+
+    def _planned(self) -> list[tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]]:
+        """By class: the real slots and how many are drawn of them, and the synthetic ones."""
+        merged = self._merged
+        k = len(merged.class_names)
+        real = rows_by_class(np.where(merged.is_synthetic, -1, merged.labels), k)
+        made = rows_by_class(np.where(merged.is_synthetic, merged.labels, -1), k)
+        each, rest = divmod(self.n_draws, k)
+        planned = []
+        for label in range(k):
+            # Which classes get one more moves on, so that none does for good.
+            n = each + int((label - self.epoch * rest) % k < rest)
+            if self._shares is None:
+                share = len(made[label]) / max(1, len(real[label]) + len(made[label]))
+            else:
+                # In epochs on real images alone a class has no synthetic slots.
+                share = self._shares[label] if len(made[label]) else 0.0
+            if not len(real[label]):
+                share = 1.0
+            n_made = round(share * n)
+            planned.append(((real[label], n - n_made), (made[label], n_made)))
+        return planned
+
+    def _check_every_class(self) -> None:
+        for name, ((real, n_real), (made, n_made)) in zip(
+            self._merged.class_names, self._planned(), strict=True
+        ):
+            if (n_real and not len(real)) or (n_made and not len(made)):
+                raise MergeError(
+                    f"class {name!r}: expected images to draw from, got {len(real)} real and "
+                    f"{len(made)} synthetic ones"
+                )

@@ -1,9 +1,0 @@
-"""Oversampling in imbalanced-learn's manner: tables, images, signals and volumes as arrays.
-
-What a job does with files, `VAEOverSampler` does with arrays in memory, within a `Pipeline`. Tables
-go through the dense network, arrays of more axes through the convolutional one.
-"""
-
-from vaeaug.oversampling._sampler import VAEOverSampler
-
-__all__ = ["VAEOverSampler"]

@@ -1,0 +1,198 @@
+"""Small networks that judge images: one training loop for all of them, and one way to run them.
+
+Screening's classifiers, the discriminators and probes of the evaluation are trained here. The loop
+has no checkpoints, averages or early stopping: such a training takes seconds.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Shaped
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vaeaug.data import LabelledImages
+from vaeaug.memory import blocks, kept_memory
+from vaeaug.models import SmallClassifier, scale_images
+from vaeaug.progress import Progress, silent
+from vaeaug.randomness import seeded_torch
+
+LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1e-2
+LABEL_SMOOTHING = 0.05
+# Images that go through a network at a time outside training.
+BLOCK = 512
+
+Batch = TypeVar("Batch")
+
+
+def fit_network(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    loss: Callable[[Batch], Float[Tensor, ""]],
+    *,
+    steps: int,
+    learning_rate: float = LEARNING_RATE,
+    fused: bool | None = True,
+    progress: Progress | None = None,
+) -> None:
+    """Train a network in place and leave it in evaluation mode.
+
+    AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) with weight decay 0.01 and the one-cycle
+    schedule of the learning rate (Smith & Topin 2019, arXiv:1708.07120).
+
+    Args:
+        network: The network, on its device.
+        batches: One batch per step, drawn when its step begins.
+        loss: Mean loss of a batch.
+        steps: Optimiser steps; as many as there are batches.
+        learning_rate: Peak learning rate.
+        fused: Whether AdamW updates all parameters in one kernel; None lets torch choose.
+        progress: Called after every step; the stage is "classifier".
+    """
+    report = progress or silent
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=fused
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps + 1)
+    network.train()
+    for step, batch in enumerate(batches, start=1):
+        optimiser.zero_grad(set_to_none=True)
+        loss(batch).backward()
+        optimiser.step()
+        schedule.step()
+        report("classifier", step, steps, {})
+    network.eval()
+
+
+def train_classifier(
+    data: LabelledImages,
+    *,
+    steps: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    batch_size: int = 128,
+    progress: Progress | None = None,
+) -> SmallClassifier:
+    """Train a small classifier on class-balanced, lightly shifted batches of images.
+
+    Args:
+        data: Training images.
+        steps: Optimiser steps.
+        seed: Of weights and batches.
+        device: Where to train.
+        batch_size: Images per step.
+        progress: Called after every step; the stage is "classifier".
+
+    Returns:
+        The classifier, in evaluation mode on the device: (n, c, *space) in [0, 1] to logits (n, k).
+    """
+    device = torch.device(device)
+    rng = np.random.default_rng([seed, 1])
+    rows_by_class = [np.flatnonzero(data.labels == label) for label in range(data.n_classes)]
+    rows_by_class = [rows for rows in rows_by_class if len(rows)]
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(steps):
+            classes = rng.integers(len(rows_by_class), size=batch_size)
+            rows = np.array([rng.choice(rows_by_class[label]) for label in classes])
+            x = shifted(as_input(data.images[rows], data.value_range, device), rng)
+            yield x, torch.from_numpy(data.labels[rows]).to(device)
+
+    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
+        x, labels = batch
+        return F.cross_entropy(classifier(x), labels, label_smoothing=LABEL_SMOOTHING)
+
+    with seeded_torch(seed), kept_memory(4 * batch_size * data.images[0].size):
+        classifier = SmallClassifier(data.image_shape, data.n_classes).to(device)
+        fit_network(classifier, batches(), loss, steps=steps, progress=progress)
+    return classifier
+
+
+def shifted(
+    x: Float[Tensor, "n c *space"], rng: np.random.Generator
+) -> Float[Tensor, "n c *space"]:
+    """Shift a batch by up to one pixel: enough to keep a few dozen images from being memorised.
+
+    Args:
+        x: The batch.
+        rng: Draws one shift per axis in space, the same for the whole batch.
+
+    Returns:
+        The batch, rolled along each axis in space.
+    """
+    space = tuple(range(2, x.ndim))
+    return torch.roll(x, tuple(rng.integers(-1, 2, size=len(space)).tolist()), dims=space)
+
+
+def as_input(
+    images: Shaped[np.ndarray, "n *space c"],
+    value_range: tuple[float, float],
+    device: torch.device | str,
+) -> Float[Tensor, "n c *space"]:
+    """Images as a network takes them.
+
+    Args:
+        images: Images.
+        value_range: (lowest, highest) value of the images.
+        device: Where the network is.
+
+    Returns:
+        The images with channels first, scaled to [0, 1], on the device.
+    """
+    return scale_images(torch.from_numpy(np.ascontiguousarray(images)).to(device), value_range)
+
+
+@torch.no_grad()
+def outputs_by_block(
+    network: Callable[[Tensor], Tensor],
+    images: Shaped[np.ndarray, "n *space c"],
+    value_range: tuple[float, float],
+    *,
+    device: torch.device | str,
+    parts: Iterable[slice] | None = None,
+) -> Float32[np.ndarray, "n ..."]:
+    """Run a network over images, block by block, so that a large set is never held as floats.
+
+    Args:
+        network: Takes (b, c, *space) in [0, 1].
+        images: Images, at least one.
+        value_range: (lowest, highest) value of the images.
+        device: Where the network is.
+        parts: Rows of each block; None: blocks of at most 512 images.
+
+    Returns:
+        What the network gives, on the CPU.
+    """
+    if parts is None:
+        parts = blocks(len(images), images[:1].size, BLOCK)
+    outputs = [network(as_input(images[rows], value_range, device)).float().cpu() for rows in parts]
+    return torch.cat(outputs).numpy()
+
+
+def class_probabilities(
+    network: Callable[[Tensor], Tensor],
+    images: Shaped[np.ndarray, "n *space c"],
+    value_range: tuple[float, float],
+    *,
+    device: torch.device | str,
+    parts: Iterable[slice] | None = None,
+) -> Float32[np.ndarray, "n k"]:
+    """Class probabilities of images by a network that gives logits; see `outputs_by_block`.
+
+    Args:
+        network: Takes (b, c, *space) in [0, 1] and gives logits (b, k).
+        images: Images, at least one.
+        value_range: (lowest, highest) value of the images.
+        device: Where the network is.
+        parts: Rows of each block; None: blocks of at most 512 images.
+
+    Returns:
+        Probabilities; rows sum to 1.
+    """
+
+    def probabilities(x: Tensor) -> Tensor:
+        return torch.softmax(network(x), dim=1)
+
+    return outputs_by_block(probabilities, images, value_range, device=device, parts=parts)
