@@ -207,7 +207,7 @@ def test_dim_uint8_is_said(save):
     images = np.arange(6 * 20).reshape(6, 5, 4).astype("uint8") % 17
     data = read(save(images=images, labels=LABELS))
     assert data.images.dtype == np.uint8
-    assert any("0 to 16 are a corner of the range 0 to 255" in note for note in data.notes)
+    assert any("0 to 16 fill only a corner of the range 0 to 255" in note for note in data.notes)
     pinned = read(save(images=images, labels=LABELS), value_range=(0, 16))
     assert pinned.value_range == (0, 16)
     np.testing.assert_array_equal(pinned.images[..., 0], images)

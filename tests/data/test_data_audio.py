@@ -91,7 +91,7 @@ def test_damaged_sounds(sounds):
     assert "low/1.wav: expected a readable sound file, got: " in str(caught.value)
     data = read(root, on_error="skip")
     assert data.labels.tolist() == [0, 1]
-    assert any("2 of 4 left out" in note for note in data.notes)
+    assert any("skipped 2 of 4" in note for note in data.notes)
 
 
 @pytest.mark.parametrize("ending", [".wav", ".flac", ".aiff", ".ogg", ".mp3"])

@@ -93,7 +93,7 @@ def test_two_folders_for_one_split_are_refused(tree):
 def test_folders_beside_the_splits_are_said(tree):
     tree({"x": 1}, "extra")
     root = tree({"a": 1, "b": 1}, "train")
-    assert read(root).notes == ("folders beside the splits left out: extra",)
+    assert read(root).notes == ("skipped folders beside the splits: extra",)
 
 
 def test_a_class_unknown_to_training_is_refused(tree):

@@ -167,12 +167,12 @@ def test_files_left_out_are_counted_and_named(tmp_path):
     Image.new("RGB", (7, 5)).save(root / "outside.png")
     data = read(root)
     assert len(data) == 4
-    note = next(note for note in data.notes if "files left out" in note)
-    assert note.startswith("4 files left out, which are none that is read here: 2 .heic, ")
+    note = next(note for note in data.notes if "files of other types" in note)
+    assert note.startswith("skipped 4 files of other types: 2 .heic, ")
     assert "1 .txt" in note
     assert "1 (no ending)" in note
     assert "a/README" in note
-    assert "1 images beside the class folders left out, of no class" in data.notes
+    assert "skipped 1 images beside the class folders, which have no class" in data.notes
 
 
 def test_an_eps_of_any_name_starts_no_program(tmp_path, monkeypatch):
@@ -206,9 +206,9 @@ def test_links_multiply_nothing(tmp_path):
     (root / "b" / "other").symlink_to(root / "a")
     data = read(root)
     assert data.fingerprint == expected
-    links = "4 links to folders that are read already left out: a/loop, a/self, a/up, b/other"
+    links = "skipped 4 links to folders that are already read: a/loop, a/self, a/up, b/other"
     assert links in data.notes
-    assert "1 links to files that are there already left out" in data.notes
+    assert "skipped 1 links to files that are already read" in data.notes
 
 
 def test_links_out_of_the_folder_are_followed_once(tmp_path):
@@ -332,4 +332,4 @@ def test_images_that_a_table_does_not_list_are_counted(tmp_path):
     (root / "metadata.csv").write_text(f"file_name,label\n{rows}")
     data = read(root)
     assert len(data) == 2
-    assert "2 files that the table does not list left out (one is train/a/1.png)" in data.notes
+    assert "skipped 2 files that the table does not list (for example train/a/1.png)" in data.notes

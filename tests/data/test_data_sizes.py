@@ -227,8 +227,8 @@ def test_damaged_files_are_skipped_where_asked_and_named(tree):
         data = read(root, on_error="skip", workers=workers)
         np.testing.assert_array_equal(data.images, whole.images[[0, 2, 3, 4, 5]])
         assert data.labels.tolist() == [0, 0, 0, 1, 1]
-        note = next(note for note in data.notes if "left out because" in note)
-        assert note.startswith("2 of 7 left out because they cannot be read (on_error='skip'): ")
+        note = next(note for note in data.notes if "because they cannot be read" in note)
+        assert note.startswith("skipped 2 of 7 because they cannot be read (on_error='skip'): ")
         assert "a/001.png" in note
         assert "b/002.png" in note
     with pytest.raises(DataError, match="on_error: expected one of raise, skip, got 'ignore'"):

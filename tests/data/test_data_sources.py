@@ -231,7 +231,7 @@ def test_csv_splits(table):
 def test_csv_repeated_rows_are_left_out_and_said(table):
     data = read(table("0.png,a\n1.png,b\n./0.png,a\n"))
     assert len(data) == 2
-    assert "1 rows that repeat an earlier one left out" in data.notes
+    assert "skipped 1 rows that repeat an earlier one" in data.notes
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ def test_missing_files_are_all_listed_or_skipped(tmp_path, place):
     assert "line 5: expected an image file, got no" in str(caught.value)
     data = read(path, on_error="skip")
     assert data.labels.tolist() == [0, 1]
-    assert any("2 of 4 left out" in note and "no.png" in note for note in data.notes)
+    assert any("skipped 2 of 4" in note and "no.png" in note for note in data.notes)
 
 
 def test_a_folder_with_a_table_says_how_to_read_it(tmp_path, place):

@@ -282,19 +282,19 @@ class LabelledImages:
                     f"imbalanced: expected labels in 0..{self.n_classes - 1}, got {unknown}"
                 )
             counts = [counts.get(label, n) for label, n in enumerate(available)]
-        wanted = [operator.index(n) for n in counts]
-        if len(wanted) != self.n_classes:
+        requested = [operator.index(n) for n in counts]
+        if len(requested) != self.n_classes:
             raise DataError(
                 f"imbalanced: expected {self.n_classes} counts, one for each class, "
-                f"got {len(wanted)}"
+                f"got {len(requested)}"
             )
-        for label, n in enumerate(wanted):
+        for label, n in enumerate(requested):
             if not 0 <= n <= available[label]:
                 raise DataError(
                     f"imbalanced: class {label} ({self.class_names[label]!r}) has "
                     f"{available[label]} images, asked for {n}"
                 )
-        return self.subset(np.sort(self._drawn(wanted, seed)))
+        return self.subset(np.sort(self._drawn(requested, seed)))
 
     def split_off(self, fraction: float, *, seed: int) -> tuple["LabelledImages", "LabelledImages"]:
         """Split at random, stratified by class.

@@ -324,8 +324,8 @@ def _refuse_lost_band(image: "Image.Image", name: str, alpha: str) -> None:
     for _, arguments in _tiles(image):
         if "X" in str(arguments[0]):
             raise BadImageError(
-                f"{name}: expected gray, RGB or RGBA, got a TIFF with a band beside them of which "
-                f"Pillow reads nothing; pass the data as an .npz or HDF5 array with "
+                f"{name}: expected gray, RGB or RGBA, got a TIFF with another band, which Pillow "
+                f"does not read; pass the data as an .npz or HDF5 array with "
                 f"layout='NHWC', or drop the band with alpha='drop'"
             )
 

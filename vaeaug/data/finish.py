@@ -111,7 +111,7 @@ def finish(raw: RawData, request: Request) -> LabelledImages:
             request,
             stated=raw.metadata.class_names,
             reference=raw.reference,
-            **({} if raw.place is None else {"place": raw.place}),
+            place=raw.place,
         )
         if raw.spelling is not None:
             class_names = tuple(raw.spelling[name] for name in class_names)

@@ -60,7 +60,7 @@ def as_array(part: Any, where: str) -> Shaped[np.ndarray, "..."]:
             n = int(np.ma.count_masked(part))
             raise DataError(
                 f"{where}: expected an array without mask, got {n} of {part.size} values masked; "
-                f"a mask cannot be kept, so say what stands there: array.filled(value)"
+                f"a mask cannot be kept, so fill it: array.filled(value)"
             )
         return np.asarray(part.data)
     if hasattr(part, "detach"):
@@ -137,7 +137,7 @@ def _from_tensor(tensor: Any, where: str) -> Shaped[np.ndarray, "..."]:
     if tensor.layout != torch.strided or tensor.is_quantized:
         kind = "quantized" if tensor.is_quantized else str(tensor.layout)
         raise DataError(
-            f"{where}: expected a dense tensor, got a {kind} one; turn it into one first "
+            f"{where}: expected a dense tensor, got a {kind} one; convert it first "
             f"(.to_dense() or .dequantize())"
         )
     # NumPy has no bfloat16 and no float8; float32 holds all of their values.

@@ -216,8 +216,8 @@ def _match(
     if not (is_same and like.value_range[0] <= low and high <= like.value_range[1]):
         raise DataError(
             f"{where}: expected values in the range {_pair(like.value_range)} of the labelled "
-            f"images, got {low:g} to {high:g}, taken as of range {_pair(value_range)}; scale both "
-            f"alike, or say value_range= of both"
+            f"images, got {low:g} to {high:g}, interpreted as range {_pair(value_range)}; scale "
+            f"both alike, or pass value_range= for both"
         )
     if like.images.dtype == np.uint8 and images.dtype != np.uint8:
         whole = images.astype(np.uint8)

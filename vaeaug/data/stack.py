@@ -86,7 +86,7 @@ class Faults:
             listed = "; ".join(errors[: 5 * _LISTED])
             more = f"; and {len(errors) - 5 * _LISTED} more" if len(errors) > 5 * _LISTED else ""
             return (
-                f"{len(errors)} of {n} left out because they cannot be read (on_error='skip'): "
+                f"skipped {len(errors)} of {n} because they cannot be read (on_error='skip'): "
                 f"{listed}{more}",
             )
         advice = "" if self._skip else "; on_error='skip' (--on-error skip) leaves it out"

@@ -128,16 +128,16 @@ def _from_integers(
     if low >= 0 and high == 1:
         note = (
             f"{images.dtype} {noun} of 0 and 1 alone are taken as masks: kept as float32 with "
-            f"value range (0, 1); {pinned((0, 1))} says so of other splits, "
-            f"{pinned((0, 255))} takes them as almost black"
+            f"value range (0, 1); pass {pinned((0, 1))} for other splits too, or "
+            f"{pinned((0, 255))} if they are almost black images"
         )
         return images.astype(np.float32), (0.0, 1.0), (note,)
     if low >= 0 and high <= 255 and images.dtype != np.uint16:
         notes: tuple[str, ...] = () if images.dtype == np.uint8 else (f"{seen} stored as uint8",)
         if low < high < _DIM:
             notes += (
-                f"values {low} to {high} are a corner of the range 0 to 255; if they are all that "
-                f"there can be, pass {pinned((0, high))}",
+                f"values {low} to {high} fill only a corner of the range 0 to 255; if no others "
+                f"are possible, pass {pinned((0, high))}",
             )
         return images.astype(np.uint8, copy=False), (0.0, 255.0), notes
     values = _floats(images, where)
@@ -146,7 +146,7 @@ def _from_integers(
         if bits and _is_filled((0.0, top), actual):
             note = (
                 f"{seen} kept exactly, as float32 with value range (0, {top:g}), {bits} bit; "
-                f"{pinned((0, top))} says so of other splits"
+                f"pass {pinned((0, top))} for other splits too"
             )
             return values, (0.0, top), (note,)
     value_range, note = _range_of_values(values, (low, high))
@@ -228,13 +228,13 @@ def _range_of_values(values: Shaped[np.ndarray, "n *space c"], actual: Range) ->
     noun = NOUNS[LAYOUTS[values.ndim]]
     note = (
         f"value range of the {noun} taken from their values: {low:g} to {high:g}; "
-        f"{pinned((low, high))} says so of other splits"
+        f"pass {pinned((low, high))} for other splits too"
     )
     if nearly := _nearly(values, actual):
         convention, n = nearly
         note += (
             f"; all but {n} of {values.size} values lie in {convention[0]:g} to "
-            f"{convention[1]:g}: {pinned(convention)} clips the others"
+            f"{convention[1]:g}: {pinned(convention)} would clip the others"
         )
     return (low, high), note
 

@@ -18,57 +18,6 @@ from vaeaug.memory import array_bytes, require_memory
 _ROWS = 256
 
 
-def kind_of(feature: Any) -> str:
-    """The name of a feature's type.
-
-    Args:
-        feature: Of a dataset.
-
-    Returns:
-        Such as "ClassLabel".
-    """
-    return type(feature).__name__
-
-
-def is_image(feature: Any) -> bool:
-    """Whether a column holds image files.
-
-    Args:
-        feature: The feature of the column.
-
-    Returns:
-        True where it does.
-    """
-    return kind_of(feature) == "Image"
-
-
-def is_array(feature: Any) -> bool:
-    """Whether a column holds lists or arrays.
-
-    Args:
-        feature: The feature of the column.
-
-    Returns:
-        True where it does.
-    """
-    kinds = ("Array2D", "Array3D", "Array4D", "Array5D", "Sequence", "List", "LargeList")
-    # A list is written as [feature] in old versions of the library.
-    return isinstance(feature, list) or kind_of(feature) in kinds
-
-
-def class_names_of(feature: Any) -> tuple[str, ...] | None:
-    """The class names of a column of labels.
-
-    Args:
-        feature: The feature of the column.
-
-    Returns:
-        The names of a ClassLabel, or None.
-    """
-    is_named = kind_of(feature) == "ClassLabel" and feature.names
-    return tuple(feature.names) if is_named else None
-
-
 def load_label_column(dataset: Any, name: str, where: str) -> Shaped[np.ndarray, " n"]:
     """Load the labels, numbers or texts.
 
@@ -81,14 +30,8 @@ def load_label_column(dataset: Any, name: str, where: str) -> Shaped[np.ndarray,
         The labels as stored.
 
     Raises:
-        DataError: If a row has no label, or several.
+        DataError: If a row has no label, or they are neither numbers nor texts.
     """
-    feature = dataset.features[name]
-    if is_array(feature) or isinstance(feature, dict):
-        raise DataError(
-            f"{where}: expected one label for each image, got {kind_of(feature)}; multi-label and "
-            f"one-hot labels are not read"
-        )
     labels: list[Any] = []
     for block in _blocks(dataset, name):
         if block.null_count:
@@ -104,7 +47,7 @@ def load_label_column(dataset: Any, name: str, where: str) -> Shaped[np.ndarray,
 
 
 def decode_image_column(
-    dataset: Any, name: str, request: Request, where: str, local_files: bool
+    dataset: Any, name: str, request: Request, where: str, *, local_files: bool
 ) -> Decoded:
     """Decode a column of image files.
 

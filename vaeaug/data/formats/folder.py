@@ -88,7 +88,7 @@ def _base(root: Path, request: Request) -> tuple[Path, Path, str, tuple[str, ...
     split_names = {name for names in splits.values() for name in names}
     others = [name for name in below if name not in split_names]
     if others:
-        notes += (f"folders beside the splits left out: {', '.join(map(encodable, others))}",)
+        notes += (f"skipped folders beside the splits: {', '.join(map(encodable, others))}",)
     if any(canonical(name) is None for name in split_names):
         pairs = ", ".join(f"{names[0]!r} as {split}" for split, names in splits.items())
         notes += (f"folders taken as splits by a word of their names: {pairs}",)
@@ -212,7 +212,7 @@ def _files(
     notes = walk_notes(walks.values(), str(base))
     beside = [entry for entry in _file_names(base) if ending_of(entry) in IMAGE_ENDINGS]
     if beside and paths:
-        notes += (f"{len(beside)} images beside the class folders left out, of no class",)
+        notes += (f"skipped {len(beside)} images beside the class folders, which have no class",)
     return paths, np.array(labels, dtype=np.int64), notes
 
 

@@ -168,12 +168,11 @@ class Answers:
             at = "/".join(parts[: i + 1])
             link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
             if link is None:
-                there = (
-                    ", ".join(sorted(node)[:20]) if isinstance(node, h5py.Group) else "a dataset"
-                )
+                is_group = isinstance(node, h5py.Group)
+                present = ", ".join(sorted(node)[:20]) if is_group else "a dataset"
                 raise RefusedError(
                     f"{self._where}: expected a dataset {name!r}, got nothing at {at!r} (there is: "
-                    f"{there})"
+                    f"{present})"
                 )
             if isinstance(link, h5py.ExternalLink):
                 raise RefusedError(

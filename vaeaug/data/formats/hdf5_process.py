@@ -49,7 +49,7 @@ class ForeignHDF5:
     def __enter__(self) -> Self:
         if not sys.executable:
             raise DataError(
-                f"{self._where}: an HDF5 file is read by a process of its own, but there is no "
+                f"{self._where}: an HDF5 file is read by a separate process, but there is no "
                 f"Python program to start (sys.executable is empty)"
             )
         # -P keeps this package's folder off the import path of the script.

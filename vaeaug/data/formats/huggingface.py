@@ -14,15 +14,7 @@ from typing import Any
 
 from vaeaug.data.checks import DataError
 from vaeaug.data.finish import RawData
-from vaeaug.data.formats.arrow import (
-    class_names_of,
-    decode_image_column,
-    is_array,
-    is_image,
-    kind_of,
-    load_array_column,
-    load_label_column,
-)
+from vaeaug.data.formats.arrow import decode_image_column, load_array_column, load_label_column
 from vaeaug.data.formats.extras import import_extra
 from vaeaug.data.metadata import NO_METADATA, SourceMetadata, load_json, parse_metadata
 from vaeaug.data.request import Request
@@ -109,7 +101,7 @@ def read_huggingface(dataset: Any, request: Request) -> RawData:
     name = type(dataset).__name__
     if isinstance(dataset, library.IterableDataset | library.IterableDatasetDict):
         raise DataError(
-            f"source: expected a datasets.Dataset, whose rows are there, got a streaming {name}; "
+            f"source: expected a datasets.Dataset, which has a length, got a streaming {name}; "
             f"load it without streaming=True, or take a part of it: "
             f"datasets.Dataset.from_list(list(stream.take(1000)), features=stream.features)"
         )
@@ -151,11 +143,19 @@ def _read(
         raise DataError(f"{where}: expected at least one row, got none")
     image_name, label_name = _columns(rows, request, where)
     images_at, labels_at = f"{where}[{image_name}]", f"{where}[{label_name}]"
+    labels_in, images_in = rows.features[label_name], rows.features[image_name]
+    if _is_array(labels_in) or isinstance(labels_in, dict):
+        raise DataError(
+            f"{labels_at}: expected one label for each image, got {_kind(labels_in)}; multi-label "
+            f"and one-hot labels are not read"
+        )
     reference = None if training is None else load_label_column(training, label_name, labels_at)
     labels = load_label_column(rows, label_name, labels_at)
-    decode = partial(decode_image_column, rows, image_name, request, images_at, local_files)
-    is_files = is_image(rows.features[image_name])
-    names = class_names_of(rows.features[label_name]) or metadata.class_names
+    decode = partial(
+        decode_image_column, rows, image_name, request, images_at, local_files=local_files
+    )
+    is_files = _kind(images_in) == "Image"
+    names = _class_names(labels_in) or metadata.class_names
     return RawData(
         source=where,
         split=split,
@@ -207,20 +207,35 @@ def _columns(dataset: Any, request: Request, where: str) -> tuple[str, str]:
                     f"{where}: expected a column {name!r} (from keys), got {', '.join(features)}"
                 )
         return request.keys["images"], request.keys["labels"]
-    named = [name for name, feature in features.items() if class_names_of(feature)]
+    named = [name for name, feature in features.items() if _class_names(feature)]
     labels = _only(named) or find(LABELS, named or features)
     candidates = [name for name in features if name != labels]
-    files = [name for name in candidates if is_image(features[name])]
-    arrays = [name for name in candidates if is_array(features[name])]
+    files = [name for name in candidates if _kind(features[name]) == "Image"]
+    arrays = [name for name in candidates if _is_array(features[name])]
     images = _only(files) or find(IMAGES, files) or find(IMAGES, arrays) or _only(arrays)
     if images is None or labels is None:
-        columns = ", ".join(f"{name} ({kind_of(feature)})" for name, feature in features.items())
+        columns = ", ".join(f"{name} ({_kind(feature)})" for name, feature in features.items())
         raise DataError(
             f"{where}: expected one column of images (an Image feature, or arrays) and one of "
             f"labels (a ClassLabel, or one named {', '.join(LABELS[:8])}, ...), got {columns}; "
             f"pass keys={{'images': ..., 'labels': ...}} to name them"
         )
     return images, labels
+
+
+def _kind(feature: Any) -> str:
+    return type(feature).__name__
+
+
+def _is_array(feature: Any) -> bool:
+    kinds = ("Array2D", "Array3D", "Array4D", "Array5D", "Sequence", "List", "LargeList")
+    # A list is written as [feature] in old versions of the library.
+    return isinstance(feature, list) or _kind(feature) in kinds
+
+
+def _class_names(feature: Any) -> tuple[str, ...] | None:
+    is_named = _kind(feature) == "ClassLabel" and feature.names
+    return tuple(feature.names) if is_named else None
 
 
 def _only(names: Sequence[str]) -> str | None:

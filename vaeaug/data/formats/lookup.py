@@ -74,9 +74,9 @@ class Lookup:
             for folder in self._beside
         }
         matches = {folder: files for folder, files in by_folder.items() if files}
-        wanted = split or self._split
-        if len(matches) > 1 and wanted is not None:
-            of_split = {f: files for f, files in matches.items() if canonical(f) == wanted}
+        row_split = split or self._split
+        if len(matches) > 1 and row_split is not None:
+            of_split = {f: files for f, files in matches.items() if canonical(f) == row_split}
             matches = of_split or matches
         return [path for files in matches.values() for path in files]
 

@@ -1,8 +1,6 @@
 """Files that hold one sample each, images or sounds, become one array."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from vaeaug.data.checks import DataError
 from vaeaug.data.decode import ENDINGS as IMAGE_ENDINGS
@@ -14,18 +12,6 @@ from vaeaug.data.request import Request
 from vaeaug.data.stack import Decoded
 
 MEDIA_ENDINGS = (*IMAGE_ENDINGS, *SOUND_ENDINGS)
-
-
-def is_file(path: str | Path) -> bool:
-    """Whether a file is there.
-
-    Args:
-        path: Any text: none is too long or too odd to be asked for.
-
-    Returns:
-        True where it is.
-    """
-    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for a name that is too long
 
 
 def decode_media(paths: Sequence[str], where: str, request: Request) -> Decoded:

@@ -65,7 +65,7 @@ def read_table(path: Path, request: Request) -> RawData:
     rows, n_repeated = _distinct(rows, where)
     notes += column_notes
     if n_repeated:
-        notes += (f"{n_repeated} rows that repeat an earlier one left out",)
+        notes += (f"skipped {n_repeated} rows that repeat an earlier one",)
     raw = labelled_files(rows, where, request, notes=notes, more_notes=lookup.notes())
     if request.class_names is not None or raw.labels.dtype.kind != "i":
         return raw

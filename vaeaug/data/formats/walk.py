@@ -121,15 +121,15 @@ def walk_notes(walks: Iterable[Walk], root: str) -> tuple[str, ...]:
         kinds = ", ".join(f"{n} {ending}" for ending, n in left_out.most_common(_LISTED))
         kinds += ", ..." if len(left_out) > _LISTED else ""
         notes += (
-            f"{sum(left_out.values())} files left out, which are none that is read here: {kinds} "
-            f"(one is {encodable(os.path.relpath(min(examples), root))})",
+            f"skipped {sum(left_out.values())} files of other types: {kinds} "
+            f"(for example {encodable(os.path.relpath(min(examples), root))})",
         )
     if links:
         shown = ", ".join(encodable(os.path.relpath(link, root)) for link in links[:_LISTED])
         notes += (
-            f"{len(links)} links to folders that are read already left out: {shown}"
+            f"skipped {len(links)} links to folders that are already read: {shown}"
             + (", ..." if len(links) > _LISTED else ""),
         )
     if n_repeated:
-        notes += (f"{n_repeated} links to files that are there already left out",)
+        notes += (f"skipped {n_repeated} links to files that are already read",)
     return notes

@@ -107,7 +107,7 @@ def read_webdataset(path: Path, request: Request) -> RawData:
     metadata = _common_metadata(indices)
     if pickles := [name for index in indices for name in index.pickles]:
         notes += (
-            f"{len(pickles)} pickled members left out, the first {pickles[0]!r}: unpickling can "
+            f"skipped {len(pickles)} pickled members (the first is {pickles[0]!r}): unpickling can "
             f"run any code",
         )
     samples = _Samples(n, where, request)
@@ -182,7 +182,7 @@ def _select(
     split, notes = select_split(request.split, splits, where)
     others = [file.name for split, file in files if split is None]
     if splits and others:
-        notes += (f"archives that name no split left out: {', '.join(others)}",)
+        notes += (f"skipped archives whose names state no split: {', '.join(others)}",)
     return [file for name, file in files if not splits or name == split], split, notes
 
 
