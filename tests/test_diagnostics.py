@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,7 +59,8 @@ def test_a_class_that_has_collapsed_gets_another_sampler(digits, small_config):
 def test_a_sampler_that_screening_turns_away_is_not_used(digits, small_config):
     """Edits between images that share one latent change nothing: all are near-copies."""
     generator = vaeaug.fit(digits, small_config, device="cpu")
-    generator.means = np.broadcast_to(generator.means.mean(axis=0), generator.means.shape)
+    means = np.broadcast_to(generator.means.mean(axis=0), generator.means.shape)
+    generator.latents = replace(generator.latents, means=means, _neighbours={})
     screener = vaeaug.Screener.for_job(digits, small_config)
     found = vaeaug.diagnose(generator, digits, small_config, screener=screener)
     assert any("screening rejects 100% of the samples" in each for each in found.warnings)

@@ -557,7 +557,7 @@ def test_what_generate_gives_does_not_depend_on_calls_before_it(
         shards[name] = [(each.label, each.sha256) for each in done.manifest.shards]
     assert shards["first"] == shards["again"] != shards["other"]
     assert synthesizer.preferred == before
-    assert synthesizer._data is None
+    assert synthesizer.data is None
 
 
 def test_generate_that_was_stopped_goes_on_to_the_same_bytes(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 # Old name: new name, both below "vaeaug.".
 MOVED = {
@@ -60,3 +61,25 @@ def install() -> None:
     """Make the old paths importable."""
     if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
         sys.meta_path.insert(0, _MovedModules())
+
+
+def renamed_attribute(old: str, new: str) -> Any:
+    """An old name of an attribute: it gives the attribute, and a warning.
+
+    Args:
+        old: The old name.
+        new: The name that took its place.
+
+    Returns:
+        A property for the class, under the old name.
+    """
+
+    def read(instance: Any) -> Any:
+        warnings.warn(
+            f"{type(instance).__name__}.{old} was renamed: read .{new}",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(instance, new)
+
+    return property(read, doc=f"Old name of `{new}`.")

@@ -36,7 +36,8 @@ from benchmarks.usefulness.arms import (
 )
 from benchmarks.usefulness.regimes import REGIMES
 from vaeaug.config import EvaluationConfig
-from vaeaug.evaluation.gate.probe import Arm, SyntheticSet, predict, train_probe
+from vaeaug.evaluation import Arm, SyntheticSet
+from vaeaug.evaluation.gate.probe import predict, train_probe
 from vaeaug.evaluation.metrics import class_groups, score
 from vaeaug.evaluation.statistics import corrected_t_interval
 
@@ -124,7 +125,7 @@ def run(regime, seeds, names, steps: int, out: Path, results: Path) -> None:
             }
             for part, data in (("development", development), ("test", test)):
                 found = score(predict(model, data), data.labels, groups=groups)
-                line[part] = {key: round(value, 5) for key, value in found.figures().items()}
+                line[part] = {key: round(value, 5) for key, value in found.metrics().items()}
             results.parent.mkdir(parents=True, exist_ok=True)
             with open(results, "a") as file:
                 file.write(json.dumps(line) + "\n")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from vaeaug.config import Recipe
-from vaeaug.evaluation.gate.probe import Arm
+from vaeaug.evaluation import Arm
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,14 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from vaeaug.config import EvaluationConfig, Recipe
 from vaeaug.data import LabelledImages
-from vaeaug.evaluation import Bench, EvaluationError, GateResult, run_gate
-from vaeaug.evaluation.gate.probe import Arm, SyntheticSet
+from vaeaug.evaluation import (
+    Arm,
+    Bench,
+    EvaluationError,
+    GateResult,
+    SyntheticSet,
+    run_gate,
+)
 
 CENTRES = np.array([[0.35, 0.5], [0.65, 0.5], [0.5, 0.72]])
 SPREAD = 0.08
@@ -74,7 +81,9 @@ def measured(
     baselines: Sequence[Arm] = BASELINES,
     folder: Path | None = None,
 ) -> GateResult:
-    with Bench(data, synthesise, config, learner=learner, folder=folder) as bench:
+    with Bench(
+        data, SimpleNamespace(samples=synthesise), config, learner=learner, folder=folder
+    ) as bench:
         return run_gate(bench, recipe, baselines=baselines)
 
 
@@ -154,9 +163,15 @@ def test_arms_are_paired_and_the_answer_is_the_same_again() -> None:
     merged, best = by_name[equal_steps.arm], by_name[equal_steps.baseline]
     differences = np.subtract(merged.by_split, best.by_split)
     assert equal_steps.difference.mean == pytest.approx(differences.mean())
-    assert best.figures["balanced_accuracy"].mean == max(
-        arm.figures["balanced_accuracy"].mean for arm in first.arms if arm.kind == "baseline"
+    assert best.metrics["balanced_accuracy"].mean == max(
+        arm.metrics["balanced_accuracy"].mean for arm in first.arms if arm.kind == "baseline"
     )
+
+
+def test_the_old_name_of_the_metrics_still_works() -> None:
+    arm = gate(3, duplicates).arms[0]
+    with pytest.warns(DeprecationWarning, match="ArmResult.figures was renamed: read .metrics"):
+        assert arm.figures == arm.metrics
 
 
 def test_no_generator_and_no_probe_sees_what_is_held_out() -> None:

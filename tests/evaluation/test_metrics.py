@@ -73,7 +73,7 @@ def test_recall_of_groups() -> None:
     labels = np.array([0, 0, 1, 2, 2])
     found = score(probabilities, labels, groups={"many": (0, 1), "few": (2,)})
     assert found.groups == {"many": 1.0, "few": 0.5}
-    assert found.figures()["recall_few"] == 0.5
+    assert found.metrics()["recall_few"] == 0.5
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

@@ -7,18 +7,15 @@ from torch import nn
 
 import vaeaug
 from vaeaug.config import EvaluationConfig, Recipe
+from vaeaug.data import LabelledImages
+from vaeaug.evaluation import Arm, FileProbe, ProbeError, SyntheticSet
+from vaeaug.evaluation.gate.arms import fixed_arms
+from vaeaug.evaluation.gate.augmentation import random_affine, random_shift
+from vaeaug.evaluation.gate.networks import build_probe
 from vaeaug.evaluation.gate.probe import (
-    Arm,
-    FileProbe,
-    ProbeError,
-    SyntheticSet,
-    _affine,
     _Batches,
-    _class_terms,
+    _cross_entropy,
     _frozen_statistics,
-    _shifted,
-    build_probe,
-    fixed_arms,
     predict,
     train_probe,
 )
@@ -42,7 +39,7 @@ def black(data) -> SyntheticSet:
 
 
 def drawn(data, synthetic, arm, *, progress=0.0, n=20):
-    batches = _Batches(data, synthetic, arm, 200, 0, torch.device("cpu"))
+    batches = _Batches(data, synthetic, arm, size=200, seed=0, device=torch.device("cpu"))
     parts = [batches.draw(progress) for _ in range(n)]
     return [torch.cat(each).numpy() for each in zip(*parts, strict=True)]
 
@@ -108,12 +105,12 @@ def test_logit_adjustment_and_effective_number_by_hand(data):
     logits = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
     target = torch.eye(10)[[0, 1, 2, 3, 9, 9]]
     prior = torch.from_numpy(data.counts / len(data)).float()
-    found = _class_terms(Arm("logit adjustment"), data, torch.device("cpu"))(logits, target)
+    found = _cross_entropy(Arm("logit adjustment"), data, torch.device("cpu"))(logits, target)
     expected = nn.functional.cross_entropy(logits + prior.log(), target.argmax(1), reduction="sum")
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     weight = (1 - 0.999) / (1 - 0.999 ** torch.from_numpy(data.counts).double())
     weight = (weight / (weight * prior).sum()).float()
-    found = _class_terms(Arm("effective number"), data, torch.device("cpu"))(logits, target)
+    found = _cross_entropy(Arm("effective number"), data, torch.device("cpu"))(logits, target)
     expected = nn.functional.cross_entropy(logits, target.argmax(1), weight=weight, reduction="sum")
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
 
@@ -134,7 +131,7 @@ def test_augmentation_moves_little_and_keeps_the_range():
     torch.manual_seed(0)
     x = torch.zeros(64, 1, 21, 21)
     x[:, :, 10, 10] = 1
-    y = _affine(x)
+    y = random_affine(x)
     assert y.shape == x.shape
     assert y.min() >= 0
     assert y.max() <= 1
@@ -144,7 +141,7 @@ def test_augmentation_moves_little_and_keeps_the_range():
     assert columns.abs().max() <= 2
     assert len(set(where.tolist())) > 3, "each image moves by itself"
     signal = torch.arange(40.0).repeat(8, 1, 1)
-    moved = _shifted(signal)
+    moved = random_shift(signal)
     assert moved.shape == signal.shape
     assert (moved[:, 0, 20] - 20).abs().max() <= 3
     assert moved[:, 0, 20].unique().numel() > 1
@@ -178,6 +175,17 @@ def test_every_arm_trains(data, black):
     for arm in arms:
         found = predict(train_probe(data, black, arm, config, seed=0, steps=2), data)
         assert np.isfinite(found).all(), arm.name
+
+
+@pytest.mark.parametrize("shape", [(20, 2), (6, 7, 8, 1)])
+def test_every_arm_trains_on_signals_and_volumes(shape):
+    rng = np.random.default_rng(0)
+    images = rng.random((30, *shape)).astype(np.float32)
+    data = LabelledImages(images, np.repeat([0, 1, 2], 10), ("a", "b", "c"), (0, 1), source="noise")
+    config = CONFIG.model_copy(update={"batch_size": 8})
+    for arm in fixed_arms(data):
+        probabilities = predict(train_probe(data, None, arm, config, seed=0, steps=2), data)
+        assert np.isfinite(probabilities).all(), arm.name
 
 
 def test_the_probe_learns(data):

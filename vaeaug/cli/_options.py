@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig, EvaluationConfig
     from vaeaug.data import LabelledImages
-    from vaeaug.evaluation.gate.probe import ProbeFactory
+    from vaeaug.evaluation import ProbeFactory
     from vaeaug.generator import Synthesizer
     from vaeaug.merging import Balance
 

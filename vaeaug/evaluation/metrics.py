@@ -47,7 +47,7 @@ class Scores:
             right / n if n else math.nan for right, n in zip(self.right, self.held_out, strict=True)
         )
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """The figures by name, those of groups as ``recall_few`` and so on."""
         return {
             "balanced_accuracy": self.balanced_accuracy,

@@ -18,6 +18,7 @@ from vaeaug.data import LabelledImages
 from vaeaug.evaluation import (
     Bench,
     GateResult,
+    ProbeFactory,
     SearchResult,
     check_shortcut,
     default_candidates,
@@ -27,7 +28,6 @@ from vaeaug.evaluation import (
     run_gate,
     search_recipe,
 )
-from vaeaug.evaluation.gate.probe import ProbeFactory
 from vaeaug.job.result import plain
 from vaeaug.merging import merge
 from vaeaug.progress import Progress
@@ -96,7 +96,7 @@ class RunEvaluation:
             result = search_recipe(
                 bench,
                 candidates or default_candidates(self.job.recipe),
-                progress=self._steps(),
+                progress=self.progress,
             )
         log.info("search: %s", result.sentence)
         return result
@@ -116,7 +116,7 @@ class RunEvaluation:
             EvaluationError: If the data is too small to be split.
         """
         with self._gate_bench(searched) as bench:
-            result = run_gate(bench, recipe, progress=self._steps())
+            result = run_gate(bench, recipe, progress=self.progress)
         for line in (result.sentence, *result.warnings):
             log.info("gate: %s", line)
         return result
@@ -197,10 +197,6 @@ class RunEvaluation:
             log.warning("shortcut: %s; %s", result.warning, result.remedy)
         return result.to_json()
 
-    def _steps(self) -> Any:
-        report = self.progress
-        return report and (lambda what, done, total: report(what, done, total, {}))
-
     def _parts(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """What a search of this seed looks at, and what is kept for the gate that follows it."""
         return halves(self.data, GATE_PART, seed=seed)
@@ -212,7 +208,7 @@ class RunEvaluation:
     def _bench(self, data: LabelledImages, folder: Path, among: np.ndarray | None = None) -> Bench:
         return Bench(
             data,
-            self.stages.samples,
+            self.stages,
             self.config,
             folder=folder,
             identity=self.job.sha256,

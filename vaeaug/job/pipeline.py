@@ -15,8 +15,7 @@ import torch
 
 from vaeaug.config import AugmentConfig, EvaluationConfig, Recipe, as_config, make_config
 from vaeaug.data import LabelledImages, read_by, read_pool
-from vaeaug.evaluation import GateResult, SearchResult
-from vaeaug.evaluation.gate.probe import ProbeFactory
+from vaeaug.evaluation import GateResult, ProbeFactory, SearchResult
 from vaeaug.files.json_text import sealed
 from vaeaug.generator import Synthesizer
 from vaeaug.job.evaluation import RunEvaluation

@@ -408,11 +408,11 @@ class _Trial:
         for reach in REACHES:
             if self.config.screening.max_near_share == 1 or outcome.near <= TOO_NEAR:
                 break
-            self.generator.set_reach(self.label, reach)
+            self.generator.reach[self.label] = reach
             farther = self.of("interpolate")
             if farther.near < outcome.near:
                 chosen, outcome = reach, farther
-        self.generator.set_reach(self.label, chosen)
+        self.generator.reach[self.label] = chosen
         return outcome
 
     def fails(self, outcome: _Outcome) -> bool:

@@ -96,7 +96,7 @@ class SplitStages:
 
     def _drawn(
         self, train: LabelledImages, folder: Path, job: AugmentConfig, screener: Screener
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, Any]:
         """The samples of a job as arrays, and what they were made from."""
         generator = self.generator(train, folder).attach(train)
         if job.recipe.sampler == "auto":  # a fixed sampler needs no trial

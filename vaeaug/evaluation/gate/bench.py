@@ -4,51 +4,45 @@ A split's generator learns from the split's training part alone, so that nothing
 split holds out.
 """
 
-import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from vaeaug.config import EvaluationConfig, Recipe
 from vaeaug.data import LabelledImages
-from vaeaug.evaluation.gate.probe import (
-    Arm,
-    ProbeFactory,
-    SyntheticSet,
-    default_steps,
-    predict,
-    probe_name,
-    train_probe,
-)
+from vaeaug.evaluation.gate.arms import Arm
+from vaeaug.evaluation.gate.networks import ProbeFactory, default_steps, probe_name
+from vaeaug.evaluation.gate.probe import predict, train_probe
 from vaeaug.evaluation.gate.splits import Split, fitting_folds, make_splits
-from vaeaug.evaluation.gate.tasks import Results, Task, Work, Workers
+from vaeaug.evaluation.gate.tasks import Results, Task, Workers
 from vaeaug.evaluation.metrics import Scores, class_groups, score
+from vaeaug.progress import Progress
+from vaeaug.stages import SyntheticSet
 
 log = logging.getLogger("vaeaug")
 
-# Trainings that follow the first ones: combination, the longer one, merged both ways.
+# Trainings that follow the first ones, in units of one arm: the combination, the longer one, and
+# merged training both ways.
 _LATER = 5.5
-
-Progress = Callable[[str, int, int], None]
 
 
 class EvaluationError(RuntimeError):
     """The evaluation cannot be run on this data."""
 
 
-class Synthesise(Protocol):
-    """Makes the synthetic samples of a split, from its training part alone."""
+class Stages(Protocol):
+    """The stages of a job on a split, as `vaeaug.stages.SplitStages` has them."""
 
-    def __call__(
+    def samples(
         self, train: LabelledImages, folder: Path, recipes: Sequence[Recipe]
     ) -> list[SyntheticSet]:
-        """One set per recipe; what is in `folder` already is not made again."""
+        """One set per recipe; what is complete in `folder` is read instead."""
         ...
 
 
@@ -70,15 +64,15 @@ class Learner(Protocol):
 
 
 class Bench:
-    """Trains arms on splits of one data set and remembers what came of it; a context manager.
+    """Trains arms on splits of one data set and remembers the outcomes; a context manager.
 
     Args:
         data: The training split.
-        synthesise: Makes a split's synthetic samples; pickled where there are more workers.
+        stages: Draw a split's synthetic samples; pickled where there are more workers.
         config: Budget, splits, probe.
-        folder: Outcomes and generators are kept there and found again. None: nothing is kept.
+        folder: Where outcomes and generators are kept and looked up. None: nothing is kept.
         identity: What decides the synthetic samples beside the data: hash of the job.
-        among: Rows that may be held out (n,) bool; those of a recipe search may not. None: all.
+        among: Rows that may be held out; those of a recipe search may not. None: all.
         factory: Builds the user's own probe: ``factory(image_shape, n_classes)``, a network that
             takes (n, c, *space) in [0, 1] and gives logits.
         learner: Takes the place of the probe and its training altogether.
@@ -91,18 +85,18 @@ class Bench:
     def __init__(
         self,
         data: LabelledImages,
-        synthesise: Synthesise,
+        stages: Stages,
         config: EvaluationConfig,
         *,
         folder: Path | None = None,
         identity: str = "",
-        among: np.ndarray | None = None,
+        among: Bool[np.ndarray, " n"] | None = None,
         factory: ProbeFactory | None = None,
         learner: Learner | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        held = data.labels if among is None else data.labels[among]
-        self.held_counts = np.bincount(held, minlength=data.n_classes)
+        labels = data.labels if among is None else data.labels[among]
+        self.held_counts = np.bincount(labels, minlength=data.n_classes)
         present = data.counts > 0
         if present.sum() < 2 or (self.held_counts[present] < 2).any():
             raise EvaluationError(
@@ -110,27 +104,20 @@ class Bench:
                 f"got {dict(zip(data.class_names, self.held_counts.tolist(), strict=True))}"
             )
         self.data, self.config, self.folder, self.among = data, config, folder, among
-        self.factory, self.identity = factory, identity
+        self.factory, self.identity, self.learner = factory, identity, learner
+        self.device = torch.device(device)
         self.folds = fitting_folds(self.held_counts, config.folds, config.min_held_out)
         self.steps = config.steps or default_steps(len(data))
-        self.groups = class_groups(data.counts)
-        device = torch.device(device)
-        self.device = device
-        self.learner = learner
-        work: Work = functools.partial(
-            _work,
+        self.n_workers = 1 if self.device.type == "cuda" else config.workers or 1
+        self.results = Results(folder / "results.jsonl" if folder else None)
+        work = _SplitWork(
             data,
-            synthesise,
-            learner
-            or functools.partial(_probe, config=config, factory=factory, device=str(device)),
-            self.groups,
+            stages,
+            learner or _ProbeLearner(config, factory, str(device)),
+            class_groups(data.counts),
             folder,
         )
-        n = 1 if device.type == "cuda" else config.workers or 1
-        self.results = Results(folder / "results.jsonl" if folder else None)
-        self._workers = Workers(work, n=n, results=self.results)
-        self.n_workers = n
-        self.seconds = 0.0
+        self._workers = Workers(work, n=self.n_workers, results=self.results)
 
     def __enter__(self) -> "Bench":
         return self
@@ -146,26 +133,51 @@ class Bench:
         return probe_name(self.data.image_shape, width=self.config.width, factory=self.factory)
 
     def place(self, split: Split) -> Path:
-        """Where what belongs to a split is kept."""
+        """Say where a split's generator and samples are kept.
+
+        Args:
+            split: The split.
+
+        Returns:
+            Its folder.
+        """
         return _place(self.folder, split)
 
     def splits(self, n: int) -> list[Split]:
-        """The first splits."""
+        """Make the first splits.
+
+        Args:
+            n: How many.
+
+        Returns:
+            The splits; the same however many are asked for.
+        """
         return make_splits(self.data, n, folds=self.folds, seed=self.config.seed, among=self.among)
 
     def splits_in_budget(
-        self, arms: Sequence[Arm], recipe: Recipe, progress: Progress | None
+        self, arms: Sequence[Arm], recipe: Recipe, progress: Progress | None = None
     ) -> list[Split]:
-        """As many splits as the budget allows, by what the first ones took; all is made of them."""
+        """Train generators and baselines of as many splits as the budget allows.
+
+        The first splits say how long the others will take.
+
+        Args:
+            arms: The baselines.
+            recipe: What is drawn from the generators.
+            progress: Called after every training; the stage is "generators and baselines".
+
+        Returns:
+            The splits.
+        """
         config = self.config
         first = self.splits(config.min_splits)
         self._prepare(first, arms, recipe, progress)
-        making = self._seconds([self._making(split, [recipe]) for split in first])
-        trainings = self._seconds(
-            [self._training(split, arm, self.steps) for arm in arms for split in first]
+        generators = self._seconds([self._generator_task(split, [recipe]) for split in first])
+        probes = self._seconds(
+            [self._probe_task(split, arm, self.steps) for arm in arms for split in first]
         )
-        unit = making + trainings * (1 + _LATER / len(arms))
-        affordable = int(config.budget * self.n_workers * len(first) / max(unit, 1e-9))
+        needed = generators + probes * (1 + _LATER / len(arms))
+        affordable = int(config.budget * self.n_workers * len(first) / max(needed, 1e-9))
         splits = self.splits(max(config.min_splits, min(affordable, config.max_splits)))
         self._prepare(splits, arms, recipe, progress)
         return splits
@@ -178,27 +190,33 @@ class Bench:
         progress: Progress | None,
     ) -> None:
         """Generators, which take longest, and baselines, which need none, at the same time."""
-        tasks = [self._making(split, [recipe]) for split in splits]
-        tasks += [self._training(split, arm, self.steps) for split in splits for arm in arms]
-        missing = sum(self.results.get(task) is None for task in tasks)
-        if missing:
+        tasks = [self._generator_task(split, [recipe]) for split in splits]
+        tasks += [self._probe_task(split, arm, self.steps) for split in splits for arm in arms]
+        n_missing = sum(self.results.get(task) is None for task in tasks)
+        if n_missing:
             log.info(
                 "evaluation: %d splits, a generator and %d classifiers of %d steps each; %d of "
                 "these %d trainings are to be done",
                 len(splits),
                 len(arms),
                 self.steps,
-                missing,
+                n_missing,
                 len(tasks),
             )
-        self._workers.run(tasks, _named(progress, "generators and baselines"))
+        self._workers.run(tasks, stage="generators and baselines", progress=progress)
 
-    def synthesise(
-        self, splits: Sequence[Split], recipes: Sequence[Recipe], progress: Progress | None
+    def draw_samples(
+        self, splits: Sequence[Split], recipes: Sequence[Recipe], progress: Progress | None = None
     ) -> None:
-        """Train the generators of the splits and draw from them what the recipes need."""
-        tasks = [self._making(split, recipes) for split in splits]
-        self._workers.run(tasks, _named(progress, "generators"))
+        """Train the generators of splits and draw from them what the recipes need.
+
+        Args:
+            splits: The splits.
+            recipes: Recipes for drawing.
+            progress: Called after every split; the stage is "generators".
+        """
+        tasks = [self._generator_task(split, recipes) for split in splits]
+        self._workers.run(tasks, stage="generators", progress=progress)
 
     def scores(
         self,
@@ -208,29 +226,41 @@ class Bench:
         steps: int | None = None,
         progress: Progress | None = None,
     ) -> dict[Arm, list[Scores]]:
-        """What each arm reached on each split."""
-        tasks = [
-            self._training(split, arm, steps or self.steps) for arm in arms for split in splits
-        ]
-        found = [
-            Scores(**each["scores"])
-            for each in self._workers.run(tasks, _named(progress, "probes"))
-        ]
-        n = len(splits)
-        return {arm: found[i * n : (i + 1) * n] for i, arm in enumerate(arms)}
-
-    def remember(self, key: Mapping[str, Any], work: Callable[[], dict[str, Any]]) -> Any:
-        """What `work` gives, plain JSON, kept like the outcome of a training.
+        """Train arms on splits.
 
         Args:
-            key: All that decides it beside the data and the job.
-            work: Does it, in this process, where it is not known yet.
+            splits: The splits.
+            arms: The arms.
+            steps: Optimiser steps of an arm of length 1; None: the bench's own number.
+            progress: Called after every training; the stage is "probes".
+
+        Returns:
+            For every arm its scores on the splits, in their order.
         """
-        task = Task({**key, "data": self.data.fingerprint, "job": self.identity}, ())
-        with Workers(work, n=1, results=self.results) as here:
+        steps = steps or self.steps
+        tasks = [self._probe_task(split, arm, steps) for arm in arms for split in splits]
+        outcomes = self._workers.run(tasks, stage="probes", progress=progress)
+        scores = [Scores(**outcome["scores"]) for outcome in outcomes]
+        n = len(splits)
+        return {arm: scores[i * n : (i + 1) * n] for i, arm in enumerate(arms)}
+
+    def remember(
+        self, key: Mapping[str, Any], work: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Do something once and keep its result like the outcome of a training.
+
+        Args:
+            key: All that decides the result beside the data and the job.
+            work: Gives the result, plain JSON, in this process, where it is not known yet.
+
+        Returns:
+            The result.
+        """
+        task = Task({**key, "data": self.data.fingerprint, "job": self.identity})
+        with Workers(lambda _: work(), n=1, results=self.results) as here:
             return here.run([task])[0]
 
-    def _training(self, split: Split, arm: Arm, steps: int) -> Task:
+    def _probe_task(self, split: Split, arm: Arm, steps: int) -> Task:
         config = self.config
         key = {
             "what": "probe",
@@ -244,71 +274,108 @@ class Bench:
         }
         # Arms of a split share weights and draws: they are paired.
         seed = config.seed * 1_000_003 + split.number
-        return Task(key, ("probe", split, arm, seed, steps))
+        return Task(key, _ProbeJob(split, arm, seed, steps))
 
-    def _making(self, split: Split, recipes: Sequence[Recipe]) -> Task:
+    def _generator_task(self, split: Split, recipes: Sequence[Recipe]) -> Task:
         key = {
             "what": "generator",
             "data": self.data.fingerprint,
             "split": split.key,
-            "settings": [each.settings() for each in recipes],
+            "settings": [recipe.settings() for recipe in recipes],
             "job": self.identity,
         }
-        return Task(key, ("generator", split, list(recipes), 0, 0))
+        return Task(key, _GeneratorJob(split, tuple(recipes)))
 
     def _seconds(self, tasks: Sequence[Task]) -> float:
-        found = [self.results.get(task) for task in tasks]
-        return sum(each["seconds"] for each in found if each is not None)
+        records = [self.results.get(task) for task in tasks]
+        return sum(record["seconds"] for record in records if record is not None)
 
 
-def _work(
-    data: LabelledImages,
-    synthesise: Synthesise,
-    learner: Learner,
-    groups: Mapping[str, Sequence[int]],
-    folder: Path | None,
-    what: str,
-    split: Split,
-    subject: Any,
-    seed: int,
-    steps: int,
-) -> dict[str, Any]:
-    """One task, in whichever process."""
-    train = data.subset(split.train)
-    place = _place(folder, split)
-    if what == "generator":
-        made = synthesise(train, place, subject)
-        return {"made": [len(each.labels) for each in made]}
-    arm: Arm = subject
-    synthetic = None
-    if arm.recipe is not None and not arm.recipe.is_none:
-        (synthetic,) = synthesise(train, place, [arm.recipe])
-    held_out = replace(data, unlabelled=None).subset(split.held_out)
-    probabilities = learner(train, synthetic, held_out, arm, seed=seed, steps=steps)
-    return {"scores": asdict(score(probabilities, held_out.labels, groups=groups))}
+# -- What the processes do -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _GeneratorJob:
+    """Train the split's generator, and draw from it what the recipes need."""
+
+    split: Split
+    recipes: tuple[Recipe, ...]
+
+
+@dataclass(frozen=True)
+class _ProbeJob:
+    """Train an arm on a split."""
+
+    split: Split
+    arm: Arm
+    seed: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class _SplitWork:
+    """Does the jobs of a bench, in whichever process.
+
+    Attributes:
+        data: The training split.
+        stages: Draw a split's synthetic samples.
+        learner: Trains and predicts.
+        groups: Classes whose recalls are averaged, by the group's name.
+        folder: Of the bench.
+    """
+
+    data: LabelledImages
+    stages: Stages
+    learner: Learner
+    groups: Mapping[str, Sequence[int]]
+    folder: Path | None
+
+    def __call__(self, job: _GeneratorJob | _ProbeJob) -> dict[str, Any]:
+        train = self.data.subset(job.split.train)
+        place = _place(self.folder, job.split)
+        if isinstance(job, _GeneratorJob):
+            sets = self.stages.samples(train, place, job.recipes)
+            return {"made": [len(synthetic.labels) for synthetic in sets]}
+        synthetic, recipe = None, job.arm.recipe
+        if recipe is not None and not recipe.is_none:
+            (synthetic,) = self.stages.samples(train, place, [recipe])
+        held_out = replace(self.data, unlabelled=None).subset(job.split.held_out)
+        probabilities = self.learner(
+            train, synthetic, held_out, job.arm, seed=job.seed, steps=job.steps
+        )
+        return {"scores": asdict(score(probabilities, held_out.labels, groups=self.groups))}
+
+
+@dataclass(frozen=True)
+class _ProbeLearner:
+    """The `Learner` that trains probes."""
+
+    config: EvaluationConfig
+    factory: ProbeFactory | None
+    device: str
+
+    def __call__(
+        self,
+        train: LabelledImages,
+        synthetic: SyntheticSet | None,
+        held_out: LabelledImages,
+        arm: Arm,
+        *,
+        seed: int,
+        steps: int,
+    ) -> Float[np.ndarray, "n k"]:
+        model = train_probe(
+            train,
+            synthetic,
+            arm,
+            self.config,
+            seed=seed,
+            steps=steps,
+            factory=self.factory,
+            device=self.device,
+        )
+        return predict(model, held_out, device=self.device)
 
 
 def _place(folder: Path | None, split: Split) -> Path:
     return (folder or Path()) / f"split-{split.number:02d}-{split.key}"
-
-
-def _probe(
-    train: LabelledImages,
-    synthetic: SyntheticSet | None,
-    held_out: LabelledImages,
-    arm: Arm,
-    *,
-    seed: int,
-    steps: int,
-    config: EvaluationConfig,
-    factory: ProbeFactory | None,
-    device: str,
-) -> Float[np.ndarray, "n k"]:
-    model = train_probe(
-        train, synthetic, arm, config, seed=seed, steps=steps, factory=factory, device=device
-    )
-    return predict(model, held_out, device=device)
-
-
-def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else functools.partial(progress, what)

@@ -1,21 +1,27 @@
 """Does it help? Classifiers with and without synthetic data, paired by split, and a verdict.
 
-The opponent is the best of many ways to train without synthetic data, found on the same splits:
+The baseline is the best of many ways to train without synthetic data, chosen on the same splits:
 that choice can only raise the bar. Merged training uses the same techniques, so that synthetic data
 is all that differs.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vaeaug.config import Recipe
-from vaeaug.data import LabelledImages
-from vaeaug.evaluation.gate.bench import Bench, Progress
-from vaeaug.evaluation.gate.probe import Arm, fixed_arms
+from vaeaug.evaluation.gate.arms import Arm, fixed_arms
+from vaeaug.evaluation.gate.bench import Bench
+from vaeaug.evaluation.gate.result import (
+    ArmResult,
+    Comparison,
+    GateResult,
+    mean_and_ends,
+    signed_points,
+    verdict_sentence,
+)
 from vaeaug.evaluation.gate.splits import Split
 from vaeaug.evaluation.matching import shared_images
 from vaeaug.evaluation.metrics import Scores
@@ -26,126 +32,11 @@ from vaeaug.evaluation.statistics import (
     judge,
     wilson_interval,
 )
+from vaeaug.progress import Progress
 
-INTERVAL = "corrected resampled t (Nadeau & Bengio 2003)"
 EQUAL_STEPS, EQUAL_REAL = "equal steps", "equal real draws"
-# The best baseline is trained for so many times the steps, to see whether it had converged.
+# The best baseline is trained for this many times the steps, to see whether it had converged.
 LONGER = 2.0
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Merged training against the best without synthetic data.
-
-    Attributes:
-        name: "equal steps" (synthetic draws take the place of real ones) or "equal real draws"
-            (they stand beside them).
-        arm: Name of the merged arm.
-        baseline: Name of the best baseline.
-        difference: Of balanced accuracy, merged - baseline, by `INTERVAL`.
-        verdict: What it says.
-    """
-
-    name: str
-    arm: str
-    baseline: str
-    difference: Interval
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class ArmResult:
-    """One way to train, over all splits.
-
-    Attributes:
-        name: Of the arm.
-        kind: "baseline", "merged", or "check" (the best baseline with more steps).
-        figures: By name, the mean over splits with its interval.
-        recall: Per class, pooled over the splits, with Wilson's interval; None: never held out.
-        held_out: Held-out images of each class, over all splits.
-        by_split: Balanced accuracy of each split.
-    """
-
-    name: str
-    kind: str
-    figures: Mapping[str, Interval]
-    recall: tuple[Interval | None, ...]
-    held_out: tuple[int, ...]
-    by_split: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """Whether synthetic data helps on this data.
-
-    Attributes:
-        verdict: "helps", "does not help" or "unsure".
-        sentence: The verdict in words, with its figures.
-        comparisons: Both ways to compare; the first decides.
-        arms: Every way to train.
-        recipe: What was measured.
-        settings: How it was measured.
-        warnings: What the reader has to know.
-        class_names: Names of the classes.
-    """
-
-    verdict: Verdict
-    sentence: str
-    comparisons: tuple[Comparison, ...]
-    arms: tuple[ArmResult, ...]
-    recipe: Recipe
-    settings: Mapping[str, Any]
-    warnings: tuple[str, ...] = ()
-    class_names: tuple[str, ...] = field(default=())
-
-    def __str__(self) -> str:
-        return self.sentence
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types; figures that cannot be computed are null."""
-        return {
-            "verdict": self.verdict,
-            "sentence": self.sentence,
-            "metric": "balanced accuracy",
-            "interval": INTERVAL,
-            "comparisons": [
-                {
-                    "name": each.name,
-                    "arm": each.arm,
-                    "baseline": each.baseline,
-                    "difference": each.difference.mean,
-                    "low": each.difference.low,
-                    "high": each.difference.high,
-                    "p_value": each.difference.p_value,
-                    "verdict": each.verdict,
-                }
-                for each in self.comparisons
-            ],
-            "arms": [
-                {
-                    "name": each.name,
-                    "kind": each.kind,
-                    "metrics": {name: _interval(value) for name, value in each.figures.items()},
-                    "recall": [
-                        {
-                            "class": name,
-                            "value": recall and recall.mean,
-                            "low": recall and recall.low,
-                            "high": recall and recall.high,
-                            "n": n,
-                        }
-                        for name, recall, n in zip(
-                            self.class_names, each.recall, each.held_out, strict=True
-                        )
-                    ],
-                    "by_split": list(each.by_split),
-                }
-                for each in self.arms
-            ],
-            "recipe": self.recipe.model_dump(mode="json"),
-            "warnings": list(self.warnings),
-            **self.settings,
-        }
 
 
 def run_gate(
@@ -155,13 +46,16 @@ def run_gate(
     baselines: Sequence[Arm] | None = None,
     progress: Progress | None = None,
 ) -> GateResult:
-    """Measure a recipe.
+    """Measure whether a recipe helps.
 
     Args:
         bench: The data, its splits and what is trained on them.
         recipe: What is measured.
-        baselines: Takes the place of the usual baselines.
-        progress: Called as ``progress(what, done, total)``.
+        baselines: Take the place of the usual baselines.
+        progress: Called after every training.
+
+    Returns:
+        The verdict and what it rests on.
     """
     if recipe.is_none:
         return _nothing_to_measure(bench, recipe)
@@ -169,22 +63,16 @@ def run_gate(
     with bench:
         splits = bench.splits_in_budget(baselines, recipe, progress)
         scores = bench.scores(splits, baselines, progress=progress)
-        combined = _combination(scores)
-        scores |= bench.scores(splits, [combined], progress=progress)
-        best = _best(scores)
+        scores |= bench.scores(splits, [_combination(scores)], progress=progress)
+        best = max(scores, key=lambda arm: _mean(scores[arm]))  # of equals the first: the simplest
         longer = replace(best, length=LONGER)
-        merged = [best.with_recipe(recipe), best.with_recipe(recipe, beside=True)]
+        merged = (best.with_recipe(recipe), best.with_recipe(recipe, beside=True))
         scores |= bench.scores(splits, [longer, *merged], progress=progress)
-    return _result(bench, splits, scores, best, longer, merged, recipe)
+    return _Measurement(bench, splits, scores, best, longer, merged).judged(recipe)
 
 
 def _mean(scores: Sequence[Scores]) -> float:
-    return float(np.mean([each.balanced_accuracy for each in scores]))
-
-
-def _best(scores: Mapping[Arm, Sequence[Scores]]) -> Arm:
-    """The arm of the highest mean; of equals the first, which is the simpler one."""
-    return max(scores, key=lambda arm: _mean(scores[arm]))
+    return float(np.mean([split_scores.balanced_accuracy for split_scores in scores]))
 
 
 def _combination(scores: Mapping[Arm, Sequence[Scores]]) -> Arm:
@@ -193,179 +81,198 @@ def _combination(scores: Mapping[Arm, Sequence[Scores]]) -> Arm:
     def best_of(arms: list[Arm]) -> Arm:
         return max(arms, key=lambda arm: _mean(scores[arm]))
 
-    plain = [arm for arm in scores if arm.mix is None and not arm.flip]
-    first = best_of(plain)
-    if not first.classic:
-        return first
-    among = [arm for arm in scores if arm.classic and arm.balance == "oversampling"]
-    if not among:
-        return first
-    flip = best_of([arm for arm in among if arm.mix is None]).flip
-    mix = best_of([arm for arm in among if not arm.flip]).mix
-    return replace(first, flip=flip, mix=mix)
+    plain = best_of([arm for arm in scores if arm.mix is None and not arm.flip])
+    classic = [arm for arm in scores if arm.classic and arm.balance == "oversampling"]
+    if not plain.classic or not classic:
+        return plain
+    flip = best_of([arm for arm in classic if arm.mix is None]).flip
+    mix = best_of([arm for arm in classic if not arm.flip]).mix
+    return replace(plain, flip=flip, mix=mix)
 
 
-def _result(
-    bench: Bench,
-    splits: Sequence[Split],
-    scores: Mapping[Arm, list[Scores]],
-    best: Arm,
-    longer: Arm,
-    merged: Sequence[Arm],
-    recipe: Recipe,
-) -> GateResult:
-    config, data = bench.config, bench.data
-    ratio = len(splits[0].held_out) / len(splits[0].train)
-    fewest = int(min(_fewest_held_out(data, each) for each in splits))
-    # What a single held-out image of the smallest class changes.
-    resolution = 1 / (max(1, fewest) * int((data.counts > 0).sum()))
+@dataclass(frozen=True)
+class _Measurement:
+    """What the bench gave for one recipe.
 
-    def difference(arm: Arm, other: Arm) -> Interval:
-        pairs = zip(scores[arm], scores[other], strict=True)
-        return corrected_t_interval(
-            [a.balanced_accuracy - b.balanced_accuracy for a, b in pairs],
-            test_to_train=ratio,
+    Attributes:
+        bench: The bench.
+        splits: The splits.
+        scores: Scores of every arm on the splits.
+        best: The best arm without synthetic data.
+        longer: The same with more steps.
+        merged: The same with synthetic data in place of real draws, and beside them.
+    """
+
+    bench: Bench
+    splits: Sequence[Split]
+    scores: Mapping[Arm, Sequence[Scores]]
+    best: Arm
+    longer: Arm
+    merged: tuple[Arm, Arm]
+
+    def judged(self, recipe: Recipe) -> GateResult:
+        """The verdict and what it rests on."""
+        bench, config = self.bench, self.bench.config
+        comparisons = tuple(
+            Comparison(name, arm.name, self.best.name, *self._difference(arm))
+            for name, arm in zip((EQUAL_STEPS, EQUAL_REAL), self.merged, strict=True)
+        )
+        longer, longer_helps = self._difference(self.longer)
+        converged = longer_helps != "helps"
+        n_leaks = self._n_leaks()
+        verdict, reason = self._verdict(comparisons[0], converged=converged, n_leaks=n_leaks)
+        kinds = {self.longer: "check", **dict.fromkeys(self.merged, "merged")}
+        return GateResult(
+            verdict=verdict,
+            sentence=verdict_sentence(verdict, comparisons[0], len(self.splits), reason),
+            comparisons=comparisons,
+            arms=tuple(self._arm_result(arm, kinds.get(arm, "baseline")) for arm in self.scores),
+            recipe=recipe,
+            settings={
+                "n_splits": len(self.splits),
+                "folds": bench.folds,
+                "steps": bench.steps,
+                "probe": bench.probe,
+                "min_effect": config.min_effect,
+                "confidence": config.confidence,
+                "converged": converged,
+                "longer": mean_and_ends(longer),
+                "min_held_out": self._fewest_held_out,
+                "seed": config.seed,
+                "baseline": self.best.name,
+            },
+            warnings=self._warnings(comparisons, longer, converged=converged, n_leaks=n_leaks),
+            class_names=bench.data.class_names,
+        )
+
+    @property
+    def _test_to_train(self) -> float:
+        return len(self.splits[0].held_out) / len(self.splits[0].train)
+
+    @property
+    def _fewest_held_out(self) -> int:
+        """Held-out images of the smallest class in a split, of the classes that have images."""
+        data = self.bench.data
+        return min(
+            int(np.bincount(held, minlength=data.n_classes)[data.counts > 0].min())
+            for held in (data.labels[split.held_out] for split in self.splits)
+        )
+
+    def _difference(self, arm: Arm) -> tuple[Interval, Verdict]:
+        """Balanced accuracy of an arm less that of the best baseline, and what it says."""
+        config, n_present = self.bench.config, int((self.bench.data.counts > 0).sum())
+        pairs = zip(self.scores[arm], self.scores[self.best], strict=True)
+        difference = corrected_t_interval(
+            [ours.balanced_accuracy - theirs.balanced_accuracy for ours, theirs in pairs],
+            test_to_train=self._test_to_train,
             confidence=config.confidence,
-            resolution=resolution,
+            # What a single held-out image of the smallest class changes.
+            resolution=1 / (max(1, self._fewest_held_out) * n_present),
+        )
+        return difference, judge(difference, min_effect=config.min_effect)
+
+    def _n_leaks(self) -> int:
+        """Held-out images in the pool; copies among labelled images stay on one side of a split."""
+        data = self.bench.data
+        return sum(
+            len(shared_images(data.subset(split.train), data.subset(split.held_out)))
+            for split in self.splits
         )
 
-    comparisons = []
-    for name, arm in zip((EQUAL_STEPS, EQUAL_REAL), merged, strict=True):
-        found = difference(arm, best)
-        verdict = judge(found, min_effect=config.min_effect)
-        comparisons.append(Comparison(name, arm.name, best.name, found, verdict))
-    more = difference(longer, best)
-    converged = judge(more, min_effect=config.min_effect) != "helps"
-    verdict = comparisons[0].verdict
-    warnings = []
-    # Copies among the labelled images stay on one side of a split; those in a pool do not.
-    leaks = sum(
-        len(shared_images(data.subset(split.train), data.subset(split.held_out)))
-        for split in splits
-    )
-    if leaks:
-        warnings.append(
-            f"leak: {leaks} held-out images are also in the pool of unlabelled images, which the "
-            "generators learn from; take them out of the pool"
-        )
-    if not converged:
-        warnings.append(
-            f"the baselines had not converged: {LONGER:g} times the steps gave the best one "
-            f"{100 * more.mean:+.1f} points; raise the steps"
-        )
-    if comparisons[1].verdict != verdict:
-        warnings.append(
-            f"with synthetic samples beside all real draws ({EQUAL_REAL}), at more computing: "
-            f"{_signed(comparisons[1].difference)}, {comparisons[1].verdict}"
-        )
-    why = ""
-    if fewest < config.min_held_out:
-        verdict, why = "unsure", f"too few: a class has {fewest} held-out images in a split"
-        warnings.append(
-            f"a class has {fewest} held-out images, fewer than {config.min_held_out}: its recall "
-            "says little"
-        )
-    elif verdict == "helps" and leaks:
-        verdict, why = "unsure", "held-out images are in the pool that the generators learn from"
-    elif verdict == "helps" and not converged:
-        verdict, why = "unsure", "the baselines had not converged"
-    elif verdict == "unsure":
-        why = "more splits would narrow it: a larger budget"
-    kinds = {longer: "check", **dict.fromkeys(merged, "merged")}
-    arms = tuple(
-        _arm_result(arm, kinds.get(arm, "baseline"), found, ratio, bench)
-        for arm, found in scores.items()
-    )
-    settings = {
-        "n_splits": len(splits),
-        "folds": bench.folds,
-        "steps": bench.steps,
-        "probe": bench.probe,
-        "min_effect": config.min_effect,
-        "confidence": config.confidence,
-        "converged": converged,
-        "longer": _interval(more),
-        "min_held_out": fewest,
-        "seed": config.seed,
-        "baseline": best.name,
-    }
-    return GateResult(
-        verdict,
-        _sentence(verdict, comparisons[0], len(splits), why),
-        tuple(comparisons),
-        arms,
-        recipe,
-        settings,
-        tuple(warnings),
-        data.class_names,
-    )
+    def _verdict(
+        self, comparison: Comparison, *, converged: bool, n_leaks: int
+    ) -> tuple[Verdict, str]:
+        """The verdict, and why it is not simply that of the comparison."""
+        fewest = self._fewest_held_out
+        if fewest < self.bench.config.min_held_out:
+            return "unsure", f"too few: a class has {fewest} held-out images in a split"
+        if comparison.verdict == "helps" and n_leaks:
+            return "unsure", "held-out images are in the pool that the generators learn from"
+        if comparison.verdict == "helps" and not converged:
+            return "unsure", "the baselines had not converged"
+        if comparison.verdict == "unsure":
+            return "unsure", "more splits would narrow it: a larger budget"
+        return comparison.verdict, ""
 
-
-def _sentence(verdict: Verdict, first: Comparison, n_splits: int, why: str) -> str:
-    begin = {
-        "helps": "Synthetic data helps",
-        "does not help": "Synthetic data does not help",
-        "unsure": "Unsure whether synthetic data helps",
-    }[verdict]
-    return (
-        f"{begin}: balanced accuracy {_signed(first.difference)} against {first.baseline}, the "
-        f"best training without it, over {n_splits} splits{'; ' + why if why else ''}."
-    )
-
-
-def _signed(interval: Interval) -> str:
-    return (
-        f"{100 * interval.mean:+.1f} points ({100 * interval.low:+.1f} to "
-        f"{100 * interval.high:+.1f})"
-    )
-
-
-def _arm_result(
-    arm: Arm, kind: str, scores: Sequence[Scores], ratio: float, bench: Bench
-) -> ArmResult:
-    confidence = bench.config.confidence
-    figures = {
-        name: _share(
-            corrected_t_interval(
-                [each.figures()[name] for each in scores],
-                test_to_train=ratio,
-                confidence=confidence,
+    def _warnings(
+        self,
+        comparisons: Sequence[Comparison],
+        longer: Interval,
+        *,
+        converged: bool,
+        n_leaks: int,
+    ) -> tuple[str, ...]:
+        warnings = []
+        if n_leaks:
+            warnings.append(
+                f"leak: {n_leaks} held-out images are also in the pool of unlabelled images, which "
+                "the generators learn from; take them out of the pool"
             )
+        if not converged:
+            warnings.append(
+                f"the baselines had not converged: {LONGER:g} times the steps gave the best one "
+                f"{100 * longer.mean:+.1f} points; raise the steps"
+            )
+        first, beside = comparisons
+        if beside.verdict != first.verdict:
+            warnings.append(
+                f"with synthetic samples beside all real draws ({EQUAL_REAL}), at more computing: "
+                f"{signed_points(beside.difference)}, {beside.verdict}"
+            )
+        fewest, wanted = self._fewest_held_out, self.bench.config.min_held_out
+        if fewest < wanted:
+            warnings.append(
+                f"a class has {fewest} held-out images, fewer than {wanted}: its recall says little"
+            )
+        return tuple(warnings)
+
+    def _arm_result(self, arm: Arm, kind: str) -> ArmResult:
+        confidence, scores = self.bench.config.confidence, self.scores[arm]
+        by_split = [split_scores.metrics() for split_scores in scores]
+        metrics = {
+            name: _as_share(
+                corrected_t_interval(
+                    [values[name] for values in by_split],
+                    test_to_train=self._test_to_train,
+                    confidence=confidence,
+                )
+            )
+            for name in by_split[0]
+            if all(math.isfinite(values.get(name, math.nan)) for values in by_split)
+        }
+        right = np.sum([split_scores.right for split_scores in scores], axis=0)
+        held_out = np.sum([split_scores.held_out for split_scores in scores], axis=0)
+        # An image that repetitions hold out again is no further image.
+        worth = np.minimum(1.0, self.bench.held_counts / np.maximum(held_out, 1))
+        return ArmResult(
+            name=arm.name,
+            kind=kind,
+            metrics=metrics,
+            recall=tuple(
+                wilson_interval(n_right * weight, n * weight, confidence=confidence) if n else None
+                for n_right, n, weight in zip(right, held_out, worth, strict=True)
+            ),
+            held_out=tuple(int(n) for n in held_out),
+            by_split=tuple(split_scores.balanced_accuracy for split_scores in scores),
         )
-        for name in scores[0].figures()
-        if all(math.isfinite(each.figures().get(name, math.nan)) for each in scores)
-    }
-    right = np.sum([each.right for each in scores], axis=0)
-    held_out = np.sum([each.held_out for each in scores], axis=0)
-    # An image that repetitions hold out again is no further image.
-    worth = np.minimum(1.0, bench.held_counts / np.maximum(held_out, 1))
-    return ArmResult(
-        name=arm.name,
-        kind=kind,
-        figures=figures,
-        recall=tuple(
-            wilson_interval(hits * each, n * each, confidence=confidence) if n else None
-            for hits, n, each in zip(right, held_out, worth, strict=True)
-        ),
-        held_out=tuple(int(n) for n in held_out),
-        by_split=tuple(each.balanced_accuracy for each in scores),
-    )
 
 
-def _share(interval: Interval) -> Interval:
-    """The interval of what is a share, without what cannot be; its p-value says nothing here."""
+def _as_share(interval: Interval) -> Interval:
+    """The interval of a share, cut to 0 to 1; its p-value says nothing here."""
     return Interval(interval.mean, max(0.0, interval.low), min(1.0, interval.high))
 
 
 def _nothing_to_measure(bench: Bench, recipe: Recipe) -> GateResult:
     """Where the recipe is "none" the answer is known."""
     return GateResult(
-        "does not help",
-        "Synthetic data does not help: of all recipes tried, training without it was the best.",
-        (),
-        (),
-        recipe,
-        {
+        verdict="does not help",
+        sentence=(
+            "Synthetic data does not help: of all recipes tried, training without it was the best."
+        ),
+        comparisons=(),
+        arms=(),
+        recipe=recipe,
+        settings={
             "n_splits": 0,
             "folds": bench.folds,
             "steps": bench.steps,
@@ -373,16 +280,5 @@ def _nothing_to_measure(bench: Bench, recipe: Recipe) -> GateResult:
             "min_effect": bench.config.min_effect,
             "confidence": bench.config.confidence,
         },
-        (),
-        bench.data.class_names,
+        class_names=bench.data.class_names,
     )
-
-
-def _fewest_held_out(data: LabelledImages, split: Split) -> int:
-    """Held-out images of the class that has fewest, of those that have images at all."""
-    held = np.bincount(data.labels[split.held_out], minlength=data.n_classes)
-    return int(held[data.counts > 0].min())
-
-
-def _interval(value: Interval) -> dict[str, float]:
-    return {"mean": value.mean, "low": value.low, "high": value.high}

@@ -12,23 +12,30 @@ from typing import Any
 import numpy as np
 
 from vaeaug.config import Recipe
-from vaeaug.evaluation.gate.bench import Bench, Progress
-from vaeaug.evaluation.gate.probe import Arm, fixed_arms
-from vaeaug.evaluation.gate.splits import Split
+from vaeaug.evaluation.gate.arms import Arm, fixed_arms
+from vaeaug.evaluation.gate.bench import Bench
 from vaeaug.evaluation.metrics import Scores
 from vaeaug.evaluation.statistics import Interval, corrected_t_interval
+from vaeaug.progress import Progress
 
 NONE = Recipe(share=0.0)
 
-# Each rung: part of the probe's steps, splits, and candidates that go on from it.
+# Each rung: part of the probe's steps, splits, and candidates that are kept for the next one.
 RUNGS = ((1 / 3, 2, 5), (1.0, 2, 2), (1.0, 4, 1))
 
 
 def default_candidates(base: Recipe) -> list[Recipe]:
-    """Recipes around the one that a job stands for: each turns one or two knobs of it.
+    """List recipes around the one of a job: one or two settings of each differ from it.
 
-    Shares, who gets synthetic samples, labels, weights, batch norm, an ending on real images,
-    sampler, temperature and screening. What was measured to harm most (the prior) is left out.
+    They differ in shares, in who gets synthetic samples, in labels, weights, batch norm, an ending
+    on real images, sampler, temperature and screening. What was measured to harm most (the prior)
+    is left out.
+
+    Args:
+        base: The recipe of the job.
+
+    Returns:
+        The recipes, that of the job first.
     """
     changes: list[dict[str, Any]] = [
         {},
@@ -46,8 +53,7 @@ def default_candidates(base: Recipe) -> list[Recipe]:
         {"sampler": "transfer", "real_only_last": 0.4},
         {"min_label_probability": 0.3},
     ]
-    found = [base.model_copy(update=change) for change in changes]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(base.model_copy(update=change) for change in changes))
 
 
 @dataclass(frozen=True)
@@ -56,15 +62,28 @@ class Candidate:
 
     Attributes:
         recipe: The recipe.
-        score: Balanced accuracy, its mean over the splits.
-        gain: Over "none", paired by split.
-        kept: Whether it went on.
+        score: Mean balanced accuracy over the splits.
+        gain: Gain over "none", paired by split.
+        kept: Whether it is in the next rung too.
     """
 
     recipe: Recipe
     score: float
     gain: Interval
     kept: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain JSON types; the ends are those of the score."""
+        none = self.score - self.gain.mean
+        return {
+            "name": str(self.recipe),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "score": self.score,
+            "gain": self.gain.mean,
+            "low": max(0.0, none + self.gain.low),
+            "high": min(1.0, none + self.gain.high),
+            "kept": self.kept,
+        }
 
 
 @dataclass(frozen=True)
@@ -76,7 +95,7 @@ class SearchResult:
         technique: The training without synthetic data that all candidates were added to.
         rungs: Candidates of each rung, the best first.
         steps: Steps of the probes in each rung.
-        splits: Splits of each rung.
+        splits: Number of splits of each rung.
         seed: Of the splits; what the search looked at follows from it.
     """
 
@@ -90,7 +109,7 @@ class SearchResult:
     @property
     def sentence(self) -> str:
         """The choice in words."""
-        best = next(each for each in self.rungs[-1] if not each.recipe.is_none)
+        best = _best(self.rungs[-1])
         gain = f"{100 * best.gain.mean:+.1f} points over none on {self.splits[-1]} splits"
         n = len(self.rungs[0]) - 1
         if self.recipe.is_none:
@@ -101,7 +120,8 @@ class SearchResult:
         return f"Of {n} recipes the best was {self.recipe}: {gain}."
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Give plain JSON types."""
+        rounds = zip(self.steps, self.splits, self.rungs, strict=True)
         return {
             "chosen": str(self.recipe),
             "recipe": self.recipe.model_dump(mode="json"),
@@ -110,22 +130,11 @@ class SearchResult:
             "rounds": [
                 {
                     "round": number,
-                    "steps": self.steps[number],
-                    "splits": self.splits[number],
-                    "candidates": [
-                        {
-                            "name": str(each.recipe),
-                            "recipe": each.recipe.model_dump(mode="json"),
-                            "score": each.score,
-                            "gain": each.gain.mean,
-                            "low": max(0.0, each.score - each.gain.mean + each.gain.low),
-                            "high": min(1.0, each.score - each.gain.mean + each.gain.high),
-                            "kept": each.kept,
-                        }
-                        for each in rung
-                    ],
+                    "steps": steps,
+                    "splits": n_splits,
+                    "candidates": [candidate.to_json() for candidate in rung],
                 }
-                for number, rung in enumerate(self.rungs)
+                for number, (steps, n_splits, rung) in enumerate(rounds)
             ],
         }
 
@@ -135,30 +144,48 @@ def search_recipe(
 ) -> SearchResult:
     """Find the recipe that does best on the bench's splits.
 
+    Successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943) with the rungs of `RUNGS`. The
+    best recipe is chosen only if its gain exceeds its standard error.
+
     Args:
-        bench: Over the part of the data that the gate will not hold out; entered.
+        bench: The bench over the part of the data that the gate will not hold out; entered.
         candidates: Recipes; "none" need not be among them.
-        progress: Called as ``progress(what, done, total)``.
+        progress: Called after every training.
+
+    Returns:
+        The choice and what it rests on.
     """
-    recipes = [each for each in candidates if not each.is_none]
+    recipes = [recipe for recipe in candidates if not recipe.is_none]
     technique = _technique(bench, progress)
-    plain = technique.with_recipe(NONE)
+    none = technique.with_recipe(NONE)
     rungs, steps, numbers = [], [], []
-    for part, n_splits, keep in RUNGS:
+    for part, n_splits, n_kept in RUNGS:
         splits = bench.splits(n_splits)
-        bench.synthesise(splits, recipes, progress)
-        arms = [plain, *(technique.with_recipe(each) for each in recipes)]
-        length = max(1, round(part * bench.steps))
-        scores = bench.scores(splits, arms, steps=length, progress=progress)
-        rung = _ranked(scores, plain, splits, keep, bench.config.confidence)
+        bench.draw_samples(splits, recipes, progress)
+        arms = [none, *(technique.with_recipe(recipe) for recipe in recipes)]
+        n_steps = max(1, round(part * bench.steps))
+        scores = bench.scores(splits, arms, steps=n_steps, progress=progress)
+        rung = _ranked(
+            scores,
+            none,
+            n_kept=n_kept,
+            test_to_train=len(splits[0].held_out) / len(splits[0].train),
+            confidence=bench.config.confidence,
+        )
         rungs.append(rung)
-        steps.append(length)
+        steps.append(n_steps)
         numbers.append(n_splits)
-        recipes = [each.recipe for each in rung if each.kept and not each.recipe.is_none]
-    best = next(each for each in rungs[-1] if not each.recipe.is_none)
-    chosen = best.recipe if best.gain.mean > _error(best.gain, numbers[-1], bench) else NONE
-    seed = bench.config.seed
-    return SearchResult(chosen, technique, tuple(rungs), tuple(steps), tuple(numbers), seed)
+        recipes = [item.recipe for item in rung if item.kept and not item.recipe.is_none]
+    best = _best(rungs[-1])
+    is_better = best.gain.mean > _standard_error(best.gain, numbers[-1], bench.config.confidence)
+    return SearchResult(
+        recipe=best.recipe if is_better else NONE,
+        technique=technique,
+        rungs=tuple(rungs),
+        steps=tuple(steps),
+        splits=tuple(numbers),
+        seed=bench.config.seed,
+    )
 
 
 def _technique(bench: Bench, progress: Progress | None) -> Arm:
@@ -170,33 +197,40 @@ def _technique(bench: Bench, progress: Progress | None) -> Arm:
 
 def _ranked(
     scores: Mapping[Arm, list[Scores]],
-    plain: Arm,
-    splits: Sequence[Split],
-    keep: int,
+    none: Arm,
+    *,
+    n_kept: int,
+    test_to_train: float,
     confidence: float,
 ) -> tuple[Candidate, ...]:
-    ratio = len(splits[0].held_out) / len(splits[0].train)
-    reference = _balanced(scores[plain])
+    """The candidates of a rung, the best first."""
     order = sorted(scores, key=lambda arm: -_balanced(scores[arm]).mean())
-    going_on = [arm for arm in order if arm is not plain][:keep]
-    found = []
+    kept = [none, *[arm for arm in order if arm is not none][:n_kept]]
+    candidates = []
     for arm in order:
-        gain = corrected_t_interval(
-            _balanced(scores[arm]) - reference, test_to_train=ratio, confidence=confidence
-        )
         assert arm.recipe is not None
-        kept = arm is plain or arm in going_on
-        found.append(Candidate(arm.recipe, float(_balanced(scores[arm]).mean()), gain, kept))
-    return tuple(found)
+        gain = corrected_t_interval(
+            _balanced(scores[arm]) - _balanced(scores[none]),
+            test_to_train=test_to_train,
+            confidence=confidence,
+        )
+        score = float(_balanced(scores[arm]).mean())
+        candidates.append(Candidate(arm.recipe, score, gain, arm in kept))
+    return tuple(candidates)
 
 
-def _error(gain: Interval, n_splits: int, bench: Bench) -> float:
-    """Standard error of a gain: the interval's reach in units of t."""
+def _best(rung: Sequence[Candidate]) -> Candidate:
+    """The best recipe of a rung that uses synthetic data."""
+    return next(candidate for candidate in rung if not candidate.recipe.is_none)
+
+
+def _standard_error(gain: Interval, n_splits: int, confidence: float) -> float:
+    """The interval's half width in units of t."""
     from scipy.stats import t
 
-    quantile = float(t.ppf(0.5 + bench.config.confidence / 2, n_splits - 1))
+    quantile = float(t.ppf(0.5 + confidence / 2, n_splits - 1))
     return (gain.high - gain.mean) / quantile if math.isfinite(quantile) else math.inf
 
 
 def _balanced(scores: Sequence[Scores]) -> np.ndarray:
-    return np.array([each.balanced_accuracy for each in scores])
+    return np.array([split_scores.balanced_accuracy for split_scores in scores])

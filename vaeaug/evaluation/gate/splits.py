@@ -26,7 +26,7 @@ class Split:
 
     @property
     def key(self) -> str:
-        """What the split is, as a short hash: for what is remembered of it."""
+        """Short hash of the rows, under which outcomes are remembered."""
         digest = hashlib.sha256(self.train.tobytes())
         digest.update(self.held_out.tobytes())
         return digest.hexdigest()[:16]
@@ -40,33 +40,45 @@ def make_splits(
     seed: int,
     among: Bool[np.ndarray, " n"] | None = None,
 ) -> list[Split]:
-    """The first splits of repeated stratified k-fold cross-validation.
+    """Make the first splits of repeated stratified k-fold cross-validation.
 
     Split i holds out fold ``i % folds`` of repetition ``i // folds``. Images that are equal byte
     for byte stay together, whatever their labels: a copy in the training part would be a leak.
 
     Args:
         data: What is split.
-        n_splits: Splits.
+        n_splits: Number of splits.
         folds: Parts of a repetition.
         seed: Of the shuffles.
         among: Only these rows are ever held out; all others always train. None: every row.
+
+    Returns:
+        The splits, in their order.
     """
     first = _first_equal(data)
-    wanted = np.ones(len(data), bool) if among is None else among
+    among = np.ones(len(data), bool) if among is None else among
     splits = []
     for number in range(n_splits):
         repetition, fold = divmod(number, folds)
-        parts = stratified_folds(data.labels, folds, seed=[seed, 7, repetition], among=wanted)
-        held = (parts[first] == fold) & wanted
+        fold_of_row = stratified_folds(data.labels, folds, seed=[seed, 7, repetition], among=among)
+        held_out = (fold_of_row[first] == fold) & among
         # A row that is never held out keeps its copies from being held out.
-        held &= ~np.isin(first, first[~wanted])
-        splits.append(Split(number, np.flatnonzero(~held), np.flatnonzero(held)))
+        held_out &= ~np.isin(first, first[~among])
+        splits.append(Split(number, np.flatnonzero(~held_out), np.flatnonzero(held_out)))
     return splits
 
 
 def fitting_folds(counts: Int64[np.ndarray, " k"], folds: int, min_held_out: int) -> int:
-    """Folds, at most `folds` and at least 2, that leave every class enough to be held out."""
+    """Find the number of folds that leaves every class enough held-out images.
+
+    Args:
+        counts: Images of each class that may be held out.
+        folds: Folds wished for.
+        min_held_out: Held-out images that each class should have in a split.
+
+    Returns:
+        At most `folds`, at least 2.
+    """
     smallest = int(counts[counts > 0].min())
     return max(2, min(folds, smallest // min_held_out))
 
@@ -74,27 +86,33 @@ def fitting_folds(counts: Int64[np.ndarray, " k"], folds: int, min_held_out: int
 def halves(
     data: LabelledImages, fraction: float, *, seed: int
 ) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Masks of two stratified parts, the second of about this fraction; equal images together.
+    """Divide data into two stratified parts; equal images stay together.
 
-    Classes of 2 or more images have at least one in each part.
+    Args:
+        data: What is divided; classes of 2 or more images have at least one in each part.
+        fraction: Size of the second part, 0 to 1, which is kept approximately.
+        seed: Of the choice.
+
+    Returns:
+        Masks of both parts.
     """
     first = _first_equal(data)
     rng = np.random.default_rng([seed, 8])
     second = np.zeros(len(data), bool)
     for label in np.unique(data.labels):
         rows = rng.permutation(np.flatnonzero(data.labels == label))
-        take = min(max(1, round(fraction * len(rows))), len(rows) - 1)
-        second[rows[:take]] = True
+        n_second = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+        second[rows[:n_second]] = True
     second = second[first]
     return ~second, second
 
 
 def _first_equal(data: LabelledImages) -> Int64[np.ndarray, " n"]:
     """For each image the first row that holds the same bytes."""
-    seen: dict[bytes, int] = {}
+    first_rows: dict[bytes, int] = {}
     return np.array(
         [
-            seen.setdefault(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), row)
+            first_rows.setdefault(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), row)
             for row, image in enumerate(data.images)
         ],
         np.int64,

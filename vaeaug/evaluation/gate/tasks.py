@@ -10,8 +10,8 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,10 @@ from typing import Any
 import torch
 
 from vaeaug.files import append, read_whole
+from vaeaug.progress import Progress, silent
+
+# Does a task's job and gives its outcome, plain JSON.
+Work = Callable[[Any], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,15 @@ class Task:
 
     Attributes:
         key: All that decides its outcome, as JSON.
-        arguments: Handed to the worker's function.
+        job: Handed to the function that does the work.
     """
 
     key: Mapping[str, Any]
-    arguments: tuple[Any, ...]
+    job: Any = None
 
     @property
     def digest(self) -> str:
-        """Hash of the key."""
+        """Hash of the key, 32 hexadecimal digits."""
         text = json.dumps(self.key, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -49,22 +53,35 @@ class Results:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._found: dict[str, dict[str, Any]] = {}
+        self._records: dict[str, dict[str, Any]] = {}
         if path is not None and path.exists():
             for line in read_whole(path).decode(errors="replace").splitlines():
                 try:
                     record = json.loads(line)
-                    self._found[record["task"]] = record
+                    self._records[record["task"]] = record
                 # The last line of a process that was killed, or a damaged one.
                 except (ValueError, RecursionError, KeyError, TypeError):
                     continue
 
     def get(self, task: Task) -> dict[str, Any] | None:
-        """What came of a task, with the "seconds" it took; None if it has not been done."""
-        return self._found.get(task.digest)
+        """Look a task up.
+
+        Args:
+            task: The task.
+
+        Returns:
+            Its outcome, with the "seconds" that it took; None if it has not been done.
+        """
+        return self._records.get(task.digest)
 
     def add(self, task: Task, outcome: Mapping[str, Any], seconds: float) -> None:
-        """Remember a task."""
+        """Remember a task.
+
+        Args:
+            task: The task.
+            outcome: Plain JSON.
+            seconds: Time that it took.
+        """
         record = {
             "task": task.digest,
             "key": dict(task.key),
@@ -73,31 +90,28 @@ class Results:
         }
         line = json.dumps(record, sort_keys=True)
         # As it will be read: the same in memory and from the file, to the order of keys.
-        self._found[task.digest] = json.loads(line)
+        self._records[task.digest] = json.loads(line)
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # After a line that was cut off, a new one is begun.
-        start = "" if self._ends_whole() else "\n"
+        start = "" if _ends_with_a_newline(self.path) else "\n"
         append(self.path, f"{start}{line}\n".encode(), sync=True)
 
-    def _ends_whole(self) -> bool:
-        assert self.path is not None
-        if not self.path.exists() or not self.path.stat().st_size:
-            return True
-        with open(self.path, "rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
 
-
-Work = Callable[..., dict[str, Any]]
+def _ends_with_a_newline(path: Path) -> bool:
+    if not path.exists() or not path.stat().st_size:
+        return True
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 class Workers:
     """Runs tasks, in this process or in others; a context manager.
 
     Args:
-        work: ``work(*arguments)`` gives a task's outcome, plain JSON; sent to the processes once.
+        work: Does a task's job; sent to the processes once.
         n: Processes; 1 runs everything here.
         results: Where outcomes are kept.
     """
@@ -119,45 +133,50 @@ class Workers:
         self._pool = None
 
     def run(
-        self, tasks: Sequence[Task], progress: Callable[[int, int], None] | None = None
+        self, tasks: Sequence[Task], *, stage: str = "tasks", progress: Progress | None = None
     ) -> list[dict[str, Any]]:
-        """The outcomes of tasks, in their order; those that are remembered are not run."""
+        """Do tasks; those that are remembered are not done again.
+
+        Args:
+            tasks: The tasks.
+            stage: Their name in the progress.
+            progress: Called after every task.
+
+        Returns:
+            The outcomes, in the order of the tasks.
+        """
+        report = progress or silent
         missing = {task.digest: task for task in tasks if self.results.get(task) is None}
         done = len(tasks) - len(missing)
         for task, outcome, seconds in self._outcomes(list(missing.values())):
             self.results.add(task, outcome, seconds)
             done += 1
-            if progress is not None:
-                progress(done, len(tasks))
-        found = [self.results.get(task) for task in tasks]
-        return [each for each in found if each is not None]
+            report(stage, done, len(tasks), {})
+        outcomes = [self.results.get(task) for task in tasks]
+        return [outcome for outcome in outcomes if outcome is not None]
 
     def _outcomes(self, tasks: list[Task]) -> Iterator[tuple[Task, dict[str, Any], float]]:
         if self.n == 1 or not tasks:
             for task in tasks:
-                yield (task, *_timed(self.work, task.arguments))
+                yield (task, *_timed(self.work, task.job))
             return
         if self._pool is None:
             # Not fork: a child of a process with threads may hang.
             self._pool = ProcessPoolExecutor(
                 self.n,
                 mp_context=multiprocessing.get_context("spawn"),
-                initializer=_start,
+                initializer=_start_process,
                 initargs=(self.work,),
             )
-        waiting: dict[Future[Any], Task] = {
-            self._pool.submit(_in_worker, task.arguments): task for task in tasks
-        }
-        while waiting:
-            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield (waiting.pop(future), *future.result())
+        by_future = {self._pool.submit(_in_process, task.job): task for task in tasks}
+        for future in as_completed(by_future):
+            yield (by_future[future], *future.result())
 
 
 _work: Work | None = None
 
 
-def _start(work: Work) -> None:
+def _start_process(work: Work) -> None:
     global _work
     _work = work
     # The parent hears Ctrl-C and ends its workers.
@@ -165,12 +184,12 @@ def _start(work: Work) -> None:
     torch.set_num_threads(1)
 
 
-def _in_worker(arguments: tuple[Hashable, ...]) -> tuple[dict[str, Any], float]:
+def _in_process(job: Any) -> tuple[dict[str, Any], float]:
     assert _work is not None
-    return _timed(_work, arguments)
+    return _timed(_work, job)
 
 
-def _timed(work: Work, arguments: tuple[Any, ...]) -> tuple[dict[str, Any], float]:
+def _timed(work: Work, job: Any) -> tuple[dict[str, Any], float]:
     begin = time.perf_counter()
-    outcome = work(*arguments)
+    outcome = work(job)
     return outcome, time.perf_counter() - begin

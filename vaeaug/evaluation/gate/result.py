@@ -1,0 +1,185 @@
+"""What the gate found, in words, as typed values and as JSON."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vaeaug._moved import renamed_attribute
+from vaeaug.config import Recipe
+from vaeaug.evaluation.statistics import Interval, Verdict
+
+INTERVAL = "corrected resampled t (Nadeau & Bengio 2003)"
+_BEGINNINGS: dict[Verdict, str] = {
+    "helps": "Synthetic data helps",
+    "does not help": "Synthetic data does not help",
+    "unsure": "Unsure whether synthetic data helps",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Merged training against the best training without synthetic data.
+
+    Attributes:
+        name: "equal steps" (synthetic draws take the place of real ones) or "equal real draws"
+            (they stand beside them).
+        arm: Name of the merged arm.
+        baseline: Name of the best baseline.
+        difference: Balanced accuracy, merged - baseline, with the interval named `INTERVAL`.
+        verdict: What the difference says.
+    """
+
+    name: str
+    arm: str
+    baseline: str
+    difference: Interval
+    verdict: Verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain JSON types."""
+        difference = self.difference
+        return {
+            "name": self.name,
+            "arm": self.arm,
+            "baseline": self.baseline,
+            "difference": difference.mean,
+            "low": difference.low,
+            "high": difference.high,
+            "p_value": difference.p_value,
+            "verdict": self.verdict,
+        }
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One way to train, over all splits.
+
+    Attributes:
+        name: Name of the arm.
+        kind: "baseline", "merged", or "check" (the best baseline with more steps).
+        metrics: Mean over the splits of every metric, with its interval, by name.
+        recall: Per class, pooled over the splits, with Wilson's interval; None: never held out.
+        held_out: Held-out images of each class, over all splits.
+        by_split: Balanced accuracy of each split.
+    """
+
+    name: str
+    kind: str
+    metrics: Mapping[str, Interval]
+    recall: tuple[Interval | None, ...]
+    held_out: tuple[int, ...]
+    by_split: tuple[float, ...]
+
+    figures = renamed_attribute("figures", "metrics")
+
+    def to_json(self, class_names: tuple[str, ...]) -> dict[str, Any]:
+        """Give plain JSON types.
+
+        Args:
+            class_names: Names of the classes.
+
+        Returns:
+            One object.
+        """
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "metrics": {name: mean_and_ends(value) for name, value in self.metrics.items()},
+            "recall": [
+                {
+                    "class": name,
+                    "value": recall and recall.mean,
+                    "low": recall and recall.low,
+                    "high": recall and recall.high,
+                    "n": n,
+                }
+                for name, recall, n in zip(class_names, self.recall, self.held_out, strict=True)
+            ],
+            "by_split": list(self.by_split),
+        }
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """Whether synthetic data helps on this data.
+
+    Attributes:
+        verdict: "helps", "does not help" or "unsure".
+        sentence: The verdict in words, with its numbers.
+        comparisons: Both ways to compare; the first decides.
+        arms: Every way to train.
+        recipe: What was measured.
+        settings: How it was measured.
+        warnings: What the reader has to know.
+        class_names: Names of the classes.
+    """
+
+    verdict: Verdict
+    sentence: str
+    comparisons: tuple[Comparison, ...]
+    arms: tuple[ArmResult, ...]
+    recipe: Recipe
+    settings: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain JSON types; metrics that cannot be computed are left out."""
+        return {
+            "verdict": self.verdict,
+            "sentence": self.sentence,
+            "metric": "balanced accuracy",
+            "interval": INTERVAL,
+            "comparisons": [comparison.to_json() for comparison in self.comparisons],
+            "arms": [arm.to_json(self.class_names) for arm in self.arms],
+            "recipe": self.recipe.model_dump(mode="json"),
+            "warnings": list(self.warnings),
+            **self.settings,
+        }
+
+
+def mean_and_ends(interval: Interval) -> dict[str, float]:
+    """Give an interval as JSON, without its p-value.
+
+    Args:
+        interval: The interval.
+
+    Returns:
+        Its mean, low and high end.
+    """
+    return {name: value for name, value in asdict(interval).items() if name != "p_value"}
+
+
+def signed_points(interval: Interval) -> str:
+    """Write a difference of shares in points.
+
+    Args:
+        interval: The difference, -1 to 1.
+
+    Returns:
+        Such as "+1.2 points (-0.3 to +2.7)".
+    """
+    mean, low, high = (100 * value for value in (interval.mean, interval.low, interval.high))
+    return f"{mean:+.1f} points ({low:+.1f} to {high:+.1f})"
+
+
+def verdict_sentence(verdict: Verdict, comparison: Comparison, n_splits: int, reason: str) -> str:
+    """Say the verdict in one sentence.
+
+    Args:
+        verdict: The verdict.
+        comparison: The comparison that decides.
+        n_splits: Splits that were measured.
+        reason: Why the verdict is not what the comparison says; "" where it is.
+
+    Returns:
+        The sentence.
+    """
+    return (
+        f"{_BEGINNINGS[verdict]}: balanced accuracy {signed_points(comparison.difference)} against "
+        f"{comparison.baseline}, the best training without it, over {n_splits} splits"
+        f"{'; ' + reason if reason else ''}."
+    )
