@@ -226,8 +226,8 @@ class Stack:
 
     def _check_kind(
         self,
-        images: Shaped[np.ndarray, "n *space c"],
-        image: Shaped[np.ndarray, "*space c"],
+        images: Shaped[np.ndarray, "n *first_space c"],
+        image: Shaped[np.ndarray, "*space c2"],
         name: str,
     ) -> None:
         n_channels, expected = image.shape[-1], images.shape[-1]

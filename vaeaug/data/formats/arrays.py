@@ -61,7 +61,7 @@ def read_pair(pair: tuple[Any, Any], request: Request) -> RawData:
     return _read({"images": pair[0], "labels": pair[1]}, names, request, _WHERE)
 
 
-def read_mapping(source: Mapping[str, Any], request: Request) -> RawData:
+def read_mapping(source: Mapping[Any, Any], request: Request) -> RawData:
     """Read a mapping of arrays, by the names that arrays in a file may have.
 
     Args:

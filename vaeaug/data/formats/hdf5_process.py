@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -46,7 +46,7 @@ class ForeignHDF5:
         self.path = path
         self._where = str(path)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ForeignHDF5":
         if not sys.executable:
             raise DataError(
                 f"{self._where}: an HDF5 file is read by a separate process, but there is no "

@@ -1,11 +1,11 @@
 """MNIST's IDX files, gzipped or not, with magic number and length checked."""
 
 import gzip
+import io
 import math
 import re
 import zlib
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -140,7 +140,7 @@ def _load(path: Path, *, rank: int) -> UInt8[np.ndarray, "..."]:
         ) from error
 
 
-def _parse(file: IO[bytes] | gzip.GzipFile, path: Path, rank: int) -> UInt8[np.ndarray, "..."]:
+def _parse(file: io.BufferedIOBase, path: Path, rank: int) -> UInt8[np.ndarray, "..."]:
     # 0x08 is "unsigned byte", the only type of the MNIST family.
     expected_magic = 0x0800 + rank
     n_head = 4 + 4 * rank

@@ -18,6 +18,7 @@ from vaeaug.data.metadata import SourceMetadata, parse_metadata
 from vaeaug.data.request import STORED_LAYOUTS, Request
 from vaeaug.memory import array_bytes, require_memory
 
+_Binary = io.BufferedIOBase | IO[bytes]
 # NumPy's own limit; the header of an array of numbers is always shorter.
 _MOST_HEADER = 10_000
 # Arrays that `vaeaug export` writes beside images and labels: their kind of type and their rank.
@@ -161,7 +162,7 @@ def _array_errors(where: str) -> Iterator[None]:
         raise DataError(f"{where}: expected a NumPy array, got: {error}") from error
 
 
-def _load_array(file: IO[bytes], n_bytes: int, where: str) -> Shaped[np.ndarray, "..."]:
+def _load_array(file: _Binary, n_bytes: int, where: str) -> Shaped[np.ndarray, "..."]:
     """One array; its header is checked before any data is read."""
     version = np.lib.format.read_magic(file)
     _check_header(file, version, where)
@@ -188,7 +189,7 @@ def _load_array(file: IO[bytes], n_bytes: int, where: str) -> Shaped[np.ndarray,
     return array
 
 
-def _check_header(file: IO[bytes], version: tuple[int, int], where: str) -> None:
+def _check_header(file: _Binary, version: tuple[int, int], where: str) -> None:
     """Refuse a long header, which NumPy would read whole before it refuses it."""
     width = 2 if version == (1, 0) else 4
     start = file.tell()

@@ -69,7 +69,7 @@ def read_torch(dataset: Any, request: Request, where: str | None = None) -> RawD
         stack.add(pixels, f"{where}[{i}]", notes)
         labels.append(label)
     decoded = stack.finish()
-    rows = np.flatnonzero(decoded.kept)
+    rows = np.flatnonzero(decoded.kept).tolist()
     return RawData(
         source=where,
         split=request.split,
