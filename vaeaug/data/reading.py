@@ -22,8 +22,9 @@ from vaeaug.data.formats.idx import has_idx, read_idx
 from vaeaug.data.formats.metadata_table import has_metadata, read_metadata
 from vaeaug.data.formats.npz import read_npz
 from vaeaug.data.formats.table import read_table
+from vaeaug.data.formats.tar import is_tar
 from vaeaug.data.formats.torch_dataset import is_map_style, read_torch
-from vaeaug.data.formats.webdataset import has_shards, is_tar, read_webdataset
+from vaeaug.data.formats.webdataset import has_shards, read_webdataset
 from vaeaug.data.pixels import check_resizable, resize_all
 from vaeaug.data.request import Request, make_request
 from vaeaug.data.values import in_range

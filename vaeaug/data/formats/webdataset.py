@@ -1,16 +1,8 @@
-"""WebDataset: samples as files of one stem in tar archives; needs the extra ``vaeaug[webdataset]``.
+"""WebDataset: tar archives of samples, in splits; needs the extra ``vaeaug[webdataset]``."""
 
-The library groups the members of local archives, which are opened here: an address is never given
-to it, because it would run ``pipe:`` in a shell. Its decoders, which unpickle, are not used, and
-members that would need them are not read. Nothing of an archive is written to disk.
-"""
-
-import io
 import re
-import tarfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,42 +13,16 @@ from vaeaug.data.decode import ENDINGS, BadImageError, decode_bytes
 from vaeaug.data.finish import RawData
 from vaeaug.data.formats.extras import import_extra
 from vaeaug.data.formats.npz import parse_npy
+from vaeaug.data.formats.tar import TarIndex, is_tar, read_index, read_samples
 from vaeaug.data.labels import UNLABELLED, is_whole
-from vaeaug.data.metadata import SourceMetadata, class_names_beside, parse_json, parse_metadata
+from vaeaug.data.metadata import SourceMetadata, class_names_beside, parse_json
 from vaeaug.data.request import Request
 from vaeaug.data.splits import canonical, mentioned, select_split
 from vaeaug.data.stack import Stack
 from vaeaug.data.vocabulary import LABELS, find
-from vaeaug.memory import require_memory
 
-# The key of a global PAX header, which readers of samples do not see.
-PAX_KEY = "VAEAUG.dataset"
 _IMAGES = (*(ending.removeprefix(".") for ending in ENDINGS), "npy")
-_PICKLES = ("pyd", "pickle", "pkl", "pth", "pt")
 _CLASS, _JSON = "cls", "json"
-_BLOCK = 512
-
-
-@dataclass(frozen=True)
-class _Index:
-    """What the headers of an archive state, read before its samples."""
-
-    path: Path
-    n_samples: int
-    pickles: tuple[str, ...]
-    metadata: SourceMetadata
-
-
-def is_tar(path: Path) -> bool:
-    """Whether a path is named as a tar archive.
-
-    Args:
-        path: The path, which may have braces.
-
-    Returns:
-        True where it is.
-    """
-    return path.suffix.lower() == ".tar"
 
 
 def has_shards(folder: Path) -> bool:
@@ -95,9 +61,8 @@ def read_webdataset(path: Path, request: Request) -> RawData:
         DataError: If an archive is damaged, or a sample has no image or no label.
     """
     where = str(path)
-    library = import_extra("webdataset", "webdataset", where, "tar archives of samples")
     files, split, notes = _select(_files(path), request, where)
-    indices = [_read_index(file) for file in files]
+    indices = [read_index(file) for file in files]
     n = sum(index.n_samples for index in indices)
     if n == 0:
         raise DataError(
@@ -112,7 +77,7 @@ def read_webdataset(path: Path, request: Request) -> RawData:
         )
     samples = _Samples(n, where, request)
     for index in indices:
-        for sample in _group(library, index.path):
+        for sample in read_samples(index.path):
             samples.add(sample, f"{index.path}[{sample['__key__']}]")
     class_names = None
     if not request.class_names:
@@ -160,10 +125,9 @@ def _files(path: Path) -> list[tuple[str | None, Path]]:
 
 def _expand(pattern: str) -> list[str]:
     # A dependency of webdataset.
-    import braceexpand
-
+    library = import_extra("braceexpand", "webdataset", pattern, "patterns of tar archives")
     try:
-        return list(braceexpand.braceexpand(pattern))
+        return list(library.braceexpand(pattern))
     except ValueError as error:
         raise DataError(f"{pattern}: expected braces such as {{000..003}}, got: {error}") from error
 
@@ -186,88 +150,7 @@ def _select(
     return [file for name, file in files if not splits or name == split], split, notes
 
 
-def _read_index(path: Path) -> _Index:
-    """Read all headers, and make sure that they reach the archive's end.
-
-    `tarfile` takes a damaged header for the end without an error: samples would be missing.
-    """
-    from webdataset.tariterators import base_plus_ext
-
-    keys: list[str] = []
-    pickles: list[str] = []
-    with (
-        _tar_errors(path, "a tar archive"),
-        _Bounded(path) as file,
-        tarfile.open(fileobj=file, mode="r:") as archive,
-    ):
-        # Ours is at the start, and so read when the archive is opened.
-        header = archive.pax_headers.get(PAX_KEY)
-        while (member := archive.next()) is not None:
-            # It keeps a description of every member, which nothing needs here.
-            archive.members = []  # type: ignore[attr-defined]
-            _check_member(member, path)
-            key, suffix = base_plus_ext(member.name)
-            if not member.isreg() or key is None or _is_meta(member.name):
-                continue
-            if _is_pickle(suffix):
-                pickles.append(member.name)
-            elif not keys or keys[-1] != key:
-                keys.append(key)
-        end = archive.offset
-        file.seek(end)
-        closing = file.read(_BLOCK)
-    if closing != bytes(_BLOCK):
-        raise DataError(
-            f"{path}: expected an archive that is closed by a block of zeros, got {len(closing)} "
-            f"other bytes at {end} after {len(keys)} samples: it is cut short or damaged"
-        )
-    document = parse_json(header, f"{path}: header {PAX_KEY}") if header else {}
-    metadata = parse_metadata(document, f"{path}: header {PAX_KEY}")
-    return _Index(path, len(keys), tuple(pickles), metadata)
-
-
-@contextmanager
-def _tar_errors(path: Path, expected: str) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-        raise DataError(f"{path}: expected {expected}, got: {error}") from error
-
-
-def _check_member(member: tarfile.TarInfo, path: Path) -> None:
-    """Refuse a member that would be larger in memory than it is in the archive."""
-    if member.issparse():
-        raise DataError(
-            f"{path}: expected members that are stored whole, got {member.name!r}, a sparse one of "
-            f"{member.size:,} bytes"
-        )
-    require_memory(member.size, str(path), f"a member {member.name!r}", DataError)
-
-
-class _Bounded(io.BufferedReader):
-    """A file that is never asked for more bytes than it has, whatever a damaged header states."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
-        self._end = path.stat().st_size
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        left = max(0, self._end - self.tell())
-        return super().read(left if size is None or size < 0 else min(size, left))
-
-
-def _is_meta(name: str) -> bool:
-    # What webdataset skips.
-    return re.match(r"__[^/]*__($|/)", name) is not None
-
-
-def _is_pickle(suffix: str) -> bool:
-    return any(part in _PICKLES for part in suffix.lower().split("."))
-
-
-def _common_metadata(indices: Sequence[_Index]) -> SourceMetadata:
+def _common_metadata(indices: Sequence[TarIndex]) -> SourceMetadata:
     first, *others = indices
     for index in others:
         if index.metadata != first.metadata:
@@ -276,20 +159,6 @@ def _common_metadata(indices: Sequence[_Index]) -> SourceMetadata:
                 f"{index.metadata}"
             )
     return first.metadata
-
-
-def _group(library: Any, path: Path) -> Iterator[dict[str, Any]]:
-    """The samples of one archive: their key and, for each ending, the bytes."""
-    iterators = library.tariterators
-
-    def is_readable(name: str) -> bool:
-        _, suffix = iterators.base_plus_ext(name)
-        return suffix is not None and not _is_pickle(suffix)
-
-    with _tar_errors(path, "a tar archive of samples"), _Bounded(path) as file:
-        source = iter([{"url": str(path), "stream": file}])
-        members = iterators.tar_file_expander(source, select_files=is_readable)
-        yield from iterators.group_by_keys(members)
 
 
 class _Samples:
