@@ -169,4 +169,4 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
 
 def _tar_iterators(path: Path) -> Any:
     what = "tar archives of samples"
-    return import_extra("webdataset.tariterators", "webdataset", str(path), what)
+    return import_extra("webdataset", "webdataset", str(path), what).tariterators
