@@ -306,5 +306,8 @@ def test_what_is_read_already_in_another_range(images):
     assert (wide.value_range, wide.images.dtype) == ((0, 300), np.float32)
     np.testing.assert_array_equal(wide.images, images)
     assert read(data, value_range=(0, 255)) is data
+    wider = read(wide, value_range=(0, 400))
+    assert wider.value_range == (0, 400)
+    np.testing.assert_array_equal(wider.images, wide.images)
     with pytest.raises(DataError, match=r"inside value_range=\(0, 1\)"):
         read(data, value_range=(0, 1))

@@ -29,7 +29,7 @@ def table(n=9, *, label=None, names=NAMES, seed=0, split=None, image=None):
     """A dataset of n pictures in three classes."""
     return datasets.Dataset.from_dict(
         {
-            "image": [Image.fromarray(each) for each in pictures(n, seed)],
+            "image": [Image.fromarray(pixels) for pixels in pictures(n, seed)],
             "label": [i % 3 for i in range(n)],
         },
         features=datasets.Features(
@@ -207,8 +207,8 @@ def test_alpha_and_size_are_the_readers_own():
 
 def test_files_that_a_table_only_names(tmp_path):
     paths = []
-    for i, each in enumerate(pictures(4)):
-        Image.fromarray(each).save(tmp_path / f"{i}.png")
+    for i, pixels in enumerate(pictures(4)):
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
         paths.append(str(tmp_path / f"{i}.png"))
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     rows = {"image": paths, "label": [0, 1, 0, 1]}
@@ -262,10 +262,10 @@ def test_without_the_library_it_says_what_to_install(monkeypatch, tmp_path):
 def imagefolder(root, kind="csv", *, labels=(2, 0, 1, 0), folder="", extra=None):
     """Pictures with a metadata table, as Hugging Face's imagefolder has it."""
     rows = []
-    for i, each in enumerate(pictures(len(labels))):
+    for i, pixels in enumerate(pictures(len(labels))):
         name = f"{folder}{i}.png"
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(each).save(root / name)
+        Image.fromarray(pixels).save(root / name)
         rows.append({"file_name": name, "label": labels[i], **(extra[i] if extra else {})})
     write_table(root, rows, kind)
     return root

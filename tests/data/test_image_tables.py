@@ -161,6 +161,20 @@ def test_class_names_of_a_table(tmp_path, place):
         assert any("renumbered" in note for note in data.notes) == (labels[0] != 0)
 
 
+def test_zero_padded_numbers_name_their_classes(tmp_path, place):
+    place()
+    path = tmp_path / "list.csv"
+    path.write_text("0.png,007\n1.png,010\n2.png,-1\n3.png,007\n")
+    data = read(path)
+    assert data.class_names == ("007", "010")
+    assert data.labels.tolist() == [0, 1, 0]
+    assert len(data.unlabelled) == 1
+    path.write_text("0.png,01\n1.png,00\n2.png,01\n3.png,00\n")
+    assert read(path, class_names=["01", "00"]).labels.tolist() == [0, 1, 0, 1]
+    path.write_text("0.png,7\n1.png,007\n2.png,cat\n3.png,cat\n")
+    assert read(path).class_names == ("007", "7", "cat")
+
+
 @pytest.mark.parametrize("folder", [".", "images"])
 def test_a_table_given_by_its_name_alone(tmp_path, place, monkeypatch, folder):
     pixels = place(folder)

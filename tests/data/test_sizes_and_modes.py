@@ -181,11 +181,11 @@ def test_four_bands_are_resized_each_by_itself(noise):
     bands[..., 3] //= 40
     labels = np.array([0, 1, 0, 1])
     items = [(band, int(label)) for band, label in zip(bands, labels, strict=True)]
-    each = [
+    by_band = [
         read((bands[..., c], labels), size=(5, 7), value_range=(0, 255)).images[..., 0]
         for c in range(4)
     ]
-    expected = np.stack(each, axis=-1)
+    expected = np.stack(by_band, axis=-1)
     whole = read((bands, labels), layout="NHWC")
     for data in (
         read((bands, labels), layout="NHWC", size=(5, 7)),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vaeaug.data import DataError, LabelledImages, read, read_pool
+from vaeaug.data import DataError, LabelledImages, read, read_by, read_configured, read_pool
 
 LABELS = np.array([0, -1, 1, 0, -1, 1, 2])
 NOTE = "2 images of label -1 are unlabelled"
@@ -281,3 +281,27 @@ def test_pools_in_files_that_cannot_be_read(data, tmp_path, noise):
         file["images"] = h5py.ExternalLink(str(tmp_path / "out.h5"), "secret")
     with pytest.raises(DataError, match=r"'images' is an external link.*never followed"):
         read_pool(tmp_path / "link.h5", data)
+
+
+def test_a_source_and_its_pool_are_read_by_the_settings_of_a_job(tree, tmp_path, caplog):
+    root = tree({"a": 3, "b": 3}, "train")
+    settings = {
+        "split": "train",
+        "size": [4, 6],
+        "class_counts": {"0": 2, "1": 1},
+        "keys": None,
+        "mode": "L",
+        "value_range": None,
+    }
+    caplog.set_level("INFO", logger="vaeaug")
+    data = read_configured(root, settings, seed=3, pool=root, progress=False)
+    expected = read(root, size=(4, 6), mode="L", progress=False)
+    assert data.image_shape == (4, 6, 1)
+    assert data.counts.tolist() == [2, 1]
+    np.testing.assert_array_equal(data.unlabelled, expected.images)
+    np.testing.assert_array_equal(data.images, expected.imbalanced({0: 2, 1: 1}, seed=3).images)
+    assert "colour images turned to gray (mode='L') (6 of 6 images)" in caplog.text
+    assert "pool: 6 images without labels" in caplog.text
+    alone = read_configured(root, settings, seed=3, progress=False)
+    assert alone.unlabelled is None
+    assert alone.fingerprint == read_by(root, settings, seed=3, progress=False).fingerprint

@@ -74,7 +74,7 @@ def test_no_test_image_is_trained_on(tmp_path, train, test):
 def test_splits_by_a_word_of_their_names_are_said(tmp_path):
     data = read(folders(tmp_path, "seg_train", "seg_test"))
     note = "folders taken as splits by a word of their names: 'seg_test' as test, 'seg_train' as"
-    assert any(each.startswith(note) for each in data.notes)
+    assert any(text.startswith(note) for text in data.notes)
 
 
 def test_a_folder_inside_the_split_of_the_same_name(tmp_path):

@@ -84,8 +84,8 @@ def test_splits_by_folders_or_by_names(tmp_path, names):
             part = images[4 * k + 2 * j : 4 * k + 2 * j + 2]
             write_tar(tmp_path / name.format(split), members(part, (0, 1)))
     for k, split in enumerate(("train", "val", "test")):
-        found = vaeaug.read(tmp_path, split=split)
-        np.testing.assert_array_equal(found.images, images[4 * k : 4 * k + 4])
+        data = vaeaug.read(tmp_path, split=split)
+        np.testing.assert_array_equal(data.images, images[4 * k : 4 * k + 4])
     with pytest.raises(DataError, match="split 'all' is only for data without splits"):
         vaeaug.read(tmp_path, split="all")
 
@@ -148,8 +148,8 @@ def test_one_of_several_images_is_chosen_by_keys(tmp_path):
 def test_arrays(tmp_path, shape, layout):
     values = np.random.default_rng(0).random((6, *shape), dtype=np.float32)
     parts = []
-    for i, each in enumerate(values):
-        parts += [(f"{i}.npy", npy(each)), (f"{i}.cls", str(i % 2).encode())]
+    for i, value in enumerate(values):
+        parts += [(f"{i}.npy", npy(value)), (f"{i}.cls", str(i % 2).encode())]
     data = vaeaug.read(write_tar(tmp_path / "a.tar", parts), layout=layout)
     np.testing.assert_array_equal(data.images.reshape(values.shape), values)
 
@@ -257,8 +257,8 @@ def test_a_flipped_bit_in_a_header_loses_no_sample_in_silence(tmp_path):
     with open(path, "rb") as file:
         opened = iter([{"url": str(path), "stream": file}])
         members_there = webdataset.tariterators.tar_file_expander(opened)
-        found = list(webdataset.tariterators.group_by_keys(members_there))
-    assert len(found) == 3 < whole
+        samples = list(webdataset.tariterators.group_by_keys(members_there))
+    assert len(samples) == 3 < whole
     with pytest.raises(DataError, match=r"bad\.tar: .* after 3 samples: it is cut short"):
         vaeaug.read(path)
 
