@@ -171,6 +171,8 @@ def test_zero_padded_numbers_name_their_classes(tmp_path, place):
     assert len(data.unlabelled) == 1
     path.write_text("0.png,01\n1.png,00\n2.png,01\n3.png,00\n")
     assert read(path, class_names=["01", "00"]).labels.tolist() == [0, 1, 0, 1]
+    path.write_text("path,label,split\n0.png,07,test\n1.png,08,test\n2.png,x,val\n")
+    assert read(path, split="test").class_names == ("07", "08")
     path.write_text("0.png,7\n1.png,007\n2.png,cat\n3.png,cat\n")
     assert read(path).class_names == ("007", "7", "cat")
 

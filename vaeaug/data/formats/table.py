@@ -12,6 +12,7 @@ from vaeaug.data.formats.lookup import Lookup
 from vaeaug.data.formats.media import MEDIA_ENDINGS
 from vaeaug.data.formats.rows import Row, labelled_files, open_table
 from vaeaug.data.formats.walk import ending_of
+from vaeaug.data.labels import is_whole
 from vaeaug.data.request import Request
 from vaeaug.data.splits import canonical
 from vaeaug.data.vocabulary import IDS, LABELS, PATHS, SPLITS, find_all, plain
@@ -69,9 +70,10 @@ def read_table(path: Path, request: Request) -> RawData:
     raw = labelled_files(rows, where, request, notes=notes, more_notes=lookup.notes())
     if request.class_names is not None or raw.labels.dtype.kind != "i":
         return raw
-    # Zero-padded numbers name their classes as they are written.
-    naming = [row.label for row in rows if row.split in (None, "train")]
-    return replace(raw, spelling={str(int(label)): label for label in naming})
+    # Zero-padded numbers name their classes as they are written, by preference in training rows.
+    ordered = sorted(rows, key=lambda row: row.split == "train")
+    spelling = {str(int(row.label)): row.label for row in ordered if is_whole(row.label)}
+    return replace(raw, spelling=spelling)
 
 
 def _read_cells(path: Path) -> tuple[list[_Cells], tuple[str, ...]]:
