@@ -1,4 +1,4 @@
-"""What is in memory: lists, mappings, pandas columns, tensors of any type; masks and tables."""
+"""Data in memory: lists, mappings, pandas columns, tensors of any type; masks and tables."""
 
 import os
 
@@ -222,7 +222,7 @@ def test_one_row_or_column_is_a_signal(dtype, noise):
     assert images.image_shape == (1, 60, 1)
 
 
-def test_elongated_images_are_said(noise):
+def test_elongated_images_are_noted(noise):
     data = read((noise(0, 4, 12, 500), LABELS))
     assert data.layout == "NHWC"
     assert any("taken as (N, H, W), gray images; layout='NCL'" in note for note in data.notes)

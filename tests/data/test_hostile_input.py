@@ -1,4 +1,4 @@
-"""Files that would hang a reader, end its process, or take all memory: one clear sentence each."""
+"""Files that would hang a reader, crash it, or take all memory: each gets a clear error."""
 
 import contextlib
 import gzip
@@ -351,7 +351,7 @@ def test_a_limit_on_the_address_space_counts():
     assert 0.9 * 2**28 < int(done.stdout) <= 2**28
 
 
-def test_what_was_not_declared_and_does_not_fit_is_said_too(tmp_path):
+def test_what_was_not_declared_and_does_not_fit_is_an_error_too(tmp_path):
     # More than any machine addresses: Python itself refuses it.
     said = r"a\.npz: expected what memory can hold, got more: "
     with pytest.raises(DataError, match=said), memory_errors(tmp_path / "a.npz", DataError):
@@ -373,5 +373,5 @@ def test_the_sentence_has_both_numbers():
     ("n_bytes", "text"),
     [(0, "0 bytes"), (1023, "1,023 bytes"), (1536, "1.5 KiB"), (5 * 2**40, "5.0 TiB")],
 )
-def test_sizes_are_said_as_people_say_them(n_bytes, text):
+def test_sizes_are_written_as_people_say_them(n_bytes, text):
     assert sized(n_bytes) == text

@@ -1,4 +1,4 @@
-"""Hugging Face datasets and imagefolders, made by the library itself, offline."""
+"""Hugging Face datasets and imagefolders, written by the library itself, offline."""
 
 import gc
 import json

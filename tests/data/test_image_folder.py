@@ -1,3 +1,5 @@
+"""Folders of class folders: the samples of torchvision, decoding, workers and errors."""
+
 import io
 import re
 import struct
@@ -90,7 +92,7 @@ def test_two_folders_for_one_split_are_refused(tree):
         read(root, split="val")
 
 
-def test_folders_beside_the_splits_are_said(tree):
+def test_folders_beside_the_splits_are_noted(tree):
     tree({"x": 1}, "extra")
     root = tree({"a": 1, "b": 1}, "train")
     assert read(root).notes == ("skipped folders beside the splits: extra",)
@@ -257,7 +259,7 @@ def png16(array: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
-def test_sixteen_bit_colour_is_never_cut_to_eight_in_silence(tree, noise, channels):
+def test_sixteen_bit_colour_is_never_silently_cut_to_eight(tree, noise, channels):
     root = tree({"a": 1, "b": 1})
     (root / "a" / "000.png").write_bytes(png16(noise(0, 5, 7, channels, dtype="uint16")))
     with pytest.raises(DataError, match=r"a/000.png: expected 8-bit colour .*got 16-bit colour"):

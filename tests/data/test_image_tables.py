@@ -1,4 +1,4 @@
-"""CSV files as people have them: headers in use, ids without ending, folders beside the table."""
+"""CSV files found in practice: usual headers, ids without ending, folders beside the table."""
 
 from pathlib import Path
 
@@ -206,7 +206,7 @@ def test_several_columns_of_labels_need_keys(tmp_path, place):
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
-def test_other_separators_are_said(tmp_path, place, separator):
+def test_other_separators_are_noted(tmp_path, place, separator):
     pixels = place()
     path = table(tmp_path, "path,label")
     path.write_text(path.read_text().replace(",", separator))

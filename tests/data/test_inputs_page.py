@@ -1,4 +1,4 @@
-"""docs/inputs.md says what the readers do."""
+"""docs/inputs.md describes what the readers do."""
 
 import re
 from pathlib import Path

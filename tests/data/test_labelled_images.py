@@ -1,3 +1,5 @@
+"""`LabelledImages`: validation, fingerprint, subsets and splits."""
+
 import pickle
 import subprocess
 import sys

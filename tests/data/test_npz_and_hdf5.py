@@ -1,3 +1,5 @@
+"""Arrays in `.npz` and HDF5 files: names, axes, values and labels; nothing is unpickled."""
+
 import os
 import pickle
 import zipfile
@@ -203,7 +205,7 @@ def test_masks_of_0_and_1_keep_their_values(save, dtype):
     np.testing.assert_array_equal(dark.images[..., 0], images)
 
 
-def test_dim_uint8_is_said(save):
+def test_dim_uint8_is_noted(save):
     images = np.arange(6 * 20).reshape(6, 5, 4).astype("uint8") % 17
     data = read(save(images=images, labels=LABELS))
     assert data.images.dtype == np.uint8
@@ -245,7 +247,7 @@ def test_float_ranges(save, low, high, value_range, dtype):
     ("low", "high", "value_range"),
     [(0, 1.0000001, (0, 1)), (-0.001, 1.001, (0, 1)), (-1.003, 1, (-1, 1)), (0, 255.4, (0, 255))],
 )
-def test_a_slight_overshoot_is_clipped_and_said(save, low, high, value_range, dtype):
+def test_a_slight_overshoot_is_clipped_and_noted(save, low, high, value_range, dtype):
     images = np.linspace(low, high, 6 * 20).reshape(6, 5, 4).astype(dtype)
     data = read(save(images=images, labels=LABELS))
     assert data.value_range == value_range
@@ -254,7 +256,7 @@ def test_a_slight_overshoot_is_clipped_and_said(save, low, high, value_range, dt
     assert any(f"clipped to it; they were {low:g} to" in note for note in data.notes)
 
 
-def test_one_dead_pixel_is_said_with_the_way_to_clip_it(save):
+def test_one_dead_pixel_is_noted_with_the_way_to_clip_it(save):
     images = np.random.default_rng(0).random((6, 50, 40)).astype("float32")
     images[3, 7, 7] = 37
     path = save(images=images, labels=LABELS)
@@ -280,7 +282,7 @@ def test_one_dead_pixel_is_said_with_the_way_to_clip_it(save):
         ("float32", (-0.1, 250.3), "float32"),
     ],
 )
-def test_a_range_that_is_said_is_the_range(save, dtype, value_range, kept):
+def test_a_stated_range_is_the_range(save, dtype, value_range, kept):
     images = np.linspace(0, 250, 6 * 20).round().reshape(6, 5, 4).astype(dtype)
     data = read(save(images=images, labels=LABELS), value_range=value_range)
     assert data.images.dtype == np.dtype(kept)
@@ -300,7 +302,7 @@ def test_clipping_whole_numbers_keeps_their_type(save):
     assert any(note.startswith("1 values outside") for note in data.notes)
 
 
-def test_values_outside_of_the_range_that_is_said_are_refused(save):
+def test_values_outside_of_the_stated_range_are_refused(save):
     images = np.linspace(0, 250, 6 * 20).reshape(6, 5, 4)
     path = save(images=images, labels=LABELS)
     message = r"inside value_range=\(0, 100\), got 0 to 250, 60.0% of the values outside; .*clip"
@@ -419,7 +421,7 @@ def test_numbers_with_names(save, labels, given, indices):
         ([5, 7, 7, 5], [7, 5, 7, 5], ["5", "7"], [1, 0, 1, 0]),
     ],
 )
-def test_the_training_split_says_what_numbers_mean(save, train, test, given, indices):
+def test_the_training_split_determines_what_numbers_mean(save, train, test, given, indices):
     images = np.zeros((4, 2, 2), "uint8")
     path = save(
         train_images=images,
@@ -795,7 +797,7 @@ def test_a_truncated_file(h5):
         read(path)
 
 
-def test_a_flipped_byte_under_a_checksum_is_said(h5):
+def test_a_flipped_byte_under_a_checksum_is_noted(h5):
     def write(file):
         move(file)
         images = np.arange(120, 240, dtype="uint8").reshape(6, 5, 4)

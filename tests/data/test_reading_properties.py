@@ -1,4 +1,4 @@
-"""Of any numbers: values stay what they are, inside the range that is said; so do labels."""
+"""Properties of any numbers: values and labels are kept, and values lie in the stated range."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_values_stay_what_they_are(images):
     images=st.one_of(INTEGERS.flatmap(integers), FLOATS.flatmap(floats)),
     ends=st.tuples(st.floats(-1e4, 1e4, width=32), st.floats(-1e4, 1e4, width=32)),
 )
-def test_a_range_that_is_said_is_kept_or_refused(images, ends):
+def test_a_stated_range_is_kept_or_refused(images, ends):
     low, high = min(ends), max(ends)
     assume(low < high)
     values = images.astype("float64")

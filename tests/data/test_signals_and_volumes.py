@@ -58,7 +58,7 @@ def test_each_layout_is_read_as_it_is(how, layout, tmp_path, noise):
         ((1, 4, 5, 6), "NDHWC", "NDHWC", (1, 4, 5, 6)),
     ],
 )
-def test_the_rank_or_the_layout_says_the_axes(how, stored, layout, expected, turned, tmp_path):
+def test_rank_or_layout_determine_the_axes(how, stored, layout, expected, turned, tmp_path):
     images = np.arange(6 * np.prod(stored), dtype="int64").reshape(6, *stored) % 200
     data = through(how, tmp_path, images, layout=layout)
     assert (data.layout, data.image_shape) == (expected, turned)
@@ -161,7 +161,7 @@ def test_torch_items_that_do_not_fit():
         read(lengths)
 
 
-def test_an_hdf5_attribute_says_the_layout(tmp_path, noise):
+def test_an_hdf5_attribute_states_the_layout(tmp_path, noise):
     images = noise(0, 6, 9, 2)
     path = tmp_path / "signals.h5"
     with h5py.File(path, "w") as file:

@@ -1,4 +1,4 @@
-"""Images of several sizes and kinds, and damaged ones: what is done, and that it is said."""
+"""Images of several sizes and modes, and damaged ones: what is done, with a note."""
 
 import numpy as np
 import pytest
@@ -149,14 +149,14 @@ def test_the_mode_of_arrays_tensors_and_what_is_read_already(mode, noise):
     np.testing.assert_allclose(floats.images * 255, expected, atol=1)
 
 
-def test_modes_that_do_not_go(noise):
+def test_modes_that_do_not_combine(noise):
     with pytest.raises(DataError, match="mode: expected one of RGB, L, got 'CMYK'"):
         read((noise(0, 2, 3, 3), np.array([0, 1])), mode="CMYK")
     with pytest.raises(DataError, match="no 'L' with alpha='keep'"):
         read((noise(0, 2, 3, 3), np.array([0, 1])), mode="L", alpha="keep")
 
 
-def test_four_bands_are_kept_where_the_layout_is_said(tmp_path, noise):
+def test_four_bands_are_kept_where_the_layout_is_stated(tmp_path, noise):
     bands = noise(0, 4, 5, 7, 4)
     labels = np.array([0, 1, 0, 1])
     kept = read((bands, labels), layout="NHWC")

@@ -228,7 +228,7 @@ def test_csv_splits(table):
         read(path, split="val")
 
 
-def test_csv_repeated_rows_are_left_out_and_said(table):
+def test_csv_repeated_rows_are_left_out_and_noted(table):
     data = read(table("0.png,a\n1.png,b\n./0.png,a\n"))
     assert len(data) == 2
     assert "skipped 1 rows that repeat an earlier one" in data.notes
@@ -341,7 +341,7 @@ def test_torch_imagefolder_equals_the_tree(tree):
     assert read(ImageFolder(str(root))).fingerprint == read(root).fingerprint
 
 
-def test_torch_random_transforms_are_said(noise):
+def test_torch_random_transforms_are_noted(noise):
     class Random(Items):
         def __getitem__(self, i):
             image, label, _ = super().__getitem__(i)

@@ -1,4 +1,4 @@
-"""Folders as people have them: splits of other names, files of all kinds, links; nothing silent."""
+"""Folders found in practice: other names of splits, files of all kinds, links; all with notes."""
 
 import os
 import struct
@@ -71,7 +71,7 @@ def test_no_test_image_is_trained_on(tmp_path, train, test):
     np.testing.assert_array_equal(other.images, read(root / test).images)
 
 
-def test_splits_by_a_word_of_their_names_are_said(tmp_path):
+def test_splits_by_a_word_of_their_names_are_noted(tmp_path):
     data = read(folders(tmp_path, "seg_train", "seg_test"))
     note = "folders taken as splits by a word of their names: 'seg_test' as test, 'seg_train' as"
     assert any(text.startswith(note) for text in data.notes)
@@ -150,7 +150,7 @@ def test_what_pillow_reads_is_read(tmp_path):
     assert np.abs(data.images.astype(int) - [200, 40, 90]).max() <= 6
 
 
-def test_of_an_animation_the_first_frame_is_read_and_it_is_said(tmp_path):
+def test_of_an_animation_only_the_first_frame_is_read_with_a_note(tmp_path):
     frames = [Image.new("RGB", (6, 6), colour) for colour in ((255, 0, 0), (0, 0, 255))]
     for label in "ab":
         (tmp_path / label).mkdir()
@@ -222,7 +222,7 @@ def test_links_out_of_the_folder_are_followed_once(tmp_path):
     assert data.counts.tolist() == [3, 2]
 
 
-def test_an_image_under_two_labels_is_said(tmp_path):
+def test_an_image_under_two_labels_is_noted(tmp_path):
     root = folders(tmp_path, "")
     same = Image.new("RGB", (7, 5), (9, 9, 9))
     same.save(root / "a" / "twin.png")
@@ -276,7 +276,7 @@ def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path):
         read(root)
 
 
-def test_files_whose_names_are_no_utf8_are_told_in_utf8(tmp_path):
+def test_files_whose_names_are_no_utf8_are_shown_in_utf8(tmp_path):
     root = tmp_path / os.fsdecode(b"bild\xe9r")
     folders(root, "")
     (root / "a" / "0.png").rename(root / "a" / os.fsdecode(b"caf\xe9.png"))
@@ -295,7 +295,7 @@ def test_other_names_of_folders_are_taken(tmp_path, name):
     assert set(read(root).class_names) == {"b", name}
 
 
-def test_classes_whose_names_look_the_same_are_said(noise):
+def test_classes_whose_names_look_the_same_are_noted(noise):
     images = noise(0, 6, 3, 3)
     data = read((images, ["Cat", "cat ", "dog", "caf\u00e9", "cafe\u0301", "dog"]))
     assert data.n_classes == 5
@@ -312,7 +312,7 @@ def test_names_that_no_file_holds_are_refused(name):
         read((np.zeros((2, 3, 3), "uint8"), np.array([0, 1])), class_names=["a", name])
 
 
-def test_data_that_is_called_test_is_no_training_split_in_silence(tmp_path):
+def test_data_that_is_called_test_is_not_silently_a_training_split(tmp_path):
     folders(tmp_path / "test", "")
     note = "no splits found: all images are taken as the training split, although it is called test"
     assert note in read(tmp_path / "test").notes

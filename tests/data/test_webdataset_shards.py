@@ -1,4 +1,4 @@
-"""Tar archives of samples: what is read, and what is never done with them."""
+"""Tar archives of samples: what is read, and what is never executed or written."""
 
 import io
 import json
@@ -245,7 +245,7 @@ def test_an_archive_cut_short_is_named(tmp_path, where):
         vaeaug.read(path)
 
 
-def test_a_flipped_bit_in_a_header_loses_no_sample_in_silence(tmp_path):
+def test_a_flipped_bit_in_a_header_silently_loses_no_sample(tmp_path):
     path = write_tar(tmp_path / "bad.tar", members(pictures(6), (0, 1) * 3))
     with tarfile.open(path) as archive:
         at = archive.getmembers()[6].offset
