@@ -335,7 +335,7 @@ class ClassScreening:
         projected: np.ndarray,
         unlikely: np.ndarray,
         near: np.ndarray,
-        limit: float,
+        limit: float | np.floating,
     ) -> None:
         """What depends on the samples accepted before, in this batch or earlier.
 
