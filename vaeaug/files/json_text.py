@@ -44,10 +44,18 @@ def seal_of(document: Mapping[str, Any], name: str = _SEAL) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def sealed(document: Mapping[str, Any]) -> bytes:
-    """A JSON file with the hash of its content, so that damage is found."""
+def sealed(document: Mapping[str, Any], *, sort_keys: bool = True) -> bytes:
+    """A JSON file with the hash of its content, so that damage is found.
+
+    Args:
+        document: JSON types.
+        sort_keys: False keeps the order of the keys, which the hash does not depend on.
+
+    Returns:
+        The content of the file.
+    """
     whole = {**document, _SEAL: seal_of(document)}
-    return (json.dumps(whole, indent=2, sort_keys=True) + "\n").encode()
+    return (json.dumps(whole, indent=2, sort_keys=sort_keys) + "\n").encode()
 
 
 def unsealed(data: bytes) -> dict[str, Any]:

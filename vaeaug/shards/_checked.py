@@ -1,32 +1,66 @@
-"""Fields that are checked when a manifest is read, and what is said of a wrong one."""
+"""Fields that are checked when a manifest is read, and what is said of a wrong one.
 
+pydantic does the checking and is loaded when the first manifest is read: a worker of a data loader
+reads none.
+"""
+
+import functools
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
-
-from pydantic import BeforeValidator, TypeAdapter, ValidationError, ValidationInfo
-from pydantic_core import PydanticCustomError
 
 from vaeaug.shards._format import ShardError
 
 
-def expected(what: str, fits: Callable[[Any], bool]) -> BeforeValidator:
-    """A validator for `Annotated` that refuses what does not fit.
+@dataclass(frozen=True)
+class Expected:
+    """Refuses what does not fit, before pydantic sees it; for `Annotated`.
 
-    Args:
+    Attributes:
         what: What is expected, for the message.
         fits: Whether a value is that.
-
-    Returns:
-        The validator.
     """
 
-    def check(value: Any) -> Any:
-        if not fits(value):
-            raise PydanticCustomError("expected", "{what}", {"what": what})
-        return value
+    what: str
+    fits: Callable[[Any], bool]
 
-    return BeforeValidator(check)
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(self._check, handler(source))
+
+    def _check(self, value: Any) -> Any:
+        return value if self.fits(value) else _refuse(self.what)
+
+
+class _InClasses:
+    """A class index; the context names the classes."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.with_info_before_validator_function(self._check, handler(source))
+
+    def _check(self, value: Any, info: Any) -> Any:
+        k = len(info.context["class_names"])
+        return value if is_count(value) and value < k else _refuse(f"an integer in [0, {k})")
+
+
+class _NameOfLabel(_InClasses):
+    """The name of the label that comes before it."""
+
+    def _check(self, value: Any, info: Any) -> Any:
+        if "label" not in info.data:  # then that is what is wrong
+            return value
+        name = info.context["class_names"][info.data["label"]]
+        return value if value == name else _refuse(f"{name!r}, the name of its label")
+
+
+def _refuse(what: str) -> Any:
+    from pydantic_core import PydanticCustomError
+
+    raise PydanticCustomError("expected", "{what}", {"what": what})
 
 
 def is_count(value: Any) -> bool:
@@ -77,38 +111,27 @@ def list_of(fits: Callable[[Any], bool], least: int = 0) -> Callable[[Any], bool
     )
 
 
-def _in_range(value: Any, info: ValidationInfo) -> Any:
-    k = len((info.context or {})["class_names"])
-    if not (is_count(value) and value < k):
-        raise PydanticCustomError("expected", "{what}", {"what": f"an integer in [0, {k})"})
-    return value
-
-
-def _of_label(value: Any, info: ValidationInfo) -> Any:
-    if "label" in info.data:  # else that is what is wrong
-        name = (info.context or {})["class_names"][info.data["label"]]
-        if value != name:
-            what = f"{name!r}, the name of its label"
-            raise PydanticCustomError("expected", "{what}", {"what": what})
-    return value
-
-
-Count = Annotated[int, expected("an integer >= 0", is_count)]
-Positive = Annotated[int, expected("an integer >= 1", lambda v: is_count(v) and v >= 1)]
-Text = Annotated[str, expected("a non-empty string", is_text)]
-Sha256 = Annotated[str, expected("64 lower-case hexadecimal digits", is_sha256)]
+Count = Annotated[int, Expected("an integer >= 0", is_count)]
+Positive = Annotated[int, Expected("an integer >= 1", lambda v: is_count(v) and v >= 1)]
+Text = Annotated[str, Expected("a non-empty string", is_text)]
+Sha256 = Annotated[str, Expected("64 lower-case hexadecimal digits", is_sha256)]
 # Both need the context ``{"class_names": (...)}``; the name comes after the label.
-Label = Annotated[int, BeforeValidator(_in_range)]
-NameOfLabel = Annotated[str, BeforeValidator(_of_label)]
+Label = Annotated[int, _InClasses()]
+NameOfLabel = Annotated[str, _NameOfLabel()]
 
 
-def validated(
-    adapter: TypeAdapter[Any], content: Any, where: str, context: Mapping[str, Any] | None = None
-) -> Any:
+@functools.cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def validated(kind: Any, content: Any, where: str, context: Mapping[str, Any] | None = None) -> Any:
     """Content of a file as typed values.
 
     Args:
-        adapter: Of the type.
+        kind: The type, whose fields are annotated.
         content: JSON types.
         where: Named in the error.
         context: Class names, for types with labels.
@@ -119,8 +142,10 @@ def validated(
     Raises:
         ShardError: Naming the first wrong field, what was expected and what it got.
     """
+    from pydantic import ValidationError
+
     try:
-        return adapter.validate_python(content, context=dict(context or {}))
+        return _adapter(kind).validate_python(content, context=dict(context or {}))
     except ValidationError as error:
         raise ShardError(f"{where}: {_explain(error.errors())}") from None
 

@@ -7,18 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, TypeAdapter
-
 from vaeaug.files import read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict, seal_of
 from vaeaug.shards._checked import (
     Count,
+    Expected,
     Label,
     NameOfLabel,
     Positive,
     Sha256,
     Text,
-    expected,
     is_count,
     is_number,
     is_sha256,
@@ -42,7 +40,7 @@ from vaeaug.shards._format import (
 from vaeaug.shards._hdf5_output import publish_bytes
 
 _SEAL = "manifest_sha256"
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = {"extra": "forbid"}
 
 
 def _is_range(value: Any) -> bool:
@@ -102,7 +100,7 @@ class ClassEntry:
     n_synthetic: Count
     accepted: Count
     rejected: Annotated[
-        Mapping[str, int], expected("an object of integers >= 0", mapping_of(is_count))
+        Mapping[str, int], Expected("an object of integers >= 0", mapping_of(is_count))
     ] = field(default_factory=dict)
     candidates: Count = 0
 
@@ -134,14 +132,14 @@ class Manifest:
 
     __pydantic_config__: ClassVar = _STRICT
 
-    class_names: Annotated[tuple[str, ...], expected("a list of names", list_of(lambda _: True))]
+    class_names: Annotated[tuple[str, ...], Expected("a list of names", list_of(lambda _: True))]
     image_shape: Annotated[
         tuple[int, ...],
-        expected("a list of integers >= 1", list_of(lambda v: is_count(v) and v >= 1)),
+        Expected("a list of integers >= 1", list_of(lambda v: is_count(v) and v >= 1)),
     ]
     dtype: Text
     value_range: Annotated[
-        tuple[float, float], expected("two finite numbers, the first the smaller", _is_range)
+        tuple[float, float], Expected("two finite numbers, the first the smaller", _is_range)
     ]
     layout: Text
     data_fingerprint: Text
@@ -150,19 +148,19 @@ class Manifest:
     run_seed: Count
     versions: Annotated[
         Mapping[str, str],
-        expected("an object of strings", mapping_of(lambda v: isinstance(v, str))),
+        Expected("an object of strings", mapping_of(lambda v: isinstance(v, str))),
     ] = field(default_factory=dict)
-    real_counts: Annotated[tuple[int, ...], expected("integers >= 0", list_of(is_count))]
+    real_counts: Annotated[tuple[int, ...], Expected("integers >= 0", list_of(is_count))]
     classes: tuple[ClassEntry, ...]
     shards: tuple[ShardEntry, ...]
-    gate: Annotated[str | Mapping[str, Any], expected('"not evaluated" or an object', _is_gate)] = (
+    gate: Annotated[str | Mapping[str, Any], Expected('"not evaluated" or an object', _is_gate)] = (
         "not evaluated"
     )
-    complete: Annotated[bool, expected("true or false", lambda v: isinstance(v, bool))] = True
+    complete: Annotated[bool, Expected("true or false", lambda v: isinstance(v, bool))] = True
     files: Annotated[
-        Mapping[str, str], expected("an object of SHA-256 digests", mapping_of(is_sha256))
+        Mapping[str, str], Expected("an object of SHA-256 digests", mapping_of(is_sha256))
     ] = field(default_factory=dict)
-    extra: Annotated[Mapping[str, Any], expected("an object", mapping_of(lambda _: True))] = field(
+    extra: Annotated[Mapping[str, Any], Expected("an object", mapping_of(lambda _: True))] = field(
         default_factory=dict
     )
     folder: Path | None = field(default=None, compare=False, repr=False)
@@ -256,10 +254,6 @@ class Manifest:
         names = (f.name for f in dataclasses.fields(self) if f.name != "folder")
         content = {name: _plain(getattr(self, name)) for name in names}
         return {**content, "format": MANIFEST_FORMAT, "format_version": FORMAT_VERSION}
-
-
-_MANIFEST, _CLASS = TypeAdapter(Manifest), TypeAdapter(ClassEntry)
-_SHARDS = TypeAdapter(list[ShardEntry])
 
 
 def manifest_path(folder: str | Path) -> Path:
@@ -362,7 +356,7 @@ def _fields(content: Mapping[str, Any], path: Path) -> Manifest:
     if not isinstance(names, list):
         raise ShardError(f"{path}: class_names: expected a list of names, got {short(names)}")
     class_names = check_class_names(names, f"{path}: class_names")
-    manifest: Manifest = validated(_MANIFEST, fields, str(path), {"class_names": class_names})
+    manifest: Manifest = validated(Manifest, fields, str(path), {"class_names": class_names})
     check_layout(manifest.layout, manifest.image_shape, manifest.dtype, str(path))
     if len(manifest.real_counts) != len(class_names):
         raise ShardError(
@@ -395,8 +389,8 @@ def read_class(
         ShardError: If they are something else, or do not belong together.
     """
     context = {"class_names": class_names}
-    entry: ClassEntry = validated(_CLASS, content, where, context)
-    entries: list[ShardEntry] = validated(_SHARDS, shards, where, context)
+    entry: ClassEntry = validated(ClassEntry, content, where, context)
+    entries: list[ShardEntry] = validated(list[ShardEntry], shards, where, context)
     for shard in entries:
         if PurePosixPath(shard.path).parent != PurePosixPath(SHARDS_FOLDER):
             raise ShardError(
