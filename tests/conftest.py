@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and what they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -11,12 +12,24 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 
-# The annotations of these are contracts on shapes and types; in the tests they bind. The hook sees
-# what is imported after it.
-install_import_hook("vaeaug", "typechecked.typechecked")
-
+# Annotations are contracts on shapes and types; in the tests they bind, but where a warning names
+# the caller's line, which the frames of the checks would hide. The hook sees later imports alone.
+PACKAGE = Path(__file__).parent.parent / "vaeaug"
+UNCHECKED = (
+    *("_verdict", "_merge", "_merged_dataset", "_slots", "_export"),
+    *("_artefacts", "torchvision", "albumentations", "_resampling"),
+)
+install_import_hook(
+    [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for path in PACKAGE.rglob("*.py")
+        if path.stem not in (*UNCHECKED, "__init__")
+    ],
+    "typechecked.typechecked",
+)
 
 import vaeaug
 
@@ -56,3 +69,11 @@ def finished(digits, small_config, tmp_path_factory) -> vaeaug.AugmentResult:
     """A whole run."""
     out = tmp_path_factory.mktemp("finished") / "run"
     return vaeaug.augment(digits, out, small_config, device="cpu")
+
+
+@pytest.fixture
+def unchecked():
+    """Annotations do not bind: for deliberately wrong arguments, and for the line of a warning."""
+    jaxtyping_config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping_config.update("jaxtyping_disable", False)

@@ -81,6 +81,7 @@ def test_a_list_brings_its_classes_up_to_the_largest() -> None:
     assert made(make_plan(labels_of([9, 4, 2]), ["c", 1], class_names=("a", "b", "c"))) == [0, 5, 7]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_classes_go_by_name_by_index_and_by_the_text_of_an_index() -> None:
     names = ("cat", "dog")
     for key in ("dog", 1, np.int64(1), "1"):
@@ -114,6 +115,7 @@ def test_fewer_than_there_are() -> None:
 
 
 @pytest.mark.parametrize("key", ["bird", 2, -1, "2", 1.5])
+@pytest.mark.usefixtures("unchecked")
 def test_an_unknown_class(key: Any) -> None:
     assert refused(labels_of([9, 4]), {key: 30}, class_names=("cat", "dog")) == (
         f"sampling_strategy: unknown class {key!r}; expected one of cat, dog or an index below 2"
@@ -140,6 +142,7 @@ def test_a_number_for_many_classes_advises_target_ratio() -> None:
         (lambda y: 3, "expected the callable to return a mapping class -> total, got int"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_not_a_strategy(strategy: Any, message: str) -> None:
     with pytest.raises(PlanError, match=f"^sampling_strategy: .*{message}"):
         make_plan(labels_of([9, 4]), strategy)
@@ -160,6 +163,7 @@ def test_a_class_without_images_cannot_be_asked_for() -> None:
         ([-1, -1], "expected at least one labelled image, got unlabelled ones alone"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_not_labels(labels: Any, message: str) -> None:
     assert refused(labels).startswith(f"labels: {message}")
 

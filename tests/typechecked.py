@@ -3,10 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
-from beartype import BeartypeConf, beartype, roar
+import numpy as np
+from beartype import BeartypeConf, FrozenDict, beartype, roar
 
-# An int is a float, as for every static checker (PEP 484).
-_checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+# numpy's numbers are numbers, and an int is a float (PEP 484).
+_checked = beartype(
+    conf=BeartypeConf(
+        hint_overrides=FrozenDict(
+            {int: int | np.integer, float: float | int | np.floating | np.integer}
+        )
+    )
+)
 
 
 def typechecked(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -251,6 +251,7 @@ def test_arguments_that_make_no_epoch_are_refused(run, options, message):
         BalancedSampler(merged_of(run), **options)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_another_dataset_is_refused():
     with pytest.raises(MergeError, match=r"expected what vaeaug\.merge gives, got list"):
         BalancedSampler([1, 2, 3])

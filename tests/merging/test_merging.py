@@ -285,11 +285,13 @@ def test_share_per_class_and_all(run):
         ({"on_mismatch": "warn"}, "on_mismatch: expected 'error' or 'ignore', got 'warn'"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_impossible_shares_are_refused(run, arguments, message):
     with pytest.raises(MergeError, match=message):
         merge(real_images(), run, **arguments)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_class_without_synthetic_samples_is_said(tmp_path):
     make_run(tmp_path, counts=(9, 0, 8), shape=SHAPE)
     with pytest.warns(UserWarning, match=r"no synthetic samples of the classes \['bee'\]") as seen:
@@ -319,6 +321,7 @@ def test_not_evaluated_is_said_once(tmp_path, caplog):
     assert not caplog.records
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_data_that_does_not_help_is_not_merged_in_silence(tmp_path):
     manifest = make_run(tmp_path, counts=(9, 7, 8), shape=SHAPE)
     gate = {"verdict": "does not help", "sentence": "Synthetic data does not help: -2 points."}

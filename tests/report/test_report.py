@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -479,14 +480,21 @@ def test_the_same_document_gives_the_same_bytes(tmp_path, traversals):
     first = page_of(tmp_path / "a", document, panels_of(names), traversals)
     write_card(tmp_path / "a", document)
     code = (
-        "import json, sys, pathlib; sys.path.insert(0, '.');"
-        "from tests.test_report import *;"
+        "import json, sys, pathlib; sys.path.insert(0, sys.argv[3]);"
+        "from test_report import *;"
         "out = pathlib.Path(sys.argv[1]); document = whole();"
         "page_of(out, document, panels_of(['cat', 'dog', 'eel']), pathlib.Path(sys.argv[2]));"
         "write_card(out, document)"
     )
     subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "b"), str(traversals)],
+        [
+            sys.executable,
+            "-c",
+            code,
+            str(tmp_path / "b"),
+            str(traversals),
+            str(Path(__file__).parent),
+        ],
         check=True,
         env={"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"},
     )

@@ -475,6 +475,7 @@ def test_a_symbolic_link_out_of_the_run_folder_is_refused(tmp_path):
         (lambda c: c.update(image_shape=[4, 3]), "expected 3 positive image dimensions"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_malformed_manifests_are_refused(tmp_path, change, message):
     make_run(tmp_path)
     rewrite_manifest(tmp_path, change)

@@ -228,6 +228,7 @@ def test_mapped_floats_are_aligned(tmp_path):
         (lambda b: b | {"soft_labels": np.ones((4, 2))}, r"soft_labels: expected shape \(4, 3\)"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_bad_batches_are_refused(tmp_path, change, message):
     with pytest.raises(ShardError, match=message), writer(tmp_path, 0) as shard_writer:
         shard_writer.append(**change(samples(0, 4)))

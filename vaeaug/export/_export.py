@@ -14,7 +14,7 @@ from vaeaug.export._as_webdataset import write_webdataset
 from vaeaug.export._publish import check_free, claimed
 from vaeaug.export._samples import ExportError, Samples, merged_samples, synthetic_samples
 from vaeaug.merging import Balance, ClassCounts, Share, merge
-from vaeaug.shards import Manifest, ShardDataset, say_verdict
+from vaeaug.shards import Manifest, ShardDataset, warn_if_unhelpful
 
 Format = Literal["npz", "webdataset", "imagefolder", "huggingface"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -161,7 +161,7 @@ def _samples(
         if value is not None:
             raise ExportError(f"{name}: expected real= with it, got none to merge with")
     synthetic = out_dir if isinstance(out_dir, ShardDataset) else ShardDataset(out_dir)
-    say_verdict(synthetic.manifest, stacklevel=3)
+    warn_if_unhelpful(synthetic.manifest, stacklevel=3)
     by_class = np.bincount(synthetic.labels, minlength=len(synthetic.class_names)).tolist()
     pairs = zip(synthetic.class_names, by_class, strict=True)
     counts = tuple(ClassCounts(name, 0, n, 0, n) for name, n in pairs)

@@ -5,6 +5,7 @@ the direction of the text after it, be HTML, or be a formula in a spreadsheet. W
 stays as it was wherever it is data (HDF5, JSON, Arrow); here is what is shown of it.
 """
 
+import io
 import re
 import unicodedata
 from typing import Any, TextIO
@@ -34,7 +35,7 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
-def for_stream(text: str, stream: TextIO) -> str:
+def for_stream(text: str, stream: TextIO | io.TextIOBase) -> str:
     """Lines of text that a terminal, or a file of any encoding, can show."""
     safe = printable(text, keep="\n\t")
     encoding = getattr(stream, "encoding", None) or "utf-8"

@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from torch.utils.data import get_worker_info
 
 from vaeaug.generator import FILES, Synthesizer
-from vaeaug.shards import Manifest, ShardDataset, ShardError, say_verdict, sha256_file
+from vaeaug.shards import Manifest, ShardDataset, ShardError, sha256_file, warn_if_unhelpful
 from vaeaug.shards._format import MANIFEST_NAME
 
 _ADVICE = (
@@ -128,14 +128,14 @@ def open_pool(path: Path, sha256: str | None) -> ShardDataset:
     return ShardDataset(manifest)
 
 
-def say_verdict_of(folder: Path | None, *, stacklevel: int) -> None:
-    """What the evaluation of a run found, where the folder is one; see `say_verdict`.
+def warn_if_run_is_unhelpful(folder: Path | None, *, stacklevel: int) -> None:
+    """What the evaluation of a run found, where the folder is one; see `warn_if_unhelpful`.
 
     Said when a transform is made, and not again in every worker. A transform that was read from a
     file may be of a folder that is not there yet.
     """
     if folder is not None and (folder / MANIFEST_NAME).exists():
-        say_verdict(Manifest.load(folder), stacklevel=stacklevel + 1)
+        warn_if_unhelpful(Manifest.load(folder), stacklevel=stacklevel + 1)
 
 
 def hash_of_run(manifest: Manifest) -> str:

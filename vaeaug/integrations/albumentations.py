@@ -29,7 +29,7 @@ from vaeaug.integrations._artefacts import (
     class_indices,
     hash_of_run,
     open_pool,
-    say_verdict_of,
+    warn_if_run_is_unhelpful,
 )
 from vaeaug.shards import Manifest, ShardDataset
 
@@ -195,7 +195,7 @@ class SyntheticPool(_LabelledTransform):
         folder = Path(self.path)
         if self.sha256 is None:
             self.sha256 = hash_of_run(Manifest.load(folder))
-        say_verdict_of(folder, stacklevel=3)  # past albumentations' own wrapper
+        warn_if_run_is_unhelpful(folder, stacklevel=3)  # past albumentations' own wrapper
         self._pool: ShardDataset | None = None
         self._rows: list[Int64[np.ndarray, " n"]] = []
         self._own = np.empty(0, np.int64)
@@ -278,7 +278,7 @@ class LatentAugment(_LabelledTransform):
         self.strength, self.residual = strength, residual
         self._source = GeneratorSource(Path(self.path), sha256)
         self.sha256 = self._source.sha256
-        say_verdict_of(self._source.path, stacklevel=3)
+        warn_if_run_is_unhelpful(self._source.path, stacklevel=3)
         self._mover: ClassMover | None = None
 
     def get_transform_init_args_names(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from vaeaug.integrations._artefacts import (
     GeneratorSource,
     TransformError,
     class_indices,
-    say_verdict_of,
+    warn_if_run_is_unhelpful,
 )
 
 Labels = int | Tensor
@@ -53,7 +53,7 @@ class _GeneratorTransform(v2.Transform):
         self.class_names = None if class_names is None else tuple(class_names)
         self.value_range = value_range
         self._source = GeneratorSource(synthesizer, sha256)
-        say_verdict_of(self._source.path, stacklevel=3)
+        warn_if_run_is_unhelpful(self._source.path, stacklevel=3)
         self._labels_getter = default_labels if labels_getter == "default" else labels_getter
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:

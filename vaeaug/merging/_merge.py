@@ -18,7 +18,7 @@ from vaeaug.merging._slots import (
     planned_of,
     slot_counts,
 )
-from vaeaug.shards import Manifest, ShardDataset, say_verdict
+from vaeaug.shards import Manifest, ShardDataset, warn_if_unhelpful
 from vaeaug.strata import rare_classes
 
 
@@ -106,7 +106,7 @@ def merge(
     if share is None:
         share = share_of_run(synthetic.manifest)
     if share != 0:
-        say_verdict(synthetic.manifest, stacklevel=2)
+        warn_if_unhelpful(synthetic.manifest, stacklevel=2)
     return MergedDataset(
         source,
         synthetic,

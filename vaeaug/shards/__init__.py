@@ -14,7 +14,7 @@ from vaeaug.shards._hdf5_output import publish_bytes, published_hdf5, sha256_fil
 from vaeaug.shards._manifest import ClassEntry, Manifest, ShardEntry, read_class
 from vaeaug.shards._reader import Shard
 from vaeaug.shards._shard_dataset import ShardDataset
-from vaeaug.shards._verdict import described_run, how_to_evaluate, say_verdict
+from vaeaug.shards._verdict import described_run, how_to_evaluate, warn_if_unhelpful
 from vaeaug.shards._verify import Problem, VerifyReport, verify
 from vaeaug.shards._writer import ShardWriter
 
@@ -35,8 +35,8 @@ __all__ = [
     "publish_bytes",
     "published_hdf5",
     "read_class",
-    "say_verdict",
     "sha256_file",
     "verify",
+    "warn_if_unhelpful",
     "write_attributes",
 ]

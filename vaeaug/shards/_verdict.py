@@ -1,4 +1,4 @@
-"""Whoever takes synthetic data into a training is told what is known of it."""
+"""What a user of synthetic data is told of its evaluation."""
 
 import logging
 import os
@@ -16,8 +16,8 @@ _log = logging.getLogger("vaeaug")
 _said: set[str] = set()
 
 
-def say_verdict(manifest: Manifest, *, stacklevel: int) -> None:
-    """Say what the evaluation found: nothing harms in silence.
+def warn_if_unhelpful(manifest: Manifest, *, stacklevel: int) -> None:
+    """Warn where the evaluation found that the samples do not help.
 
     Args:
         manifest: Of the run whose samples are going to be used.
