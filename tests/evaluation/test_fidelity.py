@@ -16,8 +16,8 @@ from vaeaug.evaluation import (
     recall,
     train_on_synthetic,
 )
-from vaeaug.evaluation.estimates import from_halves, half_of
 from vaeaug.evaluation.fidelity.neighbours import Kernel, Neighbourhoods
+from vaeaug.evaluation.statistics import half_of, halves_interval
 from vaeaug.training.classifier import train_classifier
 
 
@@ -254,7 +254,7 @@ def test_parts_of_sets_have_the_figures_of_those_parts():
     real, other = two_normals(90, 70)
     rows = half_of(np.zeros(90, np.int64), np.random.default_rng(0))
     others = np.arange(0, 70, 3)
-    figures = Neighbourhoods(real, other, k=4).figures(rows, others)
+    figures = Neighbourhoods(real, other, k=4).metrics(rows, others)
     part, other_part = real[rows], other[others]
     for judge in (precision, recall, density, coverage):
         assert figures[judge.__name__] == pytest.approx(judge(part, other_part, k=4))
@@ -266,7 +266,7 @@ def test_neighbours_are_found_when_a_part_leaves_the_near_ones_out():
     real = np.arange(200.0)[:, None]
     # Of the 24 neighbours kept of point 100, none is in this part.
     rows = np.array([0, 1, 100, 198, 199])
-    figures = Neighbourhoods(real, real, k=2).figures(rows, rows)
+    figures = Neighbourhoods(real, real, k=2).metrics(rows, rows)
     assert figures["density"] == density(real[rows], real[rows], k=2)
 
 
@@ -279,7 +279,7 @@ def test_halves_are_of_each_stratum_and_scatter_like_the_mean():
     values = rng.normal(size=1_000)
     one = np.zeros(1_000, np.int64)
     halves = np.array([values[half_of(one, rng)].mean() for _ in range(2_000)])
-    found = from_halves(float(values.mean()), halves)
+    found = halves_interval(float(values.mean()), halves)
     wanted = 2 * 1.96 * values.std() / np.sqrt(1_000)
     # A quantile of 2,000 draws at 2.5 % is off by about 4 %.
     assert found.high - found.low == pytest.approx(wanted, rel=0.16)
@@ -292,7 +292,7 @@ QUICK = {"n_bootstrap": 40, "steps": 60}
 
 
 def by_name(fidelity):
-    return {each.name: each for each in fidelity.figures}
+    return {each.name: each for each in fidelity.metrics}
 
 
 @pytest.fixture(scope="module")

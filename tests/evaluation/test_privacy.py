@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 import vaeaug
 from vaeaug import LabelledImages
 from vaeaug.evaluation import measure_privacy, shared_images
-from vaeaug.evaluation.privacy.measure import COPY_DISTANCE
-from vaeaug.evaluation.privacy.nearest import CopySearch, Space, nearest
+from vaeaug.evaluation.privacy.copies import COPY_DISTANCE, CopySearch
+from vaeaug.evaluation.privacy.nearest import Space, nearest
 
 CPU = torch.device("cpu")
 
@@ -37,7 +37,7 @@ def clean(train, fresh, held_out):
 
 
 def by_name(privacy):
-    return {each.name: each for each in privacy.figures}
+    return {each.name: each for each in privacy.metrics}
 
 
 # -- Nearest images --------------------------------------------------------------------------------
@@ -63,9 +63,9 @@ def test_nearest_is_what_counting_all_distances_gives(space):
     gaps = (both[own][:, None].astype(float) - both[None]).reshape(3, 70, -1)
     every = np.sqrt((gaps**2).mean(axis=2)) / (high - low)
     every[np.arange(3), own] = np.inf
-    distances, rows = nearest(both[own], [first, second], Space((low, high), CPU), own_rows=own)
+    distances, rows = nearest(both[own], [first, second], Space((low, high), CPU), query_rows=own)
     assert (rows == every.argmin(axis=1)).all()
-    alone, _ = nearest(both[:1], [both[:1]], Space((low, high), CPU), own_rows=np.array([0]))
+    alone, _ = nearest(both[:1], [both[:1]], Space((low, high), CPU), query_rows=np.array([0]))
     assert np.isinf(alone).all()
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaeaug.data import LabelledImages
-from vaeaug.evaluation.estimates import Estimate, area, from_resamples
+from vaeaug.evaluation.metrics import roc_auc
+from vaeaug.evaluation.statistics import Interval, bootstrap_interval
 from vaeaug.models import SmallClassifier
 from vaeaug.randomness import seeded_torch
 from vaeaug.training.classifier import as_input, fit_network, outputs_by_block, shifted
@@ -18,10 +19,10 @@ from vaeaug.training.classifier import as_input, fit_network, outputs_by_block, 
 HALF_BATCH = 32
 WIDTH = 16
 
-Draw = Callable[[np.random.Generator], Int64[np.ndarray, "2 half"]]
-
 # By half: scores of the real and of the synthetic images that the discriminator did not see.
-Scores = list[tuple[np.ndarray, np.ndarray]]
+HalfScores = list[tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]]
+# Draws the rows of each kind for one batch.
+Draw = Callable[[np.random.Generator], Int64[np.ndarray, "2 half"]]
 
 
 def real_or_synthetic_auc(
@@ -33,11 +34,11 @@ def real_or_synthetic_auc(
     steps: int = 300,
     device: torch.device | str = "cpu",
 ) -> float:
-    """How well a small convolutional discriminator tells synthetic images from real ones.
+    """Measure how well a small convolutional discriminator tells synthetic images from real ones.
 
     A classifier two-sample test (Lopez-Paz & Oquab 2017, arXiv:1610.06545). Both kinds are cut to
     equal numbers and into two halves; a discriminator trained on either half is judged on the
-    other, and the two figures are averaged. Kinds that are the same give 0.5 with a standard
+    other, and the two areas are averaged. Kinds that are the same give 0.5 with a standard
     deviation of about ``1 / sqrt(6 n)`` for n images of each kind.
 
     Args:
@@ -65,15 +66,15 @@ def real_or_synthetic_auc(
     rng = np.random.default_rng([seed, 3])
     kinds = [images[rng.permutation(len(images))[:n]] for images in (real, synthetic)]
     halves = [[images[: n // 2] for images in kinds], [images[n // 2 :] for images in kinds]]
-    found: Scores = []
-    for fold, (train, held) in enumerate((halves, halves[::-1])):
+    scores: HalfScores = []
+    for fold, (train, held_out) in enumerate((halves, halves[::-1])):
 
         def draw(
             rng: np.random.Generator, size: int = len(train[0])
         ) -> Int64[np.ndarray, "2 half"]:
             return rng.integers(size, size=(2, HALF_BATCH))
 
-        model = train_discriminator(
+        discriminator = train_discriminator(
             (train[0], train[1]),
             value_range,
             draw=draw,
@@ -81,11 +82,140 @@ def real_or_synthetic_auc(
             steps=steps,
             device=device,
         )
-        scores = [
-            outputs_by_block(model, images, value_range, device=device)[:, 0] for images in held
-        ]
-        found.append((scores[0], scores[1]))
-    return auc_of(found)
+        of_real, of_synthetic = (
+            outputs_by_block(discriminator, images, value_range, device=device)[:, 0]
+            for images in held_out
+        )
+        scores.append((of_real, of_synthetic))
+    return mean_auc(scores)
+
+
+def mean_auc(scores: HalfScores) -> float:
+    """Average the areas of both halves: their scores are of two discriminators, so not pooled.
+
+    Args:
+        scores: Scores by half.
+
+    Returns:
+        Mean area under the ROC curve.
+    """
+    return sum(roc_auc(real, synthetic) for real, synthetic in scores) / len(scores)
+
+
+def auc_interval(scores: HalfScores, *, n_resamples: int, rng: np.random.Generator) -> Interval:
+    """Bootstrap the judged images; the discriminators are taken as they are.
+
+    Args:
+        scores: Scores by half.
+        n_resamples: Number of resamples; 0 gives no interval.
+        rng: Draws them.
+
+    Returns:
+        `mean_auc` with its interval.
+    """
+
+    def statistic(*samples: np.ndarray) -> float:
+        return mean_auc(list(zip(samples[::2], samples[1::2], strict=True)))
+
+    samples = [of_kind for half in scores for of_kind in half]
+    return bootstrap_interval(statistic, *samples, n_resamples=n_resamples, rng=rng)
+
+
+def scores_within_classes(
+    kinds: tuple[LabelledImages, LabelledImages],
+    *,
+    seed: int,
+    steps: int,
+    device: torch.device | str = "cpu",
+) -> HalfScores:
+    """Score two kinds of images with the same number of each class; see `looks_synthetic`.
+
+    Where both kinds have the same class counts, a half with more real images of a class leaves more
+    synthetic ones to the other half, so a discriminator that goes by class is wrong more often than
+    not and the area comes out below 0.5. Hence halves, too, have the same number of each class.
+
+    Args:
+        kinds: Both kinds; the second counts as synthetic.
+        seed: Of the halves, the weights and the batches.
+        steps: Optimiser steps of each of the two discriminators.
+        device: Where to train.
+
+    Returns:
+        Scores by half.
+    """
+    second = np.repeat([False, True], [len(kind) for kind in kinds])
+    scores, halves = looks_synthetic(
+        np.concatenate([kind.images for kind in kinds]),
+        np.concatenate([kind.labels for kind in kinds]),
+        second,
+        value_range=kinds[0].value_range,
+        seed=seed,
+        steps=steps,
+        device=device,
+    )
+    return [
+        (scores[(halves == half) & ~second], scores[(halves == half) & second]) for half in (0, 1)
+    ]
+
+
+def looks_synthetic(
+    images: Shaped[np.ndarray, "n *space c"],
+    labels: Int64[np.ndarray, " n"],
+    is_synthetic: Bool[np.ndarray, " n"],
+    *,
+    value_range: tuple[float, float],
+    seed: int,
+    steps: int,
+    device: torch.device | str = "cpu",
+) -> tuple[Float[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Answer "does this image look synthetic" out of fold, such that no class makes it likelier.
+
+    Each batch draws a class that has both kinds in the half, and as many real as synthetic images
+    of it. So what a class shows is no cue, only what synthetic images of a class show that its real
+    ones do not.
+
+    Args:
+        images: Real and synthetic images.
+        labels: Their classes.
+        is_synthetic: Which are synthetic. Some class has at least two of each kind.
+        value_range: (lowest, highest) value.
+        seed: Of the halves, the weights and the batches.
+        steps: Optimiser steps of each of the two discriminators.
+        device: Where to train.
+
+    Returns:
+        (score of each image by the discriminator that did not see it; its half, 0 or 1). Scores of
+        the two halves are of different discriminators.
+    """
+    halves = _stratified_halves(labels, is_synthetic, np.random.default_rng([seed, 6]))
+    scores = np.empty(len(images), np.float64)
+    for half in (0, 1):
+        strata = []
+        for label in np.unique(labels):
+            in_class = (labels == label) & (halves != half)
+            pair = [np.flatnonzero(in_class & (is_synthetic == kind)) for kind in (False, True)]
+            if min(map(len, pair)):
+                strata.append(pair)
+
+        def draw(rng: np.random.Generator, strata: list = strata) -> Int64[np.ndarray, "2 half"]:
+            chosen = rng.integers(len(strata), size=HALF_BATCH)
+            return np.array(
+                [[rng.choice(strata[stratum][kind]) for stratum in chosen] for kind in (0, 1)],
+                np.int64,
+            )
+
+        discriminator = train_discriminator(
+            (images, images),
+            value_range,
+            draw=draw,
+            seed=[seed, half],
+            steps=steps,
+            device=device,
+        )
+        judged = halves == half
+        logits = outputs_by_block(discriminator, images[judged], value_range, device=device)
+        scores[judged] = logits[:, 0]
+    return scores, halves
 
 
 def train_discriminator(
@@ -102,7 +232,7 @@ def train_discriminator(
     Args:
         kinds: Images of each kind.
         value_range: (lowest, highest) value of both.
-        draw: Rows of each kind for one batch.
+        draw: Draws the rows of each kind for one batch.
         seed: Of the weights and the batches.
         steps: Optimiser steps.
         device: Where to train.
@@ -128,115 +258,6 @@ def train_discriminator(
 
         fit_network(discriminator, batches(), loss, steps=steps)
     return discriminator
-
-
-def auc_of(scores: Scores) -> float:
-    """Mean area of the halves: their scores are of two discriminators, so they are not pooled."""
-    return sum(area(real, synthetic) for real, synthetic in scores) / len(scores)
-
-
-def auc_estimate(scores: Scores, *, n_bootstrap: int, rng: np.random.Generator) -> Estimate:
-    """With an interval over the judged images; the discriminators are taken as they are."""
-    drawn = [
-        auc_of(
-            [
-                (
-                    real[rng.integers(len(real), size=len(real))],
-                    synthetic[rng.integers(len(synthetic), size=len(synthetic))],
-                )
-                for real, synthetic in scores
-            ]
-        )
-        for _ in range(n_bootstrap)
-    ]
-    return from_resamples(auc_of(scores), np.array(drawn))
-
-
-def scores_within_classes(
-    kinds: tuple[LabelledImages, LabelledImages],
-    *,
-    seed: int,
-    steps: int,
-    device: torch.device | str = "cpu",
-) -> Scores:
-    """Scores by half of two kinds with the same number of each class; see `looks_synthetic`.
-
-    Where both kinds have the same class counts, a half with more real images of a class leaves more
-    synthetic ones to the other half, so a discriminator that goes by class is wrong more often than
-    not and the area comes out below 0.5. Hence halves, too, have the same number of each class.
-    """
-    labels = np.concatenate([each.labels for each in kinds])
-    second = np.repeat([False, True], [len(each) for each in kinds])
-    scores, halves = looks_synthetic(
-        np.concatenate([each.images for each in kinds]),
-        labels,
-        second,
-        value_range=kinds[0].value_range,
-        seed=seed,
-        steps=steps,
-        device=device,
-    )
-    return [
-        (scores[(halves == half) & ~second], scores[(halves == half) & second]) for half in (0, 1)
-    ]
-
-
-def looks_synthetic(
-    images: Shaped[np.ndarray, "n *space c"],
-    labels: Int64[np.ndarray, " n"],
-    is_synthetic: Bool[np.ndarray, " n"],
-    *,
-    value_range: tuple[float, float],
-    seed: int,
-    steps: int,
-    device: torch.device | str = "cpu",
-) -> tuple[Float[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """Out-of-fold answer to "does this image look synthetic", which no class makes likelier.
-
-    Each batch draws a class that has both kinds in the half, and as many real as synthetic images
-    of it. So what a class shows is no cue, only what synthetic images of a class show that its real
-    ones do not.
-
-    Args:
-        images: Real and synthetic images.
-        labels: Their classes.
-        is_synthetic: Which are synthetic. Some class has at least two of each kind.
-        value_range: (lowest, highest) value.
-        seed: Of the halves, the weights and the batches.
-        steps: Optimiser steps of each of the two discriminators.
-        device: Where to train.
-
-    Returns:
-        (score of each image by the discriminator that did not see it; its half, 0 or 1). Scores of
-        the two halves are of different discriminators.
-    """
-    halves = _stratified_halves(labels, is_synthetic, np.random.default_rng([seed, 6]))
-    scores = np.empty(len(images), np.float64)
-    for half in (0, 1):
-        strata = []
-        for label in np.unique(labels):
-            own = (labels == label) & (halves != half)
-            pair = np.flatnonzero(own & ~is_synthetic), np.flatnonzero(own & is_synthetic)
-            if min(map(len, pair)):
-                strata.append(pair)
-
-        def draw(rng: np.random.Generator, strata: list = strata) -> Int64[np.ndarray, "2 half"]:
-            chosen = rng.integers(len(strata), size=HALF_BATCH)
-            return np.array(
-                [[rng.choice(strata[each][kind]) for each in chosen] for kind in (0, 1)], np.int64
-            )
-
-        model = train_discriminator(
-            (images, images),
-            value_range,
-            draw=draw,
-            seed=[seed, half],
-            steps=steps,
-            device=device,
-        )
-        judged = halves == half
-        scores[judged] = outputs_by_block(model, images[judged], value_range, device=device)[:, 0]
-    return scores, halves
 
 
 def _stratified_halves(

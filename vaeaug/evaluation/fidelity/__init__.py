@@ -1,12 +1,8 @@
 """How close do synthetic images come to real ones that the generator never saw?"""
 
 from vaeaug.evaluation.discriminator import real_or_synthetic_auc
-from vaeaug.evaluation.fidelity.measure import (
-    Fidelity,
-    measure_fidelity,
-    real_features,
-    train_on_synthetic,
-)
+from vaeaug.evaluation.fidelity.judges import real_features, train_on_synthetic
+from vaeaug.evaluation.fidelity.measure import Fidelity, measure_fidelity
 from vaeaug.evaluation.fidelity.neighbours import (
     coverage,
     density,
