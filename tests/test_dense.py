@@ -8,8 +8,8 @@ import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 import vaeaug
-from vaeaug.job.stages import bytes_per_sample
 from vaeaug.models import CVAE, LIKELIHOODS, SeparateCVAE, importance_weighted_bound
+from vaeaug.stages import bytes_per_sample
 from vaeaug.training import train
 
 QUICK = {"model.network": "mlp", "training.steps": 40, "training.adapt_steps": 10}

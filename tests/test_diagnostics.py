@@ -2,12 +2,13 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import vaeaug
-from vaeaug.evaluation.diagnostics import class_information
+from vaeaug.stages.diagnosis import class_information
 
 
 def test_information_of_known_units():
@@ -48,18 +49,22 @@ def test_a_class_that_has_collapsed_gets_another_sampler(digits, small_config):
     screener = vaeaug.Screener.for_job(digits, config)
     found = vaeaug.diagnose(generator, digits, config, screener=screener)
     assert any(each.startswith("class '0': mode collapse? samples") for each in found.warnings)
+    assert generator.default_sampler(0) == "gmm"
+    generator = found.choices.apply(generator)
     assert generator.default_sampler(0) != "gmm"
     assert "mode collapse?" in generator.sampler_reason(0)
-    assert generator.default_sampler(0) == found.figures["classes"]["0"]["sampler"]
+    assert generator.default_sampler(0) == found.metrics["classes"]["0"]["sampler"]
 
 
 def test_a_sampler_that_screening_turns_away_is_not_used(digits, small_config):
     """Edits between images that share one latent change nothing: all are near-copies."""
     generator = vaeaug.fit(digits, small_config, device="cpu")
-    generator.means = np.broadcast_to(generator.means.mean(axis=0), generator.means.shape)
+    means = np.broadcast_to(generator.means.mean(axis=0), generator.means.shape)
+    generator.latents = replace(generator.latents, means=means, _neighbours={})
     screener = vaeaug.Screener.for_job(digits, small_config)
     found = vaeaug.diagnose(generator, digits, small_config, screener=screener)
-    assert any("screening turns away 100% of the samples" in each for each in found.warnings)
+    assert any("screening rejects 100% of the samples" in each for each in found.warnings)
+    generator = found.choices.apply(generator)
     assert generator.default_sampler(0, residual=True) != "interpolate"
 
 
@@ -84,12 +89,12 @@ def test_what_training_did_about_a_collapse_is_told(digits, small_config):
     generator = vaeaug.fit(digits, config, device="cpu")
     assert any("beta was lowered to 75" in note for note in generator.notes)
     found = vaeaug.diagnose(generator, digits, config)
-    assert found.figures["training"] == list(generator.notes)
+    assert found.metrics["training"] == list(generator.notes)
 
 
 def test_no_coverage_without_features_or_images(digits, small_config, synthesizer):
     found = vaeaug.diagnose(synthesizer, digits, small_config)
-    assert all("coverage" not in each for each in found.figures["classes"].values())
+    assert all("coverage" not in each for each in found.metrics["classes"].values())
     assert "held-out ELBO" in found.summary()[0]
 
 

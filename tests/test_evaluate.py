@@ -14,8 +14,9 @@ from small_job import digits, tiny_config
 import vaeaug
 from vaeaug.cli import main
 from vaeaug.config import EvaluationConfig, Recipe
-from vaeaug.job import evaluation as assessment
+from vaeaug.evaluation import halves
 from vaeaug.job import pipeline as job
+from vaeaug.job.evaluation import GATE_PART
 from vaeaug.shards import Manifest, ShardDataset, verify
 
 QUICK = EvaluationConfig(steps=4, min_splits=2, max_splits=2, width=4, batch_size=16)
@@ -68,11 +69,14 @@ def test_no_generator_of_a_split_saw_what_the_split_holds_out(run, data):
     splits = make_splits(data, 2, folds=4, seed=0)
     for split in splits:
         (folder,) = (run / "evaluation" / "gate").glob(f"split-{split.number:02d}-*")
-        learnt = json.loads((folder / "generator" / "run.json").read_text())["data"]["fingerprint"]
+        learnt = vaeaug.load(folder / "generator").data_fingerprint
         assert learnt == data.subset(split.train).fingerprint
-        for made in folder.glob("*/manifest.json"):
-            assert Manifest.load(made.parent).data_fingerprint == learnt
-            assert ShardDataset(made.parent).source_index.max() < len(split.train)
+        drawn = list(folder.glob("samples-*.npz"))
+        assert drawn
+        for path in drawn:
+            samples = np.load(path)
+            assert str(samples["data_fingerprint"]) == learnt
+            assert 0 <= samples["source_index"].max() < len(split.train)
 
 
 def test_evaluating_again_reads_and_other_data_is_refused(run, data, monkeypatch):
@@ -82,7 +86,7 @@ def test_evaluating_again_reads_and_other_data_is_refused(run, data, monkeypatch
         raise AssertionError("all of it was measured")
 
     monkeypatch.setattr("vaeaug.evaluation.gate.bench.train_probe", no_training)
-    monkeypatch.setattr("vaeaug.job.stages.train", no_training)
+    monkeypatch.setattr("vaeaug.stages.training.train", no_training)
     vaeaug.evaluate(data, run, QUICK, device="cpu")
     assert (run / "manifest.json").read_bytes() == before
     with pytest.raises(vaeaug.RunError, match="expected the training split that the run was made"):
@@ -157,11 +161,10 @@ def test_the_search_chooses_and_the_gate_holds_out_what_it_never_saw(searched, d
         assert manifest.extra["samplers"]
         merged = vaeaug.merge(data, replace(manifest, gate={"verdict": "unsure"}), balance=None)
         assert merged.recipe["share"] == recipe["share"]
-    own, gates = assessment._parts(data, QUICK.seed)
+    own, gates = halves(data, GATE_PART, seed=QUICK.seed)
     looked_at = data.subset(own)
     for folder in (searched / "evaluation" / "search").glob("split-*"):
-        learnt = json.loads((folder / "generator" / "run.json").read_text())["data"]["fingerprint"]
-        assert learnt != data.fingerprint
+        assert vaeaug.load(folder / "generator").data_fingerprint != data.fingerprint
     results = (searched / "evaluation" / "search" / "results.jsonl").read_text().splitlines()
     assert {json.loads(line)["key"]["data"] for line in results} == {looked_at.fingerprint}
     images = {image.tobytes() for image in looked_at.images}
@@ -173,7 +176,9 @@ def test_the_search_chooses_and_the_gate_holds_out_what_it_never_saw(searched, d
 def test_another_seed_of_the_gate_still_holds_out_only_what_the_search_never_saw(
     searched, data, monkeypatch
 ):
-    looked_at = {image.tobytes() for image in data.subset(assessment._parts(data, 0)[0]).images}
+    looked_at = {
+        image.tobytes() for image in data.subset(halves(data, GATE_PART, seed=0)[0]).images
+    }
     held: list[set[bytes]] = []
 
     def watching(bench, recipe, **_):

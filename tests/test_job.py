@@ -28,9 +28,10 @@ from vaeaug.files.json_text import sealed
 from vaeaug.generator import Synthesizer
 from vaeaug.job.folder import RunError
 from vaeaug.job.inspection import describe, rescreen
-from vaeaug.job.pipeline import AugmentResult, augment, fit, generate, plan_of, train_only
+from vaeaug.job.pipeline import AugmentResult, augment, generate, train_only
 from vaeaug.plan import PlanError
 from vaeaug.shards import Manifest, ShardDataset, verify
+from vaeaug.stages import fit, plan_of
 
 BIG = {"plan.sampling_strategy": {0: 150, 1: 150, 2: 150}}
 
@@ -556,7 +557,7 @@ def test_what_generate_gives_does_not_depend_on_calls_before_it(
         shards[name] = [(each.label, each.sha256) for each in done.manifest.shards]
     assert shards["first"] == shards["again"] != shards["other"]
     assert synthesizer.preferred == before
-    assert synthesizer._data is None
+    assert synthesizer.data is None
 
 
 def test_generate_that_was_stopped_goes_on_to_the_same_bytes(

@@ -12,10 +12,10 @@ from PIL import Image
 
 import vaeaug
 from vaeaug.cli import main
-from vaeaug.job.pipeline import plan_of
 from vaeaug.memory import blocks, kept_memory
 from vaeaug.models import CVAE, Discriminator, Geometry, SizeError, SmallClassifier
 from vaeaug.models.blocks import OverlappingWindows
+from vaeaug.stages import plan_of
 
 LARGE = [
     (129, 129, 3),

@@ -8,7 +8,7 @@ import pytest
 from small_job import digits, tiny_config
 
 import vaeaug
-from vaeaug.job.stages import nearness
+from vaeaug.job.result import nearness
 from vaeaug.screening import NEAR_CLASS, SampleSpace, Screener
 from vaeaug.shards import ClassEntry
 

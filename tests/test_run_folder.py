@@ -216,7 +216,8 @@ def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> Non
         assert holder.stdout.readline() == "in\n"
         for resume in (True, False):
             assert refused(RunError, tmp_path, more={"resume": resume}) == (
-                f"{tmp_path}: another vaeaug is at work in this folder; wait for it or stop it"
+                f"{tmp_path}: the folder is locked by another vaeaug process; wait for it or stop "
+                "it"
             )
         assert names(tmp_path) == [".lock", "run.json"]
         holder.communicate("\n")

@@ -434,7 +434,9 @@ def test_a_folder_that_changed_is_refused(finished, batch, tmp_path):
     generator = vaeaug.load(finished.out_dir)
     generator.save(tmp_path / "model")
     transform = LatentAugment(tmp_path / "model", p=1.0)
-    generator.means = generator.means + 1
+    generator.latents = dataclasses.replace(
+        generator.latents, means=generator.means + 1, _neighbours={}
+    )
     generator.save(tmp_path / "model")
     with pytest.raises(TransformError, match="expected the generator of hash"):
         transform(*batch)

@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     )
     from vaeaug.data import DataError, LabelledImages, read, read_pool
     from vaeaug.evaluation import EvaluationError, GateResult
-    from vaeaug.evaluation.diagnostics import Diagnostics, diagnose
     from vaeaug.export import Exported, ExportError, export_dataset
     from vaeaug.generator import SampleBatch, SamplingError, Synthesizer
     from vaeaug.generator.export import export_decoder
     from vaeaug.integrations.oversampling import VAEOverSampler
     from vaeaug.job.applications import ApplicationError
     from vaeaug.job.folder import RunError
-    from vaeaug.job.pipeline import AugmentResult, augment, evaluate, fit, generate
+    from vaeaug.job.pipeline import AugmentResult, augment, evaluate, generate
     from vaeaug.merging import (
         BalancedSampler,
         MergedDataset,
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
     from vaeaug.plan import ClassPlan, Plan, PlanError, make_plan
     from vaeaug.screening import Screener, ScreeningReport, screen
     from vaeaug.shards import Manifest, ShardDataset, ShardError, ShardWriter, verify
+    from vaeaug.stages import fit
+    from vaeaug.stages.diagnosis import Diagnostics, diagnose
     from vaeaug.training import TrainingError
 
 __version__ = "0.1.0"
@@ -52,7 +53,7 @@ _HOME = {
     "ClassPlan": "plan",
     "ConfigError": "config",
     "DataError": "data",
-    "Diagnostics": "evaluation.diagnostics",
+    "Diagnostics": "stages.diagnosis",
     "EvaluationConfig": "config",
     "EvaluationError": "evaluation",
     "ExportError": "export",
@@ -78,11 +79,11 @@ _HOME = {
     "VAEOverSampler": "integrations.oversampling",
     "augment": "job.pipeline",
     "collate": "merging",
-    "diagnose": "evaluation.diagnostics",
+    "diagnose": "stages.diagnosis",
     "evaluate": "job.pipeline",
     "export_dataset": "export",
     "export_decoder": "generator.export",
-    "fit": "job.pipeline",
+    "fit": "stages",
     "generate": "job.pipeline",
     "load_config": "config",
     "make_plan": "plan",

@@ -75,6 +75,24 @@ class Screened:
         """Which samples pass."""
         return self.reason == ""
 
+    def select(self, rows: Shaped[np.ndarray, " m"]) -> "Screened":
+        """The verdicts at these rows.
+
+        Args:
+            rows: Indices or a mask.
+
+        Returns:
+            Their verdicts, in this order.
+        """
+        return Screened(
+            self.reason[rows],
+            self.p_label[rows],
+            self.nn_distance[rows],
+            self.nn_index[rows],
+            self.probabilities[rows],
+            self.near[rows],
+        )
+
 
 @dataclass
 class ScreeningReport:

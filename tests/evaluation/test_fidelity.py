@@ -16,8 +16,8 @@ from vaeaug.evaluation import (
     recall,
     train_on_synthetic,
 )
-from vaeaug.evaluation.fidelity.neighbours import Kernel, Neighbourhoods
 from vaeaug.evaluation.statistics import half_of, halves_interval
+from vaeaug.stages.neighbours import Kernel, Neighbourhoods
 from vaeaug.training.classifier import train_classifier
 
 

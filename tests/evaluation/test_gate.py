@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,7 +81,9 @@ def measured(
     baselines: Sequence[Arm] = BASELINES,
     folder: Path | None = None,
 ) -> GateResult:
-    with Bench(data, synthesise, config, learner=learner, folder=folder) as bench:
+    with Bench(
+        data, SimpleNamespace(samples=synthesise), config, learner=learner, folder=folder
+    ) as bench:
         return run_gate(bench, recipe, baselines=baselines)
 
 

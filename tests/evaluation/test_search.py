@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -42,7 +43,8 @@ def nothing_made(
 
 def run(oracle: Oracle, candidates: Sequence[Recipe]) -> SearchResult:
     config = EvaluationConfig(steps=90, folds=4)
-    with Bench(data_of(), nothing_made, config, folder=None, identity="", learner=oracle) as bench:
+    stages = SimpleNamespace(samples=nothing_made)
+    with Bench(data_of(), stages, config, folder=None, identity="", learner=oracle) as bench:
         return search_recipe(bench, candidates)
 
 

@@ -23,7 +23,7 @@ NO_HELP, PARTIAL = 3, 4
 
 def print_plan(data: "LabelledImages", config: "AugmentConfig", as_json: bool) -> None:
     """How many samples of each class would be made, and why."""
-    from vaeaug.job.pipeline import bytes_per_sample, plan_of, shards_of
+    from vaeaug.stages import bytes_per_sample, plan_of, shards_of
 
     made: Plan = plan_of(data, config)
     size = bytes_per_sample(data, config)

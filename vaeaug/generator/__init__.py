@@ -5,11 +5,13 @@ draws the noise on the CPU, and networks run in blocks of a fixed shape that sta
 multiples, so that even floating-point rounding does not depend on how many are asked for at once.
 """
 
-from vaeaug.generator._configured import edits_images, keeps_detail, sample_configured
-from vaeaug.generator._draws import BLOCK, SAMPLERS, SMALL_CLASS, WITH_SOURCE, sample_generator
-from vaeaug.generator._live import ClassMover, draw_batch
-from vaeaug.generator._storage import FILES
-from vaeaug.generator._synthesizer import SampleBatch, SamplingError, Synthesizer
+from vaeaug.generator.batch import SampleBatch
+from vaeaug.generator.codec import BLOCK, SamplingError
+from vaeaug.generator.configured import edits_images, keeps_detail, sample_configured
+from vaeaug.generator.live import ClassMover, draw_batch
+from vaeaug.generator.samplers import SAMPLERS, SMALL_CLASS, WITH_SOURCE, sample_generator
+from vaeaug.generator.storage import FILES
+from vaeaug.generator.synthesizer import Synthesizer
 
 __all__ = [
     "BLOCK",

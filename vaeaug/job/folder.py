@@ -5,6 +5,7 @@ refused, naming what changed, before a byte is written.
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -14,8 +15,10 @@ from typing import Any, Self
 
 from vaeaug.config import AugmentConfig, ConfigError, changed_keys, make_config
 from vaeaug.files import Claim, InUseError, NoLocksError, leftovers, read_whole
-from vaeaug.files.json_text import JSONTextError, parse_strict
+from vaeaug.files.json_text import JSONTextError, parse_strict, unsealed
 from vaeaug.shards import publish_bytes
+
+log = logging.getLogger("vaeaug")
 
 RUN_FORMAT = "vaeaug-run"
 FORMAT_VERSION = 1
@@ -110,6 +113,23 @@ class RunFolder:
         return self.path / "diagnostics.json"
 
     @property
+    def measures(self) -> Path:
+        """What evaluations measured besides the gate, for the report."""
+        return self.path / "evaluation" / "measures.json"
+
+    def has_diagnostics(self) -> bool:
+        """Whether whole diagnostics are there; damaged ones are deleted, to be made again."""
+        try:
+            unsealed(read_whole(self.diagnostics))
+        except FileNotFoundError:
+            return False
+        except (OSError, JSONTextError) as error:
+            log.warning("%s: cannot be read (%s); made again", self.diagnostics, error)
+            self.diagnostics.unlink()
+            return False
+        return True
+
+    @property
     def is_complete(self) -> bool:
         """Whether the manifest is there."""
         return (self.path / "manifest.json").exists()
@@ -127,7 +147,8 @@ class RunFolder:
             return Claim(self.path / ".lock")
         except InUseError:
             raise RunError(
-                f"{self.path}: another vaeaug is at work in this folder; wait for it or stop it"
+                f"{self.path}: the folder is locked by another vaeaug process; wait for it or stop "
+                "it"
             ) from None
         except NoLocksError as error:
             raise RunError(

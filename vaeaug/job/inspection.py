@@ -10,12 +10,12 @@ import torch
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.generator import Synthesizer
-from vaeaug.job.drawing import CHUNK
 from vaeaug.job.folder import RunError, read_run
 from vaeaug.merging import counts_of_file, is_merged
 from vaeaug.progress import Progress
 from vaeaug.screening import Screener, ScreeningReport
 from vaeaug.shards import Manifest, Shard, ShardDataset
+from vaeaug.stages import CHUNK
 
 
 def rescreen(

@@ -1,7 +1,7 @@
-"""The whole job, in order: read, plan, train, draw, screen, write; search and evaluate; publish.
+"""The whole job, in order: read, plan, train, diagnose, draw, screen, write; evaluate; publish.
 
 Nothing else knows this order. Every step leaves something finished on disk, so the same command run
-again goes on after the last finished step.
+again resumes after the last finished step. A run is published once, at its end.
 """
 
 import json
@@ -15,41 +15,23 @@ import torch
 
 from vaeaug.config import AugmentConfig, EvaluationConfig, Recipe, as_config, make_config
 from vaeaug.data import LabelledImages, read_by, read_pool
-from vaeaug.evaluation import GateResult, ProbeFactory
+from vaeaug.evaluation import GateResult, ProbeFactory, SearchResult
+from vaeaug.files.json_text import sealed
 from vaeaug.generator import Synthesizer
-from vaeaug.job.evaluation import Assessment, gate, measure, publish, recipe_of, search
-from vaeaug.job.folder import RunError, RunFolder, read_run
-from vaeaug.job.stages import (
-    bytes_per_sample,
-    fit,
-    make_dataset,
-    plan_of,
-    ready_generator,
-    shards_of,
-)
+from vaeaug.job.evaluation import RunEvaluation
+from vaeaug.job.folder import RunError, RunFolder, library_versions, read_run
+from vaeaug.job.publishing import publish
+from vaeaug.job.result import RunResult, recipe_of, result_of
+from vaeaug.job.writing import WrittenClasses, write_classes
 from vaeaug.plan import Plan
 from vaeaug.progress import Progress, shown
 from vaeaug.screening import Screener
-from vaeaug.shards import Manifest
+from vaeaug.shards import Manifest, ShardProvenance, publish_bytes
+from vaeaug.stages import bytes_per_sample, load_or_train, new_screener, plan_of
+from vaeaug.stages.diagnosis import diagnose
 from vaeaug.training import resolve_device
 
 log = logging.getLogger("vaeaug")
-
-__all__ = [
-    "AugmentResult",
-    "Progress",
-    "augment",
-    "bytes_per_sample",
-    "evaluate",
-    "fit",
-    "generate",
-    "plan_of",
-    "read_data",
-    "recipe_of_run",
-    "report",
-    "shards_of",
-    "train_only",
-]
 
 # Space kept for the model, its optimiser and the checkpoints, bytes.
 SPACE_FOR_MODEL = 64 * 2**20
@@ -136,33 +118,6 @@ def read_data(
     return data
 
 
-def train_only(
-    data: LabelledImages,
-    out_dir: str | Path,
-    config: AugmentConfig | Mapping[str, Any] | str | Path | None = None,
-    *,
-    device: str | torch.device = "auto",
-    resume: bool = True,
-    progress: Progress | bool | None = None,
-) -> Path:
-    """The first half of `augment`, which goes on from here with the same configuration.
-
-    Returns:
-        The generator's folder.
-    """
-    config = as_config(config)
-    config = _with_totals(config, plan_of(data, config))
-    needed = SPACE_FOR_MODEL
-    with (
-        shown(progress) as report,
-        RunFolder(
-            out_dir, config=config, data=_describe(data), needed=needed, resume=resume
-        ) as run,
-    ):
-        ready_generator(run, data, config, resolve_device(device), report)
-        return run.model
-
-
 def augment(
     data: LabelledImages | Any,
     out_dir: str | Path,
@@ -190,7 +145,7 @@ def augment(
         device: "auto", "cpu" or "cuda".
         resume: False deletes a run that is there and starts again.
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
-            is silent; a function is called as ``progress(what, done, total, figures)``.
+            is silent; a function is called as ``progress(what, done, total, metrics)``.
 
     Raises:
         ConfigError: If the folder holds a run of another configuration.
@@ -199,44 +154,94 @@ def augment(
         RunError: If the folder cannot be used, or nothing is to be made.
         EvaluationError: If the data is too small to be evaluated.
     """
-    config, evaluation = as_config(config), evaluation or EvaluationConfig()
+    job = as_config(config)
     if not isinstance(data, LabelledImages):
-        data = read_data(data, config)
+        data = read_data(data, job)
+    job = _with_plain_strategy(job, data)
+    plan = _plan_something(data, job)
     device = resolve_device(device)
-    plan = _plan_something(data, config)
-    config = _with_totals(config, plan)
-    needed = plan.n_synthetic * bytes_per_sample(data, config) + SPACE_FOR_MODEL
-    description = _describe(data) | ({"search": True} if search_first else {})
+    needed = plan.n_synthetic * bytes_per_sample(data, job) + SPACE_FOR_MODEL
+    described = describe_data(data) | ({"search": True} if search_first else {})
     with (
         shown(progress) as report,
-        RunFolder(out_dir, config=config, data=description, needed=needed, resume=resume) as run,
+        RunFolder(out_dir, config=job, data=described, needed=needed, resume=resume) as run,
     ):
-        manifest = Manifest.load(run.path) if run.is_complete else None
-        resumed = manifest is not None
-        found = None
-        if search_first and manifest is None:
-            found = search(
-                data,
-                run.path,
-                config,
-                evaluation,
-                factory=probe,
-                device=device,
-                progress=report,
+        measured_by = RunEvaluation(
+            run.path / "evaluation",
+            data,
+            job,
+            evaluation or EvaluationConfig(),
+            probe=probe,
+            device=device,
+            progress=report,
+        )
+        resumed = run.is_complete
+        if resumed:
+            result = RunResult.load(run, job)
+        else:
+            if evaluate_after:
+                measured_by.check()
+            search = measured_by.search() if search_first else None
+            generator = load_or_train(
+                run.model, data, job, checkpoints=run.path, device=device, progress=report
             )
-        if manifest is None:
-            chosen = config.recipe if found is None or found.recipe.is_none else found.recipe
-            drawn_as = config.changed(**chosen.settings())
-            if chosen.share != config.recipe.share:
-                plan = plan_of(data, config.changed(**{"plan.share": chosen.share}))
-            generator = ready_generator(run, data, config, device, report)
-            manifest = make_dataset(run, generator, data, plan, drawn_as, device, report)
-            manifest = publish(run.path, manifest, data, config, Assessment(search=found))
-        if evaluate_after and not manifest.evaluated:
-            manifest = _assess(
-                run.path, data, config, evaluation, manifest, None, probe, device, report
-            )[0]
+            result = _draw(run, generator, data, job, search=search, progress=report)
+        if evaluate_after and not result.manifest.evaluated:
+            result, _ = _evaluated(result, result.recipe, measured_by)
+        elif resumed:
+            return AugmentResult(run.path, result.manifest, resumed=True, source=data.source)
+        manifest = publish(run, result, data)
         return AugmentResult(run.path, manifest, resumed=resumed, source=data.source)
+
+
+def _draw(
+    run: RunFolder,
+    generator: Synthesizer,
+    data: LabelledImages,
+    job: AugmentConfig,
+    *,
+    search: SearchResult | None = None,
+    screener: Screener | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Diagnose the generator, then draw, screen and write each class, by the recipe found."""
+    drawn_by = job if search is None or search.recipe.is_none else job.with_recipe(search.recipe)
+    plan = plan_of(data, drawn_by)
+    provenance = ShardProvenance(
+        model_sha256=generator.sha256,
+        config_sha256=drawn_by.sha256,
+        data_fingerprint=data.fingerprint,
+        run_seed=job.seed,
+        vaeaug_version=library_versions()["vaeaug"],
+    )
+    written = WrittenClasses(run.path, data.class_names)
+    diagnosed = run.has_diagnostics()
+    if screener is None and (written.lacks(plan) or not diagnosed):
+        screener = new_screener(data, drawn_by, device=generator.device, progress=progress)
+    generator.attach(data)
+    if not diagnosed:
+        generator = _diagnosed(run, generator, data, drawn_by, screener)
+    write_classes(written, plan, generator, screener, drawn_by, provenance, progress=progress)
+    return result_of(
+        run, written, data, plan, provenance, job=job, drawn_by=drawn_by, search=search
+    )
+
+
+def _diagnosed(
+    run: RunFolder,
+    generator: Synthesizer,
+    data: LabelledImages,
+    config: AugmentConfig,
+    screener: Screener | None,
+) -> Synthesizer:
+    """The generator with the samplers that its diagnostics suggest; both are kept in the run."""
+    diagnostics = diagnose(generator, data, config, screener=screener)
+    for line in diagnostics.summary():
+        log.info("%s", line)
+    chosen = diagnostics.choices.apply(generator)
+    chosen.save(run.model)
+    publish_bytes(run.diagnostics, sealed(diagnostics.to_json()))
+    return chosen
 
 
 def evaluate(
@@ -266,7 +271,7 @@ def evaluate(
             for images of more than 64 pixels.
         device: "auto", "cpu" or "cuda".
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
-            is silent; a function is called as ``progress(what, done, total, figures)``.
+            is silent; a function is called as ``progress(what, done, total, metrics)``.
 
     Raises:
         ShardError: If the run is not finished.
@@ -274,118 +279,38 @@ def evaluate(
         EvaluationError: If the data is too small to be split.
     """
     job, data = _job_of(data, out_dir)
-    manifest = Manifest.load(out_dir)
-    device = resolve_device(device)
-    if "generator" in _described_before(out_dir):
+    Manifest.load(out_dir)  # before the folder is locked: there is something to evaluate
+    described = read_run(out_dir)["data"]
+    if "generator" in described:
         log.warning(
             "%s was drawn from a generator that came ready; the generators of the splits are "
             "trained by the configuration of this run",
             out_dir,
         )
-    with (
-        shown(progress) as report,
-        RunFolder(out_dir, config=job, data=_described_before(out_dir)) as run,
-    ):
-        _, result = _assess(
-            run.path,
+    with shown(progress) as report, RunFolder(out_dir, config=job, data=described) as run:
+        measured_by = RunEvaluation(
+            run.path / "evaluation",
             data,
             job,
             config or EvaluationConfig(),
-            manifest,
-            recipe,
-            probe,
-            device,
-            report,
+            probe=probe,
+            device=resolve_device(device),
+            progress=report,
         )
-        return result
+        result = RunResult.load(run, job)
+        result, gate = _evaluated(result, recipe or result.recipe, measured_by)
+        publish(run, result, data)
+        return gate
 
 
-def report(data: LabelledImages | Any, out_dir: str | Path) -> Path:
-    """Write the report of a finished run again.
-
-    Args:
-        data: The training split that the run was made from, or anything `read` takes.
-        out_dir: A finished run folder.
-
-    Returns:
-        Path of ``report.html``.
-
-    Raises:
-        ShardError: If the run is not finished.
-        RunError: If the data is not what the run was made from.
-    """
-    job, data = _job_of(data, out_dir)
-    manifest = Manifest.load(out_dir)
-    with RunFolder(out_dir, config=job, data=_described_before(out_dir)) as run:
-        publish(run.path, manifest, data, job, Assessment())
-        return run.path / "report.html"
-
-
-def recipe_of_run(out_dir: str | Path) -> Recipe:
-    """The recipe that a finished run stands for."""
-    config = make_config(read_run(out_dir)["config"], where=f"{out_dir}/run.json", warn=False)
-    return recipe_of(Manifest.load(out_dir), config)[0]
-
-
-def _assess(
-    folder: Path,
-    data: LabelledImages,
-    config: AugmentConfig,
-    evaluation: EvaluationConfig,
-    manifest: Manifest,
-    recipe: Recipe | None,
-    probe: ProbeFactory | None,
-    device: torch.device,
-    progress: Progress | None,
-) -> tuple[Manifest, GateResult]:
-    """The gate and what is measured beside it, published."""
-    stored, searched = recipe_of(manifest, config)
-    measured_recipe = recipe or stored
+def _evaluated(
+    result: RunResult, recipe: Recipe, measured_by: RunEvaluation
+) -> tuple[RunResult, GateResult]:
+    """The result with the gate and the measures of a recipe, and the gate by itself."""
     # Whoever gives a recipe by hand may have seen the search: what it looked at is not held out.
-    result = gate(
-        data,
-        folder,
-        config,
-        evaluation,
-        measured_recipe,
-        searched=searched,
-        factory=probe,
-        device=device,
-        progress=progress,
-    )
-    measured = measure(
-        data,
-        folder,
-        config,
-        evaluation,
-        measured_recipe,
-        manifest,
-        searched=searched,
-        device=device,
-    )
-    found = Assessment(gate=result, measured=measured)
-    return publish(folder, manifest, data, config, found), result
-
-
-def _job_of(
-    data: LabelledImages | Any, out_dir: str | Path
-) -> tuple[AugmentConfig, LabelledImages]:
-    """The job of a run and its data, refused where it is other data."""
-    run = read_run(out_dir)
-    job = make_config(run["config"], where=f"{out_dir}/run.json", warn=False)
-    if not isinstance(data, LabelledImages):
-        data = read_data(data, job)
-    if data.fingerprint != run["data"]["fingerprint"]:
-        raise RunError(
-            f"{out_dir}: expected the training split that the run was made from (fingerprint "
-            f"{run['data']['fingerprint'][:12]}), got {data.source!r} of fingerprint "
-            f"{data.fingerprint[:12]}"
-        )
-    return job, data
-
-
-def _described_before(out_dir: str | Path) -> dict[str, Any]:
-    return dict(read_run(out_dir)["data"])
+    gate = measured_by.gate(recipe, searched=result.searched)
+    measures = measured_by.measure(recipe, result.manifest, searched=result.searched)
+    return result.with_evaluation(gate, measures), gate
 
 
 def generate(
@@ -410,7 +335,7 @@ def generate(
         device: "auto", "cpu" or "cuda".
         resume: False deletes a run that is there and starts again.
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
-            is silent; a function is called as ``progress(what, done, total, figures)``.
+            is silent; a function is called as ``progress(what, done, total, metrics)``.
 
     Raises:
         ConfigError: If the folder holds a run of another configuration or generator.
@@ -418,8 +343,6 @@ def generate(
         RunError: If the data is not what the generator was trained on, the folder cannot be used,
             or nothing is to be made.
     """
-    config = as_config(config)
-    device = resolve_device(device)
     generator = model if isinstance(model, Synthesizer) else Synthesizer.load(model)
     if generator.data_fingerprint != data.fingerprint:
         raise RunError(
@@ -427,46 +350,154 @@ def generate(
             f"{generator.data_fingerprint[:12]}), got {data.source!r} of fingerprint "
             f"{data.fingerprint[:12]}"
         )
-    plan = _plan_something(data, config)
-    config = _with_totals(config, plan)
-    description = {**_describe(data), "generator": generator.sha256}
-    needed = plan.n_synthetic * bytes_per_sample(data, config) + SPACE_FOR_MODEL
+    job = _with_plain_strategy(as_config(config), data)
+    plan = _plan_something(data, job)
+    described = {**describe_data(data), "generator": generator.sha256}
+    needed = plan.n_synthetic * bytes_per_sample(data, job) + SPACE_FOR_MODEL
     with (
         shown(progress) as report,
-        RunFolder(out_dir, config=config, data=description, needed=needed, resume=resume) as run,
+        RunFolder(out_dir, config=job, data=described, needed=needed, resume=resume) as run,
     ):
         if run.is_complete:
             manifest = Manifest.load(run.path)
             return AugmentResult(run.path, manifest, resumed=True, source=data.source)
-        # The run's own: its diagnostics choose samplers, which must not reach the caller's
-        # generator, and which a run that is gone on with finds in its folder.
+        # A copy of the run's own: the caller's generator is moved to no device and holds no data.
         if not (run.model / "config.json").exists():
             generator.save(run.model)
-        own = Synthesizer.load(run.model).to(device)
-        manifest = make_dataset(run, own, data, plan, config, device, report, screener)
-        manifest = publish(run.path, manifest, data, config, Assessment())
+        copied = Synthesizer.load(run.model).to(resolve_device(device))
+        result = _draw(run, copied, data, job, screener=screener, progress=report)
+        manifest = publish(run, result, data)
         return AugmentResult(run.path, manifest, source=data.source)
+
+
+def train_only(
+    data: LabelledImages,
+    out_dir: str | Path,
+    config: AugmentConfig | Mapping[str, Any] | str | Path | None = None,
+    *,
+    device: str | torch.device = "auto",
+    resume: bool = True,
+    progress: Progress | bool | None = None,
+) -> Path:
+    """The first half of `augment`, which resumes from here with the same configuration.
+
+    Args:
+        data: The training split.
+        out_dir: The run folder.
+        config: The job; a mapping of its keys or the path of a YAML file will do.
+        device: "auto", "cpu" or "cuda".
+        resume: False deletes a run that is there and starts again.
+        progress: As for `augment`.
+
+    Returns:
+        The generator's folder.
+
+    Raises:
+        ConfigError: If the folder holds a run of another configuration.
+        PlanError: If the sampling strategy cannot be satisfied.
+        TrainingError: If training fails.
+        RunError: If the folder cannot be used.
+    """
+    job = _with_plain_strategy(as_config(config), data)
+    plan_of(data, job)  # what `augment` would refuse is refused here
+    with (
+        shown(progress) as report,
+        RunFolder(
+            out_dir, config=job, data=describe_data(data), needed=SPACE_FOR_MODEL, resume=resume
+        ) as run,
+    ):
+        load_or_train(
+            run.model,
+            data,
+            job,
+            checkpoints=run.path,
+            device=resolve_device(device),
+            progress=report,
+        )
+        return run.model
+
+
+def report(data: LabelledImages | Any, out_dir: str | Path) -> Path:
+    """Write the report of a finished run again.
+
+    Args:
+        data: The training split that the run was made from, or anything `read` takes.
+        out_dir: A finished run folder.
+
+    Returns:
+        Path of ``report.html``.
+
+    Raises:
+        ShardError: If the run is not finished.
+        RunError: If the data is not what the run was made from.
+    """
+    job, data = _job_of(data, out_dir)
+    Manifest.load(out_dir)
+    with RunFolder(out_dir, config=job, data=read_run(out_dir)["data"]) as run:
+        publish(run, RunResult.load(run, job), data)
+        return run.path / "report.html"
+
+
+def recipe_of_run(out_dir: str | Path) -> Recipe:
+    """The recipe that a finished run stands for.
+
+    Args:
+        out_dir: A finished run folder.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        ShardError: If the run is not finished.
+        RunError: If the folder is no run.
+    """
+    job = make_config(read_run(out_dir)["config"], where=f"{out_dir}/run.json", warn=False)
+    return recipe_of(Manifest.load(out_dir), job)
+
+
+def _job_of(
+    data: LabelledImages | Any, out_dir: str | Path
+) -> tuple[AugmentConfig, LabelledImages]:
+    """The job of a run and its data, refused where it is other data."""
+    run = read_run(out_dir)
+    job = make_config(run["config"], where=f"{out_dir}/run.json", warn=False)
+    if not isinstance(data, LabelledImages):
+        data = read_data(data, job)
+    if data.fingerprint != run["data"]["fingerprint"]:
+        raise RunError(
+            f"{out_dir}: expected the training split that the run was made from (fingerprint "
+            f"{run['data']['fingerprint'][:12]}), got {data.source!r} of fingerprint "
+            f"{data.fingerprint[:12]}"
+        )
+    return job, data
 
 
 def _plan_something(data: LabelledImages, config: AugmentConfig) -> Plan:
     plan = plan_of(data, config)
     if not plan.n_synthetic:
-        raise RunError(
-            "nothing to make: " + "; ".join(f"class {each.name!r}: {each.reason}" for each in plan)
-        )
+        reasons = "; ".join(f"class {row.name!r}: {row.reason}" for row in plan)
+        raise RunError(f"nothing to make: {reasons}")
     return plan
 
 
-def _with_totals(config: AugmentConfig, plan: Plan) -> AugmentConfig:
-    """Write what a callable strategy came to; the configuration on disk is plain data."""
+def _with_plain_strategy(config: AugmentConfig, data: LabelledImages) -> AugmentConfig:
+    """The job with the totals that a callable strategy gives: run.json holds plain data."""
     if not callable(config.plan.sampling_strategy):
         return config
-    totals: dict[int | str, int] = {each.label: each.target_count for each in plan}
+    totals = {row.label: row.target_count for row in plan_of(data, config)}
     part = config.plan.model_copy(update={"sampling_strategy": totals, "share": 0.0})
     return config.model_copy(update={"plan": part})
 
 
-def _describe(data: LabelledImages) -> dict[str, Any]:
+def describe_data(data: LabelledImages) -> dict[str, Any]:
+    """What ``run.json`` says of the data.
+
+    Args:
+        data: The training split.
+
+    Returns:
+        Plain JSON types.
+    """
     return {
         "fingerprint": data.fingerprint,
         "source": data.source,

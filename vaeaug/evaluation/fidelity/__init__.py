@@ -3,7 +3,7 @@
 from vaeaug.evaluation.discriminator import real_or_synthetic_auc
 from vaeaug.evaluation.fidelity.judges import real_features, train_on_synthetic
 from vaeaug.evaluation.fidelity.measure import Fidelity, measure_fidelity
-from vaeaug.evaluation.fidelity.neighbours import (
+from vaeaug.stages.neighbours import (
     coverage,
     density,
     kernel_distance,

@@ -20,7 +20,6 @@ from vaeaug.data import LabelledImages
 from vaeaug.evaluation.discriminator import auc_interval, scores_within_classes
 from vaeaug.evaluation.fidelity.frechet import frechet_interval
 from vaeaug.evaluation.fidelity.judges import extracted_features, right_by_class
-from vaeaug.evaluation.fidelity.neighbours import Kernel, Neighbourhoods
 from vaeaug.evaluation.fidelity.sets import FEWEST, ComparedSets, strata_of
 from vaeaug.evaluation.matching import check_labels, check_like, without_shared
 from vaeaug.evaluation.metrics import Description, Metric
@@ -32,6 +31,7 @@ from vaeaug.evaluation.statistics import (
     percentile_interval,
 )
 from vaeaug.models import SmallClassifier
+from vaeaug.stages.neighbours import Kernel, Neighbourhoods
 from vaeaug.training.classifier import train_classifier
 
 # Neighbours that a neighbourhood reaches to, where there are enough images.

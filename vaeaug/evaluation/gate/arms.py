@@ -4,9 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-from jaxtyping import Float32, Int64, Shaped
-
 from vaeaug.config import Recipe
 from vaeaug.data import LabelledImages
 
@@ -62,21 +59,6 @@ class Arm:
             The same training on merged data.
         """
         return replace(self, recipe=recipe, beside=beside)
-
-
-@dataclass(frozen=True)
-class SyntheticSet:
-    """Synthetic samples in memory.
-
-    Attributes:
-        images: Like the real ones, (m, *space, c).
-        labels: Class indices of the real data, (m,).
-        soft_labels: Class probabilities, (m, k); None: one-hot.
-    """
-
-    images: Shaped[np.ndarray, "m *space c"]
-    labels: Int64[np.ndarray, " m"]
-    soft_labels: Float32[np.ndarray, "m k"] | None = None
 
 
 def fixed_arms(train: LabelledImages) -> Iterator[Arm]:

@@ -16,13 +16,14 @@ from jaxtyping import Bool, Float
 
 from vaeaug.config import EvaluationConfig, Recipe
 from vaeaug.data import LabelledImages
-from vaeaug.evaluation.gate.arms import Arm, SyntheticSet
+from vaeaug.evaluation.gate.arms import Arm
 from vaeaug.evaluation.gate.networks import ProbeFactory, default_steps, probe_name
 from vaeaug.evaluation.gate.probe import predict, train_probe
 from vaeaug.evaluation.gate.splits import Split, fitting_folds, make_splits
 from vaeaug.evaluation.gate.tasks import Results, Task, Workers
 from vaeaug.evaluation.metrics import Scores, class_groups, score
 from vaeaug.progress import Progress
+from vaeaug.stages import SyntheticSet
 
 log = logging.getLogger("vaeaug")
 
@@ -35,10 +36,10 @@ class EvaluationError(RuntimeError):
     """The evaluation cannot be run on this data."""
 
 
-class Synthesise(Protocol):
-    """Draws the synthetic samples of a split, from its training part alone."""
+class Stages(Protocol):
+    """The stages of a job on a split, as `vaeaug.stages.SplitStages` has them."""
 
-    def __call__(
+    def samples(
         self, train: LabelledImages, folder: Path, recipes: Sequence[Recipe]
     ) -> list[SyntheticSet]:
         """One set per recipe; what is complete in `folder` is read instead."""
@@ -67,7 +68,7 @@ class Bench:
 
     Args:
         data: The training split.
-        synthesise: Draws a split's synthetic samples; pickled where there are more workers.
+        stages: Draw a split's synthetic samples; pickled where there are more workers.
         config: Budget, splits, probe.
         folder: Where outcomes and generators are kept and looked up. None: nothing is kept.
         identity: What decides the synthetic samples beside the data: hash of the job.
@@ -84,7 +85,7 @@ class Bench:
     def __init__(
         self,
         data: LabelledImages,
-        synthesise: Synthesise,
+        stages: Stages,
         config: EvaluationConfig,
         *,
         folder: Path | None = None,
@@ -111,7 +112,7 @@ class Bench:
         self.results = Results(folder / "results.jsonl" if folder else None)
         work = _SplitWork(
             data,
-            synthesise,
+            stages,
             learner or _ProbeLearner(config, factory, str(device)),
             class_groups(data.counts),
             folder,
@@ -204,7 +205,7 @@ class Bench:
             )
         self._workers.run(tasks, stage="generators and baselines", progress=progress)
 
-    def synthesise(
+    def draw_samples(
         self, splits: Sequence[Split], recipes: Sequence[Recipe], progress: Progress | None = None
     ) -> None:
         """Train the generators of splits and draw from them what the recipes need.
@@ -317,14 +318,14 @@ class _SplitWork:
 
     Attributes:
         data: The training split.
-        synthesise: Draws a split's synthetic samples.
+        stages: Draw a split's synthetic samples.
         learner: Trains and predicts.
         groups: Classes whose recalls are averaged, by the group's name.
         folder: Of the bench.
     """
 
     data: LabelledImages
-    synthesise: Synthesise
+    stages: Stages
     learner: Learner
     groups: Mapping[str, Sequence[int]]
     folder: Path | None
@@ -333,11 +334,11 @@ class _SplitWork:
         train = self.data.subset(job.split.train)
         place = _place(self.folder, job.split)
         if isinstance(job, _GeneratorJob):
-            sets = self.synthesise(train, place, job.recipes)
+            sets = self.stages.samples(train, place, job.recipes)
             return {"made": [len(synthetic.labels) for synthetic in sets]}
         synthetic, recipe = None, job.arm.recipe
         if recipe is not None and not recipe.is_none:
-            (synthetic,) = self.synthesise(train, place, [recipe])
+            (synthetic,) = self.stages.samples(train, place, [recipe])
         held_out = replace(self.data, unlabelled=None).subset(job.split.held_out)
         probabilities = self.learner(
             train, synthetic, held_out, job.arm, seed=job.seed, steps=job.steps

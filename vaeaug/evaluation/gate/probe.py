@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 from vaeaug.config import EvaluationConfig
 from vaeaug.data import LabelledImages
-from vaeaug.evaluation.gate.arms import Arm, SyntheticSet
+from vaeaug.evaluation.gate.arms import Arm
 from vaeaug.evaluation.gate.augmentation import augment, mixing
 from vaeaug.evaluation.gate.networks import ProbeFactory, build_probe
 from vaeaug.memory import blocks
 from vaeaug.models import scale_images
 from vaeaug.randomness import seeded_torch
+from vaeaug.stages import SyntheticSet
 from vaeaug.strata import rare_classes
 from vaeaug.training.classifier import class_probabilities, fit_network
 

@@ -161,7 +161,7 @@ def search_recipe(
     rungs, steps, numbers = [], [], []
     for part, n_splits, n_kept in RUNGS:
         splits = bench.splits(n_splits)
-        bench.synthesise(splits, recipes, progress)
+        bench.draw_samples(splits, recipes, progress)
         arms = [none, *(technique.with_recipe(recipe) for recipe in recipes)]
         n_steps = max(1, round(part * bench.steps))
         scores = bench.scores(splits, arms, steps=n_steps, progress=progress)

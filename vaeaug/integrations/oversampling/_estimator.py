@@ -25,8 +25,8 @@ from vaeaug.integrations.oversampling._checked import (
 )
 from vaeaug.integrations.oversampling._encoding import Columns
 from vaeaug.integrations.oversampling._resampling import ImageJudge, Judge, TableJudge, fill_class
-from vaeaug.job.stages import fit
 from vaeaug.screening import Screener
+from vaeaug.stages import fit
 
 _LAYOUTS = {"NL", "NLC", "NCL", "NHW", "NHWC", "NCHW", "NDHW", "NDHWC", "NCDHW"}
 # Samplers whose samples are of the class alone.

@@ -4,19 +4,14 @@ What `Synthesizer.sample` publishes is the same whatever the batch; here speed c
 decoded as one. The same batch and random numbers give the same result.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-from vaeaug.generator._draws import NEIGHBOUR_SHARE, NEIGHBOURS, WITH_SOURCE, Request, draw
-
-if TYPE_CHECKING:
-    from vaeaug.generator._synthesizer import Synthesizer
+from vaeaug.generator.latents import neighbour_count
+from vaeaug.generator.samplers import WITH_SOURCE, Request
+from vaeaug.generator.synthesizer import Synthesizer
 
 # Squared distance per unit of z below which a training latent is the image's own.
 _SAME = 1e-4
@@ -43,7 +38,7 @@ def draw_batch(
         sampler: As for `Synthesizer.sample`; "auto" is the default of each class.
         temperature: Scale of the noise.
     """
-    with_data = generator._data is not None
+    with_data = generator.data is not None
     latents = np.empty((len(labels), generator.model.latent_dim), np.float32)
     sources = np.full(len(labels), -1, np.int64)
     for label in np.unique(labels).tolist():
@@ -51,9 +46,9 @@ def draw_batch(
         chosen = (
             generator.default_sampler(label, residual=with_data) if sampler == "auto" else sampler
         )
-        pool = generator._pool(label, chosen, None)
+        pool = generator.pool_of(label, chosen)
         request = Request(label, chosen, pool, temperature, guidance=1.0, solver_steps=12)
-        drawn = draw(generator, request, seed=seed, first=0, n=len(at))
+        drawn = generator.sampler().draw(request, seed=seed, first=0, n=len(at))
         latents[at] = drawn.latents
         if with_data and chosen in WITH_SOURCE:
             sources[at] = drawn.sources
@@ -62,7 +57,8 @@ def draw_batch(
     images = generator.model.decode(torch.from_numpy(latents).to(device), y)
     edited = np.flatnonzero(sources >= 0)
     if edited.size:
-        images[torch.from_numpy(edited).to(device)] += generator._lost(sources[edited]).to(device)
+        residual = generator.residual_of(sources[edited])
+        images[torch.from_numpy(edited).to(device)] += residual.to(device)
     return images.clamp(0, 1)
 
 
@@ -112,19 +108,19 @@ class ClassMover:
             if len(latents) == 1:
                 z[at] += strength * torch.exp(0.5 * logvar[at]) * noise[at]
                 continue
-            k = max(NEIGHBOURS, round(NEIGHBOUR_SHARE * len(latents)))
+            k = neighbour_count(len(latents))
             near = min(k + 1, len(latents))
             distance, rows = torch.cdist(mean[at], latents).square().topk(near, largest=False)
             # A training image is no neighbour of its own.
-            own = (distance[:, 0] < _SAME * mean.shape[1]).long()
-            place = own + (uniform[at, 0] * (near - 1)).long()
+            is_itself = (distance[:, 0] < _SAME * mean.shape[1]).long()
+            place = is_itself + (uniform[at, 0] * (near - 1)).long()
             towards = latents[rows.gather(1, place[:, None]).squeeze(1)]
             z[at] = (1 - step[at]) * mean[at] + step[at] * towards
         if not residual:
             return model.decode(z, y).clamp(0, 1)
         # One pass for both: for few images the cost is that of a pass.
-        moved, own = model.decode(torch.cat([z, mean]), torch.cat([y, y])).chunk(2)
-        return (x + moved - own).clamp(0, 1)
+        moved, reconstructed = model.decode(torch.cat([z, mean]), torch.cat([y, y])).chunk(2)
+        return (x + moved - reconstructed).clamp(0, 1)
 
     def _latents_of(self, label: int) -> Tensor:
         device = self.generator.device

@@ -1,12 +1,13 @@
 """What a trained generator is like: its latents, its fit, and how much of each class it covers.
 
-Every run writes these figures to ``diagnostics.json``. A class whose samples cover much less of its
+Every run writes these metrics to ``diagnostics.json``. A class whose samples cover much less of its
 real images than real images do of each other has collapsed, and one whose samples are nearly all
-turned away cannot be filled; another sampler is then looked for.
+rejected cannot be filled; another sampler is then looked for.
 """
 
-import copy
 import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +16,9 @@ from jaxtyping import Float, Int64
 
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
-from vaeaug.evaluation import coverage
 from vaeaug.generator import Synthesizer, edits_images, sample_configured
 from vaeaug.screening import NEAR_CLASS, Screener
+from vaeaug.stages.neighbours import coverage
 from vaeaug.training import ACTIVE_VARIANCE
 
 # Images scored for the bounds; the importance-weighted one takes many latents of each.
@@ -34,33 +35,75 @@ NEIGHBOURS = 5
 COLLAPSED = 0.5
 # A sampler of which fewer candidates pass the screening cannot fill the plan.
 LOW_ACCEPTANCE = 0.3
-# Overfitting is named when the training bound is so many nats per value above the held-out one.
-# How far an interpolation reaches is raised by these steps where more of its samples than this are
-# near to training images: screening could not turn so many of them away. It has its price:
-# `benchmarks/README.md`.
+# Where more of the interpolated samples of a class than TOO_NEAR are near to training images,
+# they are moved towards farther neighbours, in these steps: screening could not reject so many. It
+# has its price: `benchmarks/README.md`.
 REACHES, TOO_NEAR = (2, 4, 8), 0.7
+# Overfitting is reported when the training bound is this many nats per value above the other.
 WIDE_GAP = 0.05
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The classes that are drawn otherwise than by default.
+
+    Attributes:
+        preferred: By class, the sampler that does better than the default, and why.
+        reach: By class, how far away the neighbours are that an interpolation moves towards.
+    """
+
+    preferred: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    reach: Mapping[int, int] = field(default_factory=dict)
+
+    def apply(self, generator: Synthesizer) -> Synthesizer:
+        """A generator that draws by these choices.
+
+        Args:
+            generator: The generator; it is not changed.
+
+        Returns:
+            A copy that shares its networks and latents.
+        """
+        return generator.with_choices(self.preferred, self.reach)
 
 
 @dataclass
 class Diagnostics:
-    """Figures, and what they mean for the user.
+    """Metrics of a generator, what they mean for the user, and the samplers that they suggest.
 
     Attributes:
-        figures: Plain JSON types; see `diagnose`.
+        metrics: Plain JSON types; see `diagnose`.
         warnings: A sentence for each thing that is wrong, with what was done about it.
+        choices: The classes that another sampler than the default suits better.
     """
 
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
+    choices: Choices = field(default_factory=Choices)
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Deprecated name of `metrics`."""
+        warnings.warn(
+            "Diagnostics.figures is deprecated: use metrics", DeprecationWarning, stacklevel=2
+        )
+        return self.metrics
 
     def to_json(self) -> dict[str, Any]:
-        """Figures and warnings."""
-        return {**self.figures, "warnings": list(self.warnings)}
+        """The content of ``diagnostics.json``.
+
+        Returns:
+            Metrics and warnings.
+        """
+        return {**self.metrics, "warnings": list(self.warnings)}
 
     def summary(self) -> list[str]:
-        """A line on the fit, one on the latents, one for each way of drawing, then the warnings."""
-        fit, latents = self.figures["fit"], self.figures["latents"]
+        """The diagnostics in words.
+
+        Returns:
+            A line on the fit, one on the latents, one for each way of drawing, then the warnings.
+        """
+        fit, latents = self.metrics["fit"], self.metrics["latents"]
         bits = fit["bits_per_dimension"]
         lines = [
             f"held-out ELBO {fit['elbo_held_out']:.1f} nats (training {fit['elbo_train']:.1f}), "
@@ -70,9 +113,9 @@ class Diagnostics:
             f"knows most of the class has {max(latents['class_information']):.2f} nats of it",
         ]
         samplers: dict[str, list[str]] = {}
-        for name, figures in self.figures["classes"].items():
+        for name, metrics in self.metrics["classes"].items():
             # Classes that are drawn alike, but for their counts, share a line.
-            why = figures["why"].replace(f"{figures['images']} images, ", "")
+            why = metrics["why"].replace(f"{metrics['images']} images, ", "")
             samplers.setdefault(why, []).append(name)
         lines.extend(f"drawing {', '.join(names)}: {why}" for why, names in samplers.items())
         return lines + self.warnings
@@ -85,12 +128,14 @@ def diagnose(
     *,
     screener: Screener | None = None,
 ) -> Diagnostics:
-    """Look at a generator and the data it was trained on.
+    """Measure a generator on the data it was trained on, and choose how each class is drawn.
+
+    Where a class has collapsed under its default sampler, or screening rejects nearly all of its
+    samples, the choices name another sampler that does better. The generator is not changed:
+    ``diagnostics.choices.apply(generator)`` gives one that draws by them.
 
     Args:
-        generator: Trained on `data`; where a class has collapsed under its default sampler and
-            another one covers more, or screening turns nearly all away, another one that does
-            better becomes its default.
+        generator: Trained on `data`.
         data: The training split.
         config: The job, whose held-out part is split off again.
         screener: Judges and gives the feature space for coverage; None: neither is looked at.
@@ -101,30 +146,33 @@ def diagnose(
         ones, KL of each unit (nats), mutual information of each unit with the class (nats).
         ``classes``: per class its sampler and why, and its coverage beside that of real images.
     """
-    # A copy holds the images, which the caller's does not have to; `preferred` is the same one.
-    generator = copy.copy(generator).attach(data)
+    # A copy holds the images and the choices that are tried.
+    generator = generator.with_choices().attach(data)
     fit = _fit(generator, data, config)
     latents = _latents(generator, data, config.seed)
-    found = Diagnostics(
-        {"training": list(generator.notes), "fit": fit, "latents": latents, "classes": {}}
+    trials = list(_trials(generator, data, config, screener))
+    diagnostics = Diagnostics(
+        {
+            "training": list(generator.notes),
+            "fit": fit,
+            "latents": latents,
+            "classes": {data.class_names[trial.label]: trial.metrics for trial in trials},
+        },
+        choices=_choices(trials),
     )
     n_values = math.prod(generator.image_shape)
     if fit["gap"] > WIDE_GAP * n_values:
-        found.warnings.append(
+        diagnostics.warnings.append(
             f"overfitting: the training bound is {fit['gap']:.0f} nats above the held-out one; the "
             "best held-out weights were kept; more images or a smaller model.width would help"
         )
     if latents["active"] < max(1, 0.1 * latents["units"]):
-        found.warnings.append(
+        diagnostics.warnings.append(
             f"posterior collapse: {latents['active']} of {latents['units']} latent units are "
             "active; a lower model.beta or model.free_bits of 0.05 wakes them"
         )
-    for label, name in enumerate(data.class_names):
-        if len(generator.rows[label]):
-            figures, warning = _class(generator, data, config, label, screener)
-            found.figures["classes"][name] = figures
-            found.warnings.extend(warning)
-    return found
+    diagnostics.warnings.extend(trial.warning for trial in trials if trial.warning)
+    return diagnostics
 
 
 def _fit(generator: Synthesizer, data: LabelledImages, config: AugmentConfig) -> dict[str, Any]:
@@ -190,54 +238,33 @@ def class_information(
     return found
 
 
-def _class(
-    generator: Synthesizer,
-    data: LabelledImages,
-    config: AugmentConfig,
-    label: int,
-    screener: Screener | None,
-) -> tuple[dict[str, Any], list[str]]:
-    """Figures of one class; another sampler for it where the default one does badly."""
-    sampler = config.recipe.sampler
-    automatic, residual = sampler == "auto", edits_images(config.sampling)
-    chosen = generator.default_sampler(label, residual=residual) if automatic else sampler
-    figures: dict[str, Any] = {
-        "images": int(data.counts[label]),
-        "sampler": chosen,
-        "why": generator.sampler_reason(label, residual=residual)
-        if automatic
-        else f"{sampler}: as configured",
-    }
-    if screener is None:
-        return figures, []
-    trial = _Trial(generator, data, config, label, screener)
-    own = trial.of(chosen)
-    if automatic and residual and chosen == "interpolate" and data.counts[label] >= NEAR_CLASS:
-        own = trial.reach_out(own)
-    figures |= trial.figures(own)
-    if not trial.fails(own):
-        return figures, []
-    what = f"class {data.class_names[label]!r}: {trial.fault(chosen, own)}"
-    if not automatic:
-        return figures, [f"{what}; recipe.sampler auto would look for a better one"]
-    others = [
-        each
-        for each in ("flow", "gmm", "interpolate", "prior")
-        if each != chosen and (each != "flow" or generator.flow is not None)
-    ]
-    found = {each: trial.of(each) for each in others}
-    best = max(found, key=lambda each: found[each].merit)
-    if found[best].merit <= own.merit:
-        return figures, [f"{what}; no other sampler does better: train longer"]
-    reason = f"{trial.fault(chosen, own)}; {trial.praise(found[best])}"
-    generator.preferred[label] = (best, reason)
-    figures |= {"sampler": best, "why": f"{best}: {reason}", **trial.figures(found[best])}
-    return figures, [f"{what}; {best!r} is used in its place ({trial.praise(found[best])})"]
+def choose_samplers(
+    generator: Synthesizer, data: LabelledImages, config: AugmentConfig, screener: Screener
+) -> Choices:
+    """How each class is drawn, without the other measurements of `diagnose`.
+
+    Args:
+        generator: Trained on `data`.
+        data: The training split.
+        config: The job.
+        screener: Judges trial samples and gives the feature space for coverage.
+
+    Returns:
+        The classes that are drawn otherwise than by default.
+    """
+    trials = _trials(generator.with_choices().attach(data), data, config, screener)
+    return _choices(list(trials))
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a sampler gives of a class."""
+    """What a sampler gives of a class.
+
+    Attributes:
+        acceptance: Share of its samples that pass screening.
+        coverage: Share of the real images that its samples cover; None where there are too few.
+        near: Share of its samples that are near to a training image.
+    """
 
     acceptance: float
     coverage: float | None
@@ -248,6 +275,92 @@ class _Outcome:
         """Coverage, as far as its samples pass at all."""
         passing = min(1.0, self.acceptance / LOW_ACCEPTANCE)
         return passing * (1.0 if self.coverage is None else self.coverage)
+
+
+@dataclass(frozen=True)
+class _ClassTrial:
+    """What was tried of one class, and what was chosen.
+
+    Attributes:
+        label: The class.
+        metrics: For ``diagnostics.json``.
+        warning: What is wrong, "" where nothing is.
+        preferred: Another sampler than the default and why; None for the default.
+        reach: How far away the neighbours of an interpolation are.
+    """
+
+    label: int
+    metrics: dict[str, Any]
+    warning: str = ""
+    preferred: tuple[str, str] | None = None
+    reach: int = 1
+
+
+def _trials(
+    generator: Synthesizer,
+    data: LabelledImages,
+    config: AugmentConfig,
+    screener: Screener | None,
+) -> Iterator[_ClassTrial]:
+    """A trial of each class that has images; `generator` is changed on the way."""
+    for label in range(data.n_classes):
+        if len(generator.rows[label]):
+            yield _try_class(generator, data, config, label, screener)
+
+
+def _choices(trials: Sequence[_ClassTrial]) -> Choices:
+    return Choices(
+        preferred={trial.label: trial.preferred for trial in trials if trial.preferred},
+        reach={trial.label: trial.reach for trial in trials if trial.reach != 1},
+    )
+
+
+def _try_class(
+    generator: Synthesizer,
+    data: LabelledImages,
+    config: AugmentConfig,
+    label: int,
+    screener: Screener | None,
+) -> _ClassTrial:
+    """Metrics of one class; another sampler for it where the default one does badly."""
+    sampler = config.recipe.sampler
+    automatic, residual = sampler == "auto", edits_images(config.sampling)
+    chosen = generator.default_sampler(label, residual=residual) if automatic else sampler
+    reason = f"{sampler}: as configured"
+    metrics: dict[str, Any] = {
+        "images": int(data.counts[label]),
+        "sampler": chosen,
+        "why": generator.sampler_reason(label, residual=residual) if automatic else reason,
+    }
+    if screener is None:
+        return _ClassTrial(label, metrics)
+    trial = _Trial(generator, data, config, label, screener)
+    outcome = trial.of(chosen)
+    if automatic and residual and chosen == "interpolate" and data.counts[label] >= NEAR_CLASS:
+        outcome = trial.reach_out(outcome)
+    reach = generator.reach.get(label, 1)
+    metrics |= trial.metrics(outcome)
+    if not trial.fails(outcome):
+        return _ClassTrial(label, metrics, reach=reach)
+    what = f"class {data.class_names[label]!r}: {trial.fault(chosen, outcome)}"
+    if not automatic:
+        warning = f"{what}; recipe.sampler auto would look for a better one"
+        return _ClassTrial(label, metrics, warning, reach=reach)
+    others = [
+        name
+        for name in ("flow", "gmm", "interpolate", "prior")
+        if name != chosen and (name != "flow" or generator.flow is not None)
+    ]
+    outcomes = {name: trial.of(name) for name in others}
+    best = max(outcomes, key=lambda name: outcomes[name].merit)
+    if outcomes[best].merit <= outcome.merit:
+        warning = f"{what}; no other sampler does better: train longer"
+        return _ClassTrial(label, metrics, warning, reach=reach)
+    praise = trial.praise(outcomes[best])
+    reason = f"{trial.fault(chosen, outcome)}; {praise}"
+    metrics |= {"sampler": best, "why": f"{best}: {reason}", **trial.metrics(outcomes[best])}
+    warning = f"{what}; {best!r} is used in its place ({praise})"
+    return _ClassTrial(label, metrics, warning, preferred=(best, reason), reach=reach)
 
 
 class _Trial:
@@ -295,11 +408,11 @@ class _Trial:
         for reach in REACHES:
             if self.config.screening.max_near_share == 1 or outcome.near <= TOO_NEAR:
                 break
-            self.generator.set_reach(self.label, reach)
+            self.generator.reach[self.label] = reach
             farther = self.of("interpolate")
             if farther.near < outcome.near:
                 chosen, outcome = reach, farther
-        self.generator.set_reach(self.label, chosen)
+        self.generator.reach[self.label] = chosen
         return outcome
 
     def fails(self, outcome: _Outcome) -> bool:
@@ -311,22 +424,22 @@ class _Trial:
                 f"mode collapse? samples of {sampler!r} cover {outcome.coverage:.0%} of its real "
                 f"images, where real ones cover {self.reference:.0%} of each other"
             )
-        return f"screening turns away {1 - outcome.acceptance:.0%} of the samples of {sampler!r}"
+        return f"screening rejects {1 - outcome.acceptance:.0%} of the samples of {sampler!r}"
 
     def praise(self, outcome: _Outcome) -> str:
         passing = f"{outcome.acceptance:.0%} pass"
         return passing + ("" if outcome.coverage is None else f", {outcome.coverage:.0%} covered")
 
-    def figures(self, outcome: _Outcome) -> dict[str, Any]:
+    def metrics(self, outcome: _Outcome) -> dict[str, Any]:
         reach = self.generator.reach.get(self.label, 1)
-        figures: dict[str, Any] = {
+        metrics: dict[str, Any] = {
             "acceptance": outcome.acceptance,
             "near": outcome.near,
             "reach": reach,
         }
         if outcome.coverage is not None:
-            figures |= {"coverage": outcome.coverage, "coverage_of_real": self.reference}
-        return figures
+            metrics |= {"coverage": outcome.coverage, "coverage_of_real": self.reference}
+        return metrics
 
     def _collapsed(self, outcome: _Outcome) -> bool:
         return (

@@ -1,8 +1,9 @@
 """Drawing as a job's configuration says: one way for the trial of a sampler and for the dataset."""
 
 from vaeaug.config import AugmentConfig, SamplingConfig
-from vaeaug.generator._draws import WITH_SOURCE
-from vaeaug.generator._synthesizer import SampleBatch, Synthesizer
+from vaeaug.generator.batch import SampleBatch
+from vaeaug.generator.samplers import WITH_SOURCE
+from vaeaug.generator.synthesizer import Synthesizer
 
 
 def edits_images(config: SamplingConfig) -> bool:

@@ -1,86 +1,34 @@
 """`Synthesizer`: a trained generator with everything one does with it."""
 
+import copy
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64, Shaped, UInt64
+from jaxtyping import Float32, Float64, Int64, Shaped
 from torch import Tensor
 
 from vaeaug.data import LabelledImages
-from vaeaug.generator import _storage
-from vaeaug.generator._draws import (
-    BLOCK,
-    NEIGHBOUR_SHARE,
-    NEIGHBOURS,
+from vaeaug.generator import storage
+from vaeaug.generator.batch import SampleBatch
+from vaeaug.generator.codec import BLOCK, Codec, SamplingError
+from vaeaug.generator.density import ClassDensity, fit_density
+from vaeaug.generator.latents import Latents
+from vaeaug.generator.samplers import (
     SAMPLERS,
     SMALL_CLASS,
     WITH_SOURCE,
+    LatentSampler,
     Request,
-    draw,
-    in_blocks,
+    check_numbers,
 )
-from vaeaug.generator.density import ClassDensity, fit_density
-from vaeaug.memory import blocks
-from vaeaug.models import (
-    CVAE,
-    LatentFlow,
-    SeparateCVAE,
-    gaussian_kl,
-    importance_weighted_bound,
-    scale_images,
-)
-
-
-class SamplingError(ValueError):
-    """A sample that this generator cannot draw, or a generator that cannot be read."""
-
-
-@dataclass(frozen=True)
-class SampleBatch:
-    """Labelled synthetic samples.
-
-    Attributes:
-        images: (n, *space, C), of the type and value range of the training images.
-        labels: Class index, (n,).
-        latents: z, (n, z).
-        source_index: Row of the training image that a sample was drawn around, -1 for none. Rows
-            from the number of labelled images on are images of the unlabelled pool.
-        seed: Which sample of its class and run this is, (n,).
-        sampler: How z was drawn.
-        soft_labels: Share of each class, (n, K), of a blend; None where every sample is of one.
-    """
-
-    images: Shaped[np.ndarray, "n *space c"]
-    labels: Int64[np.ndarray, " n"]
-    latents: Float32[np.ndarray, "n z"]
-    source_index: Int64[np.ndarray, " n"]
-    seed: UInt64[np.ndarray, " n"]
-    sampler: str
-    soft_labels: Float32[np.ndarray, "n k"] | None = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def select(self, rows: Shaped[np.ndarray, " m"]) -> "SampleBatch":
-        """The samples at these rows (indices or a mask)."""
-        return SampleBatch(
-            self.images[rows],
-            self.labels[rows],
-            self.latents[rows],
-            self.source_index[rows],
-            self.seed[rows],
-            self.sampler,
-            None if self.soft_labels is None else self.soft_labels[rows],
-        )
+from vaeaug.models import CVAE, LatentFlow, SeparateCVAE
 
 
 class Synthesizer:
-    """A trained generator: encode, decode, reconstruct, clean up, and draw labelled samples.
+    """A trained generator: encode, decode, reconstruct, denoise, and draw labelled samples.
 
     Args:
         model: The trained model, in evaluation mode.
@@ -94,7 +42,7 @@ class Synthesizer:
         labels: Their classes, (N,); -1 for an image of the pool of unknown class.
         n_real: How many came with a label.
         data_fingerprint: Of the training split.
-        preferred: By class, a sampler found better than the default, and why.
+        preferred: By class, a sampler that does better than the default, and why.
         reach: By class, how far away the neighbours are that an interpolation moves towards: 1 for
             the nearest ones, r for the r-th such group of them.
         notes: What the user should know of its training.
@@ -118,22 +66,17 @@ class Synthesizer:
         reach: Mapping[int, int] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
-        self.model = model.eval()
+        self.codec = Codec(model, value_range=value_range, dtype=dtype)
+        self.latents = Latents(means, variances, labels, len(class_names))
         self.flow = None if flow is None else flow.eval()
         self.densities = tuple(densities)
         self.class_names = tuple(class_names)
-        self.value_range = value_range
-        self.dtype = np.dtype(dtype)
-        self.means, self.variances, self.labels = means, variances, labels
         self.n_real = len(labels) if n_real is None else n_real
         self.data_fingerprint = data_fingerprint
         self.preferred = dict(preferred or {})
         self.reach = dict(reach or {})
         self.notes = tuple(notes)
-        self.rows = [np.flatnonzero(labels == label) for label in range(len(self.class_names))]
-        # By class: for each of its rows, the rows of its neighbours.
-        self._neighbours: dict[int, np.ndarray] = {}
-        self._data: LabelledImages | None = None
+        self.data: LabelledImages | None = None
 
     # -- Making one ----------------------------------------------------------------------------
 
@@ -160,26 +103,18 @@ class Synthesizer:
             kind: "normal" fits one normal to each class, "gmm" and "flow" fit mixtures, "auto"
                 mixtures, or normals where a flow describes the classes better.
             notes: What the user should know of the training.
+
+        Returns:
+            The generator, on the model's device.
         """
-        n_latents = model.latent_dim
-        blank = cls(
-            model,
-            densities=[None] * data.n_classes,
-            class_names=data.class_names,
-            value_range=data.value_range,
-            dtype=str(data.images.dtype),
-            means=np.empty((0, n_latents), np.float32),
-            variances=np.empty((0, n_latents), np.float32),
-            labels=np.empty(0, np.int64),
-            data_fingerprint=data.fingerprint,
-        )
-        means, variances = blank._posterior(data.images, data.labels)
+        codec = Codec(model, value_range=data.value_range, dtype=data.images.dtype)
+        means, variances = codec.posterior(data.images, data.labels)
         labels = data.labels
         if data.unlabelled is not None:
-            known = np.full(len(data.unlabelled), -1, np.int64)
-            known = known if pool_labels is None else pool_labels
+            unknown = np.full(len(data.unlabelled), -1, np.int64)
+            known = unknown if pool_labels is None else pool_labels
             # An image of unknown class is encoded as some class; no sampler starts from it.
-            pool = blank._posterior(data.unlabelled, known.clip(0))
+            pool = codec.posterior(data.unlabelled, known.clip(0))
             means, variances = (
                 np.concatenate([means, pool[0]]),
                 np.concatenate([variances, pool[1]]),
@@ -208,7 +143,14 @@ class Synthesizer:
         )
 
     def to(self, device: str | torch.device) -> "Synthesizer":
-        """Move the networks to a device; draws stay on the CPU."""
+        """Move the networks to a device; random numbers are always drawn on the CPU.
+
+        Args:
+            device: Where to.
+
+        Returns:
+            This generator.
+        """
         self.model.to(device)
         if self.flow is not None:
             self.flow.to(device)
@@ -216,6 +158,12 @@ class Synthesizer:
 
     def attach(self, data: LabelledImages) -> "Synthesizer":
         """Hold the training images, which residual edits start from.
+
+        Args:
+            data: The training split of this generator.
+
+        Returns:
+            This generator.
 
         Raises:
             SamplingError: If it is not the data that the generator was trained on.
@@ -225,18 +173,71 @@ class Synthesizer:
                 "attach: expected the images that the generator was trained on (fingerprint "
                 f"{self.data_fingerprint[:12]}), got {data.source!r} of {data.fingerprint[:12]}"
             )
-        self._data = data
+        self.data = data
         return self
+
+    def with_choices(
+        self,
+        preferred: Mapping[int, tuple[str, str]] | None = None,
+        reach: Mapping[int, int] | None = None,
+    ) -> "Synthesizer":
+        """A generator with these samplers as defaults; it shares everything else with this one.
+
+        Args:
+            preferred: By class, a sampler that does better than the default, and why.
+            reach: By class, how far away the neighbours of an interpolation are.
+
+        Returns:
+            A copy; this generator is not changed.
+        """
+        other = copy.copy(self)
+        other.preferred, other.reach = dict(preferred or {}), dict(reach or {})
+        return other
+
+    @property
+    def model(self) -> CVAE | SeparateCVAE:
+        """The trained model."""
+        return self.codec.model
+
+    @property
+    def value_range(self) -> tuple[int | float, int | float]:
+        """Lowest and highest value of the training images."""
+        return self.codec.value_range
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the training images."""
+        return self.codec.dtype
+
+    @property
+    def means(self) -> Float32[np.ndarray, "n z"]:
+        """Posterior mean of each training image, those of the pool last."""
+        return self.latents.means
+
+    @property
+    def variances(self) -> Float32[np.ndarray, "n z"]:
+        """Their posterior variances."""
+        return self.latents.variances
+
+    @property
+    def labels(self) -> Int64[np.ndarray, " n"]:
+        """Their classes; -1 where it is unknown."""
+        return self.latents.labels
+
+    @property
+    def rows(self) -> list[Int64[np.ndarray, " k"]]:
+        """Rows of the training images of each class."""
+        return self.latents.rows
 
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return next(self.model.parameters()).device
+        return self.codec.device
 
     @property
     def image_shape(self) -> tuple[int, ...]:
         """(space..., channels)."""
-        return tuple(self.model.image_shape)
+        return self.codec.image_shape
 
     @property
     def layout(self) -> str:
@@ -248,29 +249,58 @@ class Synthesizer:
     def encode(
         self, images: Shaped[np.ndarray, "n *space c"], labels: Sequence[int] | np.ndarray
     ) -> Float32[np.ndarray, "n z"]:
-        """Posterior means. Images as in the training data, (n, *space, C)."""
-        return self._posterior(images, labels)[0]
+        """Posterior means of images.
+
+        Args:
+            images: As in the training data.
+            labels: Their classes.
+
+        Returns:
+            Means of q(z|x,y).
+
+        Raises:
+            SamplingError: If images or labels have another shape or are out of range.
+        """
+        return self.codec.posterior(images, labels)[0]
 
     def decode(
         self, z: Shaped[np.ndarray, "n z"], labels: Sequence[int] | np.ndarray
     ) -> Shaped[np.ndarray, "n *space c"]:
-        """Mean of p(x|z,y), clipped to the value range, in the type of the training images.
+        """Images of latents.
+
+        Args:
+            z: Latents.
+            labels: Their classes.
+
+        Returns:
+            Means of p(x|z,y), clipped to the value range, in the type of the training images.
 
         Raises:
             SamplingError: If z or the labels have another shape or are out of range.
         """
         z = np.asarray(z, np.float32)
-        y = self._check_labels(labels, len(z))
+        y = self.codec.check_labels(labels, len(z))
         if z.ndim != 2 or z.shape[1] != self.model.latent_dim:
             raise SamplingError(
                 f"decode: expected z of shape (n, {self.model.latent_dim}), got {z.shape}"
             )
-        return self._stored(self._decoded(z, y))
+        return self.codec.stored(self.codec.decoded(z, y))
 
     def reconstruct(
         self, images: Shaped[np.ndarray, "n *space c"], labels: Sequence[int] | np.ndarray
     ) -> Shaped[np.ndarray, "n *space c"]:
-        """Images through the encoder's mean and back."""
+        """Images decoded from their own posterior means.
+
+        Args:
+            images: As in the training data.
+            labels: Their classes.
+
+        Returns:
+            Their reconstructions.
+
+        Raises:
+            SamplingError: If images or labels have another shape or are out of range.
+        """
         return self.decode(self.encode(images, labels), labels)
 
     def denoise(
@@ -278,13 +308,19 @@ class Synthesizer:
         images: Shaped[np.ndarray, "n *space c"],
         labels: Sequence[int] | np.ndarray | None = None,
     ) -> Shaped[np.ndarray, "n *space c"]:
-        """Noisy images cleaned up: what the latents that explain them best decode to.
+        """Remove noise: the reconstruction of noisy images.
 
-        Works best with a generator trained with ``training.denoise`` at the noise's level.
+        Works best with a generator trained with ``training.denoise`` at the level of the noise.
 
         Args:
             images: As in the training data.
             labels: Their classes; None: of each image the class of the highest bound.
+
+        Returns:
+            The denoised images.
+
+        Raises:
+            SamplingError: If images or labels have another shape or are out of range.
         """
         labels = self.likeliest_labels(images) if labels is None else labels
         return self.reconstruct(images, labels)
@@ -292,7 +328,15 @@ class Synthesizer:
     def likeliest_labels(
         self, images: Shaped[np.ndarray, "n *space c"], *, seed: int = 0
     ) -> Int64[np.ndarray, " n"]:
-        """Of each image the class under which its ELBO is highest."""
+        """Classify images by the class under which their ELBO is highest.
+
+        Args:
+            images: As in the training data.
+            seed: Of the latents.
+
+        Returns:
+            A class for each image.
+        """
         bounds = [
             self.bound(images, np.full(len(images), label), k=1, seed=seed)
             if len(self.rows[label])
@@ -301,7 +345,6 @@ class Synthesizer:
         ]
         return np.stack(bounds).argmax(axis=0).astype(np.int64)
 
-    @torch.no_grad()
     def bound(
         self,
         images: Shaped[np.ndarray, "n *space c"],
@@ -310,31 +353,22 @@ class Synthesizer:
         k: int = 50,
         seed: int = 0,
     ) -> Float64[np.ndarray, " n"]:
-        """Importance-weighted bound on log p(x|y), nats per image scaled to [0, 1].
+        """Importance-weighted bound on log p(x|y) (Burda et al. 2016, arXiv:1509.00519).
 
         Args:
             images: As in the training data.
             labels: Their classes.
             k: Latents per image; 1 is the ELBO.
             seed: Of the latents.
-        """
-        y = self._check_images(images, labels)
-        found = []
-        for rows in blocks(len(images), math.prod(self.image_shape), 256):
-            x = self._scaled(images[rows])
-            own = torch.from_numpy(y[rows]).to(self.device)
-            if k == 1:
-                generator = torch.Generator().manual_seed(seed + rows.start)
-                noise = torch.randn(
-                    len(x), self.model.latent_dim, generator=generator, dtype=torch.float32
-                )
-                bound = self.model.elbo(x, own, noise=noise.to(self.device)).elbo.double()
-            else:
-                bound = importance_weighted_bound(self.model, x, own, k=k, seed=seed + rows.start)
-            found.append(bound.cpu().numpy())
-        return np.concatenate(found) if found else np.empty(0)
 
-    @torch.no_grad()
+        Returns:
+            Nats per image, for values scaled to [0, 1].
+
+        Raises:
+            SamplingError: If images or labels have another shape or are out of range.
+        """
+        return self.codec.bound(images, labels, k=k, seed=seed)
+
     def rates(
         self,
         images: Shaped[np.ndarray, "n *space c"],
@@ -357,26 +391,7 @@ class Synthesizer:
         Returns:
             (KL per image and unit, (n, z); bits per value, (n,), NaN where they are left out).
         """
-        y = self._check_images(images, labels)
-        kls, lengths = [np.empty((0, self.model.latent_dim), np.float32)], [np.empty(0)]
-        n_values = math.prod(self.image_shape)
-        for rows in blocks(len(images), math.prod(self.image_shape), 256):
-            x = self._scaled(images[rows])
-            own = torch.from_numpy(y[rows]).to(self.device)
-            generator = torch.Generator().manual_seed(seed + rows.start)
-            noise = torch.randn(
-                len(x), self.model.latent_dim, generator=generator, dtype=torch.float32
-            ).to(self.device)
-            mean, logvar = self.model.posterior(x, own)
-            decoded = self.model.generate(mean + torch.exp(0.5 * logvar) * noise, own)
-            kl = gaussian_kl(mean, logvar, decoded.mean, decoded.logvar)
-            kls.append(kl.cpu().numpy())
-            if bits:
-                nats = kl.sum(dim=1) - self.model.log_mass(decoded, x, own)
-                lengths.append((nats.double() / (n_values * math.log(2))).cpu().numpy())
-            else:
-                lengths.append(np.full(len(x), np.nan))
-        return np.concatenate(kls), np.concatenate(lengths)
+        return self.codec.rates(images, labels, seed=seed, bits=bits)
 
     # -- Samples -------------------------------------------------------------------------------
 
@@ -409,8 +424,8 @@ class Synthesizer:
             source: Rows of the training data to draw around (posterior, interpolate, transfer).
                 Default: rows of the class (of all other classes for transfer).
             temperature: Scale of the noise.
-            guidance: For the flow: 1 draws from the class, more stresses it.
-            solver_steps: For the flow: steps of Heun's method.
+            guidance: Guidance scale of the flow: 1 draws from the class, more emphasises it.
+            solver_steps: Steps of Heun's method, for the flow.
             residual: Add to each sample what the decoder loses of its source image, so that detail
                 stays. Needs a sampler with a source, and the images (`attach`).
             start: Index of the first sample.
@@ -423,15 +438,14 @@ class Synthesizer:
                 source of another class, or a number out of range.
         """
         label = self.index_of(label)
-        if n < 0 or start < 0:
-            raise SamplingError(f"sample: expected n and start of at least 0, got {n} and {start}")
-        if not 0 <= seed < 2**64:
-            raise SamplingError(f"sample: expected a seed from 0 to 2**64 - 1, got {seed}")
-        for name, value in (("temperature", temperature), ("guidance", guidance)):
-            if not (math.isfinite(value) and value >= 0):
-                raise SamplingError(f"sample: expected a {name} of at least 0, got {value}")
-        if solver_steps < 1:
-            raise SamplingError(f"sample: expected solver_steps of at least 1, got {solver_steps}")
+        check_numbers(
+            n=n,
+            start=start,
+            seed=seed,
+            temperature=temperature,
+            guidance=guidance,
+            solver_steps=solver_steps,
+        )
         if not len(self.rows[label]):
             raise SamplingError(
                 f"sample: class {self.class_names[label]!r} had no training images to learn from"
@@ -446,21 +460,21 @@ class Synthesizer:
             raise SamplingError(
                 "sample: this generator has no flow; train one with density.kind: flow"
             )
-        if residual and (sampler not in WITH_SOURCE or self._data is None):
+        if residual and (sampler not in WITH_SOURCE or self.data is None):
             raise SamplingError(
                 "sample: a residual needs a sampler that starts from an image "
                 f"({', '.join(WITH_SOURCE)}; got {sampler!r}) and the training images (attach)"
             )
-        pool = self._pool(label, sampler, source)
+        pool = self.pool_of(label, sampler, source)
         request = Request(label, sampler, pool, temperature, guidance, solver_steps)
         # Whole blocks, so that every sample is decoded at the same place of the same shape.
         first = start - start % BLOCK
-        drawn = draw(self, request, seed=seed, first=first, n=start + n - first)
+        drawn = self.sampler().draw(request, seed=seed, first=first, n=start + n - first)
         labels = np.full(len(drawn.latents), label, np.int64)
-        scaled = self._decoded(drawn.latents, labels)
+        scaled = self.codec.decoded(drawn.latents, labels)
         if residual:
-            scaled = scaled + self._lost(drawn.sources)
-        images = self._stored(scaled)
+            scaled = scaled + self.residual_of(drawn.sources)
+        images = self.codec.stored(scaled)
         soft_labels = None
         if sampler == "blend":
             soft_labels = np.zeros((len(labels), len(self.class_names)), np.float32)
@@ -476,6 +490,23 @@ class Synthesizer:
             sampler=sampler,
             soft_labels=None if soft_labels is None else soft_labels[kept],
         )
+
+    def sampler(self) -> LatentSampler:
+        """What draws the latents of this generator's samples."""
+        return LatentSampler(self.model, self.latents, self.densities, self.flow, self.reach)
+
+    def residual_of(self, sources: Int64[np.ndarray, " n"]) -> Tensor:
+        """What the decoder loses of training images: the images less their reconstructions.
+
+        Args:
+            sources: Rows of training images, which have to be attached.
+
+        Returns:
+            float32, channels first, in units of the value range, on the CPU.
+        """
+        assert self.data is not None
+        images = self.codec.scaled(self.data.images_at(sources)).cpu()
+        return images - self.codec.decoded(self.means[sources], self.labels[sources])
 
     def default_sampler(self, label: int | str, *, residual: bool = False) -> str:
         """The sampler for a class; see `sampler_reason`."""
@@ -516,12 +547,40 @@ class Synthesizer:
 
         The densities' file holds the training images' latents too, which the samplers that start
         from an image need. Each file is replaced whole.
+
+        Args:
+            folder: Made where it is missing.
+
+        Raises:
+            ShardError: If a file cannot be written.
         """
-        _storage.save(self, Path(folder))
+        stored = storage.StoredGenerator(
+            model=self.model,
+            densities=self.densities,
+            class_names=self.class_names,
+            value_range=self.value_range,
+            dtype=str(self.dtype),
+            means=self.means,
+            variances=self.variances,
+            labels=self.labels,
+            n_real=self.n_real,
+            data_fingerprint=self.data_fingerprint,
+            flow=self.flow,
+            preferred=self.preferred,
+            reach=self.reach,
+            notes=self.notes,
+        )
+        storage.save(stored, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> "Synthesizer":
-        """Read what `save` wrote; a run folder's ``model`` is found too.
+        """Read what `save` wrote.
+
+        Args:
+            folder: The generator's folder, or a run folder.
+
+        Returns:
+            The generator, on the CPU.
 
         Raises:
             SamplingError: If the folder holds no generator, a damaged one, or one of an unknown
@@ -530,14 +589,14 @@ class Synthesizer:
         folder = Path(folder)
         if not (folder / "config.json").exists() and (folder / "model" / "config.json").exists():
             folder = folder / "model"
-        missing = [name for name in _storage.FILES if not (folder / name).is_file()]
+        missing = [name for name in storage.FILES if not (folder / name).is_file()]
         if missing:
             raise SamplingError(
-                f"{folder}: expected a generator ({', '.join(_storage.FILES)}), but "
+                f"{folder}: expected a generator ({', '.join(storage.FILES)}), but "
                 f"{', '.join(missing)} is missing"
             )
         try:
-            return cls(**_storage.load(folder))
+            return cls(**vars(storage.load(folder)))
         except Exception as error:  # damage shows as many things
             raise SamplingError(
                 f"{folder}: the generator cannot be read ({type(error).__name__}: {error})"
@@ -549,9 +608,9 @@ class Synthesizer:
         digest = hashlib.sha256()
         networks = [self.model] if self.flow is None else [self.model, self.flow]
         for network in networks:
-            for name, each in sorted(network.state_dict().items()):
+            for name, tensor in sorted(network.state_dict().items()):
                 digest.update(name.encode())
-                digest.update(each.detach().cpu().contiguous().numpy().tobytes())
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         for array in (self.means, self.variances, self.labels):
             digest.update(np.ascontiguousarray(array).tobytes())
         for density in self.densities:
@@ -562,32 +621,22 @@ class Synthesizer:
 
     # -- Inside --------------------------------------------------------------------------------
 
-    def set_reach(self, label: int, reach: int) -> None:
-        """Choose how far away the neighbours of a class are; see `Synthesizer`."""
-        self.reach[label] = reach
-        self._neighbours.pop(label, None)
+    def pool_of(
+        self, label: int, sampler: str, source: Sequence[int] | np.ndarray | None = None
+    ) -> Int64[np.ndarray, " k"]:
+        """Rows of training images that a sampler may draw around.
 
-    def neighbours_of(self, row: int) -> Int64[np.ndarray, " k"]:
-        """Rows of neighbours of a row in its class, by its reach; the only image has itself."""
-        from sklearn.neighbors import NearestNeighbors
+        Args:
+            label: The class.
+            sampler: One of `SAMPLERS`.
+            source: The user's choice of rows; None for all that fit.
 
-        label = int(self.labels[row])
-        rows = self.rows[label]
-        if label not in self._neighbours:
-            found = np.zeros((1, 1), np.int64)
-            if len(rows) > 1:
-                k = max(NEIGHBOURS, round(NEIGHBOUR_SHARE * len(rows)))
-                # Beyond the nearer half there are outliers.
-                first = min((self.reach.get(label, 1) - 1) * k, len(rows) // 2)
-                last = min(first + k, len(rows) - 1)
-                search = NearestNeighbors(n_neighbors=last).fit(self.means[rows])
-                found = search.kneighbors(return_distance=False)[:, first:]
-            self._neighbours[label] = rows[found]
-        return self._neighbours[label][np.searchsorted(rows, row)]
+        Returns:
+            Rows; empty for a sampler that starts from no image.
 
-    def _pool(
-        self, label: int, sampler: str, source: Sequence[int] | np.ndarray | None
-    ) -> np.ndarray:
+        Raises:
+            SamplingError: If the rows do not fit the sampler and the class.
+        """
         if sampler not in WITH_SOURCE:
             if source is not None:
                 raise SamplingError(f"sample: sampler {sampler!r} draws around no source")
@@ -600,13 +649,13 @@ class Synthesizer:
                 raise SamplingError(
                     f"sample: expected source rows from 0 to {len(self.labels) - 1}, got {source!r}"
                 )
-            own = self.labels[pool] == label
-            if sampler == "transfer" and own.any():
+            of_class = self.labels[pool] == label
+            if sampler == "transfer" and of_class.any():
                 raise SamplingError(
                     f"sample: transfer expects sources of classes other than "
                     f"{self.class_names[label]!r}"
                 )
-            if sampler != "transfer" and not own.all():
+            if sampler != "transfer" and not of_class.all():
                 raise SamplingError(
                     f"sample: sampler {sampler!r} expects sources of class "
                     f"{self.class_names[label]!r}"
@@ -619,50 +668,14 @@ class Synthesizer:
             raise SamplingError("sample: transfer needs training images of another class")
         return others
 
-    def _decoded(self, z: np.ndarray, labels: np.ndarray) -> Tensor:
-        """Decoder means in [0, 1] units, channels first, in blocks of a fixed shape."""
-        if not len(z):
-            *space, channels = self.image_shape
-            return torch.empty(0, channels, *space, dtype=torch.float32)
-        return in_blocks(self.model.decode, z, labels, device=self.device)
-
-    def _lost(self, sources: np.ndarray) -> Tensor:
-        """What the decoder loses of training images: the image less its reconstruction."""
-        assert self._data is not None
-        images = self._scaled(self._data.images_at(sources)).cpu()
-        return images - self._decoded(self.means[sources], self.labels[sources])
-
-    def _stored(self, scaled: Tensor) -> np.ndarray:
-        """[0, 1], channels first, to the type and value range of the training images."""
-        low, high = self.value_range
-        images = scaled.clamp(0, 1).mul(high - low).add(low).movedim(1, -1)
-        if self.dtype == np.uint8:
-            images = images.round()
-        return np.ascontiguousarray(images.numpy().astype(self.dtype))
-
-    def _scaled(self, images: np.ndarray) -> Tensor:
-        block = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        return scale_images(block, self.value_range)
-
-    @torch.no_grad()
-    def _posterior(
-        self, images: np.ndarray, labels: Sequence[int] | np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        images = np.asarray(images)
-        y = self._check_images(images, labels)
-        means, variances = [], []
-        for rows in blocks(len(images), math.prod(self.image_shape), 256):
-            own = torch.from_numpy(y[rows]).to(self.device)
-            mean, logvar = self.model.posterior(self._scaled(images[rows]), own)
-            means.append(mean.cpu())
-            variances.append(logvar.exp().cpu())
-        if not means:
-            empty = np.empty((0, self.model.latent_dim), np.float32)
-            return empty, empty
-        return torch.cat(means).numpy(), torch.cat(variances).numpy()
-
     def index_of(self, label: int | str) -> int:
-        """Index of a class given by name or index.
+        """Index of a class.
+
+        Args:
+            label: Its name or index.
+
+        Returns:
+            The index.
 
         Raises:
             SamplingError: If there is none.
@@ -676,22 +689,3 @@ class Synthesizer:
             f"unknown class {label!r}; expected one of {', '.join(self.class_names)} or an index "
             f"below {len(self.class_names)}"
         )
-
-    def _check_images(self, images: np.ndarray, labels: Sequence[int] | np.ndarray) -> np.ndarray:
-        y = self._check_labels(labels, len(images))
-        if images.shape[1:] != self.image_shape:
-            raise SamplingError(
-                f"encode: expected images of shape (n, {', '.join(map(str, self.image_shape))}), "
-                f"got {images.shape}"
-            )
-        return y
-
-    def _check_labels(self, labels: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
-        y = np.asarray(labels, dtype=np.int64)
-        if y.shape != (n,):
-            raise SamplingError(f"expected one label per row, shape ({n},), got {y.shape}")
-        if n and not (y.min() >= 0 and y.max() < len(self.class_names)):
-            raise SamplingError(
-                f"labels: expected 0 to {len(self.class_names) - 1}, got {y.min()} to {y.max()}"
-            )
-        return y

@@ -1,10 +1,10 @@
 """A generator on disk: safetensors and JSON, nothing that runs."""
 
-from __future__ import annotations
-
 import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from vaeaug.models import CVAE, LatentFlow, SeparateCVAE
 from vaeaug.randomness import seeded_torch
 from vaeaug.shards import publish_bytes, sha256_file
 
-if TYPE_CHECKING:
-    from vaeaug.generator._synthesizer import Synthesizer
-
 FORMAT = "vaeaug-generator"
 FORMAT_VERSION = 3
 # The version before, which had no hashes.
@@ -25,15 +22,43 @@ _WITHOUT_HASHES = 2
 FILES = ("config.json", "model.safetensors", "densities.safetensors")
 
 
-def save(generator: Synthesizer, folder: Path) -> None:
-    """Write the three files, each replaced whole, the configuration last."""
+@dataclass(frozen=True)
+class StoredGenerator:
+    """What a generator consists of; the arguments of a `Synthesizer`, which describes them."""
+
+    model: CVAE | SeparateCVAE
+    densities: Sequence[ClassDensity | None]
+    class_names: Sequence[str]
+    value_range: tuple[int | float, int | float]
+    dtype: str
+    means: np.ndarray
+    variances: np.ndarray
+    labels: np.ndarray
+    n_real: int
+    data_fingerprint: str
+    flow: LatentFlow | None = None
+    preferred: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    reach: Mapping[int, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def save(generator: StoredGenerator, folder: Path) -> None:
+    """Write the three files, each replaced whole, the configuration last.
+
+    Args:
+        generator: What is written.
+        folder: Made where it is missing.
+
+    Raises:
+        ShardError: If a file cannot be written.
+    """
     from safetensors.numpy import save as save_arrays
     from safetensors.torch import save as save_tensors
 
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
-        name: each.detach().cpu().contiguous()
-        for name, each in generator.model.state_dict().items()
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in generator.model.state_dict().items()
     }
     arrays: dict[str, np.ndarray] = {
         "latents.mean": generator.means,
@@ -49,8 +74,8 @@ def save(generator: Synthesizer, folder: Path) -> None:
             arrays[f"density.{label}.choleskys"] = density.choleskys
     if generator.flow is not None:
         arrays |= {
-            f"flow.{name}": each.detach().cpu().numpy()
-            for name, each in generator.flow.state_dict().items()
+            f"flow.{name}": tensor.detach().cpu().numpy()
+            for name, tensor in generator.flow.state_dict().items()
         }
     config = {
         "format": FORMAT,
@@ -60,15 +85,15 @@ def save(generator: Synthesizer, folder: Path) -> None:
         "flow": None if generator.flow is None else generator.flow.architecture,
         "class_names": list(generator.class_names),
         "value_range": list(generator.value_range),
-        "dtype": str(generator.dtype),
+        "dtype": generator.dtype,
         "data_fingerprint": generator.data_fingerprint,
         "n_real": generator.n_real,
         "densities": kinds,
         "notes": list(generator.notes),
-        "preferred": {str(label): list(each) for label, each in generator.preferred.items()},
-        "reach": {str(label): each for label, each in generator.reach.items()},
+        "preferred": {str(label): list(choice) for label, choice in generator.preferred.items()},
+        "reach": {str(label): reach for label, reach in generator.reach.items()},
     }
-    arrays = {name: np.ascontiguousarray(each) for name, each in arrays.items()}
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     contents = {
         "model.safetensors": save_tensors(weights),
         "densities.safetensors": save_arrays(arrays),
@@ -81,8 +106,14 @@ def save(generator: Synthesizer, folder: Path) -> None:
     publish_bytes(folder / "config.json", sealed(config))
 
 
-def load(folder: Path) -> dict[str, Any]:
-    """What `save` wrote, as the arguments of a `Synthesizer`.
+def load(folder: Path) -> StoredGenerator:
+    """Read what `save` wrote.
+
+    Args:
+        folder: The generator's folder.
+
+    Returns:
+        The generator.
 
     Raises:
         ValueError: If the format or its version is another, or a file is not what was written.
@@ -94,14 +125,14 @@ def load(folder: Path) -> dict[str, Any]:
 
     data = read_whole(folder / "config.json")
     config = parse_strict(data)
-    found = (config.get("format"), config.get("format_version"))
-    if found == (FORMAT, FORMAT_VERSION):
+    version = (config.get("format"), config.get("format_version"))
+    if version == (FORMAT, FORMAT_VERSION):
         config = unsealed(data)
         _check_files(folder, config["files"])
-    elif found != (FORMAT, _WITHOUT_HASHES):
+    elif version != (FORMAT, _WITHOUT_HASHES):
         raise ValueError(
-            f"expected format {FORMAT!r} version {FORMAT_VERSION}, got {found[0]!r} version "
-            f"{found[1]!r}"
+            f"expected format {FORMAT!r} version {FORMAT_VERSION}, got {version[0]!r} version "
+            f"{version[1]!r}"
         )
     arrays = load_arrays(folder / "densities.safetensors")
     _check_size(config, folder / "model.safetensors")
@@ -116,31 +147,31 @@ def load(folder: Path) -> dict[str, Any]:
             flow = LatentFlow(keys.pop("shape"), keys.pop("n_classes"), **keys)
         flow.load_state_dict(
             {
-                name.removeprefix("flow."): torch.from_numpy(each)
-                for name, each in arrays.items()
+                name.removeprefix("flow."): torch.from_numpy(array)
+                for name, array in arrays.items()
                 if name.startswith("flow.")
             }
         )
     low, high = config["value_range"]
-    return {
-        "model": model,
-        "flow": flow,
-        "densities": [
+    return StoredGenerator(
+        model=model,
+        flow=flow,
+        densities=[
             _density(arrays, label, config["densities"])
             for label in range(len(config["class_names"]))
         ],
-        "class_names": config["class_names"],
-        "value_range": (low, high),
-        "dtype": config["dtype"],
-        "means": arrays["latents.mean"],
-        "variances": arrays["latents.variance"],
-        "labels": arrays["latents.label"],
-        "n_real": config["n_real"],
-        "data_fingerprint": config["data_fingerprint"],
-        "notes": config["notes"],
-        "preferred": {int(c): tuple(each) for c, each in config.get("preferred", {}).items()},
-        "reach": {int(c): int(each) for c, each in config.get("reach", {}).items()},
-    }
+        class_names=config["class_names"],
+        value_range=(low, high),
+        dtype=config["dtype"],
+        means=arrays["latents.mean"],
+        variances=arrays["latents.variance"],
+        labels=arrays["latents.label"],
+        n_real=config["n_real"],
+        data_fingerprint=config["data_fingerprint"],
+        notes=config["notes"],
+        preferred={int(label): tuple(c) for label, c in config.get("preferred", {}).items()},
+        reach={int(label): int(reach) for label, reach in config.get("reach", {}).items()},
+    )
 
 
 def _check_files(folder: Path, hashes: dict[str, str]) -> None:
@@ -163,7 +194,8 @@ def _check_size(config: dict[str, Any], weights: Path) -> None:
         planned = _build(config["model"], config["architecture"]).state_dict().values()
     # Floats are stored as float32, whatever type the process makes by default.
     needed = sum(
-        each.numel() * (4 if each.is_floating_point() else each.element_size()) for each in planned
+        tensor.numel() * (4 if tensor.is_floating_point() else tensor.element_size())
+        for tensor in planned
     )
     if needed > weights.stat().st_size:
         raise ValueError(

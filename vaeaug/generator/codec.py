@@ -1,0 +1,274 @@
+"""`Codec`: a trained model between images as they are stored and latents, in blocks."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, Int64, Shaped
+from torch import Tensor
+
+from vaeaug.memory import blocks
+from vaeaug.models import (
+    CVAE,
+    SeparateCVAE,
+    gaussian_kl,
+    importance_weighted_bound,
+    scale_images,
+)
+
+# Rows that go through a network at once. A constant: another block could round differently.
+BLOCK = 64
+# Images that are encoded or scored at once.
+_IMAGES = 256
+
+
+class SamplingError(ValueError):
+    """A sample that this generator cannot draw, or a generator that cannot be read."""
+
+
+class Codec:
+    """Encodes and decodes images of one shape, type and value range.
+
+    Args:
+        model: The trained model, in evaluation mode.
+        value_range: Lowest and highest value of the images.
+        dtype: Of the images, "uint8" or "float32".
+    """
+
+    def __init__(
+        self,
+        model: CVAE | SeparateCVAE,
+        *,
+        value_range: tuple[int | float, int | float],
+        dtype: str | np.dtype,
+    ) -> None:
+        self.model = model.eval()
+        self.value_range = value_range
+        self.dtype = np.dtype(dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(space..., channels)."""
+        return tuple(self.model.image_shape)
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes the model knows."""
+        return cast(int, self.model.architecture["n_classes"])
+
+    def scaled(self, images: Shaped[np.ndarray, "n *space c"]) -> Tensor:
+        """Images as the networks see them.
+
+        Args:
+            images: As they are stored.
+
+        Returns:
+            float32 in [0, 1], channels first, on the device.
+        """
+        block = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        return scale_images(block, self.value_range)
+
+    def stored(self, scaled: Tensor) -> Shaped[np.ndarray, "n *space c"]:
+        """The inverse of `scaled`.
+
+        Args:
+            scaled: Channels first; what lies outside [0, 1] is clipped.
+
+        Returns:
+            Images in the type and value range of the training images.
+        """
+        low, high = self.value_range
+        images = scaled.clamp(0, 1).mul(high - low).add(low).movedim(1, -1)
+        if self.dtype == np.uint8:
+            images = images.round()
+        return np.ascontiguousarray(images.numpy().astype(self.dtype))
+
+    @torch.no_grad()
+    def posterior(
+        self, images: Shaped[np.ndarray, "n *space c"], labels: Sequence[int] | np.ndarray
+    ) -> tuple[Float32[np.ndarray, "n z"], Float32[np.ndarray, "n z"]]:
+        """q(z|x,y) of images.
+
+        Args:
+            images: As they are stored.
+            labels: Their classes.
+
+        Returns:
+            (means, variances).
+
+        Raises:
+            SamplingError: If images or labels have another shape or are out of range.
+        """
+        means, variances = [], []
+        for x, y, _ in self._blocks(images, labels):
+            mean, logvar = self.model.posterior(x, y)
+            means.append(mean.cpu())
+            variances.append(logvar.exp().cpu())
+        if not means:
+            empty = np.empty((0, self.model.latent_dim), np.float32)
+            return empty, empty
+        return torch.cat(means).numpy(), torch.cat(variances).numpy()
+
+    def decoded(self, z: Float32[np.ndarray, "n z"], labels: Int64[np.ndarray, " n"]) -> Tensor:
+        """Means of p(x|z,y), in blocks of a fixed shape.
+
+        Args:
+            z: Latents.
+            labels: Their classes.
+
+        Returns:
+            float32, channels first, on the CPU; not clipped.
+        """
+        if not len(z):
+            *space, channels = self.image_shape
+            return torch.empty(0, channels, *space, dtype=torch.float32)
+        return in_blocks(self.model.decode, z, labels, device=self.device)
+
+    @torch.no_grad()
+    def bound(
+        self,
+        images: Shaped[np.ndarray, "n *space c"],
+        labels: Sequence[int] | np.ndarray,
+        *,
+        k: int,
+        seed: int,
+    ) -> Float64[np.ndarray, " n"]:
+        """Importance-weighted bound on log p(x|y) (Burda et al. 2016, arXiv:1509.00519).
+
+        Args:
+            images: As they are stored.
+            labels: Their classes.
+            k: Latents per image; 1 is the ELBO.
+            seed: Of the latents.
+
+        Returns:
+            Nats per image, for values scaled to [0, 1].
+
+        Raises:
+            SamplingError: If images or labels have another shape or are out of range.
+        """
+        bounds = []
+        for x, y, start in self._blocks(images, labels):
+            if k == 1:
+                noise = self._noise(len(x), seed + start)
+                bound = self.model.elbo(x, y, noise=noise).elbo.double()
+            else:
+                bound = importance_weighted_bound(self.model, x, y, k=k, seed=seed + start)
+            bounds.append(bound.cpu().numpy())
+        return np.concatenate(bounds) if bounds else np.empty(0)
+
+    @torch.no_grad()
+    def rates(
+        self,
+        images: Shaped[np.ndarray, "n *space c"],
+        labels: Sequence[int] | np.ndarray,
+        *,
+        seed: int,
+        bits: bool,
+    ) -> tuple[Float32[np.ndarray, "n z"], Float64[np.ndarray, " n"]]:
+        """What images cost to describe; see `Synthesizer.rates`.
+
+        Args:
+            images: As they are stored.
+            labels: Their classes.
+            seed: Of the latents.
+            bits: False leaves the bits out.
+
+        Returns:
+            (KL per image and unit, nats; bits per value, NaN where they are left out).
+
+        Raises:
+            SamplingError: If images or labels have another shape or are out of range.
+        """
+        kls, lengths = [np.empty((0, self.model.latent_dim), np.float32)], [np.empty(0)]
+        n_values = math.prod(self.image_shape)
+        for x, y, start in self._blocks(images, labels):
+            noise = self._noise(len(x), seed + start)
+            mean, logvar = self.model.posterior(x, y)
+            decoded = self.model.generate(mean + torch.exp(0.5 * logvar) * noise, y)
+            kl = gaussian_kl(mean, logvar, decoded.mean, decoded.logvar)
+            kls.append(kl.cpu().numpy())
+            if bits:
+                nats = kl.sum(dim=1) - self.model.log_mass(decoded, x, y)
+                lengths.append((nats.double() / (n_values * math.log(2))).cpu().numpy())
+            else:
+                lengths.append(np.full(len(x), np.nan))
+        return np.concatenate(kls), np.concatenate(lengths)
+
+    def check_labels(self, labels: Sequence[int] | np.ndarray, n: int) -> Int64[np.ndarray, " n"]:
+        """Labels as an array, one for each row.
+
+        Args:
+            labels: Class indices.
+            n: How many are expected.
+
+        Returns:
+            The labels.
+
+        Raises:
+            SamplingError: If there are more or fewer, or one is out of range.
+        """
+        y = np.asarray(labels, dtype=np.int64)
+        if y.shape != (n,):
+            raise SamplingError(f"expected one label per row, shape ({n},), got {y.shape}")
+        if n and not (y.min() >= 0 and y.max() < self.n_classes):
+            raise SamplingError(
+                f"labels: expected 0 to {self.n_classes - 1}, got {y.min()} to {y.max()}"
+            )
+        return y
+
+    def _blocks(
+        self, images: np.ndarray, labels: Sequence[int] | np.ndarray
+    ) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Scaled images, their labels and the row of the first one, block by block."""
+        images = np.asarray(images)
+        y = self.check_labels(labels, len(images))
+        if images.shape[1:] != self.image_shape:
+            raise SamplingError(
+                f"encode: expected images of shape (n, {', '.join(map(str, self.image_shape))}), "
+                f"got {images.shape}"
+            )
+        for rows in blocks(len(images), math.prod(self.image_shape), _IMAGES):
+            yield (
+                self.scaled(images[rows]),
+                torch.from_numpy(y[rows]).to(self.device),
+                rows.start,
+            )
+
+    def _noise(self, n: int, seed: int) -> Tensor:
+        """Standard normal latents, drawn on the CPU: the same on every device."""
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(n, self.model.latent_dim, generator=generator, dtype=torch.float32)
+        return noise.to(self.device)
+
+
+def in_blocks(function: Callable[..., Tensor], *arrays: np.ndarray, device: torch.device) -> Tensor:
+    """Run a network on rows in blocks of `BLOCK`, the last one filled up with its first row.
+
+    Args:
+        function: Takes a block of each array as a tensor.
+        *arrays: As many rows each, at least one.
+        device: Where the network is.
+
+    Returns:
+        The results of all rows, on the CPU.
+    """
+    parts = []
+    with torch.no_grad():
+        for begin in range(0, len(arrays[0]), BLOCK):
+            tensors = [torch.from_numpy(array[begin : begin + BLOCK]) for array in arrays]
+            n = len(tensors[0])
+            if n < BLOCK:
+                tensors = [
+                    torch.cat([tensor, tensor[:1].expand(BLOCK - n, *tensor.shape[1:])])
+                    for tensor in tensors
+                ]
+            parts.append(function(*(tensor.to(device) for tensor in tensors))[:n].cpu())
+    return torch.cat(parts)

@@ -1,0 +1,89 @@
+"""`Latents`: the posteriors of the training images, by class, and who is near to whom."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+# Nearest neighbours within the class that an interpolation may move towards: at least this many,
+# and in a large class this fraction of it. Farther ones make edits that are easier to tell from
+# real images, nearer ones make near-copies; `benchmarks/README.md` has the trade-off.
+NEIGHBOURS = 20
+NEIGHBOUR_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Diagonal normal posteriors q(z|x,y) of training images, those of the unlabelled pool last.
+
+    Attributes:
+        means: Posterior means, (N, z).
+        variances: Posterior variances, (N, z).
+        labels: Classes, (N,); -1 for an image of unknown class.
+        n_classes: Number of classes.
+    """
+
+    means: Float32[np.ndarray, "n z"]
+    variances: Float32[np.ndarray, "n z"]
+    labels: Int64[np.ndarray, " n"]
+    n_classes: int
+    _neighbours: dict[tuple[int, int], np.ndarray] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    @cached_property
+    def rows(self) -> list[Int64[np.ndarray, " k"]]:
+        """Rows of each class."""
+        return [np.flatnonzero(self.labels == label) for label in range(self.n_classes)]
+
+    @cached_property
+    def centres(self) -> Float32[np.ndarray, "c z"]:
+        """Mean latent of each class, (classes, z); NaN for a class without images."""
+        centres = np.full((self.n_classes, self.means.shape[1]), np.nan, np.float32)
+        for label, rows in enumerate(self.rows):
+            if len(rows):
+                centres[label] = self.means[rows].mean(axis=0)
+        return centres
+
+    def neighbours_of(self, row: int, *, reach: int = 1) -> Int64[np.ndarray, " k"]:
+        """Neighbours of a row within its class; the only image of a class has itself.
+
+        Args:
+            row: The row.
+            reach: 1 for the nearest neighbours, r for the r-th such group of them.
+
+        Returns:
+            Rows, the nearest first.
+        """
+        label = int(self.labels[row])
+        if (label, reach) not in self._neighbours:
+            self._neighbours[label, reach] = self._neighbours_in(label, reach)
+        place = np.searchsorted(self.rows[label], row)
+        return self._neighbours[label, reach][place]
+
+    def _neighbours_in(self, label: int, reach: int) -> Int64[np.ndarray, "n k"]:
+        from sklearn.neighbors import NearestNeighbors
+
+        rows = self.rows[label]
+        places = np.zeros((1, 1), np.int64)
+        if len(rows) > 1:
+            k = neighbour_count(len(rows))
+            # Beyond the nearer half there are outliers.
+            first = min((reach - 1) * k, len(rows) // 2)
+            last = min(first + k, len(rows) - 1)
+            search = NearestNeighbors(n_neighbors=last).fit(self.means[rows])
+            places = search.kneighbors(return_distance=False)[:, first:]
+        return rows[places]
+
+
+def neighbour_count(n_images: int) -> int:
+    """How many neighbours an interpolation may move towards, in a class that has that many.
+
+    Args:
+        n_images: Images of the class.
+
+    Returns:
+        The number, which may exceed that of the other images.
+    """
+    return max(NEIGHBOURS, round(NEIGHBOUR_SHARE * n_images))

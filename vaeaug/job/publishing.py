@@ -1,0 +1,179 @@
+"""Publish a run: pictures, report and card, and then the manifest, which is the commit point."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaeaug.data import LabelledImages
+from vaeaug.files import read_whole
+from vaeaug.files.json_text import JSONTextError, parse_strict, sealed, unsealed
+from vaeaug.generator import Synthesizer
+from vaeaug.job.applications import write_traversal
+from vaeaug.job.folder import RunFolder, read_run
+from vaeaug.job.result import MEASURES, RunResult, read_json
+from vaeaug.merging import counts_of_run
+from vaeaug.report import (
+    COLUMNS,
+    MAX_CLASSES,
+    ClassPanel,
+    write_card,
+    write_report,
+    write_samples,
+)
+from vaeaug.shards import Manifest, Shard, ShardEntry, publish_bytes, sha256_file
+
+log = logging.getLogger("vaeaug")
+
+# Hashed when a run is first published, and again with each report.
+_ONCE = (
+    "run.json",
+    "diagnostics.json",
+    "model/config.json",
+    "model/model.safetensors",
+    "model/densities.safetensors",
+    "samples.png",
+    "traversals.png",
+)
+_REPORT = ("report.html", "report.json", "README.md")
+
+
+def publish(run: RunFolder, result: RunResult, data: LabelledImages) -> Manifest:
+    """Write everything that is made from a result, the manifest last.
+
+    Args:
+        run: The run folder, whose shards and model are whole.
+        result: What the run came to.
+        data: The training split.
+
+    Returns:
+        The manifest as it was written.
+
+    Raises:
+        ShardError: If a file cannot be written.
+    """
+    panels = panels_of(run.path, result.manifest, data)
+    _write_pictures(run, panels, data)
+    if result.measures:
+        run.measures.parent.mkdir(exist_ok=True)
+        publish_bytes(run.measures, sealed(dict(result.measures)))
+    document = _document(run, result)
+    write_report(
+        run.path,
+        document,
+        panels=panels,
+        value_range=data.value_range,
+        traversals=run.path / "traversals.png",
+    )
+    write_card(run.path, document)
+    files = dict(result.manifest.files) or {
+        name: sha256_file(run.path / name) for name in _ONCE if (run.path / name).exists()
+    }
+    files |= {name: sha256_file(run.path / name) for name in _REPORT}
+    return replace(result.manifest, files=files).save(run.path)
+
+
+def panels_of(folder: Path, manifest: Manifest, data: LabelledImages) -> list[ClassPanel]:
+    """Real and synthetic images of each class; a seeded, not a chosen, selection.
+
+    Args:
+        folder: The run folder.
+        manifest: Of the run.
+        data: The training split.
+
+    Returns:
+        A panel for each class, the rarest classes first where there are many.
+    """
+    first_shards: dict[int, ShardEntry] = {}
+    for shard_entry in manifest.shards:
+        first_shards.setdefault(shard_entry.label, shard_entry)
+    entries = {entry.label: entry for entry in manifest.classes}
+    panels = []
+    for label in _by_interest(data):
+        entry = entries[label]
+        rng = np.random.default_rng([manifest.run_seed, label])
+        rows = rng.permutation(np.flatnonzero(data.labels == label))
+        synthetic = nearest = data.images[:0]
+        if label in first_shards:
+            with Shard(folder / first_shards[label].path) as shard:
+                shown = np.arange(min(COLUMNS, len(shard)))
+                synthetic = shard.images_at(shown)
+                nearest = data.images_at(shard.nn_index[shown])
+        panels.append(
+            ClassPanel(
+                name=entry.name,
+                note=f"{entry.real} real, {entry.accepted} synthetic",
+                real=data.images[rows[:COLUMNS]],
+                synthetic=synthetic,
+                nearest=nearest,
+            )
+        )
+    return panels
+
+
+def _write_pictures(run: RunFolder, panels: Sequence[ClassPanel], data: LabelledImages) -> None:
+    """The pictures of samples and traversals, which no evaluation changes."""
+    samples, traversals = run.path / "samples.png", run.path / "traversals.png"
+    if not samples.exists():
+        write_samples(samples, panels, value_range=data.value_range)
+    if not traversals.exists():
+        shown = [label for label in _by_interest(data) if data.counts[label]][:MAX_CLASSES]
+        n_units = 2 if len(shown) > 4 else 6
+        write_traversal(traversals, Synthesizer.load(run.model), shown, n_units=n_units)
+
+
+def _by_interest(data: LabelledImages) -> list[int]:
+    """Classes in their order; the rarest first where there are too many to show."""
+    if data.n_classes > MAX_CLASSES:
+        return [int(label) for label in np.argsort(data.counts, kind="stable")]
+    return list(range(data.n_classes))
+
+
+def _document(run: RunFolder, result: RunResult) -> dict[str, Any]:
+    """report.json: all that is known of a run."""
+    manifest, described = result.manifest, read_run(run.path)
+    content = json.loads(manifest.to_bytes())
+    origin = "default" if result.searched is None else "search"
+    recipe = result.recipe.model_dump(mode="json")
+    return {
+        "title": Path(str(described["data"].get("source") or "dataset")).name,
+        # The same job gives the same bytes wherever it lies.
+        "out": "OUT",
+        "gate": content["gate"] if manifest.evaluated else None,
+        "recipe": recipe | {"name": str(result.recipe), "origin": origin},
+        "classes": content["classes"],
+        "plan": content["extra"].get("plan"),
+        "samplers": content["extra"].get("samplers"),
+        "nearness": content["extra"].get("nearness"),
+        # What the merge line of the report gives.
+        "merged": [counts._asdict() for counts in counts_of_run(manifest)],
+        **{name: result.measures.get(name) for name in MEASURES},
+        "diagnostics": read_json(run.diagnostics, unsealed),
+        "curves": _logged(run.path / "metrics.jsonl"),
+        "provenance": {
+            "seed": manifest.run_seed,
+            "data": described["data"],
+            "model_sha256": manifest.model_sha256,
+            "config_sha256": manifest.config_sha256,
+            "versions": dict(manifest.versions),
+            "config": result.config.to_json(),
+            "layout": manifest.layout,
+            "image_shape": list(manifest.image_shape),
+            "dtype": manifest.dtype,
+        },
+    }
+
+
+def _logged(path: Path) -> list[Mapping[str, Any]]:
+    """The lines of JSON of a log; those that were cut off or damaged are left out."""
+    lines = []
+    for line in read_whole(path).splitlines() if path.exists() else ():
+        try:
+            lines.append(parse_strict(line))
+        except JSONTextError as error:
+            log.warning("%s: a line cannot be read (%s); left out of the report", path, error)
+    return lines

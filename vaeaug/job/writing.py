@@ -1,0 +1,235 @@
+"""Write the samples of each class into shards, and remember which classes are whole.
+
+A class is the unit of resuming: its shards are recorded when all of them are on disk.
+"""
+
+import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vaeaug.config import AugmentConfig
+from vaeaug.files import read_whole
+from vaeaug.files.json_text import sealed, unsealed
+from vaeaug.generator import Synthesizer
+from vaeaug.plan import ClassPlan, Plan
+from vaeaug.progress import Progress
+from vaeaug.screening import Screener, ScreeningReport
+from vaeaug.shards import (
+    ClassEntry,
+    ShardEntry,
+    ShardProvenance,
+    ShardWriter,
+    publish_bytes,
+    read_class,
+    sha256_file,
+)
+from vaeaug.stages import draw_class
+
+log = logging.getLogger("vaeaug")
+
+
+@dataclass(frozen=True)
+class WrittenClass:
+    """A class whose shards are whole.
+
+    Attributes:
+        entry: How many samples were wanted, drawn and accepted.
+        shards: Its shards, in order.
+        sampler: How they were drawn, such as "interpolate+residual, gmm" where the first fell
+            short; "" where there are none.
+        near: Samples nearer to a training image than 95 % of real images are to one another.
+    """
+
+    entry: ClassEntry
+    shards: list[ShardEntry]
+    sampler: str
+    near: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types.
+
+        Returns:
+            A line of ``checkpoints/classes.json``.
+        """
+        return {
+            "class": {**vars(self.entry), "rejected": dict(self.entry.rejected)},
+            "shards": [vars(shard) for shard in self.shards],
+            "sampler": self.sampler,
+            "near": self.near,
+        }
+
+
+def write_classes(
+    written: "WrittenClasses",
+    plan: Plan,
+    generator: Synthesizer,
+    screener: Screener | None,
+    config: AugmentConfig,
+    provenance: ShardProvenance,
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Draw, screen and write every class of the plan that is not whole yet.
+
+    Args:
+        written: The classes that are whole; what is written is added.
+        plan: How many samples of each class are wanted.
+        generator: Draws them.
+        screener: Judges them; may be None where none are missing.
+        config: Sampler, budget and shards.
+        provenance: Written into the shards.
+        progress: Reports accepted of wanted samples of each class.
+
+    Raises:
+        ShardError: If a shard cannot be written.
+    """
+    for class_plan in plan:
+        if class_plan.label not in written.classes:
+            writer = _ClassWriter(written, generator, config, provenance)
+            written.add(writer.write(class_plan, screener, progress))
+
+
+@dataclass(frozen=True)
+class _ClassWriter:
+    """Writes the shards of one class, numbered on after those that are there."""
+
+    written: "WrittenClasses"
+    generator: Synthesizer
+    config: AugmentConfig
+    provenance: ShardProvenance
+
+    def write(
+        self, class_plan: ClassPlan, screener: Screener | None, progress: Progress | None
+    ) -> WrittenClass:
+        report = ScreeningReport()
+        shards: list[ShardEntry] = []
+        samplers: list[str] = []
+        if class_plan.n_synthetic and screener is not None:
+            drawn = draw_class(
+                class_plan, self.generator, screener, self.config, report=report, progress=progress
+            )
+            for sampler, parts in itertools.groupby(drawn, key=lambda part: part.sampler):
+                with self._shard_writer(class_plan.label, sampler, len(shards)) as writer:
+                    for part in parts:
+                        writer.append(
+                            images=part.samples.images,
+                            latents=part.samples.latents,
+                            source_index=part.samples.source_index,
+                            seed=part.samples.seed,
+                            p_label=part.screened.p_label,
+                            nn_distance=part.screened.nn_distance,
+                            nn_index=part.screened.nn_index,
+                            soft_labels=part.soft_labels,
+                        )
+                shards += writer.entries
+                samplers.append(sampler)
+        entry = ClassEntry(
+            label=class_plan.label,
+            name=class_plan.name,
+            real=class_plan.real,
+            target_count=class_plan.target_count,
+            n_synthetic=class_plan.n_synthetic,
+            accepted=report.accepted,
+            rejected=report.to_json()["rejected"],
+            candidates=report.candidates,
+        )
+        return WrittenClass(entry, shards, ", ".join(samplers), report.near)
+
+    def _shard_writer(self, label: int, sampler: str, n_before: int) -> ShardWriter:
+        generator, shards = self.generator, self.config.shards
+        return ShardWriter(
+            self.written.folder,
+            label=label,
+            class_names=generator.class_names,
+            sampler=sampler,
+            dtype=str(generator.dtype),
+            layout=generator.layout,
+            image_shape=generator.image_shape,
+            value_range=generator.value_range,
+            n_latents=generator.model.latent_dim,
+            provenance=self.provenance,
+            max_bytes=shards.max_bytes,
+            compress=shards.compress,
+            first_index=len(self.written.shards) + n_before,
+        )
+
+
+class WrittenClasses:
+    """``checkpoints/classes.json``: the classes that are whole, in the order of the plan.
+
+    Reading it deletes shards that belong to no finished class: they were left by a process that
+    ended in the middle of one, and its samples are drawn again, the same.
+
+    Args:
+        folder: The run folder.
+        class_names: Of the run, in the order of the labels.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        self.folder = folder
+        self.path = folder / "checkpoints" / "classes.json"
+        self.classes: dict[int, WrittenClass] = {}
+        for finished in self._recorded(tuple(class_names)):
+            if not all(_is_whole(folder, each) for each in finished.shards):
+                # Shards are numbered on across classes: what follows is made again too.
+                log.warning("class %r: its shards are not whole; made again", finished.entry.name)
+                break
+            self.classes[finished.entry.label] = finished
+        recorded = {folder / each.path for each in self.shards}
+        for path in (folder / "shards").glob("shard-*"):
+            if path not in recorded:
+                path.unlink()
+
+    @property
+    def shards(self) -> list[ShardEntry]:
+        """All shards, in order."""
+        return [shard for each in self.classes.values() for shard in each.shards]
+
+    def lacks(self, plan: Plan) -> bool:
+        """Whether samples of some class are still to be drawn.
+
+        Args:
+            plan: How many samples of each class are wanted.
+
+        Returns:
+            True if a class that gets samples is not whole.
+        """
+        return any(
+            class_plan.n_synthetic and class_plan.label not in self.classes for class_plan in plan
+        )
+
+    def add(self, finished: WrittenClass) -> None:
+        """Record a class.
+
+        Args:
+            finished: The class, whose shards are on disk.
+        """
+        self.classes[finished.entry.label] = finished
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"classes": [each.to_json() for each in self.classes.values()]}
+        publish_bytes(self.path, sealed(content))
+
+    def _recorded(self, class_names: tuple[str, ...]) -> list[WrittenClass]:
+        if not self.path.exists():
+            return []
+        found = []
+        try:
+            for content in unsealed(read_whole(self.path))["classes"]:
+                where, sampler = str(self.path), content["sampler"]
+                entry, shards = read_class(content["class"], content["shards"], class_names, where)
+                found.append(WrittenClass(entry, shards, str(sampler), int(content["near"])))
+        # What is damaged is not gone by: its samples are drawn again, the same.
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("%s: cannot be read (%s); every class is made again", self.path, error)
+            return []
+        return found
+
+
+def _is_whole(folder: Path, entry: ShardEntry) -> bool:
+    path = folder / entry.path
+    return (
+        path.exists() and path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256
+    )

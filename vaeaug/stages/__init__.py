@@ -1,0 +1,23 @@
+"""The stages of a job in memory: plan, train, screen, draw. A run and a split go through the same.
+
+Nothing here knows a run folder: what is drawn is handed out, and whoever asked for it stores it.
+"""
+
+from vaeaug.stages.drawing import CHUNK, AcceptedSamples, draw_class
+from vaeaug.stages.planning import bytes_per_sample, plan_of, shards_of
+from vaeaug.stages.split import SplitStages, SyntheticSet
+from vaeaug.stages.training import fit, load_or_train, new_screener
+
+__all__ = [
+    "CHUNK",
+    "AcceptedSamples",
+    "SplitStages",
+    "SyntheticSet",
+    "bytes_per_sample",
+    "draw_class",
+    "fit",
+    "load_or_train",
+    "new_screener",
+    "plan_of",
+    "shards_of",
+]

@@ -1,0 +1,137 @@
+"""Draw candidates of a class and screen them, until enough are accepted or the budget is spent."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from vaeaug.config import AugmentConfig
+from vaeaug.generator import (
+    BLOCK,
+    SampleBatch,
+    Synthesizer,
+    edits_images,
+    keeps_detail,
+    sample_configured,
+)
+from vaeaug.memory import blocks
+from vaeaug.plan import ClassPlan
+from vaeaug.progress import Progress
+from vaeaug.screening import ClassScreening, Screened, Screener, ScreeningReport
+
+# Candidates drawn and screened at once.
+CHUNK = 512
+
+
+@dataclass(frozen=True)
+class AcceptedSamples:
+    """Samples of one class that passed screening, and what it measured of them.
+
+    Attributes:
+        sampler: How they were drawn, such as "interpolate+residual".
+        samples: The samples.
+        screened: Their verdicts, row by row.
+        soft_labels: Probability of each class, (n, K); None where labels are hard.
+    """
+
+    sampler: str
+    samples: SampleBatch
+    screened: Screened
+    soft_labels: Float32[np.ndarray, "n k"] | None
+
+
+def draw_class(
+    class_plan: ClassPlan,
+    generator: Synthesizer,
+    screener: Screener,
+    config: AugmentConfig,
+    *,
+    report: ScreeningReport,
+    progress: Progress | None = None,
+) -> Iterator[AcceptedSamples]:
+    """Draw and screen the samples of one class.
+
+    With ``recipe.sampler: auto`` the default sampler of the class comes first and then a density:
+    edits of real images can run out, for there are only so many neighbours, and near-copies are
+    rejected.
+
+    Args:
+        class_plan: The class and how many samples of it are wanted.
+        generator: Draws them.
+        screener: Judges them.
+        config: Sampler, temperature, budget.
+        report: Counts candidates, accepted and rejected samples as they are drawn.
+        progress: Reports accepted of wanted samples; None is silent.
+
+    Yields:
+        Accepted samples in the order of their seeds, those of one sampler after another.
+    """
+    automatic = config.recipe.sampler == "auto"
+    screening = screener.new_class(class_plan.label, bounded=automatic)
+    for sampler in _samplers(generator, class_plan.label, config):
+        missing = class_plan.n_synthetic - report.accepted
+        budget = report.candidates + int(config.screening.max_candidates_ratio * missing)
+        while report.accepted < class_plan.n_synthetic and report.candidates < budget:
+            missing = class_plan.n_synthetic - report.accepted
+            n = _chunk(missing, budget - report.candidates, math.prod(generator.image_shape))
+            batch = sample_configured(
+                generator,
+                config,
+                class_plan.label,
+                n,
+                sampler=sampler,
+                seed=config.seed,
+                start=report.candidates,
+            )
+            name = f"{sampler}+residual" if keeps_detail(config.sampling, sampler) else sampler
+            accepted = _accepted(name, batch, screening, missing, report)
+            if len(accepted.samples):
+                yield accepted if not config.recipe.soft else _softened(accepted, class_plan.label)
+            if progress is not None:
+                progress(f"drawing {class_plan.name}", report.accepted, class_plan.n_synthetic, {})
+
+
+def _samplers(generator: Synthesizer, label: int, config: AugmentConfig) -> list[str]:
+    """The sampler of the recipe; where it is "auto", the class's default and then a density."""
+    if config.recipe.sampler != "auto":
+        return [config.recipe.sampler]
+    first = generator.default_sampler(label, residual=edits_images(config.sampling))
+    then = "flow" if generator.flow is not None else "gmm"
+    return [first] if first == then else [first, then]
+
+
+def _accepted(
+    sampler: str,
+    batch: SampleBatch,
+    screening: ClassScreening,
+    missing: int,
+    report: ScreeningReport,
+) -> AcceptedSamples:
+    """Screen a batch and keep as many accepted samples as are missing."""
+    screened = screening.screen(batch.images)
+    rows = np.flatnonzero(screened.accepted)[:missing]
+    # The candidates after the last one needed were never asked for.
+    enough = len(rows) == missing
+    report.add(screened.reason[: rows[-1] + 1] if enough else screened.reason)
+    report.near += int(screened.near[rows].sum())
+    samples = batch.select(rows)
+    return AcceptedSamples(sampler, samples, screened.select(rows), samples.soft_labels)
+
+
+def _softened(accepted: AcceptedSamples, label: int) -> AcceptedSamples:
+    """Soft labels, where the sampler gave none: half the label, half what the classifiers say."""
+    if accepted.soft_labels is not None:
+        return accepted
+    # Half of the label itself, so that no other class exceeds it.
+    soft_labels = 0.5 * accepted.screened.probabilities
+    soft_labels[:, label] += 0.5
+    return AcceptedSamples(accepted.sampler, accepted.samples, accepted.screened, soft_labels)
+
+
+def _chunk(missing: int, left: int, n_values: int) -> int:
+    """Candidates to draw next: a few more than are missing, in whole blocks, within the budget."""
+    some_more = -(-(missing + missing // 4) // BLOCK) * BLOCK
+    most = next(blocks(CHUNK, n_values, CHUNK)).stop
+    return min(max(BLOCK, most // BLOCK * BLOCK), some_more, left)

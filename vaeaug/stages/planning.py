@@ -1,0 +1,76 @@
+"""How many samples a job makes of each class, and what room they take."""
+
+from vaeaug.config import AugmentConfig
+from vaeaug.data import LabelledImages
+from vaeaug.models import groups_of
+from vaeaug.plan import Plan, make_plan
+from vaeaug.training import check_config
+
+
+def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
+    """The plan that a configuration makes for this data.
+
+    Args:
+        data: The training split.
+        config: The job.
+
+    Returns:
+        The plan of every class.
+
+    Raises:
+        ConfigError: If the generator or the screening cannot be trained on samples like these.
+        PlanError: If the sampling strategy cannot be satisfied.
+    """
+    check_config(data, config, for_convolutions=True)
+    share, strategy = config.plan.share, config.plan.sampling_strategy
+    if share is None and isinstance(strategy, str | float):
+        share = config.recipe.share
+    return make_plan(
+        data.labels,
+        strategy,
+        class_names=data.class_names,
+        target_ratio=config.plan.target_ratio,
+        max_synthetic_ratio=config.plan.max_synthetic_ratio,
+        min_class_count=config.plan.min_class_count,
+        share=share,
+    )
+
+
+def bytes_per_sample(data: LabelledImages, config: AugmentConfig) -> int:
+    """Size of one sample in an uncompressed shard: image, latent, soft label and seven numbers.
+
+    Args:
+        data: The training split.
+        config: The job.
+
+    Returns:
+        Bytes.
+    """
+    model = config.model
+    groups = groups_of(
+        data.image_shape,
+        model.network,
+        model.latent,
+        model.latent_dim,
+        model.latent_channels,
+        model.levels,
+    )
+    n_latents = groups[-1].start + groups[-1].size
+    has_soft_labels = config.recipe.sampler == "blend" or config.recipe.soft
+    soft_labels = 4 * data.n_classes if has_soft_labels else 0
+    return data.images[:1].nbytes + 4 * n_latents + 44 + soft_labels
+
+
+def shards_of(n_samples: int, sample_bytes: int, config: AugmentConfig) -> int:
+    """How many shards the samples of one class fill.
+
+    Args:
+        n_samples: Samples of the class.
+        sample_bytes: Size of each; see `bytes_per_sample`.
+        config: The job, whose ``shards.max_bytes`` bounds a shard.
+
+    Returns:
+        The number of shards.
+    """
+    per_shard = max(1, (config.shards.max_bytes - 2**14) // sample_bytes)
+    return -(-n_samples // per_shard)

@@ -1,0 +1,118 @@
+"""Train what a job needs: the generator with its class densities, and the screener."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vaeaug.config import AugmentConfig, as_config
+from vaeaug.data import LabelledImages
+from vaeaug.generator import Synthesizer
+from vaeaug.progress import Progress, shown
+from vaeaug.screening import Screener
+from vaeaug.training import train
+
+log = logging.getLogger("vaeaug")
+
+
+def fit(
+    data: LabelledImages,
+    config: AugmentConfig | Mapping[str, Any] | str | Path | None = None,
+    *,
+    device: str | torch.device = "auto",
+    folder: str | Path | None = None,
+    progress: Progress | bool | None = None,
+) -> Synthesizer:
+    """Train the generator and fit the class densities.
+
+    Args:
+        data: The training split.
+        config: The job; a mapping of its keys or the path of a YAML file will do.
+        device: "auto", "cpu" or "cuda".
+        folder: Checkpoints go there and are resumed from there. None: nothing is written.
+        progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
+            is silent; a function is called as ``progress(what, done, total, metrics)``.
+
+    Returns:
+        The generator, on `device`.
+
+    Raises:
+        TrainingError: If training fails.
+    """
+    job = as_config(config)
+    with shown(progress) as report:
+        path = None if folder is None else Path(folder)
+        trained = train(data, job, device=device, folder=path, progress=report)
+    for line in trained.summary():
+        log.info("%s", line)
+    return Synthesizer.from_training(
+        trained.model,
+        data,
+        seed=job.seed,
+        flow=trained.flow,
+        pool_labels=trained.pool_labels if data.unlabelled is not None else None,
+        kind=job.density.kind,
+        notes=trained.remarks,
+    )
+
+
+def load_or_train(
+    model: Path,
+    data: LabelledImages,
+    config: AugmentConfig,
+    *,
+    checkpoints: Path,
+    device: torch.device | str,
+    progress: Progress | None = None,
+) -> Synthesizer:
+    """The generator in a folder; it is trained, or its training resumed, where there is none.
+
+    Args:
+        model: Folder of the generator.
+        data: The training split.
+        config: The job.
+        checkpoints: Folder of the training state and its log.
+        device: Where the networks run.
+        progress: Reports on the training; None is silent.
+
+    Returns:
+        The generator, on `device`.
+
+    Raises:
+        TrainingError: If training fails.
+        SamplingError: If the generator in the folder is damaged.
+    """
+    if (model / "config.json").exists():
+        return Synthesizer.load(model).to(device)
+    generator = fit(data, config, device=device, folder=checkpoints, progress=progress or False)
+    generator.save(model)
+    return generator
+
+
+def new_screener(
+    data: LabelledImages,
+    config: AugmentConfig,
+    *,
+    device: torch.device | str,
+    progress: Progress | None = None,
+) -> Screener:
+    """Train the classifiers of screening, and log how sure they are of real images.
+
+    Args:
+        data: The training split.
+        config: The job.
+        device: Where the classifiers run.
+        progress: Reports on the training; None is silent.
+
+    Returns:
+        The screener.
+    """
+    screener = Screener.for_job(data, config, device=device, progress=progress)
+    log.info(
+        "screening: the real-only classifier gives held-out real images their label with "
+        "probability %.2f on average",
+        screener.real_p_label.mean(),
+    )
+    return screener
