@@ -85,7 +85,7 @@ def test_evaluating_again_reads_and_other_data_is_refused(run, data, monkeypatch
     def no_training(*_: object, **__: object) -> None:
         raise AssertionError("all of it was measured")
 
-    monkeypatch.setattr("vaeaug.evaluation.gate.bench.train_probe", no_training)
+    monkeypatch.setattr("vaeaug.evaluation.gate.probe.train_probe", no_training)
     monkeypatch.setattr("vaeaug.stages.training.train", no_training)
     vaeaug.evaluate(data, run, QUICK, device="cpu")
     assert (run / "manifest.json").read_bytes() == before

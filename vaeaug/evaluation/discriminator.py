@@ -65,29 +65,28 @@ def real_or_synthetic_auc(
         raise ValueError(f"real_or_synthetic_auc: expected at least 4 images of a kind, got {n}")
     rng = np.random.default_rng([seed, 3])
     kinds = [images[rng.permutation(len(images))[:n]] for images in (real, synthetic)]
-    halves = [[images[: n // 2] for images in kinds], [images[n // 2 :] for images in kinds]]
-    scores: HalfScores = []
-    for fold, (train, held_out) in enumerate((halves, halves[::-1])):
+    # The first half of either kind is judged last: it is trained on first.
+    halves = np.tile(np.arange(n) < n // 2, 2).astype(np.int64)
+    is_synthetic = np.repeat([False, True], n)
 
-        def draw(
-            rng: np.random.Generator, size: int = len(train[0])
-        ) -> Int64[np.ndarray, "2 half"]:
-            return rng.integers(size, size=(2, HALF_BATCH))
+    def draw_outside(half: int) -> Draw:
+        rows = np.stack(
+            [np.flatnonzero((halves != half) & (is_synthetic == kind)) for kind in (0, 1)]
+        )
+        return lambda rng: np.take_along_axis(
+            rows, rng.integers(rows.shape[1], size=(2, HALF_BATCH)), axis=1
+        )
 
-        discriminator = train_discriminator(
-            (train[0], train[1]),
-            value_range,
-            draw=draw,
-            seed=[seed, fold],
-            steps=steps,
-            device=device,
-        )
-        of_real, of_synthetic = (
-            outputs_by_block(discriminator, images, value_range, device=device)[:, 0]
-            for images in held_out
-        )
-        scores.append((of_real, of_synthetic))
-    return mean_auc(scores)
+    scores = _cross_fitted(
+        np.concatenate(kinds),
+        halves,
+        draw_outside,
+        value_range=value_range,
+        seed=seed,
+        steps=steps,
+        device=device,
+    )
+    return mean_auc(_by_half(scores, halves, is_synthetic))
 
 
 def mean_auc(scores: HalfScores) -> float:
@@ -153,9 +152,7 @@ def scores_within_classes(
         steps=steps,
         device=device,
     )
-    return [
-        (scores[(halves == half) & ~second], scores[(halves == half) & second]) for half in (0, 1)
-    ]
+    return _by_half(scores, halves, second)
 
 
 def looks_synthetic(
@@ -188,8 +185,8 @@ def looks_synthetic(
         the two halves are of different discriminators.
     """
     halves = _stratified_halves(labels, is_synthetic, np.random.default_rng([seed, 6]))
-    scores = np.empty(len(images), np.float64)
-    for half in (0, 1):
+
+    def draw_outside(half: int) -> Draw:
         strata = []
         for label in np.unique(labels):
             in_class = (labels == label) & (halves != half)
@@ -197,17 +194,44 @@ def looks_synthetic(
             if min(map(len, pair)):
                 strata.append(pair)
 
-        def draw(rng: np.random.Generator, strata: list = strata) -> Int64[np.ndarray, "2 half"]:
+        def draw(rng: np.random.Generator) -> Int64[np.ndarray, "2 half"]:
             chosen = rng.integers(len(strata), size=HALF_BATCH)
             return np.array(
                 [[rng.choice(strata[stratum][kind]) for stratum in chosen] for kind in (0, 1)],
                 np.int64,
             )
 
+        return draw
+
+    scores = _cross_fitted(
+        images,
+        halves,
+        draw_outside,
+        value_range=value_range,
+        seed=seed,
+        steps=steps,
+        device=device,
+    )
+    return scores, halves
+
+
+def _cross_fitted(
+    images: np.ndarray,
+    halves: np.ndarray,
+    draw_outside: Callable[[int], Draw],
+    *,
+    value_range: tuple[float, float],
+    seed: int,
+    steps: int,
+    device: torch.device | str,
+) -> Float[np.ndarray, " n"]:
+    """Score of each image by a discriminator that was trained on the other half."""
+    scores = np.empty(len(images), np.float64)
+    for half in (0, 1):
         discriminator = train_discriminator(
-            (images, images),
+            images,
             value_range,
-            draw=draw,
+            draw=draw_outside(half),
             seed=[seed, half],
             steps=steps,
             device=device,
@@ -215,11 +239,18 @@ def looks_synthetic(
         judged = halves == half
         logits = outputs_by_block(discriminator, images[judged], value_range, device=device)
         scores[judged] = logits[:, 0]
-    return scores, halves
+    return scores
+
+
+def _by_half(scores: np.ndarray, halves: np.ndarray, is_synthetic: np.ndarray) -> HalfScores:
+    return [
+        (scores[(halves == half) & ~is_synthetic], scores[(halves == half) & is_synthetic])
+        for half in (0, 1)
+    ]
 
 
 def train_discriminator(
-    kinds: tuple[Shaped[np.ndarray, "n *space c"], Shaped[np.ndarray, "m *space c"]],
+    images: Shaped[np.ndarray, "n *space c"],
     value_range: tuple[float, float],
     *,
     draw: Draw,
@@ -230,8 +261,8 @@ def train_discriminator(
     """Train a network to tell two kinds of images apart; both are shifted alike.
 
     Args:
-        kinds: Images of each kind.
-        value_range: (lowest, highest) value of both.
+        images: Images of both kinds.
+        value_range: (lowest, highest) value.
         draw: Draws the rows of each kind for one batch.
         seed: Of the weights and the batches.
         steps: Optimiser steps.
@@ -246,11 +277,11 @@ def train_discriminator(
 
     def batches() -> Iterator[Tensor]:
         for _ in range(steps):
-            chosen = [images[rows] for images, rows in zip(kinds, draw(rng), strict=True)]
-            yield shifted(as_input(np.concatenate(chosen), value_range, device), rng)
+            rows = draw(rng).ravel()
+            yield shifted(as_input(images[rows], value_range, device), rng)
 
     with seeded_torch(int(rng.integers(2**31))):
-        discriminator = SmallClassifier(kinds[0].shape[1:], 1, width=WIDTH).to(device)
+        discriminator = SmallClassifier(images.shape[1:], 1, width=WIDTH).to(device)
         is_second = torch.tensor([0.0, 1.0], device=device).repeat_interleave(HALF_BATCH)
 
         def loss(x: Tensor) -> Tensor:

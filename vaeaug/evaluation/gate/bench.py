@@ -4,6 +4,7 @@ A split's generator learns from the split's training part alone, so that nothing
 split holds out.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +19,7 @@ from vaeaug.config import EvaluationConfig, Recipe
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation.gate.arms import Arm
 from vaeaug.evaluation.gate.networks import ProbeFactory, default_steps, probe_name
-from vaeaug.evaluation.gate.probe import predict, train_probe
+from vaeaug.evaluation.gate.probe import train_and_predict
 from vaeaug.evaluation.gate.splits import Split, fitting_folds, make_splits
 from vaeaug.evaluation.gate.tasks import Results, Task, Workers
 from vaeaug.evaluation.metrics import Scores, class_groups, score
@@ -113,7 +114,10 @@ class Bench:
         work = _SplitWork(
             data,
             stages,
-            learner or _ProbeLearner(config, factory, str(device)),
+            learner
+            or functools.partial(
+                train_and_predict, config=config, factory=factory, device=str(device)
+            ),
             class_groups(data.counts),
             folder,
         )
@@ -344,37 +348,6 @@ class _SplitWork:
             train, synthetic, held_out, job.arm, seed=job.seed, steps=job.steps
         )
         return {"scores": asdict(score(probabilities, held_out.labels, groups=self.groups))}
-
-
-@dataclass(frozen=True)
-class _ProbeLearner:
-    """The `Learner` that trains probes."""
-
-    config: EvaluationConfig
-    factory: ProbeFactory | None
-    device: str
-
-    def __call__(
-        self,
-        train: LabelledImages,
-        synthetic: SyntheticSet | None,
-        held_out: LabelledImages,
-        arm: Arm,
-        *,
-        seed: int,
-        steps: int,
-    ) -> Float[np.ndarray, "n k"]:
-        model = train_probe(
-            train,
-            synthetic,
-            arm,
-            self.config,
-            seed=seed,
-            steps=steps,
-            factory=self.factory,
-            device=self.device,
-        )
-        return predict(model, held_out, device=self.device)
 
 
 def _place(folder: Path | None, split: Split) -> Path:

@@ -98,6 +98,40 @@ def predict(
     return probabilities.astype(np.float64)
 
 
+def train_and_predict(
+    train: LabelledImages,
+    synthetic: SyntheticSet | None,
+    held_out: LabelledImages,
+    arm: Arm,
+    *,
+    config: EvaluationConfig,
+    seed: int,
+    steps: int,
+    factory: ProbeFactory | None = None,
+    device: torch.device | str = "cpu",
+) -> Float[np.ndarray, "n k"]:
+    """Train one probe and predict held-out images; arguments are those of `train_probe`.
+
+    Args:
+        train: Real training images.
+        synthetic: Synthetic samples; needed where the arm has a recipe.
+        held_out: Images to predict.
+        arm: How the probe is trained.
+        config: Batch size, learning rate and width.
+        seed: Of the weights and the draws.
+        steps: Optimiser steps of an arm of length 1.
+        factory: Builds another network.
+        device: Where to train.
+
+    Returns:
+        Class probabilities of the held-out images.
+    """
+    model = train_probe(
+        train, synthetic, arm, config, seed=seed, steps=steps, factory=factory, device=device
+    )
+    return predict(model, held_out, device=device)
+
+
 # -- The loss --------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ is all that differs.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -112,7 +113,7 @@ class _Measurement:
 
     def judged(self, recipe: Recipe) -> GateResult:
         """The verdict and what it rests on."""
-        bench, config = self.bench, self.bench.config
+        bench = self.bench
         comparisons = tuple(
             Comparison(name, arm.name, self.best.name, *self._difference(arm))
             for name, arm in zip((EQUAL_STEPS, EQUAL_REAL), self.merged, strict=True)
@@ -129,16 +130,11 @@ class _Measurement:
             arms=tuple(self._arm_result(arm, kinds.get(arm, "baseline")) for arm in self.scores),
             recipe=recipe,
             settings={
-                "n_splits": len(self.splits),
-                "folds": bench.folds,
-                "steps": bench.steps,
-                "probe": bench.probe,
-                "min_effect": config.min_effect,
-                "confidence": config.confidence,
+                **_settings(bench, len(self.splits)),
                 "converged": converged,
                 "longer": mean_and_ends(longer),
                 "min_held_out": self._fewest_held_out,
-                "seed": config.seed,
+                "seed": bench.config.seed,
                 "baseline": self.best.name,
             },
             warnings=self._warnings(comparisons, longer, converged=converged, n_leaks=n_leaks),
@@ -272,13 +268,17 @@ def _nothing_to_measure(bench: Bench, recipe: Recipe) -> GateResult:
         comparisons=(),
         arms=(),
         recipe=recipe,
-        settings={
-            "n_splits": 0,
-            "folds": bench.folds,
-            "steps": bench.steps,
-            "probe": bench.probe,
-            "min_effect": bench.config.min_effect,
-            "confidence": bench.config.confidence,
-        },
+        settings=_settings(bench, 0),
         class_names=bench.data.class_names,
     )
+
+
+def _settings(bench: Bench, n_splits: int) -> dict[str, Any]:
+    return {
+        "n_splits": n_splits,
+        "folds": bench.folds,
+        "steps": bench.steps,
+        "probe": bench.probe,
+        "min_effect": bench.config.min_effect,
+        "confidence": bench.config.confidence,
+    }
