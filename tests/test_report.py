@@ -17,6 +17,7 @@ from PIL import Image
 
 from vaeaug.report import COLUMNS, ClassPanel, gate_view, write_card, write_report
 from vaeaug.report.charts import Scale, draw_curves
+from vaeaug.report.document import Document
 from vaeaug.report.gate_view import MAX_ARMS
 from vaeaug.report.words import num, pct, points
 
@@ -411,7 +412,7 @@ def test_numbers_of_every_part_are_on_the_page(tmp_path):
         "from 183 images to 359".capitalize(),
         "of 70 planned",
         "because of eel",
-        "None was turned away as: not finite.",
+        "None was rejected as: not finite.",
         "model.likelihoodgaussian",
         "0.030 nats",
         "overfitting",
@@ -439,13 +440,18 @@ def test_the_best_of_a_column_is_bold_and_no_check_is(tmp_path):
 
 def test_recall_stands_beside_the_baseline_that_the_gate_compared_with():
     document = whole()
-    compared = gate_view.recall(document["gate"], document["classes"])
+
+    def recall(**keys):
+        parsed = Document.parse(document | keys)
+        return gate_view.recall(parsed.gate, parsed.classes)
+
+    compared = recall()
     assert compared["series"] == ["oversampling + classic", "merged"]
     assert compared["arms"] == ["none", "oversampling + classic", "merged", "synthetic only"]
     document["gate"]["comparisons"][0]["baseline"] = "none"
-    assert gate_view.recall(document["gate"], [])["series"] == ["none", "merged"]
+    assert recall(classes=[])["series"] == ["none", "merged"]
     document["gate"]["comparisons"] = []
-    assert gate_view.recall(document["gate"], [])["series"] == compared["series"]
+    assert recall(classes=[])["series"] == compared["series"]
 
 
 def test_names_are_text_and_never_markup(tmp_path):
@@ -505,6 +511,26 @@ def test_report_json_is_the_document(tmp_path):
     document["gate"]["arms"][0]["recall"][0]["value"] = None
     assert json.loads(text) == document
     assert "NaN" not in text
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "place"),
+    [
+        ("gate", {"verdict": "helps", "arms": ["none"]}, "gate.arms.0"),
+        ("gate", {"comparisons": {"name": "equal steps"}}, "gate.comparisons"),
+        ("search", {"rounds": [{"candidates": "many"}]}, "search.rounds.0.candidates"),
+        ("shortcut", {"synthetic_share": [0.3]}, "shortcut.synthetic_share"),
+        ("diagnostics", {"classes": {"cat": 3}}, "diagnostics.classes.cat"),
+        ("merged", [["cat", 3]], "merged.0"),
+    ],
+)
+def test_a_part_that_is_none_is_left_out_and_named(tmp_path, caplog, part, wrong, place):
+    document = whole() | {part: wrong}
+    page = Page(page_of(tmp_path, document))
+    assert f"report: {place}: " in caplog.text
+    assert f"{part} is left out" in caplog.text
+    assert "cat" in page.text
+    assert write_card(tmp_path, document).exists()
 
 
 def test_large_runs_stay_below_five_megabytes(tmp_path):
@@ -748,5 +774,5 @@ def test_signals_and_volumes_are_called_what_they_are(tmp_path, layout, many):
     ours = text.replace("an image", "").replace("images", "", 3)
     assert "synthetic image" not in ours
     card = write_card(tmp_path, document).read_text(encoding="utf-8")
-    assert f"real {many} learnt from" in card
+    assert f"real {many} learned from" in card
     assert "| an image |" in card

@@ -1,11 +1,13 @@
 """``README.md`` of a run folder: a dataset card in the form of the Hugging Face hub."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vaeaug.files.names import for_code, for_markdown
 from vaeaug.report import gate_view, run_view, words
+from vaeaug.report.document import Document
 from vaeaug.shards import publish_bytes
 
 # The hub's tasks know images with two spatial axes only.
@@ -19,17 +21,15 @@ _SIZES = (
 )
 _LARGEST = "10M<n<100M"
 
-Json = Mapping[str, Any]
 
-
-def write_card(folder: Path, document: Mapping[str, Any]) -> Path:
+def write_card(folder: Path, content: Mapping[str, Any]) -> Path:
     """Write ``README.md``, whole or not at all.
 
     The licence is left to the user, in a line that says so: it has to fit that of the real data.
 
     Args:
         folder: The run folder.
-        document: What `write_report` takes.
+        content: What `write_report` takes.
 
     Returns:
         Its path.
@@ -37,9 +37,10 @@ def write_card(folder: Path, document: Mapping[str, Any]) -> Path:
     Raises:
         ShardError: If the file cannot be written.
     """
+    document = Document.parse(content)
     sections = [
         _front_matter(document),
-        f"# {_said(document.get('title') or 'A dataset')}, augmented",
+        f"# {_said(document.title or 'A dataset')}, augmented",
         _intro(document),
         _does_it_help(document),
         _counts(document),
@@ -56,14 +57,13 @@ def write_card(folder: Path, document: Mapping[str, Any]) -> Path:
     return path
 
 
-def _front_matter(document: Json) -> str:
+def _front_matter(document: Document) -> str:
     import yaml
 
-    classes = document.get("classes") or []
     layout = words.layout(document)
-    n = words.total(classes, "accepted")
+    n = words.total(document.classes, "accepted")
     metadata = {
-        "pretty_name": f"{document.get('title') or 'A dataset'}, augmented",
+        "pretty_name": f"{document.title or 'A dataset'}, augmented",
         "tags": ["synthetic", "vaeaug", "augmentation"]
         + ([words.KINDS[layout]] if layout != "NHWC" else []),
         "task_categories": [_TASKS.get(layout, "other")],
@@ -77,10 +77,10 @@ def _front_matter(document: Json) -> str:
     return f"---\n{licence}\n{text}---"
 
 
-def _intro(document: Json) -> str:
-    classes = document.get("classes") or []
+def _intro(document: Document) -> str:
+    classes = document.classes
     accepted, real = words.total(classes, "accepted"), words.total(classes, "real")
-    kind = words.KINDS[words.layout(document)]
+    kind = words.kind(document)
     return (
         f"{accepted:,} **synthetic** labelled {kind} in "
         f"{words.several(len(classes), 'class', 'classes')}, made by vaeaug from {real:,} real "
@@ -88,59 +88,56 @@ def _intro(document: Json) -> str:
     )
 
 
-def _does_it_help(document: Json) -> str:
-    gate = document.get("gate")
-    found = gate_view.verdict(gate)
+def _does_it_help(document: Document) -> str:
+    gate = document.gate
+    verdict = gate_view.verdict(gate)
     lines = ["## Does it help?", ""]
-    if not gate:
+    if gate is None:
         lines.append(
             f"**{gate_view.NOT_EVALUATED}.** <code>{_said(run_view.evaluate_command(document))}"
             f"</code> measures it on held-out real {words.kind(document)}; OUT is the folder of "
             "this file."
         )
         return "\n".join(lines)
-    lines.append(f"**{found['word']}.** {_said(found['sentence'])}")
+    lines.append(f"**{verdict['word']}.** {_said(verdict['sentence'])}")
     lines += ["", _said(gate_view.how_measured(gate))]
-    comparisons = gate.get("comparisons") or []
-    if comparisons:
+    if gate.comparisons:
         rows = [
             (
-                _said(each.get("name")),
-                _said(each.get("arm")),
-                _said(each.get("baseline")),
-                words.points(each.get("difference")),
-                f"{words.points(each.get('low'))} to {words.points(each.get('high'))}",
-                _said(each.get("verdict")),
+                _said(row.name),
+                _said(row.arm),
+                _said(row.baseline),
+                words.points(row.difference),
+                f"{words.points(row.low)} to {words.points(row.high)}",
+                _said(row.verdict),
             )
-            for each in comparisons
+            for row in gate.comparisons
         ]
-        interval = gate_view.confidence(gate)
-        head = ("at", "with", "against", "points", interval, "verdict")
+        head = ("at", "with", "against", "points", gate_view.confidence(gate), "verdict")
         lines += ["", _table(head, rows, numbers=(3, 4))]
-    if gate.get("warnings"):
-        lines += ["", *(f"- Warning: {_said(line)}" for line in gate["warnings"])]
+    if gate.warnings:
+        lines += ["", *(f"- Warning: {_said(line)}" for line in gate.warnings)]
     return "\n".join(lines)
 
 
-def _counts(document: Json) -> str:
-    classes = document.get("classes") or []
-    merged = {each["name"]: each for each in document.get("merged") or []}
-    shown = run_view.rarest(classes)
+def _counts(document: Document) -> str:
+    merged = {row.name: row for row in document.merged}
+    shown = run_view.rarest(document.classes)
     rows = [
         (
-            _said(each.get("name")),
-            words.count(each.get("real")),
-            words.count(each.get("accepted")),
-            words.count(each.get("n_synthetic")),
-            words.count((merged.get(each.get("name")) or {}).get("repeated")),
-            words.count((merged.get(each.get("name")) or {}).get("together")),
+            _said(row.name),
+            words.count(row.real),
+            words.count(row.accepted),
+            words.count(row.n_synthetic),
+            words.count(merged[row.name].repeated) if row.name in merged else words.NONE,
+            words.count(merged[row.name].together) if row.name in merged else words.NONE,
         )
-        for each in shown
+        for row in shown
     ]
     text = "## Counts\n\n" + _table(
         (
             "class",
-            f"real {words.kind(document)} learnt from",
+            f"real {words.kind(document)} learned from",
             "synthetic, in here",
             "planned",
             "repeated when merged",
@@ -149,14 +146,13 @@ def _counts(document: Json) -> str:
         rows,
         numbers=(1, 2, 3, 4, 5),
     )
-    if len(shown) < len(classes):
+    if len(shown) < len(document.classes):
         text += f"\n\nThe {run_view.MAX_ROWS} rarest classes; all are in `manifest.json`."
     return text
 
 
-def _how_made(document: Json) -> str:
-    config = (document.get("provenance") or {}).get("config") or {}
-    model = config.get("model") or {}
+def _how_made(document: Document) -> str:
+    model = document.provenance.config.get("model") or {}
     lines = [
         "## How it was made",
         "",
@@ -169,29 +165,28 @@ def _how_made(document: Json) -> str:
         ),
         "",
     ]
-    samplers = sorted(set((document.get("samplers") or {}).values()))
+    samplers = sorted({sampler for sampler in document.samplers.values() if sampler is not None})
     if samplers:
         lines.append(f"- drawn by: {', '.join(map(_said, samplers))}")
     if model:
-        named = [
+        settings = [
             f"{key.replace('_', ' ')} {model[key]}"
             for key in ("latent", "likelihood", "grouping")
             if model.get(key)
         ]
-        lines.append(f"- generator: {_said(', '.join(named))}")
-    rejected: dict[str, int] = {}
-    for each in document.get("classes") or []:
-        for reason, n in (each.get("rejected") or {}).items():
-            rejected[reason] = rejected.get(reason, 0) + (n or 0)
+        lines.append(f"- generator: {_said(', '.join(settings))}")
+    rejected: Counter[str] = Counter()
+    for row in document.classes:
+        rejected.update(row.rejected)
     if rejected:
-        turned_away = [f"{_said(reason)} {n:,}" for reason, n in rejected.items() if n]
-        lines.append(f"- turned away: {', '.join(turned_away) or 'none'}")
-    if found := run_view.recipe(document):
-        settings = ", ".join(f"{name.lower()}: {value}" for name, value in found["pairs"])
+        reasons = [f"{_said(reason)} {n:,}" for reason, n in rejected.items() if n]
+        lines.append(f"- rejected: {', '.join(reasons) or 'none'}")
+    if recipe := run_view.recipe(document):
+        pairs = ", ".join(f"{name.lower()}: {value}" for name, value in recipe["pairs"])
         lines += [
             "",
-            f"How to merge it with real {words.kind(document)} ({_said(found['name'])}): "
-            f"{_said(settings)}.",
+            f"How to merge it with real {words.kind(document)} ({_said(recipe['name'])}): "
+            f"{_said(pairs)}.",
         ]
     return "\n".join(lines).rstrip()
 
@@ -213,48 +208,39 @@ the real image that it came from (`source_index`, -1 for none) and what screenin
 marked with the attribute `synthetic`. `manifest.json` lists them with their hashes."""
 
 
-def _limits(document: Json) -> str:
+def _limits(document: Document) -> str:
     limits = (
         "- For training only. Never validate or test on it: use real images.",
-        "- It carries the biases of the images that it was learnt from, and adds no knowledge that "
-        "is not in them.",
+        "- It carries the biases of the images that it was learned from, and adds no knowledge "
+        "that is not in them.",
         "- Near-copies of training images were looked for; that is no guarantee of privacy.",
     )
     lines = ["## Limits", "", *(words.of_kind(line, document) for line in limits)]
-    if nearness := (document.get("nearness") or {}).get("sentence"):
-        lines.append(f"- {for_markdown(nearness)}")
-    privacy, shortcut = document.get("privacy"), document.get("shortcut")
-    if privacy and privacy.get("verdict"):
-        lines.append(f"- Copies: {_said(words.sentence(str(privacy['verdict'])))}")
-    for part in (privacy, shortcut):
-        if part and part.get("warning"):
-            lines.append(f"- Warning: {_said(words.sentence(str(part['warning'])))}")
-    if short := [
-        each
-        for each in document.get("classes") or []
-        if (each.get("accepted") or 0) < (each.get("n_synthetic") or 0)
-    ]:
-        named = ", ".join(_said(each.get("name")) for each in short[:20])
+    if document.nearness.sentence:
+        lines.append(f"- {for_markdown(document.nearness.sentence)}")
+    if document.privacy and document.privacy.verdict:
+        lines.append(f"- Copies: {_said(words.sentence(document.privacy.verdict))}")
+    for part in (document.privacy, document.shortcut):
+        if part and part.warning:
+            lines.append(f"- Warning: {_said(words.sentence(part.warning))}")
+    if short := [row.name for row in document.classes if row.fell_short]:
         more = f" and {len(short) - 20} more" if len(short) > 20 else ""
-        lines.append(f"- Fewer than planned: {named}{more}.")
+        lines.append(f"- Fewer than planned: {', '.join(map(_said, short[:20]))}{more}.")
     return "\n".join(lines)
 
 
-def _provenance(document: Json) -> str:
-    found = document.get("provenance") or {}
-    data = found.get("data") or {}
+def _provenance(document: Document) -> str:
+    origin = document.provenance
+    versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
     pairs = [
-        ("command", found.get("command")),
-        ("data", data.get("source")),
-        ("split", data.get("split")),
-        ("fingerprint of the data", data.get("fingerprint")),
-        ("seed", found.get("seed")),
-        ("SHA-256 of the model", found.get("model_sha256")),
-        ("SHA-256 of the configuration", found.get("config_sha256")),
-        (
-            "versions",
-            ", ".join(f"{name} {one}" for name, one in (found.get("versions") or {}).items()),
-        ),
+        ("command", origin.command),
+        ("data", origin.data.source),
+        ("split", origin.data.split),
+        ("fingerprint of the data", origin.data.fingerprint),
+        ("seed", origin.seed),
+        ("SHA-256 of the model", origin.model_sha256),
+        ("SHA-256 of the configuration", origin.config_sha256),
+        ("versions", versions),
     ]
     rows = [(name, for_code(value)) for name, value in pairs if value not in (None, "")]
     return (

@@ -3,7 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vaeaug.report.charts import Scale, is_number
+from vaeaug.report.charts import Scale
+from vaeaug.report.document import (
+    Arm,
+    ClassPart,
+    Comparison,
+    Fidelity,
+    Gate,
+    Privacy,
+    Recall,
+    Search,
+    Shortcut,
+)
 from vaeaug.report.words import NONE, count, duration, num, pct, sentence, several, whole
 
 # Rows and columns that a table may have: what keeps the page below five megabytes.
@@ -36,35 +47,46 @@ _KINDS = {
 }
 _GOOD = {"higher": "higher", "lower": "lower", "half": "near 0.5"}
 
-Json = Mapping[str, Any]
 
+def verdict(gate: Gate | None) -> dict[str, str]:
+    """The top of the page.
 
-def verdict(gate: Json | None) -> dict[str, str]:
-    """Word, look and sentence at the top of the page."""
-    if not gate:
+    Args:
+        gate: The measurement; None where there is none.
+
+    Returns:
+        ``word``, ``kind`` (a class of the style sheet), ``icon`` and ``sentence``.
+    """
+    if gate is None:
         word, kind, icon = _UNKNOWN
         return {"word": word, "kind": kind, "icon": icon, "sentence": NOT_EVALUATED}
-    word, kind, icon = _VERDICTS.get(str(gate.get("verdict")), _VERDICTS["unsure"])
-    text = sentence(str(gate.get("sentence") or word))
-    return {"word": word, "kind": kind, "icon": icon, "sentence": text}
+    word, kind, icon = _VERDICTS.get(gate.verdict, _VERDICTS["unsure"])
+    return {"word": word, "kind": kind, "icon": icon, "sentence": sentence(gate.sentence or word)}
 
 
-def how_measured(gate: Json) -> str:
-    """One sentence on the classifiers that were trained."""
-    if gate.get("n_splits") == 0:
+def how_measured(gate: Gate) -> str:
+    """One sentence on the classifiers that were trained.
+
+    Args:
+        gate: The measurement.
+
+    Returns:
+        The sentence.
+    """
+    if gate.n_splits == 0:
         return (
             "The search found no recipe that beats training without synthetic images, so none was "
             "left to measure."
         )
     text = "Classifiers were trained with and without the synthetic images"
-    if is_number(gate.get("n_splits")):
-        text += f" on {several(gate['n_splits'], 'split', 'splits')} of the real images"
+    if gate.n_splits is not None:
+        text += f" on {several(gate.n_splits, 'split', 'splits')} of the real images"
     details = [
-        str(gate["probe"]) if gate.get("probe") else "",
-        f"{count(gate['steps'])} steps each" if is_number(gate.get("steps")) else "",
-        f"{duration(gate['seconds'])} in all" if is_number(gate.get("seconds")) else "",
+        gate.probe,
+        "" if gate.steps is None else f"{count(gate.steps)} steps each",
+        "" if gate.seconds is None else f"{duration(gate.seconds)} in all",
     ]
-    known = ", ".join(each for each in details if each)
+    known = ", ".join(filter(None, details))
     return (
         text
         + " and judged on real images held out of their training"
@@ -72,45 +94,52 @@ def how_measured(gate: Json) -> str:
     )
 
 
-def confidence(gate: Json) -> str:
-    """The level of the intervals in words."""
-    level = gate.get("confidence")
-    return f"{100 * level:g} % interval" if is_number(level) else "interval"
+def confidence(gate: Gate) -> str:
+    """The level of the intervals in words.
+
+    Args:
+        gate: The measurement.
+
+    Returns:
+        Such as "95 % interval".
+    """
+    return "interval" if gate.confidence is None else f"{100 * gate.confidence:g} % interval"
 
 
-def forest(gate: Json) -> dict[str, Any] | None:
-    """The differences between arms, on one scale with zero and the smallest effect that counts."""
-    comparisons = gate.get("comparisons") or []
-    least = gate.get("min_effect") if is_number(gate.get("min_effect")) else None
-    values = [each.get(key) for each in comparisons for key in ("difference", "low", "high")]
-    scale = Scale.over([*values, 0.0, least])
-    if not comparisons or scale is None:
+def forest(gate: Gate) -> dict[str, Any] | None:
+    """The differences between arms, on one scale with zero and the smallest effect that counts.
+
+    Args:
+        gate: The measurement.
+
+    Returns:
+        Rows, scale and note; None where there is nothing to compare.
+    """
+    ends = [end for row in gate.comparisons for end in (row.difference, row.low, row.high)]
+    scale = Scale.over([*ends, 0.0, gate.min_effect])
+    if not gate.comparisons or scale is None:
         return None
     kinds = {name: kind for name, (_, kind, _) in _VERDICTS.items()}
-    rows = [
-        {
-            **dict.fromkeys(("name", "arm", "baseline", "verdict", "difference", "low", "high")),
-            **each,
-            "kind": kinds.get(str(each.get("verdict")), "unknown"),
-        }
-        for each in comparisons
-    ]
+    rows = [{**vars(row), "kind": kinds.get(row.verdict, "unknown")} for row in gate.comparisons]
     note = f"Lines are the {confidence(gate)}"
-    note += f" ({gate['interval']})." if gate.get("interval") else "."
-    tested = [
-        f"{each['name']} p = {num(each['p_value'])}"
-        for each in comparisons
-        if is_number(each.get("p_value"))
-    ]
+    note += f" ({gate.interval})." if gate.interval else "."
+    tested = [_p_value(row) for row in gate.comparisons if row.p_value is not None]
     if tested:
         note += " " + sentence(", ".join(tested))
-    return {"rows": rows, "scale": scale, "min_effect": least, "note": note}
+    return {"rows": rows, "scale": scale, "min_effect": gate.min_effect, "note": note}
 
 
-def arms(gate: Json) -> dict[str, Any]:
-    """The table of arms: its columns, its rows, and the best figures of each column."""
-    found = (gate.get("arms") or [])[:MAX_ARMS]
-    keys = [key for each in found for key in each.get("metrics") or {}]
+def arms(gate: Gate) -> dict[str, Any]:
+    """The table of arms.
+
+    Args:
+        gate: The measurement.
+
+    Returns:
+        Its columns and rows; each row names the columns in which it is the best.
+    """
+    shown = gate.arms[:MAX_ARMS]
+    keys = [key for arm in shown for key in arm.metrics]
     # Known metrics in their order, then what else there is.
     ordered = [key for key in _METRICS if key in keys]
     ordered += [key for key in dict.fromkeys(keys) if key not in _METRICS]
@@ -120,191 +149,197 @@ def arms(gate: Json) -> dict[str, Any]:
     best: dict[str, float] = {}
     for key in ordered:
         # A check, such as training on synthetic images alone, is no way that one would choose.
-        means = [_mean(each, key) for each in found if each.get("kind") != "check"]
-        known = [mean for mean in means if mean is not None]
-        if len(set(known)) > 1:
+        means = [arm.mean(key) for arm in shown if arm.kind != "check"]
+        known = {mean for mean in means if mean is not None}
+        if len(known) > 1:
             best[key] = min(known) if key in _LOWER_IS_BETTER else max(known)
     rows = [
         {
-            "name": each.get("name"),
-            "kind": each.get("kind"),
-            "kind_words": _KINDS.get(str(each.get("kind")), each.get("kind")),
-            "metrics": each.get("metrics") or {},
-            "best": [
-                key for key in best if each.get("kind") != "check" and _mean(each, key) == best[key]
-            ],
+            "name": arm.name,
+            "kind": arm.kind,
+            "kind_words": _KINDS.get(arm.kind, arm.kind),
+            "metrics": arm.metrics,
+            "best": [key for key in best if arm.kind != "check" and arm.mean(key) == best[key]],
         }
-        for each in found
+        for arm in shown
     ]
     return {"columns": columns, "rows": rows}
 
 
-def recall(gate: Json, classes: Sequence[Json]) -> dict[str, Any] | None:
-    """Recall of each class: the best baseline beside the merged arms, and a table of all arms."""
-    found = [each for each in (gate.get("arms") or [])[:MAX_ARMS] if each.get("recall")]
-    baseline = _best_baseline(gate, found)
-    shown = [each for each in (baseline,) if each is not None]
-    shown += [each for each in found if each.get("kind") == "merged"][: 4 - len(shown)]
+def recall(gate: Gate, classes: Sequence[ClassPart]) -> dict[str, Any] | None:
+    """Recall of each class: the best baseline beside the merged arms, and a table of all arms.
+
+    Args:
+        gate: The measurement.
+        classes: The classes of the run, for the rarest where there are too many to show.
+
+    Returns:
+        Rows, scale and table; None where no recall was measured.
+    """
+    measured = [arm for arm in gate.arms[:MAX_ARMS] if arm.recall]
+    baseline = _best_baseline(gate, measured)
+    shown = [] if baseline is None else [baseline]
+    shown += [arm for arm in measured if arm.kind == "merged"][: 4 - len(shown)]
     if not shown:
         return None
-    real = {each.get("name"): each.get("real") or 0 for each in classes}
-    cells = {each["name"]: {cell["class"]: cell for cell in each["recall"]} for each in found}
+    real = {row.name: row.real for row in classes}
+    cells = {arm.name: {cell.name: cell for cell in arm.recall} for arm in measured}
     names = list(dict.fromkeys(name for by_class in cells.values() for name in by_class))
     kept = names
     if len(names) > MAX_ROWS:
         kept = sorted(names, key=lambda name: real.get(name, 0))[:MAX_ROWS]
-    rows, every = [], []
-    for name in kept:
-        of_shown = [cells[each["name"]].get(name) or {} for each in shown]
-        text = "; ".join(
-            f"{each['name']} {pct(cell.get('value'))} %"
-            for each, cell in zip(shown, of_shown, strict=True)
-        )
-        rows.append(
-            {
-                "name": name,
-                "n": next((cell["n"] for cell in of_shown if is_number(cell.get("n"))), None),
-                "cells": of_shown,
-                "label": f"Recall of class {name}: {text}",
-            }
-        )
-        every.append(
-            {"name": name, "cells": [cells[each["name"]].get(name) or {} for each in found]}
-        )
-    scale = Scale.over(
-        [
-            cell.get(key)
-            for row in rows
-            for cell in row["cells"]
-            for key in ("value", "low", "high")
-        ],
-        within=(0.0, 1.0),
-    )
+    rows = [_recall_row(name, shown, cells) for name in kept]
+    table = [
+        {"name": name, "cells": [cells[arm.name].get(name, Recall()) for arm in measured]}
+        for name in kept
+    ]
+    ends = [
+        end for row in rows for cell in row["cells"] for end in (cell.value, cell.low, cell.high)
+    ]
+    scale = Scale.over(ends, within=(0.0, 1.0))
     if scale is None:
         return None
     return {
         "rows": rows,
-        "table": every,
-        "arms": [each["name"] for each in found],
-        "series": [each["name"] for each in shown],
+        "table": table,
+        "arms": [arm.name for arm in measured],
+        "series": [arm.name for arm in shown],
         "scale": scale,
         "height": 11 * len(shown) + 7,
         "left_out": len(names) - len(kept),
     }
 
 
-def search(found: Json | None) -> dict[str, Any] | None:
-    """The rounds of a search, best candidate first."""
-    if not found:
+def search(document: Search | None) -> dict[str, Any] | None:
+    """The rounds of a search, best candidate first.
+
+    Args:
+        document: The search; None where none was made.
+
+    Returns:
+        The sentence, the choice and the rounds.
+    """
+    if document is None:
         return None
     rounds: list[dict[str, Any]] = []
-    for each in found.get("rounds") or []:
+    for number, part in enumerate(document.rounds):
         candidates = sorted(
-            each.get("candidates") or [],
-            key=lambda one: one["score"] if is_number(one.get("score")) else -1.0,
+            part.candidates,
+            key=lambda row: -1.0 if row.score is None else row.score,
             reverse=True,
         )[:MAX_ROWS]
-        values = [one.get(key) for one in candidates for key in ("score", "low", "high")]
-        last = each is found["rounds"][-1]
+        ends = [end for row in candidates for end in (row.score, row.low, row.high)]
+        if (scale := Scale.over(ends, n_ticks=4)) is None:
+            continue
+        is_last = number == len(document.rounds) - 1
         rows = [
             {
-                **dict.fromkeys(("score", "low", "high")),
-                **one,
-                "kept": bool(one.get("kept")),
-                "chosen": last and one.get("name") == found.get("chosen"),
-                "fate": "kept" if one.get("kept") else "dropped",
+                **vars(row),
+                "chosen": is_last and row.name == document.chosen,
+                "fate": "kept" if row.kept else "dropped",
             }
-            for one in candidates
+            for row in candidates
         ]
-        if (scale := Scale.over(values, n_ticks=4)) is None:
-            continue
-        steps, splits = each.get("steps"), each.get("splits")
-        known = [
+        details = [
             several(len(rows), "candidate", "candidates"),
-            f"{count(steps)} steps" if is_number(steps) else "",
-            several(splits, "split", "splits") if is_number(splits) else "",
+            "" if part.steps is None else f"{count(part.steps)} steps",
+            "" if part.splits is None else several(part.splits, "split", "splits"),
         ]
-        number = each.get("round")
-        title = f"Round {number + 1}" if isinstance(number, int) else f"Round {len(rounds) + 1}"
-        note = ", ".join(one for one in known if one)
+        title = f"Round {(len(rounds) if part.round is None else part.round) + 1}"
+        note = ", ".join(filter(None, details))
         rounds.append({"title": title, "note": note, "rows": rows, "scale": scale})
-    return {"sentence": found.get("sentence"), "chosen": found.get("chosen"), "rounds": rounds}
+    return {"sentence": document.sentence, "chosen": document.chosen, "rounds": rounds}
 
 
-def with_rows(found: Json | None) -> dict[str, Any] | None:
-    """Fidelity or privacy with a row for each figure, each on a scale of its own."""
-    if not found:
+def with_rows(document: Fidelity | Privacy | None) -> dict[str, Any] | None:
+    """Fidelity or privacy, each metric on a scale of its own.
+
+    Args:
+        document: What was measured; None where nothing was.
+
+    Returns:
+        Its fields and ``rows``.
+    """
+    if document is None:
         return None
-    rows = []
-    for each in found.get("figures") or []:
-        values = [
-            each.get(key) for key in ("value", "low", "high", "real", "real_low", "real_high")
-        ]
-        rows.append(
-            {
-                **dict.fromkeys(("value", "low", "high", "real", "real_low", "real_high")),
-                **each,
-                "title": each.get("title") or each.get("name"),
-                "good": _GOOD.get(str(each.get("better")), NONE),
-                "scale": Scale.over(values),
-            }
-        )
-    return {**found, "rows": rows}
+    rows = [
+        {
+            **vars(row),
+            "title": row.title or row.name,
+            "good": _GOOD.get(row.better, NONE),
+            "scale": Scale.over(
+                [row.value, row.low, row.high, row.real, row.real_low, row.real_high]
+            ),
+        }
+        for row in document.figures
+    ]
+    return {**vars(document), "rows": rows}
 
 
-def shortcut(found: Json | None) -> dict[str, Any] | None:
-    """The check for a clue, as pairs of a name and a figure."""
-    if not found:
+def shortcut(document: Shortcut | None) -> dict[str, Any] | None:
+    """The check for a shortcut.
+
+    Args:
+        document: What was found; None where nothing was checked.
+
+    Returns:
+        Its fields, ``pairs`` of a name and a metric, and the synthetic ``shares`` of the classes.
+    """
+    if document is None:
         return None
-    between = (
-        f"interval {num(found.get('low'))} to {num(found.get('high'))}"
-        if is_number(found.get("low"))
-        else None
-    )
-    p_value = found.get("p_value")
+    interval = f"interval {num(document.low)} to {num(document.high)}"
+    p_value = document.p_value
     pairs = [
         (
             "What “looks synthetic” tells of the class",
-            _nats(found.get("mutual_information")),
-            between,
+            _nats(document.mutual_information),
+            None if document.low is None else interval,
         ),
-        ("The same, among real images alone", _nats(found.get("real_only")), None),
-        (
-            "Excess",
-            _nats(found.get("excess")),
-            f"p = {num(p_value)}" if is_number(p_value) else None,
-        ),
-        ("All there is to know of the class", _nats(found.get("label_entropy")), None),
+        ("The same, among real images alone", _nats(document.real_only), None),
+        ("Excess", _nats(document.excess), None if p_value is None else f"p = {num(p_value)}"),
+        ("All there is to know of the class", _nats(document.label_entropy), None),
         (
             "Synthetic told from real",
-            num(found.get("detector_auc")),
+            num(document.detector_auc),
             "area under the ROC curve; 0.5 is not at all",
         ),
     ]
-    shares = found.get("synthetic_share") or {}
-    listed = sorted(shares.items(), key=lambda item: -(item[1] or 0))[:MAX_ROWS]
+    shares = sorted(document.synthetic_share.items(), key=lambda item: -(item[1] or 0))[:MAX_ROWS]
     return {
-        **found,
+        **vars(document),
         "pairs": [pair for pair in pairs if pair[1] != NONE],
-        "shares": [(name, share, whole(share or 0)) for name, share in listed],
+        "shares": [(name, share, whole(share or 0)) for name, share in shares],
     }
 
 
-def _nats(value: Any) -> str:
-    return f"{num(value)} nats" if is_number(value) else NONE
+def _recall_row(
+    name: str, shown: Sequence[Arm], cells: Mapping[str, Mapping[str, Recall]]
+) -> dict[str, Any]:
+    of_shown = [cells[arm.name].get(name, Recall()) for arm in shown]
+    pairs = zip(shown, of_shown, strict=True)
+    text = "; ".join(f"{arm.name} {pct(cell.value)} %" for arm, cell in pairs)
+    return {
+        "name": name,
+        "n": next((cell.n for cell in of_shown if cell.n is not None), None),
+        "cells": of_shown,
+        "label": f"Recall of class {name}: {text}",
+    }
 
 
-def _mean(arm: Json, key: str) -> float | None:
-    value = ((arm.get("metrics") or {}).get(key) or {}).get("mean")
-    return value if is_number(value) else None
+def _p_value(row: Comparison) -> str:
+    return f"{row.name} p = {num(row.p_value)}"
 
 
-def _best_baseline(gate: Json, found: Sequence[Json]) -> Json | None:
+def _nats(value: float | None) -> str:
+    return NONE if value is None else f"{num(value)} nats"
+
+
+def _best_baseline(gate: Gate, measured: Sequence[Arm]) -> Arm | None:
     """The one of the first comparison, else the best by the metric of the gate."""
-    baselines = [each for each in found if each.get("kind") == "baseline"]
-    wanted = next((each.get("baseline") for each in gate.get("comparisons") or []), None)
-    for each in baselines:
-        if each.get("name") == wanted:
-            return each
-    key = str(gate.get("metric") or "balanced accuracy").replace(" ", "_")
-    return max(baselines, key=lambda each: _mean(each, key) or 0.0, default=None)
+    baselines = [arm for arm in measured if arm.kind == "baseline"]
+    compared = next((row.baseline for row in gate.comparisons), None)
+    for arm in baselines:
+        if arm.name == compared:
+            return arm
+    key = gate.metric.replace(" ", "_")
+    return max(baselines, key=lambda arm: arm.mean(key) or 0.0, default=None)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vaeaug.files.names import printable
 from vaeaug.report import gate_view, run_view, words
 from vaeaug.report.charts import draw_curves
+from vaeaug.report.document import Document
 from vaeaug.report.embedded import panel_pictures, traversal_picture
 from vaeaug.report.picture import MAX_CLASSES, ClassPanel
 from vaeaug.shards import publish_bytes
@@ -45,7 +46,7 @@ _CONTENTS = (
     ("recipe", "How to merge"),
     ("fidelity", "Likeness"),
     ("privacy", "Copies"),
-    ("shortcut", "Clues"),
+    ("shortcut", "Shortcuts"),
     ("generator", "Generator"),
     ("provenance", "Provenance"),
 )
@@ -81,7 +82,7 @@ def write_report(
         ShardError: If a file cannot be written.
     """
     document = _finite(document)
-    page = _render(document, panels, value_range, traversals)
+    page = _render(Document.parse(document), panels, value_range, traversals)
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     publish_bytes(folder / "report.json", text.encode())
     publish_bytes(folder / "report.html", page.encode())
@@ -89,15 +90,15 @@ def write_report(
 
 
 def _render(
-    document: Mapping[str, Any],
+    document: Document,
     panels: Sequence[ClassPanel],
     value_range: tuple[float, float],
     traversals: Path | None,
 ) -> str:
     from markupsafe import Markup
 
-    gate = document.get("gate") or {}
-    curves, stages_left_out = draw_curves(document.get("curves") or [])
+    gate = document.gate
+    curves, stages_left_out = draw_curves(document.curves)
     # The style sheet and the curves are made here and hold no text from outside.
     style = Markup((_HERE / "page.css").read_text(encoding="utf-8"))
     drawn = [{**vars(curve), "svg": Markup(curve.svg)} for curve in curves]
@@ -107,27 +108,27 @@ def _render(
         return words.of_kind(text, document)
 
     shown = {
-        "title": document.get("title") or "a dataset",
+        "title": document.title or "a dataset",
         "style": style,
         "shapes": _SHAPES,
         "verdict": gate_view.verdict(gate),
-        "nearness": (document.get("nearness") or {}).get("sentence"),
+        "nearness": document.nearness.sentence,
         "command": run_view.evaluate_command(document),
         "contents": [(anchor, said(name)) for anchor, name in _CONTENTS],
         "tiles": run_view.tiles(document),
         "counts": run_view.counts(document),
         "panels_left_out": max(0, len(panels) - MAX_CLASSES),
         "gate": gate,
-        "gate_sentence": said(gate_view.how_measured(gate)),
-        "confidence": gate_view.confidence(gate),
-        "forest": gate_view.forest(gate),
-        "arms": gate_view.arms(gate),
-        "recall": gate_view.recall(gate, document.get("classes") or []),
+        "gate_sentence": gate and said(gate_view.how_measured(gate)),
+        "confidence": gate and gate_view.confidence(gate),
+        "forest": gate and gate_view.forest(gate),
+        "arms": gate and gate_view.arms(gate),
+        "recall": gate and gate_view.recall(gate, document.classes),
         "recipe": run_view.recipe(document),
-        "search": gate_view.search(document.get("search")),
-        "fidelity": gate_view.with_rows(document.get("fidelity")),
-        "privacy": gate_view.with_rows(document.get("privacy")),
-        "shortcut": gate_view.shortcut(document.get("shortcut")),
+        "search": gate_view.search(document.search),
+        "fidelity": gate_view.with_rows(document.fidelity),
+        "privacy": gate_view.with_rows(document.privacy),
+        "shortcut": gate_view.shortcut(document.shortcut),
         "screening": run_view.screening(document),
         "diagnostics": run_view.diagnostics(document),
         "traversals": traversal_picture(traversals),

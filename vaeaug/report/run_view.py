@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vaeaug.report.charts import is_number
-from vaeaug.report.words import count, kind, num, of_kind, one_of, pct, points, several, total
+from vaeaug.report.document import ClassPart, Document, MergedClass
+from vaeaug.report.words import NONE, count, kind, num, of_kind, one_of, pct, points, several, total
 from vaeaug.shards import how_to_evaluate
 
 MAX_ROWS = 150
@@ -13,69 +13,96 @@ MAX_ROWS = 150
 _MAX_VALUE = 600
 _MAX_KEYS = 400
 
-Json = Mapping[str, Any]
 Tile = tuple[str, str, str | None]
 
 
-def evaluate_command(document: Json) -> str:
-    """What would evaluate this run; OUT stands for its folder, which may be moved."""
-    return how_to_evaluate(_data(document).get("source"), str(document.get("out") or "OUT"))
+def evaluate_command(document: Document) -> str:
+    """What would evaluate this run.
+
+    Args:
+        document: Of the run.
+
+    Returns:
+        The command; OUT stands for the run's folder, which may be moved.
+    """
+    return how_to_evaluate(document.provenance.data.source, document.out)
 
 
-def merge_command(document: Json) -> str | None:
-    """What would merge it, on the command line; None where the data came from no path."""
+def merge_command(document: Document) -> str | None:
+    """What would merge this run with its real data.
+
+    Args:
+        document: Of the run.
+
+    Returns:
+        The command; None where the data came from no path.
+    """
     command = evaluate_command(document)
     if not command.startswith("vaeaug evaluate "):
         return None
     return command.replace("evaluate", "merge", 1) + " --to merged.h5"
 
 
-def tiles(document: Json) -> list[Tile]:
-    """The few numbers that one wants first."""
-    classes = document.get("classes") or []
+def tiles(document: Document) -> list[Tile]:
+    """The few numbers that one wants first.
+
+    Args:
+        document: Of the run.
+
+    Returns:
+        (name, value, note) of each.
+    """
+    classes = document.classes
     real, accepted = total(classes, "real"), total(classes, "accepted")
     share = f"{pct(accepted / (real + accepted))} % of both" if real + accepted else None
-    found: list[Tile] = [
+    shown: list[Tile] = [
         (f"Real {kind(document)}", count(real), several(len(classes), "class", "classes")),
         (f"Synthetic {kind(document)}", count(accepted), share),
     ]
     if candidates := total(classes, "candidates"):
-        found.append(("Passed screening", f"{pct(accepted / candidates)} %", "of what was drawn"))
-    gate = document.get("gate") or {}
-    for each in (gate.get("comparisons") or [])[:2]:
-        between = f"points, {points(each.get('low'))} to {points(each.get('high'))}"
-        found.append((f"Gain at {each.get('name')}", points(each.get("difference")), between))
-    return found
+        passed = f"{pct(accepted / candidates)} %"
+        shown.append(("Passed screening", passed, "of all candidates"))
+    for comparison in document.gate.comparisons[:2] if document.gate else ():
+        between = f"points, {points(comparison.low)} to {points(comparison.high)}"
+        shown.append((f"Gain at {comparison.name}", points(comparison.difference), between))
+    return shown
 
 
-def counts(document: Json) -> dict[str, Any]:
-    """Images per class before and after the run's own merge, and their bars in percent."""
-    classes = document.get("classes") or []
-    merged = {each["name"]: each for each in document.get("merged") or []}
-    reasons = {each.get("name"): each.get("reason") for each in document.get("plan") or []}
-    samplers = document.get("samplers") or {}
-    after = {each.get("name"): merged.get(each.get("name")) or _once(each) for each in classes}
-    largest = max((each["together"] for each in after.values()), default=0)
+def counts(document: Document) -> dict[str, Any]:
+    """Images per class before and after the run's own merge.
+
+    Args:
+        document: Of the run.
+
+    Returns:
+        Rows with bars in percent, and the sentence above them.
+    """
+    classes = document.classes
+    merged = {row.name: row for row in document.merged}
+    reasons = {row.name: row.reason for row in document.plan}
+    after = {row.name: merged.get(row.name) or _used_once(row) for row in classes}
+    largest = max((row.together for row in after.values()), default=0)
     shown = rarest(classes)
     rows: list[dict[str, Any]] = []
-    for each in shown:
-        name, now = each.get("name"), after[each.get("name")]
-        kinds = ("real", "synthetic", "repeated")
+    for row in shown:
+        now = after[row.name]
+        bars = {"real": now.real, "synthetic": now.synthetic, "repeated": now.repeated}
         rows.append(
             {
-                "name": name,
-                "real": each.get("real") or 0,
-                "accepted": each.get("accepted") or 0,
-                "n_synthetic": each.get("n_synthetic"),
-                "short": _fell_short(each),
-                "used": now["synthetic"],
-                "repeated": now["repeated"],
-                "total": now["together"],
-                "bars": [(kind, f"{100 * now[kind] / max(1, largest):.2f}") for kind in kinds],
-                "sampler": samplers.get(name),
-                "reason": reasons.get(name),
+                "name": row.name,
+                "real": row.real,
+                "accepted": row.accepted,
+                "n_synthetic": row.n_synthetic,
+                "short": row.fell_short,
+                "used": now.synthetic,
+                "repeated": now.repeated,
+                "total": now.together,
+                "bars": [(name, f"{100 * n / max(1, largest):.2f}") for name, n in bars.items()],
+                "sampler": document.samplers.get(row.name),
+                "reason": reasons.get(row.name),
             }
         )
+    sentence = of_kind(_counts_sentence(classes, list(after.values())), document)
     return {
         "rows": rows,
         "left_out": len(classes) - len(shown),
@@ -84,205 +111,223 @@ def counts(document: Json) -> dict[str, Any]:
         "has_reason": len({row["reason"] for row in rows}) > 1,
         "has_repeated": any(row["repeated"] for row in rows),
         "has_unused": any(row["used"] < row["accepted"] for row in rows),
-        "sentence": of_kind(_counts_sentence(classes, list(after.values())), document)
-        + _drawn_alike(rows),
+        "sentence": sentence + _drawn_alike(rows),
     }
 
 
-def rarest(classes: Sequence[Json]) -> list[Json]:
-    """All classes in their order, or the rarest where a table could not hold them."""
+def rarest(classes: Sequence[ClassPart]) -> list[ClassPart]:
+    """The classes that a table shows.
+
+    Args:
+        classes: All classes.
+
+    Returns:
+        All in their order, or the rarest where a table could not hold them.
+    """
     if len(classes) <= MAX_ROWS:
         return list(classes)
-    return sorted(classes, key=lambda each: each.get("real") or 0)[:MAX_ROWS]
+    return sorted(classes, key=lambda row: row.real)[:MAX_ROWS]
 
 
-def recipe(document: Json) -> dict[str, Any] | None:
-    """How to merge, in a sentence, as code, and as pairs."""
-    found = document.get("recipe")
-    if not found:
+def recipe(document: Document) -> dict[str, Any] | None:
+    """How to merge.
+
+    Args:
+        document: Of the run.
+
+    Returns:
+        A sentence, code, and pairs of a name and a value; None without a recipe.
+    """
+    chosen = document.recipe
+    if chosen is None:
         return None
-    share = found.get("share")
-    name = str(found.get("name") or "this recipe")
     origin = {"search": ", the best that the search found", "default": ", the default"}
-    text = f"Recipe: {name}{origin.get(str(found.get('origin')), '')}."
-    out = str(document.get("out") or "OUT")
-    code: str | None = f"import vaeaug\n\nmerged = vaeaug.merge(real, {out!r})  # as counted above"
-    if command := merge_command(document):
-        code = f"{command}\n\n# or in Python\n{code}"
-    if share == 0:
-        text += f" No synthetic {kind(document)} are used: train on the real ones alone."
-        code = None
+    sentence = f"Recipe: {chosen.name}{origin.get(chosen.origin, '')}."
+    call = f"import vaeaug\n\nmerged = vaeaug.merge(real, {document.out!r})  # as counted above"
+    command = merge_command(document)
+    code = call if command is None else f"{command}\n\n# or in Python\n{call}"
+    if is_none := chosen.share == 0:
+        sentence += f" No synthetic {kind(document)} are used: train on the real ones alone."
     pairs = [
-        ("Synthetic share of a batch", f"{pct(share)} %" if is_number(share) else None),
-        ("Classes", found.get("classes")),
-        ("Sampler", found.get("sampler")),
-        ("Temperature", _number(found.get("temperature"))),
-        (f"Loss weight of synthetic {kind(document)}", _number(found.get("weight"))),
-        ("Labels", "soft" if found.get("soft") else "hard"),
-        ("Batch norm of their own", "yes" if found.get("separate_batch_norm") else "no"),
-        (f"Last part on real {kind(document)} only", _part(found.get("real_only_last"))),
-        ("Least probability of the label", _number(found.get("min_label_probability"))),
+        ("Synthetic share of a batch", None if chosen.share is None else f"{pct(chosen.share)} %"),
+        ("Classes", chosen.classes),
+        ("Sampler", chosen.sampler),
+        ("Temperature", _general(chosen.temperature)),
+        (f"Loss weight of synthetic {kind(document)}", _general(chosen.weight)),
+        ("Labels", "soft" if chosen.soft else "hard"),
+        ("Batch norm of their own", "yes" if chosen.separate_batch_norm else "no"),
+        (
+            f"Last part on real {kind(document)} only",
+            f"{pct(chosen.real_only_last)} % of the steps" if chosen.real_only_last else None,
+        ),
+        ("Least probability of the label", _general(chosen.min_label_probability)),
     ]
     shown = [
-        (name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+        (name, ", ".join(value) if isinstance(value, list) else value)
         for name, value in pairs
         if value is not None
     ]
-    return {"name": name, "sentence": text, "code": code, "pairs": shown}
-
-
-def screening(document: Json) -> dict[str, Any]:
-    """Candidates by class and reason, with the coverage where it was measured."""
-    classes = [each for each in document.get("classes") or [] if each.get("candidates")]
-    looked_at = (document.get("diagnostics") or {}).get("classes") or {}
-    shown = rarest(classes)
-    totals: dict[str, int] = {}
-    for each in classes:
-        for reason, n in (each.get("rejected") or {}).items():
-            totals[reason] = totals.get(reason, 0) + (n or 0)
-    rows = [
-        {
-            "name": each.get("name"),
-            "candidates": each["candidates"],
-            "accepted": each.get("accepted") or 0,
-            "rate": (each.get("accepted") or 0) / each["candidates"],
-            "rejected": each.get("rejected") or {},
-            "coverage": (looked_at.get(each.get("name")) or {}).get("coverage"),
-            "coverage_of_real": (looked_at.get(each.get("name")) or {}).get("coverage_of_real"),
-        }
-        for each in shown
-    ]
-    found = sorted((reason for reason in totals if totals[reason]), key=lambda one: -totals[one])
-    never = [reason for reason in totals if not totals[reason]]
-    candidates = total(classes, "candidates")
-    text = f"Of {count(candidates)} candidates {count(total(classes, 'accepted'))} were accepted."
-    if never:
-        text += f" None was turned away as: {', '.join(sorted(never))}."
     return {
-        "rows": rows,
-        "reasons": found,
-        "covered": any(row["coverage"] is not None for row in rows),
-        "left_out": len(classes) - len(shown),
-        "sentence": text,
+        "name": chosen.name,
+        "sentence": sentence,
+        "code": None if is_none else code,
+        "pairs": shown,
     }
 
 
-def diagnostics(document: Json) -> dict[str, Any] | None:
-    """How well the generator fits, as pairs, and its warnings."""
-    found = document.get("diagnostics")
-    if not found:
+def screening(document: Document) -> dict[str, Any]:
+    """Candidates by class and reason of rejection.
+
+    Args:
+        document: Of the run.
+
+    Returns:
+        Rows, with the coverage where it was measured, and the sentence above them.
+    """
+    classes = [row for row in document.classes if row.candidates]
+    diagnosed = document.diagnostics.classes if document.diagnostics else {}
+    shown = rarest(classes)
+    totals: dict[str, float] = {}
+    for row in classes:
+        for reason, n in row.rejected.items():
+            totals[reason] = totals.get(reason, 0) + n
+    rows = [
+        {
+            "name": row.name,
+            "candidates": row.candidates,
+            "accepted": row.accepted,
+            "rate": row.accepted / row.candidates,
+            "rejected": row.rejected,
+            "coverage": diagnosed[row.name].coverage if row.name in diagnosed else None,
+            "coverage_of_real": (
+                diagnosed[row.name].coverage_of_real if row.name in diagnosed else None
+            ),
+        }
+        for row in shown
+    ]
+    reasons = sorted((reason for reason in totals if totals[reason]), key=lambda one: -totals[one])
+    never = [reason for reason in totals if not totals[reason]]
+    candidates, accepted = total(classes, "candidates"), total(classes, "accepted")
+    sentence = f"Of {count(candidates)} candidates {count(accepted)} were accepted."
+    if never:
+        sentence += f" None was rejected as: {', '.join(sorted(never))}."
+    return {
+        "rows": rows,
+        "reasons": reasons,
+        "covered": any(row["coverage"] is not None for row in rows),
+        "left_out": len(classes) - len(shown),
+        "sentence": sentence,
+    }
+
+
+def diagnostics(document: Document) -> dict[str, Any] | None:
+    """How well the generator fits.
+
+    Args:
+        document: Of the run.
+
+    Returns:
+        Pairs of a name and a metric, notes and warnings; None without diagnostics.
+    """
+    diagnosed = document.diagnostics
+    if diagnosed is None:
         return None
-    fit, latents = found.get("fit") or {}, found.get("latents") or {}
-    unit = str(fit.get("unit") or "")
-    error = fit.get("elbo_held_out_error")
-    known = latents.get("class_information") or []
+    fit, latents, noun = diagnosed.fit, diagnosed.latents, kind(document)
+    error = fit.elbo_held_out_error
+    information = [nats for nats in latents.class_information if nats is not None]
     pairs = [
         (
-            f"ELBO of held-out {kind(document)}",
-            num(fit.get("elbo_held_out")),
-            f"± {num(error)} (standard error)" if is_number(error) else None,
+            f"ELBO of held-out {noun}",
+            num(fit.elbo_held_out),
+            None if error is None else f"± {num(error)} (standard error)",
         ),
-        (f"ELBO of training {kind(document)}", num(fit.get("elbo_train")), None),
+        (f"ELBO of training {noun}", num(fit.elbo_train), None),
         (
             "Importance-weighted bound",
-            num(fit.get("bound")),
-            f"{count(fit.get('bound_samples'))} samples, {count(fit.get('bound_images'))} held-out "
-            f"{kind(document)}",
+            num(fit.bound),
+            f"{count(fit.bound_samples)} samples, {count(fit.bound_images)} held-out {noun}",
         ),
-        ("Bits per value", num(fit.get("bits_per_dimension")), f"held-out {kind(document)}"),
+        ("Bits per value", num(fit.bits_per_dimension), f"held-out {noun}"),
+        ("Active latent units", f"{count(latents.active)} of {count(latents.units)}", None),
         (
-            "Active latent units",
-            f"{count(latents.get('active'))} of {count(latents.get('units'))}",
-            None,
-        ),
-        (
-            "Most that one unit knows of the class",
-            f"{num(max(known))} nats" if known else num(None),
+            "Most information of one unit on the class",
+            f"{num(max(information))} nats" if information else NONE,
             None,
         ),
     ]
-    notes = [str(line) for line in found.get("training") or []]
-    if unit:
-        notes.append(f"Bounds are in {unit}; higher is better.")
+    notes = list(diagnosed.training)
+    if fit.unit:
+        notes.append(f"Bounds are in {fit.unit}; higher is better.")
     return {
-        "warnings": [str(line) for line in found.get("warnings") or []],
-        "pairs": [pair for pair in pairs if not pair[1].startswith(num(None))],
+        "warnings": diagnosed.warnings,
+        "pairs": [pair for pair in pairs if not pair[1].startswith(NONE)],
         "notes": notes,
     }
 
 
-def provenance(document: Json) -> dict[str, Any]:
-    """Command, hashes and data as pairs; versions and configuration as tables of keys."""
-    found = document.get("provenance") or {}
-    data = _data(document)
-    shape = data.get("image_shape")
+def provenance(document: Document) -> dict[str, Any]:
+    """Where a run comes from.
+
+    Args:
+        document: Of the run.
+
+    Returns:
+        Command, hashes and data as pairs; versions and configuration as tables of keys.
+    """
+    origin = document.provenance
+    data, shape = origin.data, origin.data.image_shape
     pairs = [
-        ("Command", found.get("command")),
-        ("Folder", document.get("out")),
-        ("Data", data.get("source")),
-        ("Split", data.get("split")),
-        (
-            f"Shape of {one_of(document)}",
-            " × ".join(map(str, shape)) if isinstance(shape, list) else None,
-        ),
-        ("Seed", found.get("seed")),
-        ("Fingerprint of the data", data.get("fingerprint")),
-        ("SHA-256 of the model", found.get("model_sha256")),
-        ("SHA-256 of the configuration", found.get("config_sha256")),
+        ("Command", origin.command),
+        ("Folder", document.out),
+        ("Data", data.source),
+        ("Split", data.split),
+        (f"Shape of {one_of(document)}", " × ".join(map(str, shape)) if shape else None),
+        ("Seed", origin.seed),
+        ("Fingerprint of the data", data.fingerprint),
+        ("SHA-256 of the model", origin.model_sha256),
+        ("SHA-256 of the configuration", origin.config_sha256),
     ]
     tables = [
-        ("Full configuration", found.get("config")),
-        ("Versions", found.get("versions")),
-        ("Data", found.get("data")),
+        ("Full configuration", origin.config),
+        ("Versions", origin.versions),
+        ("Data", origin.described_data),
     ]
     return {
         "pairs": [(name, str(value)) for name, value in pairs if value is not None],
-        "tables": [(name, _flat(value)[:_MAX_KEYS]) for name, value in tables if value],
+        "tables": [(name, _flat(keys)[:_MAX_KEYS]) for name, keys in tables if keys],
     }
 
 
-def _data(document: Json) -> Json:
-    return (document.get("provenance") or {}).get("data") or {}
-
-
-def _once(each: Json) -> dict[str, int]:
+def _used_once(row: ClassPart) -> MergedClass:
     """A class whose real and synthetic images are used once."""
-    real, made = each.get("real") or 0, each.get("accepted") or 0
-    return {"real": real, "synthetic": made, "repeated": 0, "together": real + made}
+    return MergedClass(
+        name=row.name, real=row.real, synthetic=row.accepted, together=row.real + row.accepted
+    )
 
 
-def _fell_short(each: Json) -> bool:
-    return (each.get("accepted") or 0) < (each.get("n_synthetic") or 0)
-
-
-def _counts_sentence(classes: Sequence[Json], merged: Sequence[Json]) -> str:
+def _counts_sentence(classes: Sequence[ClassPart], merged: Sequence[MergedClass]) -> str:
     if not classes:
         return "No classes are listed."
-    real = [each.get("real") or 0 for each in classes]
-    after = [each["together"] for each in merged]
+    real = [row.real for row in classes]
+    after = [row.together for row in merged]
     text = f"From {sum(real):,} images to {sum(after):,} when they are merged as below."
     if min(real) and len(classes) > 1:
-        before, now = (f"{max(each) / min(each):.1f}" for each in (real, after))
+        before, now = (f"{max(sizes) / min(sizes):.1f}" for sizes in (real, after))
         text += f" The largest class had {before} times as many images as the smallest; merged "
-        text += f"{'all have about the same' if now == '1.0' else f'it has {now}'}"
-        text += "." if now == "1.0" else " times as many."
-    if short := sum(map(_fell_short, classes)):
+        text += "all have about the same." if now == "1.0" else f"it has {now} times as many."
+    if short := sum(row.fell_short for row in classes):
         text += f" {several(short, 'class', 'classes')} got fewer than planned."
     return text
 
 
-def _drawn_alike(rows: Sequence[Json]) -> str:
+def _drawn_alike(rows: Sequence[Mapping[str, Any]]) -> str:
     samplers = {row["sampler"] for row in rows}
     only = samplers.pop() if len(samplers) == 1 else None
     return f" All were drawn by {only}." if only else ""
 
 
-def _number(value: Any) -> str | None:
-    return f"{value:g}" if is_number(value) else None
-
-
-def _part(value: Any) -> str | None:
-    return f"{pct(value)} % of the steps" if is_number(value) and value else None
+def _general(value: float | None) -> str | None:
+    return None if value is None else f"{value:g}"
 
 
 def _flat(value: Any, path: str = "") -> list[tuple[str, str]]:
@@ -290,8 +335,8 @@ def _flat(value: Any, path: str = "") -> list[tuple[str, str]]:
     if isinstance(value, Mapping) and value:
         return [
             pair
-            for key, each in value.items()
-            for pair in _flat(each, f"{path}.{key}" if path else str(key))
+            for key, inner in value.items()
+            for pair in _flat(inner, f"{path}.{key}" if path else str(key))
         ]
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return [(path, text if len(text) <= _MAX_VALUE else text[:_MAX_VALUE] + " …")]

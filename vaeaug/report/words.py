@@ -1,53 +1,90 @@
 """Numbers as a reader takes them in."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from vaeaug.report.charts import is_number
+from vaeaug.report.document import ClassPart, Document
 
 # What stands for no number.
 NONE = "–"
 KINDS = {"NHWC": "images", "NLC": "signals", "NDHWC": "volumes"}
 
 
-def layout(document: Mapping[str, Any]) -> str:
-    """The layout of a run's samples: as it is said; else by the number of axes; else images."""
-    found = document.get("provenance") or {}
-    data = found.get("data") or {}
-    said = found.get("layout") or data.get("layout")
-    if said in KINDS:
-        return str(said)
-    shape = found.get("image_shape") or data.get("image_shape") or ()
+def layout(document: Document) -> str:
+    """The layout of a run's samples.
+
+    Args:
+        document: Of the run.
+
+    Returns:
+        As it says; else by the number of axes; else that of images.
+    """
+    provenance = document.provenance
+    stated = provenance.layout or provenance.data.layout
+    if stated in KINDS:
+        return str(stated)
+    shape = provenance.image_shape or provenance.data.image_shape or ()
     return {2: "NLC", 4: "NDHWC"}.get(len(shape), "NHWC")
 
 
-def kind(document: Mapping[str, Any]) -> str:
-    """What the samples of a run are called, in the plural."""
+def kind(document: Document) -> str:
+    """What the samples of a run are called.
+
+    Args:
+        document: Of the run.
+
+    Returns:
+        "images", "signals" or "volumes".
+    """
     return KINDS[layout(document)]
 
 
-def one_of(document: Mapping[str, Any]) -> str:
-    """One of them, with its article."""
-    one = kind(document).removesuffix("s")
-    return f"an {one}" if one.startswith("i") else f"a {one}"
+def one_of(document: Document) -> str:
+    """What one sample of a run is called.
+
+    Args:
+        document: Of the run.
+
+    Returns:
+        The noun with its article.
+    """
+    noun = kind(document).removesuffix("s")
+    return f"an {noun}" if noun.startswith("i") else f"a {noun}"
 
 
-def of_kind(text: str, document: Mapping[str, Any]) -> str:
-    """Our own words, written for images, of what the samples of a run are."""
+def of_kind(text: str, document: Document) -> str:
+    """Our own words, which are written for images, for the samples of a run.
+
+    Args:
+        text: A sentence about images.
+        document: Of the run.
+
+    Returns:
+        The sentence about what its samples are.
+    """
     return of_layout(text, layout(document))
 
 
 def of_layout(text: str, layout: str) -> str:
-    """The same, by the layout of the samples."""
-    many = KINDS[layout]
-    one = many.removesuffix("s")
+    """The same as `of_kind`, by the layout of the samples.
 
-    def said(found: re.Match[str]) -> str:
-        word = many if found[2] else one
-        return word.capitalize() if found[1] == "I" else word
+    Args:
+        text: A sentence about images.
+        layout: "NHWC", "NLC" or "NDHWC".
 
-    return text if many == "images" else re.sub(r"\b([Ii])mage(s?)\b", said, text)
+    Returns:
+        The sentence about what has this layout.
+    """
+    plural = KINDS[layout]
+    singular = plural.removesuffix("s")
+
+    def noun(match: re.Match[str]) -> str:
+        word = plural if match[2] else singular
+        return word.capitalize() if match[1] == "I" else word
+
+    return text if plural == "images" else re.sub(r"\b([Ii])mage(s?)\b", noun, text)
 
 
 def num(value: Any) -> str:
@@ -104,9 +141,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def total(classes: Iterable[Mapping[str, Any]], key: str) -> int:
-    """Sum over the classes that have the figure."""
-    return sum(each[key] for each in classes if is_number(each.get(key)))
+def total(classes: Iterable[ClassPart], key: str) -> int:
+    """Sum of a count over classes.
+
+    Args:
+        classes: The classes.
+        key: Name of the count.
+
+    Returns:
+        The sum.
+    """
+    return int(sum(getattr(row, key) for row in classes))
 
 
 def _minus(text: str) -> str:

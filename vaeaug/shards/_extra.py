@@ -1,76 +1,23 @@
-"""The parts of a manifest's `gate` and `extra` that this package itself goes by."""
+"""The parts of a manifest's `gate` and `extra` that this package itself relies on."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from vaeaug.memory import require_memory
-from vaeaug.shards._format import ShardError
+from vaeaug.shards._checked import is_count, is_number, list_of, mapping_of
+from vaeaug.shards._format import ShardError, is_int
+
+Checks = Mapping[str, tuple[str, Callable[[Any], bool]]]
 
 _VERDICTS = ("helps", "does not help", "unsure")
 
 
-def check_gate(gate: Any, where: str) -> None:
-    """Refuse a verdict that is none.
-
-    Raises:
-        ShardError: Naming the field, what was expected and what it got.
-    """
-    if isinstance(gate, Mapping):
-        checks = {
-            "verdict": (f"one of {', '.join(_VERDICTS)}", lambda v: v in _VERDICTS),
-            "sentence": ("a text", _is_text),
-            "warnings": ("a list of texts", _are_texts),
-        }
-        _check(gate, checks, f"{where}: gate")
+def _is_string(value: Any) -> bool:
+    return isinstance(value, str)
 
 
-def check_extra(extra: Mapping[str, Any], where: str) -> None:
-    """Refuse a recipe, plan, search or list of samplers that could not be followed or shown.
-
-    Raises:
-        ShardError: Naming the field, what was expected and what it got.
-    """
-    kinds: dict[str, tuple[str, Callable[[Any], bool]]] = {
-        "recipe": ("an object", _is_object),
-        "search": ("an object", _is_object),
-        "plan": ("a list of objects", lambda v: isinstance(v, list) and all(map(_is_object, v))),
-        "samplers": ("an object of texts", lambda v: _is_object(v) and _are_texts([*v.values()])),
-    }
-    _check(extra, kinds, f"{where}: extra")
-    counts = ("an integer >= 0", lambda v: _is_int(v) and v >= 0)
-    row: dict[str, tuple[str, Callable[[Any], bool]]] = {
-        **dict.fromkeys(("label", "real", "size", "target_count", "n_synthetic"), counts),
-        "share": ("a number in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1),
-        "name": ("a text", _is_text),
-        "reason": ("a text", _is_text),
-    }
-    plan = extra.get("plan") or []
-    for i, each in enumerate(plan):
-        _check(each, row, f"{where}: extra.plan[{i}]")
-    total = sum(each.get("target_count") or 0 for each in plan)
-    # A merge has an entry for every image that the plan wants.
-    require_memory(16 * total, where, f"extra.plan of {total:,} images", ShardError)
-    recipe = {
-        "share": ("a number in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1),
-        "classes": ("all or rare", lambda v: v in ("all", "rare")),
-        "soft": ("true or false", _is_bool),
-        "weight": ("a number in (0, 1]", lambda v: _is_number(v) and 0 < v <= 1),
-        "separate_batch_norm": ("true or false", _is_bool),
-        "real_only_last": ("a number in [0, 1]", lambda v: _is_number(v) and 0 <= v <= 1),
-    }
-    _check(extra.get("recipe") or {}, recipe, f"{where}: extra.recipe")
-    search = {"sentence": ("a text", _is_text), "seed": ("an integer", _is_int)}
-    _check(extra.get("search") or {}, search, f"{where}: extra.search")
-
-
-def _check(
-    document: Mapping[str, Any],
-    checks: Mapping[str, tuple[str, Callable[[Any], bool]]],
-    where: str,
-) -> None:
-    for name, (what, fits) in checks.items():
-        if name in document and not fits(document[name]):
-            raise ShardError(f"{where}.{name}: expected {what}, got {str(document[name])[:200]!r}")
+def _is_share(value: Any) -> bool:
+    return is_number(value) and 0 <= value < 1
 
 
 def _is_object(value: Any) -> bool:
@@ -81,17 +28,75 @@ def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+_COUNT = ("an integer >= 0", is_count)
+_STRING = ("a text", _is_string)
+_OBJECT = ("an object", _is_object)
+_SHARE = ("a number in [0, 1)", _is_share)
+_BOOL = ("true or false", _is_bool)
+_GATE: Checks = {
+    "verdict": (f"one of {', '.join(_VERDICTS)}", lambda v: v in _VERDICTS),
+    "sentence": _STRING,
+    "warnings": ("a list of texts", list_of(_is_string)),
+}
+_EXTRA: Checks = {
+    "recipe": _OBJECT,
+    "search": _OBJECT,
+    "plan": ("a list of objects", list_of(_is_object)),
+    "samplers": ("an object of texts", mapping_of(_is_string)),
+}
+_PLAN: Checks = {
+    **dict.fromkeys(("label", "real", "size", "target_count", "n_synthetic"), _COUNT),
+    "share": _SHARE,
+    "name": _STRING,
+    "reason": _STRING,
+}
+_RECIPE: Checks = {
+    "share": _SHARE,
+    "classes": ("all or rare", lambda v: v in ("all", "rare")),
+    "soft": _BOOL,
+    "weight": ("a number in (0, 1]", lambda v: is_number(v) and 0 < v <= 1),
+    "separate_batch_norm": _BOOL,
+    "real_only_last": ("a number in [0, 1]", lambda v: is_number(v) and 0 <= v <= 1),
+}
+_SEARCH: Checks = {"sentence": _STRING, "seed": ("an integer", is_int)}
 
 
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
+def check_gate(gate: Any, where: str) -> None:
+    """Refuse a gate's result whose verdict could not be shown.
+
+    Args:
+        gate: "not evaluated", or the result.
+        where: Named in the error.
+
+    Raises:
+        ShardError: Naming the field, what was expected and what it got.
+    """
+    if isinstance(gate, Mapping):
+        _check(gate, _GATE, f"{where}: gate")
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def check_extra(extra: Mapping[str, Any], where: str) -> None:
+    """Refuse a recipe, plan, search or list of samplers that could not be followed or shown.
+
+    Args:
+        extra: Of a manifest.
+        where: Named in the error.
+
+    Raises:
+        ShardError: Naming the field, what was expected and what it got.
+    """
+    _check(extra, _EXTRA, f"{where}: extra")
+    plan = extra.get("plan", [])
+    for i, row in enumerate(plan):
+        _check(row, _PLAN, f"{where}: extra.plan[{i}]")
+    total = sum(row.get("target_count", 0) for row in plan)
+    # A merge has an entry for every image that the plan wants.
+    require_memory(16 * total, where, f"extra.plan of {total:,} images", ShardError)
+    _check(extra.get("recipe", {}), _RECIPE, f"{where}: extra.recipe")
+    _check(extra.get("search", {}), _SEARCH, f"{where}: extra.search")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _check(document: Mapping[str, Any], checks: Checks, where: str) -> None:
+    for name, (what, fits) in checks.items():
+        if name in document and not fits(document[name]):
+            raise ShardError(f"{where}.{name}: expected {what}, got {str(document[name])[:200]!r}")

@@ -2,14 +2,31 @@
 
 import dataclasses
 import json
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter
 
 from vaeaug.files import read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict, seal_of
+from vaeaug.shards._checked import (
+    Count,
+    Label,
+    NameOfLabel,
+    Positive,
+    Sha256,
+    Text,
+    expected,
+    is_count,
+    is_number,
+    is_sha256,
+    list_of,
+    mapping_of,
+    short,
+    validated,
+)
 from vaeaug.shards._extra import check_extra, check_gate
 from vaeaug.shards._format import (
     FORMAT_VERSION,
@@ -25,6 +42,15 @@ from vaeaug.shards._format import (
 from vaeaug.shards._hdf5_output import publish_bytes
 
 _SEAL = "manifest_sha256"
+_STRICT = ConfigDict(extra="forbid")
+
+
+def _is_range(value: Any) -> bool:
+    return list_of(is_number)(value) and len(value) == 2 and value[0] < value[1]
+
+
+def _is_gate(value: Any) -> bool:
+    return value == "not evaluated" or isinstance(value, Mapping)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +67,20 @@ class ShardEntry:
         sha256_decoded: Hash of the arrays in it, the same for every compression.
     """
 
-    path: str
-    label: int
-    class_name: str
-    n: int
-    bytes: int
-    sha256: str
-    sha256_decoded: str
+    __pydantic_config__: ClassVar = _STRICT
+
+    path: Text
+    label: Label
+    class_name: NameOfLabel
+    n: Positive
+    bytes: Count
+    sha256: Sha256
+    sha256_decoded: Sha256
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassEntry:
-    """What was wanted of one class, and what came of it.
+    """How many samples of one class were wanted, drawn and accepted.
 
     Attributes:
         label: Index of the class in ``class_names``.
@@ -65,14 +93,18 @@ class ClassEntry:
         candidates: Samples drawn for it.
     """
 
-    label: int
-    name: str
-    real: int
-    target_count: int
-    n_synthetic: int
-    accepted: int
-    rejected: Mapping[str, int] = field(default_factory=dict)
-    candidates: int = 0
+    __pydantic_config__: ClassVar = _STRICT
+
+    label: Label
+    name: NameOfLabel
+    real: Count
+    target_count: Count
+    n_synthetic: Count
+    accepted: Count
+    rejected: Annotated[
+        Mapping[str, int], expected("an object of integers >= 0", mapping_of(is_count))
+    ] = field(default_factory=dict)
+    candidates: Count = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,23 +132,39 @@ class Manifest:
         folder: Where it was loaded from or saved to; not written.
     """
 
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, ...]
-    dtype: str
-    value_range: tuple[float, float]
-    layout: str
-    data_fingerprint: str
-    model_sha256: str
-    config_sha256: str
-    run_seed: int
-    versions: Mapping[str, str] = field(default_factory=dict)
-    real_counts: tuple[int, ...]
+    __pydantic_config__: ClassVar = _STRICT
+
+    class_names: Annotated[tuple[str, ...], expected("a list of names", list_of(lambda _: True))]
+    image_shape: Annotated[
+        tuple[int, ...],
+        expected("a list of integers >= 1", list_of(lambda v: is_count(v) and v >= 1)),
+    ]
+    dtype: Text
+    value_range: Annotated[
+        tuple[float, float], expected("two finite numbers, the first the smaller", _is_range)
+    ]
+    layout: Text
+    data_fingerprint: Text
+    model_sha256: Text
+    config_sha256: Text
+    run_seed: Count
+    versions: Annotated[
+        Mapping[str, str],
+        expected("an object of strings", mapping_of(lambda v: isinstance(v, str))),
+    ] = field(default_factory=dict)
+    real_counts: Annotated[tuple[int, ...], expected("integers >= 0", list_of(is_count))]
     classes: tuple[ClassEntry, ...]
     shards: tuple[ShardEntry, ...]
-    gate: str | Mapping[str, Any] = "not evaluated"
-    complete: bool = True
-    files: Mapping[str, str] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    gate: Annotated[str | Mapping[str, Any], expected('"not evaluated" or an object', _is_gate)] = (
+        "not evaluated"
+    )
+    complete: Annotated[bool, expected("true or false", lambda v: isinstance(v, bool))] = True
+    files: Annotated[
+        Mapping[str, str], expected("an object of SHA-256 digests", mapping_of(is_sha256))
+    ] = field(default_factory=dict)
+    extra: Annotated[Mapping[str, Any], expected("an object", mapping_of(lambda _: True))] = field(
+        default_factory=dict
+    )
     folder: Path | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -191,6 +239,10 @@ class Manifest:
         return {**content, "format": MANIFEST_FORMAT, "format_version": FORMAT_VERSION}
 
 
+_MANIFEST, _CLASS = TypeAdapter(Manifest), TypeAdapter(ClassEntry)
+_SHARDS = TypeAdapter(list[ShardEntry])
+
+
 def manifest_path(folder: str | Path) -> Path:
     """``folder/manifest.json``, or ``folder`` itself where it names that file."""
     folder = Path(folder)
@@ -261,7 +313,7 @@ def _parse(data: bytes, path: Path) -> Manifest:
             f"{path}: the manifest was changed after it was written: expected {_SEAL} "
             f"{seal_of(content, _SEAL)}, got {content.get(_SEAL)!r}"
         )
-    manifest = _fields(_Reader(content, str(path)))
+    manifest = _fields(content, path)
     _check_paths(manifest, path)
     return manifest
 
@@ -276,125 +328,34 @@ def _read_json(data: bytes, path: Path) -> dict[str, Any]:
     return content
 
 
-class _Reader:
-    """Takes checked fields out of a JSON object, and refuses those left over."""
-
-    def __init__(self, content: Any, where: str) -> None:
-        if not isinstance(content, dict):
-            raise ShardError(f"{where}: expected an object, got {content!r}")
-        self._left = dict(content)
-        self.where = where
-
-    def take(self, name: str, what: str, check: Callable[[Any], bool]) -> Any:
-        if name not in self._left:
-            raise ShardError(f"{self.where}: expected the field {name!r}, which is missing")
-        value = self._left.pop(name)
-        if not check(value):
-            raise ShardError(f"{self.where}: {name}: expected {what}, got {_short(value)}")
-        return value
-
-    def text(self, name: str) -> str:
-        return str(self.take(name, "a non-empty string", _is_text))
-
-    def sha256(self, name: str) -> str:
-        return str(self.take(name, "64 lower-case hexadecimal digits", _is_sha256))
-
-    def count(self, name: str) -> int:
-        return int(self.take(name, "an integer >= 0", _is_count))
-
-    def objects(self, name: str) -> "list[_Reader]":
-        items = self.take(name, "a list", lambda v: isinstance(v, list))
-        return [_Reader(item, f"{self.where}: {name}[{i}]") for i, item in enumerate(items)]
-
-    def mapping(self, name: str, what: str, check: Callable[[Any], bool]) -> dict[str, Any]:
-        def all_pass(value: Any) -> bool:
-            return isinstance(value, dict) and all(check(item) for item in value.values())
-
-        return dict(self.take(name, f"an object of {what}", all_pass))
-
-    def done(self) -> None:
-        if self._left:
-            raise ShardError(f"{self.where}: expected no other fields, got {sorted(self._left)}")
-
-
-def _fields(reader: _Reader) -> Manifest:
-    for name in ("format", "format_version", _SEAL):
-        reader.take(name, "anything", lambda _: True)
-    class_names = check_class_names(
-        reader.take("class_names", "a list of names", lambda v: isinstance(v, list)),
-        f"{reader.where}: class_names",
-    )
-    image_shape = tuple(reader.take("image_shape", "a list of integers >= 1", _is_shape))
-    layout, dtype = reader.text("layout"), reader.text("dtype")
-    check_layout(layout, image_shape, dtype, reader.where)
-    low, high = reader.take("value_range", "two finite numbers, the first the smaller", _is_range)
-    manifest = Manifest(
-        class_names=class_names,
-        image_shape=image_shape,
-        dtype=dtype,
-        value_range=(float(low), float(high)),
-        layout=layout,
-        data_fingerprint=reader.text("data_fingerprint"),
-        model_sha256=reader.text("model_sha256"),
-        config_sha256=reader.text("config_sha256"),
-        run_seed=reader.count("run_seed"),
-        versions=reader.mapping("versions", "strings", lambda v: isinstance(v, str)),
-        real_counts=tuple(
-            reader.take(
-                "real_counts",
-                f"{len(class_names)} integers >= 0, one for each class",
-                lambda v: isinstance(v, list) and len(v) == len(class_names) and _all_counts(v),
-            )
-        ),
-        classes=tuple(_class_entry(r, class_names) for r in reader.objects("classes")),
-        shards=tuple(_shard_entry(r, class_names) for r in reader.objects("shards")),
-        gate=reader.take(
-            "gate",
-            '"not evaluated" or an object',
-            lambda v: v == "not evaluated" or isinstance(v, dict),
-        ),
-        complete=reader.take("complete", "true or false", lambda v: isinstance(v, bool)),
-        files=reader.mapping("files", "SHA-256 digests", _is_sha256),
-        extra=reader.mapping("extra", "anything", lambda _: True),
-    )
-    reader.done()
-    check_gate(manifest.gate, reader.where)
-    check_extra(manifest.extra, reader.where)
+def _fields(content: Mapping[str, Any], path: Path) -> Manifest:
+    """The manifest of checked content."""
+    fields = {
+        name: value
+        for name, value in content.items()
+        if name not in ("format", "format_version", _SEAL)
+    }
+    for entry in dataclasses.fields(Manifest):
+        # What a manifest may be made without is never left out of a file.
+        if entry.name not in ("folder", *fields):
+            raise ShardError(f"{path}: expected the field {entry.name!r}, which is missing")
+    names = fields["class_names"]
+    if not isinstance(names, list):
+        raise ShardError(f"{path}: class_names: expected a list of names, got {short(names)}")
+    class_names = check_class_names(names, f"{path}: class_names")
+    manifest: Manifest = validated(_MANIFEST, fields, str(path), {"class_names": class_names})
+    check_layout(manifest.layout, manifest.image_shape, manifest.dtype, str(path))
+    if len(manifest.real_counts) != len(class_names):
+        raise ShardError(
+            f"{path}: real_counts: expected {len(class_names)} integers >= 0, one for each class, "
+            f"got {short(fields['real_counts'])}"
+        )
+    check_gate(manifest.gate, str(path))
+    check_extra(manifest.extra, str(path))
     labels = [entry.label for entry in manifest.classes]
     if len(set(labels)) != len(labels):
-        raise ShardError(f"{reader.where}: classes: expected each class once, got labels {labels}")
+        raise ShardError(f"{path}: classes: expected each class once, got labels {labels}")
     return manifest
-
-
-def _class_entry(reader: _Reader, class_names: tuple[str, ...]) -> ClassEntry:
-    label = _label(reader, class_names)
-    entry = ClassEntry(
-        label=label,
-        name=_name(reader, "name", class_names[label]),
-        real=reader.count("real"),
-        target_count=reader.count("target_count"),
-        n_synthetic=reader.count("n_synthetic"),
-        accepted=reader.count("accepted"),
-        rejected=reader.mapping("rejected", "integers >= 0", _is_count),
-        candidates=reader.count("candidates"),
-    )
-    reader.done()
-    return entry
-
-
-def _shard_entry(reader: _Reader, class_names: tuple[str, ...]) -> ShardEntry:
-    label = _label(reader, class_names)
-    entry = ShardEntry(
-        path=reader.text("path"),
-        label=label,
-        class_name=_name(reader, "class_name", class_names[label]),
-        n=reader.take("n", "an integer >= 1", lambda v: _is_count(v) and v >= 1),
-        bytes=reader.count("bytes"),
-        sha256=reader.sha256("sha256"),
-        sha256_decoded=reader.sha256("sha256_decoded"),
-    )
-    reader.done()
-    return entry
 
 
 def read_class(
@@ -402,35 +363,33 @@ def read_class(
 ) -> tuple[ClassEntry, list[ShardEntry]]:
     """The entry of a class and those of its shards, checked as those of a manifest are.
 
+    Args:
+        content: The class, JSON types.
+        shards: A list of its shards.
+        class_names: Of the run.
+        where: Named in the errors.
+
+    Returns:
+        (class, shards).
+
     Raises:
-        ShardError: If they are none, or do not belong together.
+        ShardError: If they are something else, or do not belong together.
     """
-    entry = _class_entry(_Reader(content, where), class_names)
-    if not isinstance(shards, list):
-        raise ShardError(f"{where}: shards: expected a list, got {_short(shards)}")
-    found = [_shard_entry(_Reader(each, where), class_names) for each in shards]
-    for each in found:
-        if PurePosixPath(each.path).parent != PurePosixPath(SHARDS_FOLDER):
+    context = {"class_names": class_names}
+    entry: ClassEntry = validated(_CLASS, content, where, context)
+    entries: list[ShardEntry] = validated(_SHARDS, shards, where, context)
+    for shard in entries:
+        if PurePosixPath(shard.path).parent != PurePosixPath(SHARDS_FOLDER):
             raise ShardError(
-                f"{where}: expected shards directly in {SHARDS_FOLDER}/, got {each.path!r}"
+                f"{where}: expected shards directly in {SHARDS_FOLDER}/, got {shard.path!r}"
             )
-    if {each.label for each in found} - {entry.label} or entry.accepted != sum(
-        each.n for each in found
-    ):
+    labels = {shard.label for shard in entries}
+    if labels - {entry.label} or entry.accepted != sum(shard.n for shard in entries):
         raise ShardError(
             f"{where}: expected {entry.accepted} samples of class {entry.name!r} in its shards, "
-            f"got {[(each.label, each.n) for each in found]}"
+            f"got {[(shard.label, shard.n) for shard in entries]}"
         )
-    return entry, found
-
-
-def _label(reader: _Reader, class_names: tuple[str, ...]) -> int:
-    k = len(class_names)
-    return int(reader.take("label", f"an integer in [0, {k})", lambda v: _is_count(v) and v < k))
-
-
-def _name(reader: _Reader, name: str, expected: str) -> str:
-    return str(reader.take(name, f"{expected!r}, the name of its label", lambda v: v == expected))
+    return entry, entries
 
 
 def _check_paths(manifest: Manifest, path: Path) -> None:
@@ -450,41 +409,3 @@ def _check_paths(manifest: Manifest, path: Path) -> None:
                 f"the same file"
             )
         seen[resolved] = relative
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else text[:200] + "..."
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _all_counts(value: Any) -> bool:
-    return all(_is_count(item) for item in value)
-
-
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, list) and _all_counts(value) and all(item >= 1 for item in value)
-
-
-def _is_range(value: Any) -> bool:
-    def number(item: Any) -> bool:
-        plain = isinstance(item, (int, float)) and not isinstance(item, bool)
-        return plain and abs(item) <= sys.float_info.max
-
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(number(item) for item in value)
-        and value[0] < value[1]
-    )
