@@ -12,9 +12,9 @@ from vaeaug.screening import (
     REASONS,
     Screener,
     ScreeningReport,
-    _cross_fit,
     screen,
 )
+from vaeaug.screening.screener import _cross_fit
 from vaeaug.strata import stratified_folds
 from vaeaug.training.classifier import class_probabilities, train_classifier
 

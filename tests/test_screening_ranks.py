@@ -85,7 +85,7 @@ def test_blocks_change_nothing(monkeypatch):
         return space.nearest(images, space.project(images))
 
     whole = distances()
-    monkeypatch.setattr("vaeaug.screening.BLOCK_VALUES", 3 * images[0].size + 1)
+    monkeypatch.setattr("vaeaug.screening.sample_space.BLOCK_VALUES", 3 * images[0].size + 1)
     for got, expected in zip(distances(), whole, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5)
 
