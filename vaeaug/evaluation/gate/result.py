@@ -36,7 +36,11 @@ class Comparison:
     verdict: Verdict
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain JSON types."""
+        """Give plain JSON types.
+
+        Returns:
+            One object.
+        """
         difference = self.difference
         return {
             "name": self.name,
@@ -127,7 +131,11 @@ class GateResult:
         return self.sentence
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain JSON types; metrics that cannot be computed are left out."""
+        """Give plain JSON types; metrics that cannot be computed are left out.
+
+        Returns:
+            The gate of manifest.json and report.json.
+        """
         return {
             "verdict": self.verdict,
             "sentence": self.sentence,

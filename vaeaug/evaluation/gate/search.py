@@ -73,7 +73,11 @@ class Candidate:
     kept: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain JSON types; the ends are those of the score."""
+        """Give plain JSON types; the ends are those of the score.
+
+        Returns:
+            One object.
+        """
         none = self.score - self.gain.mean
         return {
             "name": str(self.recipe),
@@ -120,7 +124,11 @@ class SearchResult:
         return f"Of {n} recipes the best was {self.recipe}: {gain}."
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain JSON types."""
+        """Give plain JSON types.
+
+        Returns:
+            The search of report.json.
+        """
         rounds = zip(self.steps, self.splits, self.rungs, strict=True)
         return {
             "chosen": str(self.recipe),
