@@ -45,7 +45,7 @@ def real_or_synthetic_auc(
         real: Real images.
         synthetic: Synthetic images, of the same shape and dtype.
         value_range: (lowest, highest) value of both.
-        seed: Of the halves, the weights and the batches.
+        seed: Seed of the halves, the weights and the batches.
         steps: Optimiser steps of each discriminator.
         device: Where to train.
 
@@ -135,7 +135,7 @@ def scores_within_classes(
 
     Args:
         kinds: Both kinds; the second counts as synthetic.
-        seed: Of the halves, the weights and the batches.
+        seed: Seed of the halves, the weights and the batches.
         steps: Optimiser steps of each of the two discriminators.
         device: Where to train.
 
@@ -176,7 +176,7 @@ def looks_synthetic(
         labels: Their classes.
         is_synthetic: Which are synthetic. Some class has at least two of each kind.
         value_range: (lowest, highest) value.
-        seed: Of the halves, the weights and the batches.
+        seed: Seed of the halves, the weights and the batches.
         steps: Optimiser steps of each of the two discriminators.
         device: Where to train.
 
@@ -264,7 +264,7 @@ def train_discriminator(
         images: Images of both kinds.
         value_range: (lowest, highest) value.
         draw: Draws the rows of each kind for one batch.
-        seed: Of the weights and the batches.
+        seed: Seed of the weights and the batches.
         steps: Optimiser steps.
         device: Where to train.
 
@@ -294,7 +294,7 @@ def train_discriminator(
 def _stratified_halves(
     labels: np.ndarray, is_synthetic: np.ndarray, rng: np.random.Generator
 ) -> Int64[np.ndarray, " n"]:
-    """0 or 1 for each image, as many of each class and kind; an odd one falls at random.
+    """Half (0 or 1) of each image: every class and kind is divided evenly, an odd image at random.
 
     The odd ones of both kinds of a class fall alike, so equal counts stay equal.
     """

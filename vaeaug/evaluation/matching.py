@@ -1,4 +1,4 @@
-"""Which images take part: by content rather than by place, with equal numbers of each class."""
+"""Choosing images by content, not by position, with equal numbers of each class."""
 
 import hashlib
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def random_order(images: Shaped[np.ndarray, "n *space c"], *, seed: int) -> Int6
 
     Args:
         images: Images.
-        seed: Of the order.
+        seed: Seed of the order.
 
     Returns:
         Rows in the order.

@@ -24,7 +24,7 @@ UNEQUAL = 1.5
 
 @dataclass(frozen=True)
 class Description:
-    """What a metric of synthetic images is, for a table.
+    """A metric of synthetic images in words, for a table.
 
     Attributes:
         title: Words for a table.
@@ -46,7 +46,7 @@ class Metric:
         title: Words for a table.
         meaning: One sentence on what it says.
         better: "higher", "lower", or "half" where 0.5 is best.
-        value: Of the synthetic images.
+        value: Value for the synthetic images.
         low: Lower end of its interval, at most `value`.
         high: Upper end, at least `value`.
         real: The same metric of real images in the place of the synthetic ones.
@@ -73,7 +73,7 @@ class Metric:
 
         Args:
             name: Key.
-            description: What it is.
+            description: Title, meaning and direction.
             synthetic: The metric of the synthetic images.
             real: The metric of real images in their place.
 
@@ -102,7 +102,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Scores:
-    """What one classifier did on one held-out set.
+    """The scores of one classifier on one held-out set.
 
     Attributes:
         balanced_accuracy: Mean recall of the classes that are held out.
@@ -153,7 +153,7 @@ def score(
     """Score one classifier on one held-out set.
 
     Args:
-        probabilities: Of every class for every held-out image; rows sum to 1.
+        probabilities: Class probabilities of the held-out images; rows sum to 1.
         labels: True labels.
         groups: Classes of each group, by name; see `class_groups`.
 
@@ -200,7 +200,7 @@ def calibration_error(
     Naeini et al. 2015; with 15 bins as in Guo et al. 2017 (arXiv:1706.04599), eq. 3.
 
     Args:
-        probabilities: Of every class for every image; rows sum to 1.
+        probabilities: Class probabilities of the images; rows sum to 1.
         labels: True labels.
 
     Returns:

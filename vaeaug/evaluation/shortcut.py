@@ -36,10 +36,11 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How much "looks synthetic" tells of the label.
+    """How much "looks synthetic" tells about the label.
 
     Attributes:
-        mutual_information: Of the detector's score and the label over all images, nats.
+        mutual_information: Mutual information of the detector's score and the label over all
+            images, nats.
         low: Lower end of its 95 % interval.
         high: Upper end.
         real_only: The same among real images, weighted to the class shares of all: what classes
@@ -50,7 +51,7 @@ class Shortcut:
         label_entropy: Entropy of the label, nats: the most there is to tell.
         detector_auc: How well the detector tells real from synthetic images within a class.
         synthetic_share: By class name, the share of its images that is synthetic.
-        warning: What the shortcut is, naming the classes; None where there is none.
+        warning: A sentence naming the classes; None where there is no shortcut.
         remedy: What to change.
     """
 
@@ -112,7 +113,7 @@ def check_shortcut(
         is_synthetic: Which are synthetic.
         value_range: (lowest, highest) value.
         class_names: Names of the classes.
-        seed: Of halves, networks, permutations and the interval.
+        seed: Seed of halves, networks, permutations and the interval.
         steps: Optimiser steps of each detector.
         device: Where it is trained.
         n_permutations: Number of permutations, and of the random halves behind the interval.
@@ -204,7 +205,7 @@ def _binned(scores: Float[np.ndarray, " n"], halves: np.ndarray) -> Int64[np.nda
 
 @dataclass(frozen=True)
 class _Table:
-    """Bins and labels, and what they tell of each other.
+    """Bins and labels, and their mutual information.
 
     Attributes:
         bins: Bin of each image's score.
@@ -256,7 +257,7 @@ class _Table:
 
 
 def _permuted(groups: Int64[np.ndarray, " n"], rng: np.random.Generator) -> np.ndarray:
-    """Places in an order that is random within each group."""
+    """Positions in an order that is random within each group."""
     shuffled = rng.permutation(len(groups))
     places = np.empty(len(groups), np.int64)
     places[np.argsort(groups, kind="stable")] = shuffled[

@@ -16,7 +16,7 @@ _TAILS = (0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2)
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the range that holds the truth at the confidence asked for.
+    """An estimate with its confidence interval.
 
     Attributes:
         mean: The estimate.
@@ -117,7 +117,7 @@ def bootstrap_interval(
     `scipy.stats.bootstrap` refuses a sample of one value, as a small class may leave it.
 
     Args:
-        statistic: Of the samples, or of resamples of them.
+        statistic: Function of the samples, or of resamples of them.
         samples: Independent samples, resampled independently.
         n_resamples: Number of resamples; 0 gives no interval.
         rng: Draws the resamples.
@@ -203,7 +203,7 @@ def half_of(strata: Int64[np.ndarray, " n"], rng: np.random.Generator) -> Int64[
 
 
 def judge(difference: Interval, *, min_effect: float) -> Verdict:
-    """Read an interval of (with synthetic data - without).
+    """Judge the difference that synthetic data makes.
 
     - *helps*: the interval lies above 0 and the gain is at least the smallest that counts;
     - *does not help*: the interval excludes a gain as large as that;

@@ -31,7 +31,7 @@ class SampleSpace:
 
     Args:
         data: The training split, with its pool if it has one.
-        seed: Of the components.
+        seed: Seed of the components.
     """
 
     def __init__(self, data: LabelledImages, seed: int) -> None:

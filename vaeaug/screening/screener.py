@@ -33,7 +33,7 @@ class Screener:
     Args:
         data: The training split, with its pool if it has one.
         config: Thresholds.
-        seed: Of the classifier's folds and training.
+        seed: Seed of the classifier's folds and training.
         min_label_probability: A sample is rejected below this p(label) of the classifiers.
         device: Where the classifier runs.
         progress: Called after every step of the classifiers; the stage is "classifier".

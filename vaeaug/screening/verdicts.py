@@ -21,7 +21,7 @@ class Screened:
         nn_distance: Root mean square difference to the nearest training image, labelled or not,
             in units of the value range, (n,).
         nn_index: Row of that image, (n,); of an unlabelled one, len(data) + its row in the pool.
-        probabilities: Of every class, by the classifiers of real images, (n, k).
+        probabilities: Class probabilities by the classifiers of real images, (n, k).
         near: Whether it is nearer to a training image than 95 % of real images are to one another,
             (n,).
     """

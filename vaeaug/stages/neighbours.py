@@ -219,7 +219,8 @@ class Kernel:
         real: Features of real images.
         synthetic: Features of synthetic images.
         real_strata: Stratum of each real image, 0 up to the number of strata.
-        synthetic_strata: Of each synthetic image; each stratum has at least 2 images of each kind.
+        synthetic_strata: Stratum of each synthetic image; a stratum has at least 2 images of
+            either kind.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ def train_on_synthetic(
         synthetic_images: Images to learn from, in the value range of `test`.
         synthetic_labels: Their labels.
         test: Real images that no generator saw.
-        seed: Of the weights and the batches.
+        seed: Seed of the weights and the batches.
         steps: Optimiser steps.
         device: Where to train.
 

@@ -92,7 +92,7 @@ class Fidelity:
     """How close synthetic images come to real ones that the generator never saw.
 
     Attributes:
-        features: What the features are in which images are neighbours.
+        features: The features in which images are compared, in words.
         n_synthetic: Synthetic images given.
         n_held_out: Held-out images, without those that are also training images.
         n_train: Training images given.
@@ -160,11 +160,11 @@ def measure_fidelity(
     Args:
         train: Real images that the generator was trained on.
         held_out: Real images that it never saw, of the same classes.
-        synthetic_images: Like the real ones.
+        synthetic_images: Images of the shape and type of the real ones.
         synthetic_labels: Their classes.
         extractor: Features of images: (n, c, *space) float in [0, 1] to (n, f), on `device`.
-        extractor_name: What it is, for the report.
-        seed: Of the choice of images, the networks and the intervals.
+        extractor_name: Name of the extractor for the report.
+        seed: Seed of the choice of images, the networks and the intervals.
         n_bootstrap: Halves or resamples behind each interval; 0 gives none.
         device: Where networks are trained and run.
         fid: Also compute the Fréchet distance (Heusel et al. 2017, arXiv:1706.08500), with the
@@ -275,10 +275,10 @@ class _Measure:
         *,
         fid: bool,
     ) -> dict[str, Interval]:
-        """Metrics of neighbours and distances of distributions."""
+        """Compute metrics of neighbours and the distances of distributions."""
         neighbourhoods = Neighbourhoods(*features, k=k)
         centre, spread = features[0].mean(axis=0), features[0].std(axis=0)
-        # What is the same in all real images stays in its own units.
+        # Features that are constant over the real images keep their units.
         spread[spread == 0] = 1
         real, other = ((kind - centre) / spread for kind in features)
         kernel = Kernel(real, other, *strata)

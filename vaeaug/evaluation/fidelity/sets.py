@@ -27,7 +27,7 @@ class ComparedSets:
         other_rows: Rows of the training images that are not compared.
         learnt: Synthetic and training images to learn from, with the same class counts.
         tested: Held-out images of the classes that can be learnt.
-        notes: What was left out.
+        notes: Sentences on what was left out.
     """
 
     n_compared: int
@@ -54,7 +54,7 @@ class ComparedSets:
             held_out: Real images that it never saw.
             synthetic: Its images.
             keep_half: Whether to leave half of the training images of a class in `other_rows`.
-            seed: Of the choice.
+            seed: Seed of the choice.
 
         Returns:
             The sets.
@@ -135,7 +135,7 @@ def strata_of(labels: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """
     counts = np.bincount(labels)
     small = counts < FEWEST
-    # What is joined and still small goes with the largest class.
+    # Joined classes that are still too small go with the largest class.
     too_few = counts[small].sum() < FEWEST and not small.all()
     number = np.where(small, counts.argmax() if too_few else len(counts), np.arange(len(counts)))
     return np.unique(number[labels], return_inverse=True)[1].astype(np.int64)

@@ -28,8 +28,8 @@ from vaeaug.stages import SyntheticSet
 
 log = logging.getLogger("vaeaug")
 
-# Trainings that follow the first ones, in units of one arm: the combination, the longer one, and
-# merged training both ways.
+# Trainings after the baselines, in units of one arm: the combination, the longer one, and merged
+# training both ways.
 _LATER = 5.5
 
 
@@ -72,7 +72,7 @@ class Bench:
         stages: Draw a split's synthetic samples; pickled where there are more workers.
         config: Budget, splits, probe.
         folder: Where outcomes and generators are kept and looked up. None: nothing is kept.
-        identity: What decides the synthetic samples beside the data: hash of the job.
+        identity: Hash of the job, which with the data decides the synthetic samples.
         among: Rows that may be held out; those of a recipe search may not. None: all.
         factory: Builds the user's own probe: ``factory(image_shape, n_classes)``, a network that
             takes (n, c, *space) in [0, 1] and gives logits.
@@ -137,7 +137,7 @@ class Bench:
         return probe_name(self.data.image_shape, width=self.config.width, factory=self.factory)
 
     def place(self, split: Split) -> Path:
-        """Say where a split's generator and samples are kept.
+        """Name the folder of a split's generator and samples.
 
         Args:
             split: The split.
@@ -167,7 +167,7 @@ class Bench:
 
         Args:
             arms: The baselines.
-            recipe: What is drawn from the generators.
+            recipe: Recipe of the samples that are drawn.
             progress: Called after every training; the stage is "generators and baselines".
 
         Returns:
@@ -318,14 +318,14 @@ class _ProbeJob:
 
 @dataclass(frozen=True)
 class _SplitWork:
-    """Does the jobs of a bench, in whichever process.
+    """Does the jobs of a bench, in this process or another.
 
     Attributes:
         data: The training split.
         stages: Draw a split's synthetic samples.
         learner: Trains and predicts.
         groups: Classes whose recalls are averaged, by the group's name.
-        folder: Of the bench.
+        folder: Folder of the bench.
     """
 
     data: LabelledImages

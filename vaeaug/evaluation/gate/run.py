@@ -51,7 +51,7 @@ def run_gate(
 
     Args:
         bench: The data, its splits and what is trained on them.
-        recipe: What is measured.
+        recipe: The recipe that is measured.
         baselines: Take the place of the usual baselines.
         progress: Called after every training.
 
@@ -65,7 +65,9 @@ def run_gate(
         splits = bench.splits_in_budget(baselines, recipe, progress)
         scores = bench.scores(splits, baselines, progress=progress)
         scores |= bench.scores(splits, [_combination(scores)], progress=progress)
-        best = max(scores, key=lambda arm: _mean(scores[arm]))  # of equals the first: the simplest
+        best = max(
+            scores, key=lambda arm: _mean(scores[arm])
+        )  # a tie goes to the first, the simplest
         longer = replace(best, length=LONGER)
         merged = (best.with_recipe(recipe), best.with_recipe(recipe, beside=True))
         scores |= bench.scores(splits, [longer, *merged], progress=progress)
@@ -93,7 +95,7 @@ def _combination(scores: Mapping[Arm, Sequence[Scores]]) -> Arm:
 
 @dataclass(frozen=True)
 class _Measurement:
-    """What the bench gave for one recipe.
+    """The measurements of one recipe on the bench.
 
     Attributes:
         bench: The bench.
@@ -238,7 +240,7 @@ class _Measurement:
         }
         right = np.sum([split_scores.right for split_scores in scores], axis=0)
         held_out = np.sum([split_scores.held_out for split_scores in scores], axis=0)
-        # An image that repetitions hold out again is no further image.
+        # An image that another repetition holds out again counts once.
         worth = np.minimum(1.0, self.bench.held_counts / np.maximum(held_out, 1))
         return ArmResult(
             name=arm.name,
@@ -254,7 +256,7 @@ class _Measurement:
 
 
 def _as_share(interval: Interval) -> Interval:
-    """The interval of a share, cut to 0 to 1; its p-value says nothing here."""
+    """The interval of a share, clipped to [0, 1], without a p-value."""
     return Interval(interval.mean, max(0.0, interval.low), min(1.0, interval.high))
 
 

@@ -92,7 +92,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What the search tried and what it chose.
+    """The recipes that the search tried, and its choice.
 
     Attributes:
         recipe: The choice; `NONE` where nothing beat training without synthetic data.
@@ -100,7 +100,7 @@ class SearchResult:
         rungs: Candidates of each rung, the best first.
         steps: Steps of the probes in each rung.
         splits: Number of splits of each rung.
-        seed: Of the splits; what the search looked at follows from it.
+        seed: Seed of the splits; what the search looked at follows from it.
     """
 
     recipe: Recipe

@@ -1,4 +1,4 @@
-"""Membership attacks: who has the synthetic images, or the generator, guesses the training images.
+"""Membership attacks: guessing training images from the synthetic ones, or from the generator.
 
 In the real column of the attack by distance half of the held-out images are released in the place
 of the synthetic ones; in that of the attacks on the generator stands the range of a guess.
@@ -35,12 +35,12 @@ _BY_LIKELIHOOD = Description(
 
 
 def attack_by_distance(audit: Audit, images: Shaped[np.ndarray, "m *space c"]) -> Metric:
-    """Attack with the synthetic images alone: the nearer to one is the training image.
+    """Attack with the synthetic images alone: the image nearer to one is guessed to be the member.
 
     GAN-Leaks, Chen et al. 2020 (arXiv:1909.03935).
 
     Args:
-        audit: What is told apart; gets notes.
+        audit: The audit; notes are added to it.
         images: The synthetic images.
 
     Returns:
@@ -69,7 +69,7 @@ def attacks_on(audit: Audit, generator: Synthesizer) -> list[Metric]:
     """Attack with the generator: it explains training images better than others.
 
     Args:
-        audit: What is told apart.
+        audit: The audit.
         generator: The generator.
 
     Returns:
@@ -108,6 +108,6 @@ def attacks_on(audit: Audit, generator: Synthesizer) -> list[Metric]:
 
 
 def _guess(n: int, m: int) -> Interval:
-    """Area of scores that know nothing: 0.5, with the variance of Mann-Whitney's U."""
+    """AUC of a guess: 0.5, with the variance of Mann-Whitney's U."""
     reach = 1.96 * float(np.sqrt((n + m + 1) / (12 * n * m)))
     return Interval(0.5, max(0.0, 0.5 - reach), min(1.0, 0.5 + reach))

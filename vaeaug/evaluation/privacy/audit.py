@@ -1,4 +1,4 @@
-"""What the parts of a privacy audit share: the images, the choice among them, and the notes."""
+"""The parts that all metrics of a privacy audit share: images, samples of them, and notes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ class Audit:
     Args:
         train: Real images that the generator was trained on, with their pool.
         held_out: Real images that it never saw.
-        seed: Of the choice of images and the intervals.
+        seed: Seed of the choice of images and the intervals.
         n_resamples: Resamples behind each interval.
         device: Where distances are computed.
         notes: Gets what the reader has to know.
@@ -44,7 +44,7 @@ class Audit:
         self.parts = [train.images, *([] if train.unlabelled is None else [train.unlabelled])]
         self.space = Space(train.value_range, device)
         self.rng = np.random.default_rng([seed, 10])
-        # Those that are compared, in an order that says nothing.
+        # A random choice, which does not depend on the order of the held-out images.
         self.held_out = held_out.subset(random_order(held_out.images, seed=seed)[:MOST])
 
     def nearest(
@@ -64,7 +64,7 @@ class Audit:
         """Bootstrap a statistic.
 
         Args:
-            statistic: Of the samples.
+            statistic: Function of the samples.
             samples: Independent samples.
 
         Returns:

@@ -20,14 +20,15 @@ from vaeaug.evaluation.privacy.nearest import (
     search,
 )
 
-# An image this near to a training image, root mean square per value as a fraction of the value
-# range, is a copy of it: noise of 1 % of the range cannot hide one.
+# An image within this distance of a training image (root mean square per value, as a fraction of
+# the value range) is a copy of it: noise of 1 % of the range cannot hide one.
 COPY_DISTANCE = 0.02
-# So is one nearer than this part of the distance that 1 in 100 held-out images comes to one.
+# So is an image within this fraction of the distance to which the nearest 1 % of held-out images
+# come.
 NEAR_FACTOR, NEAR_QUANTILE = 0.5, 0.01
 # Synthetic images that are searched for copies.
 MOST_SEARCHED = 20_000
-# Shifted copies of larger images are looked for among so many principal components first.
+# Principal components in which shifted copies of larger images are searched first.
 _COMPONENTS = 64
 _FITTED_ON = 2_000
 # Axes shorter than this are not shifted: too little would be left to compare.
@@ -65,7 +66,7 @@ def find_copies(audit: Audit, images: Shaped[np.ndarray, "m *space c"]) -> NearC
     """Search synthetic images for near-copies, by a distance that held-out images set.
 
     Args:
-        audit: What they are compared with; gets notes.
+        audit: The audit; notes are added to it.
         images: The synthetic images.
 
     Returns:
@@ -114,7 +115,7 @@ class CopySearch:
     Args:
         parts: Training images and what else taught the generator.
         value_range: (lowest, highest) value.
-        seed: Of the components.
+        seed: Seed of the components.
         device: Where to compute.
     """
 
@@ -132,7 +133,7 @@ class CopySearch:
         self._parts = [self._inside(part, [0] * len(self._margins)) for part in parts]
         self._space = Space(value_range, device)
         self._projected = self._projection(seed)
-        # Of few values each, so they are kept for all the views.
+        # The points have few values, so they are kept for all views.
         self._points: list[Block] = []
         if self._projected is not None:
             self._points = list(blocks_of(self._parts, self._projected))

@@ -1,4 +1,4 @@
-"""Metrics of the distances to training images: how near, how often, and nearer than they should."""
+"""Metrics of the distances from synthetic images to training images."""
 
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
@@ -11,7 +11,7 @@ from vaeaug.evaluation.statistics import half_of
 
 # Quantile of held-out images' distances below which an image counts as near.
 NEAR_SHARE = 0.05
-# A class is a cell of the data-copying test where it has so many images of both kinds.
+# Images of either kind that make a class a cell of the data-copying test.
 CELL = 20
 
 _MEDIAN = Description(
@@ -30,7 +30,7 @@ _AUTHENTICITY = Description(
     "higher",
 )
 
-# Places of synthetic and of held-out images that are compared.
+# Positions of synthetic and of held-out images that are compared.
 Pair = tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " n"]]
 
 
@@ -42,7 +42,7 @@ def distance_metrics(
     """Measure the distances of synthetic images to training images.
 
     Args:
-        audit: What they are compared with; gets notes.
+        audit: The audit; notes are added to it.
         images: The synthetic images.
         labels: Their classes; None where they are not known.
 
@@ -88,7 +88,7 @@ def _to_nearest_other(audit: Audit, rows: np.ndarray) -> np.ndarray:
 
 
 def _matched(audit: Audit, labels: np.ndarray | None, n: int) -> Pair:
-    """Places of synthetic and held-out images with the same class counts, where possible."""
+    """Positions of synthetic and held-out images with the same class counts, where possible."""
     everything = np.arange(n), np.arange(len(audit.held_out))
     if labels is None:
         audit.notes.append(
@@ -118,7 +118,7 @@ def _matched(audit: Audit, labels: np.ndarray | None, n: int) -> Pair:
 
 
 def _cells(audit: Audit, labels: np.ndarray | None) -> list[Pair]:
-    """Places of synthetic and held-out images in each cell of the data-copying test."""
+    """Positions of synthetic and held-out images in each cell of the data-copying test."""
     if labels is None:
         return []
     pairs = [

@@ -23,7 +23,8 @@ from vaeaug.evaluation.privacy.distances import NEAR_SHARE, distance_metrics
 from vaeaug.evaluation.statistics import CONFIDENCE
 from vaeaug.generator import Synthesizer
 
-# Verdict: how sure an excess of near-copies must be, and from where on nearness is copying.
+# Thresholds of the verdict: p-value of an excess of near-copies; share of near images; AUC of an
+# attack.
 SURE = 0.01
 NEARER, ATTACK = 2 * NEAR_SHARE, 0.55
 # Near-copies that are listed.
@@ -48,7 +49,7 @@ class Privacy:
         held_out_copies: Held-out images that would count as near-copies.
         copying: Whether there are signs of copying, see `measure_privacy`.
         notes: How the metrics were computed, and what was not possible.
-        warning: What the signs are, and what to do.
+        warning: Sentences on the signs, and what to do; None where there are none.
     """
 
     metrics: tuple[Metric, ...]
@@ -65,7 +66,7 @@ class Privacy:
 
     @property
     def verdict(self) -> str:
-        """In words."""
+        """The verdict in words."""
         return "signs of copying" if self.copying else "no sign of copying"
 
     def to_json(self) -> dict[str, Any]:
@@ -130,10 +131,10 @@ def measure_privacy(
     Args:
         train: Real images that the generator was trained on, with their pool.
         held_out: Real images that it never saw, of the same classes and origin.
-        synthetic_images: Like the real ones.
+        synthetic_images: Images of the shape and type of the real ones.
         synthetic_labels: Their classes.
         generator: The generator, for the attacks on it.
-        seed: Of the choice of images and the intervals.
+        seed: Seed of the choice of images and the intervals.
         n_bootstrap: Resamples behind each interval; 0 gives none.
         device: Where distances are computed; the generator stays where it is.
 

@@ -1,4 +1,4 @@
-"""Nearest images, exactly: an audit must not share the shortcuts of the filter that it audits.
+"""Nearest images, exactly: an audit must not share the approximations of the filter that it audits.
 
 Distances are root mean square differences per value, as a fraction of the value range.
 """
@@ -21,7 +21,7 @@ Block = tuple[int, Float[Tensor, "b p"]]
 
 @dataclass(frozen=True)
 class Space:
-    """How images become points.
+    """A mapping from images to points.
 
     Attributes:
         value_range: (lowest, highest) value.
@@ -146,7 +146,7 @@ def measured_distances(
     rows: Int64[np.ndarray, " n"],
     value_range: tuple[float, float],
 ) -> Float64[np.ndarray, " n"]:
-    """Measure the distance of each image to one image of the parts by their values.
+    """Measure the distance of each image to a given image of the parts.
 
     Args:
         images: Images.
