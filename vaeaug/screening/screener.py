@@ -233,14 +233,24 @@ class ClassScreening:
         p_label = probabilities[:, self._label].copy()
         too_unlikely = np.asarray(p_label < screener.min_label_probability)
         near = screener.is_near(self._label, nn_distance)
-        self._judge_beside_siblings(reason, projected, too_unlikely, near, limit)
+        self._judge_beside_siblings(
+            reason, projected=projected, unlikely=too_unlikely, near=near, limit=limit
+        )
         _mark(reason, too_unlikely, "other class")
         self._accepted.append(projected[reason == ""])
-        return Screened(reason, p_label, nn_distance, nn_index, probabilities, near)
+        return Screened(
+            reason=reason,
+            p_label=p_label,
+            nn_distance=nn_distance,
+            nn_index=nn_index,
+            probabilities=probabilities,
+            near=near,
+        )
 
     def _judge_beside_siblings(
         self,
         reason: np.ndarray,
+        *,
         projected: np.ndarray,
         unlikely: np.ndarray,
         near: np.ndarray,

@@ -201,21 +201,8 @@ def measure_fidelity(
                 f"penultimate layer of a classifier of {len(others)} other training images"
             )
         features_name = extractor_name
-        features = [
-            extracted_features(extractor, kind.images, train.value_range, measure.device)
-            for kind in sets.compared
-        ]
-        k = min(NEIGHBOURS, sets.n_compared // 2 - 1)
-        notes += _notes_on_features(sets.n_compared, features[0].shape[1], k, fid=fid)
-        strata = [strata_of(kind.labels) for kind in sets.compared]
-        columns = _both_columns(
-            lambda kind: measure.of_features(
-                (features[0], features[kind]), (strata[0], strata[kind]), k, fid=fid
-            )
-        )
-        columns |= _both_columns(
-            lambda kind: measure.told_apart(sets.compared[0], sets.compared[kind])
-        )
+        columns, more_notes = measure.compared(sets, extractor, fid=fid)
+        notes += more_notes
     else:
         notes.append(
             f"Only {sets.n_compared} images of a kind can be compared: metrics of features and of "
@@ -236,18 +223,6 @@ def measure_fidelity(
     )
 
 
-def _notes_on_features(n_compared: int, n_features: int, k: int, *, fid: bool) -> list[str]:
-    notes = []
-    if k < NEIGHBOURS:
-        notes.append(f"Neighbourhoods reach to neighbour {k} for want of images.")
-    if fid and n_compared <= n_features:
-        notes.append(
-            f"The Fréchet distance fits {n_features} features to {n_compared} images: compare it "
-            "with the real column alone."
-        )
-    return notes
-
-
 def _both_columns(
     column: Callable[[int], dict[str, Interval]],
 ) -> dict[str, tuple[Interval, Interval]]:
@@ -266,6 +241,35 @@ class _Measure:
 
     def classifier(self, data: LabelledImages) -> SmallClassifier:
         return train_classifier(data, steps=self.steps, seed=self.seed, device=self.device)
+
+    def compared(
+        self, sets: ComparedSets, extractor: Callable[[Tensor], Tensor], *, fid: bool
+    ) -> tuple[dict[str, tuple[Interval, Interval]], list[str]]:
+        """Both columns of the metrics that compare features or train a discriminator, and notes."""
+        value_range, notes = sets.tested.value_range, []
+        features = [
+            extracted_features(extractor, kind.images, value_range, self.device)
+            for kind in sets.compared
+        ]
+        strata = [strata_of(kind.labels) for kind in sets.compared]
+        k = min(NEIGHBOURS, sets.n_compared // 2 - 1)
+        if k < NEIGHBOURS:
+            notes.append(f"Neighbourhoods reach to neighbour {k} for want of images.")
+        n_features = features[0].shape[1]
+        if fid and sets.n_compared <= n_features:
+            notes.append(
+                f"The Fréchet distance fits {n_features} features to {sets.n_compared} images: "
+                "compare it with the real column alone."
+            )
+        columns = _both_columns(
+            lambda kind: self.of_features(
+                (features[0], features[kind]), (strata[0], strata[kind]), k, fid=fid
+            )
+        )
+        columns |= _both_columns(
+            lambda kind: self.told_apart(sets.compared[0], sets.compared[kind])
+        )
+        return columns, notes
 
     def of_features(
         self,

@@ -71,7 +71,8 @@ def run_gate(
         longer = replace(best, length=LONGER)
         merged = (best.with_recipe(recipe), best.with_recipe(recipe, beside=True))
         scores |= bench.scores(splits, [longer, *merged], progress=progress)
-    return _Measurement(bench, splits, scores, best, longer, merged).judged(recipe)
+    measurement = _Measurement(bench, splits, scores, best=best, longer=longer, merged=merged)
+    return measurement.judged(recipe)
 
 
 def _mean(scores: Sequence[Scores]) -> float:
