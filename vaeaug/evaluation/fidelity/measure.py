@@ -192,7 +192,8 @@ def measure_fidelity(
     sets = ComparedSets.choose(train, held_out, synthetic, keep_half=extractor is None, seed=seed)
     notes += sets.notes
     measure = _Measure(steps, seed, n_bootstrap, torch.device(device))
-    features_name, columns = "none", {}
+    features_name = "none"
+    columns: dict[str, tuple[Interval, Interval]] = {}
     if sets.compared:
         if extractor is None:
             others = train.subset(sets.other_rows)
