@@ -1,4 +1,4 @@
-"""OUT: who may write there, what it holds, and whether a run there may go on.
+"""OUT, the run folder: its lock, its contents, and whether a run in it may be resumed.
 
 A run is resumed only with the configuration and the data it was started with; anything else is
 refused, naming what changed, before a byte is written.

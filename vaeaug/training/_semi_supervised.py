@@ -82,7 +82,7 @@ class M2Objective(ElboObjective):
         batches: The data, with a pool.
         config: The job.
         stage: The trunk.
-        classifier: q(y|x), trained on the labelled images beforehand; it goes on learning here.
+        classifier: q(y|x), trained on the labelled images beforehand; its training continues here.
         judge: For feature matching.
     """
 

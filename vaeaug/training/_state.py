@@ -175,7 +175,7 @@ def save(folder: Path | None, stage: Stage, state: TrainState) -> None:
     except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
         raise TrainingError(
             f"{path}: the checkpoint cannot be written ({error}); the one before it is kept, and "
-            "the same command goes on from there"
+            "the same command resumes from there"
         ) from error
 
 
@@ -255,7 +255,7 @@ class MetricsLog:
     def _error(self, error: OSError) -> TrainingError:
         return TrainingError(
             f"{self.path}: the log cannot be written: {error.strerror}; the checkpoint before it "
-            f"is kept, and the same command goes on from there"
+            f"is kept, and the same command resumes from there"
         )
 
 

@@ -233,7 +233,7 @@ class TrainingPipeline:
         objective = ElboObjective(self.batches, self.config, stage, classifier)
         if self.config.semi_supervised.mode == "m2" and self.batches.pool is not None:
             assert classifier is not None
-            # The classifier goes on learning; the judge of likeness must not, or it would learn to
+            # The classifier continues to learn; the judge must not, or it would learn to
             # see no difference.
             judge = copy.deepcopy(classifier)
             objective = M2Objective(self.batches, self.config, stage, classifier, judge)
