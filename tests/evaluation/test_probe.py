@@ -11,7 +11,6 @@ from vaeaug.data import LabelledImages
 from vaeaug.evaluation import Arm, FileProbe, ProbeError, SyntheticSet
 from vaeaug.evaluation.gate.arms import fixed_arms
 from vaeaug.evaluation.gate.augmentation import random_affine, random_shift
-from vaeaug.evaluation.gate.networks import build_probe
 from vaeaug.evaluation.gate.probe import (
     _Batches,
     _cross_entropy,
@@ -19,6 +18,7 @@ from vaeaug.evaluation.gate.probe import (
     predict,
     train_probe,
 )
+from vaeaug.evaluation.gate.probe_networks import build_probe
 
 CONFIG = EvaluationConfig(batch_size=200, width=8)
 COUNTS = [60, 30, 20, 10, 8, 8, 8, 8, 8, 8]

@@ -5,7 +5,7 @@ from vaeaug.evaluation.fidelity.judges import real_features, train_on_synthetic
 from vaeaug.evaluation.fidelity.measure import Fidelity, measure_fidelity
 from vaeaug.evaluation.gate.arms import Arm
 from vaeaug.evaluation.gate.bench import Bench, EvaluationError
-from vaeaug.evaluation.gate.networks import FileProbe, ProbeError, ProbeFactory
+from vaeaug.evaluation.gate.probe_networks import FileProbe, ProbeError, ProbeFactory
 from vaeaug.evaluation.gate.result import GateResult
 from vaeaug.evaluation.gate.run import run_gate
 from vaeaug.evaluation.gate.search import SearchResult, default_candidates, search_recipe

@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float
 from vaeaug.config import EvaluationConfig, Recipe
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation.gate.arms import Arm
-from vaeaug.evaluation.gate.networks import ProbeFactory, default_steps, probe_name
 from vaeaug.evaluation.gate.probe import train_and_predict
+from vaeaug.evaluation.gate.probe_networks import ProbeFactory, default_steps, probe_name
 from vaeaug.evaluation.gate.splits import Split, fitting_folds, make_splits
 from vaeaug.evaluation.gate.tasks import Results, Task, Workers
 from vaeaug.evaluation.metrics import Scores, class_groups, score

@@ -17,7 +17,7 @@ from vaeaug.config import EvaluationConfig
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation.gate.arms import Arm
 from vaeaug.evaluation.gate.augmentation import augment, mixing
-from vaeaug.evaluation.gate.networks import ProbeFactory, build_probe
+from vaeaug.evaluation.gate.probe_networks import ProbeFactory, build_probe
 from vaeaug.memory import blocks
 from vaeaug.models import scale_images
 from vaeaug.randomness import seeded_torch
