@@ -20,7 +20,7 @@ HALF_BATCH = 32
 WIDTH = 16
 
 # By half: scores of the real and of the synthetic images that the discriminator did not see.
-HalfScores = list[tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]]
+HalfScores = list[tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]]
 # Draws the rows of each kind for one batch.
 Draw = Callable[[np.random.Generator], Int64[np.ndarray, "2 half"]]
 

@@ -129,6 +129,19 @@ class Scores:
             right / n if n else math.nan for right, n in zip(self.right, self.held_out, strict=True)
         )
 
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Scores":
+        """Read what ``dataclasses.asdict`` gave, after a round trip through JSON.
+
+        Args:
+            record: One value per attribute.
+
+        Returns:
+            The scores.
+        """
+        counts = {name: tuple(record[name]) for name in ("right", "held_out")}
+        return cls(**{**record, **counts})
+
     def metrics(self) -> dict[str, float]:
         """List the metrics by name.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 
 Verdict = Literal["helps", "does not help", "unsure"]
 
@@ -108,7 +108,7 @@ def wilson_interval(right: float, n: float, *, confidence: float = CONFIDENCE) -
 
 def bootstrap_interval(
     statistic: Callable[..., float],
-    *samples: Float[np.ndarray, " n"],
+    *samples: Shaped[np.ndarray, " _"],
     n_resamples: int,
     rng: np.random.Generator,
 ) -> Interval:

@@ -254,7 +254,7 @@ class ClassScreening:
         projected: np.ndarray,
         unlikely: np.ndarray,
         near: np.ndarray,
-        limit: float,
+        limit: np.float32,
     ) -> None:
         """Judge what depends on the samples accepted before, in this batch or earlier.
 

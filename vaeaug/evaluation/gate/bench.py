@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ class EvaluationError(RuntimeError):
     """The evaluation cannot be run on this data."""
 
 
+@runtime_checkable
 class Stages(Protocol):
     """The stages of a job on a split, as `vaeaug.stages.SplitStages` has them."""
 
@@ -47,6 +48,7 @@ class Stages(Protocol):
         ...
 
 
+@runtime_checkable
 class Learner(Protocol):
     """Trains on one part and predicts the other."""
 
@@ -244,7 +246,7 @@ class Bench:
         steps = steps or self.steps
         tasks = [self._probe_task(split, arm, steps) for arm in arms for split in splits]
         outcomes = self._workers.run(tasks, stage="probes", progress=progress)
-        scores = [Scores(**outcome["scores"]) for outcome in outcomes]
+        scores = [Scores.from_json(outcome["scores"]) for outcome in outcomes]
         n = len(splits)
         return {arm: scores[i * n : (i + 1) * n] for i, arm in enumerate(arms)}
 

@@ -121,7 +121,7 @@ class CopySearch:
 
     def __init__(
         self,
-        parts: Sequence[Shaped[np.ndarray, "m *space c"]],
+        parts: Sequence[Shaped[np.ndarray, "_ *space c"]],
         *,
         value_range: tuple[float, float],
         seed: int,

@@ -31,7 +31,7 @@ _AUTHENTICITY = Description(
 )
 
 # Positions of synthetic and of held-out images that are compared.
-Pair = tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " n"]]
+Pair = tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]]
 
 
 def distance_metrics(
@@ -162,7 +162,7 @@ def _data_copying(
     return [Metric.of("data_copying", description, *columns)]
 
 
-def _copying_score(*samples: Float64[np.ndarray, " n"]) -> float:
+def _copying_score(*samples: Float64[np.ndarray, " _"]) -> float:
     """The cells' z-scores of Mann-Whitney's U, weighted by their held-out images.
 
     Args:

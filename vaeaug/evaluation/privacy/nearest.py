@@ -57,7 +57,7 @@ class Space:
 
 def nearest(
     queries: Shaped[np.ndarray, "n *space c"],
-    parts: Sequence[Shaped[np.ndarray, "m *space c"]],
+    parts: Sequence[Shaped[np.ndarray, "_ *space c"]],
     space: Space,
     *,
     query_rows: Int64[np.ndarray, " n"] | None = None,
@@ -80,7 +80,7 @@ def nearest(
     return distances, rows
 
 
-def blocks_of(parts: Sequence[Shaped[np.ndarray, "m *space c"]], space: Space) -> Iterator[Block]:
+def blocks_of(parts: Sequence[Shaped[np.ndarray, "_ *space c"]], space: Space) -> Iterator[Block]:
     """Turn parts into points block by block.
 
     Args:
@@ -142,7 +142,7 @@ def search(
 
 def measured_distances(
     images: Shaped[np.ndarray, "n *space c"],
-    parts: Sequence[Shaped[np.ndarray, "m *space c"]],
+    parts: Sequence[Shaped[np.ndarray, "_ *space c"]],
     rows: Int64[np.ndarray, " n"],
     value_range: tuple[float, float],
 ) -> Float64[np.ndarray, " n"]:
