@@ -19,9 +19,8 @@ from PIL import Image
 import vaeaug
 from vaeaug.data import read_pool
 from vaeaug.job.applications import decode_from, encode_to
+from vaeaug.job.finished import report
 from vaeaug.job.folder import read_run
-from vaeaug.job.pipeline import report
-from vaeaug.job.writing import WrittenClasses
 from vaeaug.shards import Manifest, ShardDataset
 
 N, SIDE = 24, 8
@@ -326,7 +325,6 @@ def _digest_of_rest(path: Path) -> str:
     config = vaeaug.config.make_config(run["config"], where=str(path))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        WrittenClasses(path, NAMES)
         result = vaeaug.augment(_data(), path, config, device="cpu")
     return hashlib.sha256(result.manifest.to_bytes()).hexdigest()
 

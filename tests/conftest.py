@@ -15,10 +15,8 @@ from jaxtyping import install_import_hook
 
 # The annotations of these are contracts on shapes and types; in the tests they bind. The hook sees
 # what is imported after it.
-install_import_hook(
-    ["vaeaug.models", "vaeaug.generator"],
-    "beartype.beartype",
-)
+install_import_hook("vaeaug", "typechecked.typechecked")
+
 
 import vaeaug
 

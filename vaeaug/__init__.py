@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from vaeaug.generator.export import export_decoder
     from vaeaug.integrations.oversampling import VAEOverSampler
     from vaeaug.job.applications import ApplicationError
+    from vaeaug.job.finished import evaluate
     from vaeaug.job.folder import RunError
-    from vaeaug.job.pipeline import AugmentResult, augment, evaluate, generate
+    from vaeaug.job.pipeline import augment, generate
+    from vaeaug.job.result import AugmentResult
     from vaeaug.merging import (
         BalancedSampler,
         MergedDataset,
@@ -48,7 +50,7 @@ _moved.install()
 _HOME = {
     "ApplicationError": "job.applications",
     "AugmentConfig": "config",
-    "AugmentResult": "job.pipeline",
+    "AugmentResult": "job.result",
     "BalancedSampler": "merging",
     "ClassPlan": "plan",
     "ConfigError": "config",
@@ -80,7 +82,7 @@ _HOME = {
     "augment": "job.pipeline",
     "collate": "merging",
     "diagnose": "stages.diagnosis",
-    "evaluate": "job.pipeline",
+    "evaluate": "job.finished",
     "export_dataset": "export",
     "export_decoder": "generator.export",
     "fit": "stages",

@@ -58,7 +58,7 @@ def test_what_is_left_out_is_in_the_record_of_the_run(photos, tmp_path):
     options = ["--on-error", "skip", "--size", "8x8", "--resize", "pad", "--mode", "RGB"]
     done = run("augment", photos, "--out", out, *SETTINGS, *options)
     assert done.exit_code in (0, 4), done.output
-    assert "2 of 24 left out because they cannot be read" in done.stderr
+    assert "skipped 2 of 24 because they cannot be read" in done.stderr
     record = json.loads((out / "run.json").read_text())
     assert record["data"]["counts"] == [12, 10]
     assert record["data"]["image_shape"] == [8, 8, 3]

@@ -15,6 +15,7 @@ import vaeaug
 from vaeaug.cli import main
 from vaeaug.config import EvaluationConfig, Recipe
 from vaeaug.evaluation import halves
+from vaeaug.job import finished
 from vaeaug.job import pipeline as job
 from vaeaug.job.evaluation import GATE_PART
 from vaeaug.shards import Manifest, ShardDataset, verify
@@ -97,7 +98,7 @@ def test_the_report_is_written_again_the_same(run, data):
     before = (run / "report.html").read_bytes()
     (run / "report.html").unlink()
     assert not verify(run).ok
-    job.report(data, run)
+    finished.report(data, run)
     assert (run / "report.html").read_bytes() == before
     assert verify(run).ok
 
@@ -254,7 +255,7 @@ def test_exit_codes_say_the_verdict(verdict, code, run, monkeypatch):
         )
 
     monkeypatch.setattr("vaeaug.cli._job.data_of", lambda *_: None)
-    monkeypatch.setattr("vaeaug.job.pipeline.evaluate", measured)
+    monkeypatch.setattr("vaeaug.job.finished.evaluate", measured)
     result = CliRunner().invoke(main, ["evaluate", "digits", str(run)])
     assert result.exit_code == code, result.output
     assert content["sentence"] in result.stdout

@@ -28,7 +28,8 @@ from vaeaug.files.json_text import sealed
 from vaeaug.generator import Synthesizer
 from vaeaug.job.folder import RunError
 from vaeaug.job.inspection import describe, rescreen
-from vaeaug.job.pipeline import AugmentResult, augment, generate, train_only
+from vaeaug.job.pipeline import augment, generate, train_only
+from vaeaug.job.result import AugmentResult
 from vaeaug.plan import PlanError
 from vaeaug.shards import Manifest, ShardDataset, verify
 from vaeaug.stages import fit, plan_of

@@ -125,9 +125,9 @@ def evaluate(
     Trains classifiers with and without it on splits of DATA, each split with a generator of its
     own. The verdict goes into OUT's manifest and report; exit code 3: it does not help.
     """
+    from vaeaug.job.finished import evaluate as run
+    from vaeaug.job.finished import recipe_of_run
     from vaeaug.job.folder import read_run
-    from vaeaug.job.pipeline import evaluate as run
-    from vaeaug.job.pipeline import recipe_of_run
 
     images = data_of(data, out, pool, workers)
     recipe = None if share is None else recipe_of_run(out).model_copy(update={"share": share})
@@ -161,7 +161,7 @@ def evaluate(
 )
 def report(data: str, out: Path, pool: str | None) -> None:
     """Write report.html of OUT again; DATA is what the run was made from."""
-    from vaeaug.job.pipeline import report as write
+    from vaeaug.job.finished import report as write
 
     click.echo(str(write(data_of(data, out, pool, None), out)))
 

@@ -176,7 +176,7 @@ def request(
     source: str, pool: str | None, workers: int | None, **configuration: Any
 ) -> tuple["AugmentConfig", "LabelledImages"]:
     """The configuration that the options make up, and the data it is for."""
-    from vaeaug.job.pipeline import read_data
+    from vaeaug.job.reading import read_data
 
     config = config_of(**configuration)
     return config, read_data(source, config, pool=pool, workers=workers, progress=wanted_progress())
@@ -186,7 +186,7 @@ def data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "L
     """Data, read as the run in OUT read it."""
     from vaeaug.config import make_config
     from vaeaug.job.folder import read_run
-    from vaeaug.job.pipeline import read_data
+    from vaeaug.job.reading import read_data
 
     config = make_config(read_run(out)["config"], where=f"{out}/run.json", warn=False)
     return read_data(source, config, pool=pool, workers=workers, progress=wanted_progress())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig
     from vaeaug.data import LabelledImages
     from vaeaug.evaluation import GateResult
-    from vaeaug.job.pipeline import AugmentResult
+    from vaeaug.job.result import AugmentResult
     from vaeaug.merging import ClassCounts
     from vaeaug.plan import Plan
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
@@ -71,7 +71,7 @@ class AugmentConfig(Section):
         return value
 
     @model_validator(mode="after")
-    def _one_share(self) -> Self:
+    def _one_share(self) -> "AugmentConfig":
         """The share of the plan is that of the recipe."""
         if self.plan.share and self.plan.share != self.recipe.share:
             recipe = self.recipe.model_copy(update={"share": self.plan.share})

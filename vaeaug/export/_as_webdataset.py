@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from vaeaug.data._webdataset import PAX_KEY
+from vaeaug.data.formats.tar import PAX_KEY
 from vaeaug.export._card import write_beside
 from vaeaug.export._publish import published_file, published_folder
 from vaeaug.export._samples import Samples, npy_bytes, png_bytes

@@ -18,7 +18,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 # Of a manifest with hundreds of thousands of shards.
 MOST_BYTES = 2**28
@@ -235,7 +235,7 @@ class Claim:
         self._lock.unlink(missing_ok=True)
         os.close(self._fd)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Claim":
         return self
 
     def __exit__(

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from vaeaug.data._vocabulary import LABELS, find
+from vaeaug.data.vocabulary import LABELS, find
 from vaeaug.generator import SAMPLERS, ClassMover, Synthesizer, draw_batch
 from vaeaug.integrations._artefacts import (
     RANGE_SLACK,

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Shaped
 
 from vaeaug.data import DataError, LabelledImages
-from vaeaug.data._hdf5_process import ForeignHDF5
-from vaeaug.data._values import pinned
+from vaeaug.data.formats.hdf5_process import ForeignHDF5
+from vaeaug.data.values import pinned
 from vaeaug.generator import Synthesizer
 from vaeaug.report import write_strips
 from vaeaug.shards import published_hdf5, write_attributes

@@ -28,7 +28,7 @@ from vaeaug.evaluation import (
     run_gate,
     search_recipe,
 )
-from vaeaug.job.result import plain
+from vaeaug.job.result import RunResult, plain
 from vaeaug.merging import merge
 from vaeaug.progress import Progress
 from vaeaug.shards import Manifest
@@ -120,6 +120,24 @@ class RunEvaluation:
         for line in (result.sentence, *result.warnings):
             log.info("gate: %s", line)
         return result
+
+    def evaluated(self, result: RunResult, recipe: Recipe) -> tuple[RunResult, GateResult]:
+        """Evaluate a run: the gate, and the measures beside it.
+
+        Args:
+            result: The run.
+            recipe: What is measured. Whoever gives one by hand may have seen the search: what it
+                looked at is not held out.
+
+        Returns:
+            (the result with both, the gate by itself).
+
+        Raises:
+            EvaluationError: If the data is too small to be split.
+        """
+        gate = self.gate(recipe, searched=result.searched)
+        measures = self.measure(recipe, result.manifest, searched=result.searched)
+        return result.with_evaluation(gate, measures), gate
 
     def measure(
         self, recipe: Recipe, manifest: Manifest, *, searched: int | None

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from vaeaug.config import AugmentConfig, ConfigError, changed_keys, make_config
 from vaeaug.files import Claim, InUseError, NoLocksError, leftovers, read_whole
@@ -91,7 +91,7 @@ class RunFolder:
             self._lock.release()
             raise
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RunFolder":
         return self
 
     def __exit__(

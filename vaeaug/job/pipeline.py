@@ -4,24 +4,23 @@ Nothing else knows this order. Every step leaves something finished on disk, so 
 again resumes after the last finished step. A run is published once, at its end.
 """
 
-import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vaeaug.config import AugmentConfig, EvaluationConfig, Recipe, as_config, make_config
-from vaeaug.data import LabelledImages, read_by, read_pool
-from vaeaug.evaluation import GateResult, ProbeFactory, SearchResult
+from vaeaug.config import AugmentConfig, EvaluationConfig, as_config
+from vaeaug.data import LabelledImages
+from vaeaug.evaluation import ProbeFactory, SearchResult
 from vaeaug.files.json_text import sealed
 from vaeaug.generator import Synthesizer
 from vaeaug.job.evaluation import RunEvaluation
-from vaeaug.job.folder import RunError, RunFolder, library_versions, read_run
+from vaeaug.job.folder import RunError, RunFolder, library_versions
 from vaeaug.job.publishing import publish
-from vaeaug.job.result import RunResult, recipe_of, result_of
+from vaeaug.job.reading import read_data
+from vaeaug.job.result import AugmentResult, RunResult, result_of
 from vaeaug.job.writing import WrittenClasses, write_classes
 from vaeaug.plan import Plan
 from vaeaug.progress import Progress, shown
@@ -35,91 +34,6 @@ log = logging.getLogger("vaeaug")
 
 # Space kept for the model, its optimiser and the checkpoints, bytes.
 SPACE_FOR_MODEL = 64 * 2**20
-
-
-@dataclass(frozen=True)
-class AugmentResult:
-    """What a job left.
-
-    Attributes:
-        out_dir: The run folder.
-        manifest: What it says.
-        resumed: Whether the job was already complete.
-        source: What the data was read from, as its ``source`` says.
-    """
-
-    out_dir: Path
-    manifest: Manifest
-    resumed: bool = False
-    source: str = ""
-
-    @property
-    def complete(self) -> bool:
-        """Whether every class got what was planned."""
-        return self.manifest.complete
-
-    @property
-    def shortfalls(self) -> list[str]:
-        """A line for every class that got fewer than planned."""
-        return [
-            f"class {entry.name!r}: {entry.accepted} of {entry.n_synthetic} made, after "
-            f"{entry.candidates} candidates"
-            for entry in self.manifest.classes
-            if entry.accepted < entry.n_synthetic
-        ]
-
-    def to_json(self) -> dict[str, Any]:
-        """The result for other programs.
-
-        Returns:
-            Where the run is, and the plan, classes, shards, gate and recipe search of its manifest.
-        """
-        manifest = json.loads(self.manifest.to_bytes())
-        return {
-            "out": str(self.out_dir),
-            "complete": self.complete,
-            "gate": manifest["gate"],
-            "search": manifest["extra"].get("search"),
-            "nearness": manifest["extra"].get("nearness"),
-            "plan": manifest["extra"].get("plan", []),
-            "classes": manifest["classes"],
-            "shards": manifest["shards"],
-        }
-
-
-def read_data(
-    source: Any,
-    config: AugmentConfig,
-    *,
-    pool: Any = None,
-    workers: int | None = None,
-    progress: bool = False,
-) -> LabelledImages:
-    """Read a source as ``config.data`` says, and a pool of unlabelled images beside it."""
-    wanted = config.data
-    data = read_by(
-        source, wanted.model_dump(), seed=config.seed, workers=workers, progress=progress
-    )
-    for note in data.notes:
-        log.info("%s", note)
-    if pool is not None:
-        images = read_pool(
-            pool,
-            data,
-            split=wanted.split,
-            size=wanted.size,
-            alpha=wanted.alpha,
-            layout=wanted.layout,
-            value_range=wanted.value_range,
-            resize=wanted.resize,
-            mode=wanted.mode,
-            on_error=wanted.on_error,
-            workers=workers,
-            progress=progress,
-        )
-        log.info("pool: %d images without labels", len(images))
-        data = data.with_unlabelled(images)
-    return data
 
 
 def augment(
@@ -194,7 +108,7 @@ def augment(
             )
             result = _draw(run, generator, data, job, search=search, progress=report)
         if evaluate_after and not result.manifest.evaluated:
-            result, _ = _evaluated(result, result.recipe, measured_by)
+            result, _ = measured_by.evaluated(result, result.recipe)
         elif resumed:
             return AugmentResult(run.path, result.manifest, resumed=True, source=data.source)
         manifest = publish(run, result, data)
@@ -221,7 +135,7 @@ def _draw(
         run_seed=job.seed,
         vaeaug_version=library_versions()["vaeaug"],
     )
-    written = WrittenClasses(run.path, data.class_names)
+    written = WrittenClasses(run.path, data.class_names, provenance)
     diagnosed = run.has_diagnostics()
     if screener is None and (written.lacks(plan) or not diagnosed):
         screener = new_screener(data, drawn_by, device=generator.device, progress=progress)
@@ -249,78 +163,6 @@ def _diagnosed(
     chosen.save(run.model)
     publish_bytes(run.diagnostics, sealed(diagnostics.to_json()))
     return chosen
-
-
-def evaluate(
-    data: LabelledImages | Any,
-    out_dir: str | Path,
-    config: EvaluationConfig | None = None,
-    *,
-    recipe: Recipe | None = None,
-    probe: ProbeFactory | None = None,
-    device: str | torch.device = "auto",
-    progress: Progress | bool | None = None,
-) -> GateResult:
-    """Measure whether the synthetic data of a run helps on this data, with an interval.
-
-    Classifiers are trained on real and on merged data, on splits of the training data, each with a
-    generator of its own that never sees the split's held-out images. The answer goes into the
-    manifest and the report. What was measured is kept: the same call again reads it, a larger
-    budget adds splits.
-
-    Args:
-        data: The training split that the run was made from, or anything `read` takes.
-        out_dir: A finished run folder.
-        config: Budget, splits, probe, smallest effect. Default: `EvaluationConfig()`.
-        recipe: What is measured. Default: the run's own, which `merge` uses.
-        probe: Builds the classifier: ``probe(image_shape, n_classes)`` gives a network that takes
-            (n, c, *space) in [0, 1] and gives logits (n, k). Default: a small CNN, or ResNet-18
-            for images of more than 64 pixels.
-        device: "auto", "cpu" or "cuda".
-        progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
-            is silent; a function is called as ``progress(what, done, total, metrics)``.
-
-    Returns:
-        The verdict, its interval and every way of training that was compared.
-
-    Raises:
-        ShardError: If the run is not finished.
-        RunError: If the data is not what the run was made from.
-        EvaluationError: If the data is too small to be split.
-    """
-    job, data = _job_of(data, out_dir)
-    Manifest.load(out_dir)  # before the folder is locked: there is something to evaluate
-    described = read_run(out_dir)["data"]
-    if "generator" in described:
-        log.warning(
-            "%s was drawn from a generator that came ready; the generators of the splits are "
-            "trained by the configuration of this run",
-            out_dir,
-        )
-    with shown(progress) as report, RunFolder(out_dir, config=job, data=described) as run:
-        measured_by = RunEvaluation(
-            run.path / "evaluation",
-            data,
-            job,
-            config or EvaluationConfig(),
-            probe=probe,
-            device=resolve_device(device),
-            progress=report,
-        )
-        result = RunResult.load(run, job)
-        result, gate = _evaluated(result, recipe or result.recipe, measured_by)
-        publish(run, result, data)
-        return gate
-
-
-def _evaluated(
-    result: RunResult, recipe: Recipe, measured_by: RunEvaluation
-) -> tuple[RunResult, GateResult]:
-    """The result with the gate and the measures of a recipe, and the gate by itself."""
-    # Whoever gives a recipe by hand may have seen the search: what it looked at is not held out.
-    gate = measured_by.gate(recipe, searched=result.searched)
-    measures = measured_by.measure(recipe, result.manifest, searched=result.searched)
-    return result.with_evaluation(gate, measures), gate
 
 
 def generate(
@@ -428,61 +270,6 @@ def train_only(
             progress=report,
         )
         return run.model
-
-
-def report(data: LabelledImages | Any, out_dir: str | Path) -> Path:
-    """Write the report of a finished run again.
-
-    Args:
-        data: The training split that the run was made from, or anything `read` takes.
-        out_dir: A finished run folder.
-
-    Returns:
-        Path of ``report.html``.
-
-    Raises:
-        ShardError: If the run is not finished.
-        RunError: If the data is not what the run was made from.
-    """
-    job, data = _job_of(data, out_dir)
-    Manifest.load(out_dir)
-    with RunFolder(out_dir, config=job, data=read_run(out_dir)["data"]) as run:
-        publish(run, RunResult.load(run, job), data)
-        return run.path / "report.html"
-
-
-def recipe_of_run(out_dir: str | Path) -> Recipe:
-    """The recipe that a finished run stands for.
-
-    Args:
-        out_dir: A finished run folder.
-
-    Returns:
-        The recipe.
-
-    Raises:
-        ShardError: If the run is not finished.
-        RunError: If the folder is no run.
-    """
-    job = make_config(read_run(out_dir)["config"], where=f"{out_dir}/run.json", warn=False)
-    return recipe_of(Manifest.load(out_dir), job)
-
-
-def _job_of(
-    data: LabelledImages | Any, out_dir: str | Path
-) -> tuple[AugmentConfig, LabelledImages]:
-    """The job of a run and its data, refused where it is other data."""
-    run = read_run(out_dir)
-    job = make_config(run["config"], where=f"{out_dir}/run.json", warn=False)
-    if not isinstance(data, LabelledImages):
-        data = read_data(data, job)
-    if data.fingerprint != run["data"]["fingerprint"]:
-        raise RunError(
-            f"{out_dir}: expected the training split that the run was made from (fingerprint "
-            f"{run['data']['fingerprint'][:12]}), got {data.source!r} of fingerprint "
-            f"{data.fingerprint[:12]}"
-        )
-    return job, data
 
 
 def _plan_something(data: LabelledImages, config: AugmentConfig) -> Plan:

@@ -1,4 +1,4 @@
-"""`RunResult`: everything that a run came to. Its manifest, report and card are made from it."""
+"""The result of a run: `RunResult`, from which it is published, and `AugmentResult` for callers."""
 
 import json
 import logging
@@ -24,6 +24,56 @@ log = logging.getLogger("vaeaug")
 
 # What a report shows of the evaluations of a run, besides the gate.
 MEASURES = ("search", "fidelity", "privacy", "shortcut")
+
+
+@dataclass(frozen=True)
+class AugmentResult:
+    """What a job left.
+
+    Attributes:
+        out_dir: The run folder.
+        manifest: What it says.
+        resumed: Whether the job was already complete.
+        source: What the data was read from, as its ``source`` says.
+    """
+
+    out_dir: Path
+    manifest: Manifest
+    resumed: bool = False
+    source: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every class got what was planned."""
+        return self.manifest.complete
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """A line for every class that got fewer than planned."""
+        return [
+            f"class {entry.name!r}: {entry.accepted} of {entry.n_synthetic} made, after "
+            f"{entry.candidates} candidates"
+            for entry in self.manifest.classes
+            if entry.accepted < entry.n_synthetic
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The result for other programs.
+
+        Returns:
+            Where the run is, and the plan, classes, shards, gate and recipe search of its manifest.
+        """
+        manifest = json.loads(self.manifest.to_bytes())
+        return {
+            "out": str(self.out_dir),
+            "complete": self.complete,
+            "gate": manifest["gate"],
+            "search": manifest["extra"].get("search"),
+            "nearness": manifest["extra"].get("nearness"),
+            "plan": manifest["extra"].get("plan", []),
+            "classes": manifest["classes"],
+            "shards": manifest["shards"],
+        }
 
 
 @dataclass(frozen=True)

@@ -160,16 +160,19 @@ class _ClassWriter:
 class WrittenClasses:
     """``checkpoints/classes.json``: the classes that are whole, in the order of the plan.
 
-    Reading it deletes shards that belong to no finished class: they were left by a process that
-    ended in the middle of one, and its samples are drawn again, the same.
+    Reading it deletes shards that belong to no whole class: they were left by a process that ended
+    in the middle of one, or by another version, and their samples are drawn again.
 
     Args:
         folder: The run folder.
         class_names: Of the run, in the order of the labels.
+        provenance: Of the run; classes of another model or configuration are not taken.
     """
 
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, class_names: Sequence[str], provenance: ShardProvenance
+    ) -> None:
+        self.folder, self.provenance = folder, provenance
         self.path = folder / "checkpoints" / "classes.json"
         self.classes: dict[int, WrittenClass] = {}
         for finished in self._recorded(tuple(class_names)):
@@ -209,21 +212,30 @@ class WrittenClasses:
         """
         self.classes[finished.entry.label] = finished
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"classes": [finished.to_json() for finished in self.classes.values()]}
+        content = {
+            "provenance": vars(self.provenance),
+            "classes": [finished.to_json() for finished in self.classes.values()],
+        }
         publish_bytes(self.path, sealed(content))
 
     def _recorded(self, class_names: tuple[str, ...]) -> list[WrittenClass]:
         if not self.path.exists():
             return []
         recorded = []
+        # Nothing is taken from what is damaged: its samples are drawn again, the same.
         try:
-            for content in unsealed(read_whole(self.path))["classes"]:
+            document = unsealed(read_whole(self.path))
+            for content in document["classes"]:
                 where, sampler = str(self.path), content["sampler"]
                 entry, shards = read_class(content["class"], content["shards"], class_names, where)
                 recorded.append(WrittenClass(entry, shards, str(sampler), int(content["near"])))
-        # What is damaged is not gone by: its samples are drawn again, the same.
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s: cannot be read (%s); every class is made again", self.path, error)
+            return []
+        if document.get("provenance") != vars(self.provenance):
+            log.warning(
+                "%s: of another model or configuration; every class is made again", self.path
+            )
             return []
         return recorded
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vaeaug.data import LabelledImages, read_by
-from vaeaug.data._vocabulary import IMAGES, LABELS, PATHS, find
+from vaeaug.data import LabelledImages, read_configured
+from vaeaug.data.vocabulary import IMAGES, LABELS, PATHS, find
 from vaeaug.merging._slots import MergeError
 from vaeaug.shards import Manifest, ShardDataset, described_run
 
@@ -215,10 +215,7 @@ def _settings(manifest: Manifest) -> Mapping[str, Any]:
 
 def _read(real: Any, manifest: Manifest) -> LabelledImages:
     """What `vaeaug.read` takes, read as the run read it."""
-    data = read_by(real, _settings(manifest), seed=manifest.run_seed)
-    for note in data.notes:
-        _log.info("%s", note)
-    return data
+    return read_configured(real, _settings(manifest), seed=manifest.run_seed)
 
 
 class _HuggingFaceRows:

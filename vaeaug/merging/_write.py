@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vaeaug.data import DataError
-from vaeaug.data._hdf5_process import ForeignHDF5
+from vaeaug.data.formats.hdf5_process import ForeignHDF5
 from vaeaug.files import InUseError, claim_target
 from vaeaug.merging._merge import merge
 from vaeaug.merging._slots import Balance, ClassCounts, MergeError, Share

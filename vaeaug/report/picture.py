@@ -41,9 +41,9 @@ class ClassPanel:
 
     name: str
     note: str
-    real: Shaped[np.ndarray, "n height width c"]
-    synthetic: Shaped[np.ndarray, "m height width c"]
-    nearest: Shaped[np.ndarray, "m height width c"]
+    real: Shaped[np.ndarray, "n *space c"]
+    synthetic: Shaped[np.ndarray, "m *space c"]
+    nearest: Shaped[np.ndarray, "m *space c"]
 
 
 def write_samples(

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -253,7 +253,7 @@ class Shard:
         """Give the file handles back; the next use of ``images`` opens them again."""
         self.store.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Shard":
         return self
 
     def __exit__(

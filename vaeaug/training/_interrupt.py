@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -38,7 +38,7 @@ class Interruption:
         self._at_once = False
         self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Interruption":
         if threading.current_thread() is not threading.main_thread():
             return self
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,0 +1,145 @@
+"""Image files to one array, in this process or in worker processes, with the same result."""
+
+import contextlib
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Shaped
+
+from vaeaug.data import decode
+from vaeaug.data.decode import BadImageError, DecodeOptions
+from vaeaug.data.request import Request
+from vaeaug.data.stack import Decoded, Stack
+
+# With more files the workers' start (0.2 s) is short compared to the decoding.
+PARALLEL_FROM = 2000
+_MOST_WORKERS = 8
+# Room for a worker to run ahead of the parent; a hint that some systems ignore.
+_PIPE_BYTES = 2**20
+
+# An image with its notes, or why it cannot be used.
+_Result = tuple[Shaped[np.ndarray, "h w c"], list[str]] | BadImageError
+
+
+def decode_images(paths: Sequence[str], where: str, request: Request) -> Decoded:
+    """Decode image files of one shape and type.
+
+    Args:
+        paths: The M files, at least one.
+        where: The source, for messages.
+        request: How they are decoded, by how many processes, and what a damaged one means.
+
+    Returns:
+        The images, shape (N, H, W, C), uint8, uint16 or float32, in the order of `paths`. Nothing
+        depends on the number of workers.
+
+    Raises:
+        DataError: Naming all bad files, or two that do not fit together.
+    """
+    n_workers = _how_many(request.workers, len(paths))
+    results: Generator[_Result, None, None] = (
+        _in_workers(paths, n_workers, request.decoding)
+        if n_workers > 1
+        else (_decode_one(path, request.decoding) for path in paths)
+    )
+    stack = Stack(len(paths), where, request.on_error)
+    # Closing ends the workers at once when an error leaves images unread.
+    with contextlib.closing(results):
+        shown = _with_bar(results, len(paths), request.progress)
+        for path, result in zip(paths, shown, strict=True):
+            if isinstance(result, BadImageError):
+                stack.leave_out(result)
+            else:
+                image, notes = result
+                stack.add(image, path, notes)
+    return stack.finish()
+
+
+def _decode_one(path: str, options: DecodeOptions) -> _Result:
+    try:
+        return decode.decode_file(path, options)
+    except BadImageError as error:
+        return error
+
+
+def _how_many(workers: int | None, n_files: int) -> int:
+    if workers is not None:
+        return min(workers, n_files)
+    if n_files <= PARALLEL_FROM or not sys.executable:
+        return 0
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+    return min(os.cpu_count() or 1, _MOST_WORKERS)
+
+
+def _in_workers(
+    paths: Sequence[str], n_workers: int, options: DecodeOptions
+) -> Generator[_Result, None, None]:
+    # Image i comes from worker i modulo n, and the pipes are read in that order: results and
+    # errors then come in the order of the files, whatever the number of workers, and a pipe that
+    # is full holds back a worker which runs ahead, so that memory stays small.
+    with ExitStack() as stack:
+        workers = []
+        for k in range(n_workers):
+            worker = stack.enter_context(_worker())
+            assert worker.stdin is not None
+            # Where it has ended already, reading its answer says so, with its exit code.
+            with contextlib.suppress(BrokenPipeError), worker.stdin as pipe:
+                pipe.write(decode.encode_job(list(paths[k::n_workers]), options))
+            workers.append(worker)
+        for i, path in enumerate(paths):
+            yield _receive(workers[i % n_workers], path)
+
+
+@contextmanager
+def _worker() -> Iterator["subprocess.Popen[bytes]"]:
+    # -P keeps this package's folder off the import path of the script.
+    command = [sys.executable, "-P", str(Path(decode.__file__))]
+    worker = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=_PIPE_BYTES
+    )
+    try:
+        yield worker
+    finally:
+        worker.kill()
+        for pipe in (worker.stdin, worker.stdout):
+            if pipe is not None:
+                pipe.close()
+        worker.wait()
+
+
+def _receive(worker: "subprocess.Popen[bytes]", path: str) -> _Result:
+    pipe = cast(io.BufferedReader, worker.stdout)
+    line = pipe.readline()
+    if line.endswith(b"\n"):
+        head: dict[str, Any] = json.loads(line)
+        if "error" in head:
+            return BadImageError(head["error"])
+        flat = np.empty(math.prod(head["shape"]), dtype=head["dtype"])
+        if pipe.readinto(flat.data.cast("B")) == flat.nbytes:
+            return flat.reshape(head["shape"]), head["notes"]
+    raise RuntimeError(
+        f"a decoding process ended at {path} (exit code {worker.wait()}); "
+        f"pass workers=0 to decode in this process"
+    )
+
+
+def _with_bar(results: Iterable[_Result], total: int, progress: bool) -> Iterator[_Result]:
+    if not (progress and sys.stderr.isatty()):
+        yield from results
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(
+        results, description="reading", total=total, console=Console(stderr=True), transient=True
+    )

@@ -1,0 +1,202 @@
+"""NumPy `.npz` archives and `.npy` arrays, never unpickled."""
+
+import io
+import math
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from jaxtyping import Shaped
+
+from vaeaug.data.checks import DataError
+from vaeaug.data.finish import RawData, RawImages
+from vaeaug.data.formats.named_arrays import choose_arrays, choose_images
+from vaeaug.data.metadata import SourceMetadata, parse_metadata
+from vaeaug.data.request import STORED_LAYOUTS, Request
+from vaeaug.memory import array_bytes, require_memory
+
+_Binary = io.BufferedIOBase | IO[bytes]
+# NumPy's own limit; the header of an array of numbers is always shorter.
+_MOST_HEADER = 10_000
+# Arrays that `vaeaug export` writes beside images and labels: their kind of type and their rank.
+_STATED = {"class_names": ("U", 1), "layout": ("U", 0), "image_value_range": ("f", 1)}
+
+
+def read_npz(path: Path, request: Request) -> RawData:
+    """Read an `.npz` file; see `read` for the names that its arrays may have.
+
+    Args:
+        path: The file.
+        request: The options of `read`.
+
+    Returns:
+        The images of the requested split with their labels.
+
+    Raises:
+        DataError: If no names are known, or an array is damaged or needs pickle.
+    """
+    where = str(path)
+    with _open_archive(path) as archive:
+        names = choose_arrays(_names(archive), request, where)
+        return RawData(
+            source=where,
+            split=names.split,
+            images=_load_member(archive, names.images, where),
+            images_at=f"{where}[{names.images}]",
+            labels=_load_member(archive, names.labels, where),
+            labels_at=f"{where}[{names.labels}]",
+            reference=_load_member(archive, names.reference, where) if names.reference else None,
+            metadata=_metadata(archive, where),
+            notes=names.notes,
+        )
+
+
+def read_npz_images(path: Path, request: Request) -> RawImages:
+    """Read the images of an `.npz` file alone.
+
+    Args:
+        path: The file.
+        request: The options of `read_pool`.
+
+    Returns:
+        The images as stored.
+
+    Raises:
+        DataError: As `read_npz`.
+    """
+    where = str(path)
+    with _open_archive(path) as archive:
+        name = choose_images(_names(archive), request, where)
+        images = _load_member(archive, name, where)
+    return RawImages(source=where, images=images, images_at=f"{where}[{name}]")
+
+
+def load_npy(path: Path) -> Shaped[np.ndarray, "..."]:
+    """Load the array of an `.npy` file, never unpickled.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The array.
+
+    Raises:
+        DataError: If it is damaged, needs pickle, or memory cannot hold it.
+    """
+    where = str(path)
+    with _array_errors(where), open(path, "rb") as file:
+        return _load_array(file, path.stat().st_size, where)
+
+
+def parse_npy(data: bytes, where: str) -> Shaped[np.ndarray, "..."]:
+    """Load the array of an `.npy` file held in memory.
+
+    Args:
+        data: The content of the file.
+        where: Its place, for messages.
+
+    Returns:
+        The array.
+
+    Raises:
+        DataError: As `load_npy`.
+    """
+    with _array_errors(where):
+        return _load_array(io.BytesIO(data), len(data), where)
+
+
+def _metadata(archive: zipfile.ZipFile, where: str) -> SourceMetadata:
+    """What the arrays state that `vaeaug export` writes.
+
+    In the archives of others these names may mean anything: what does not look like ours is left.
+    """
+    document = {}
+    for name, (kind, rank) in _STATED.items():
+        if f"{name}.npy" not in archive.namelist():
+            continue
+        try:
+            array = _load_member(archive, name, where)
+        except DataError:
+            continue
+        if array.dtype.kind == kind and array.ndim == rank:
+            document[name] = array.tolist()
+    if document.get("layout") not in STORED_LAYOUTS:
+        document.pop("layout", None)
+    return parse_metadata(document, where)
+
+
+@contextmanager
+def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except DataError:
+        raise
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise DataError(
+            f"{path}: expected an .npz file (a zip archive of arrays), got {path.stat().st_size} "
+            f"bytes that cannot be read: {error}"
+        ) from error
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+
+
+def _load_member(archive: zipfile.ZipFile, name: str, where: str) -> Shaped[np.ndarray, "..."]:
+    info = archive.getinfo(f"{name}.npy")
+    with _array_errors(f"{where}[{name}]"), archive.open(info) as file:
+        return _load_array(file, info.file_size, f"{where}[{name}]")
+
+
+@contextmanager
+def _array_errors(where: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # of NumPy's parser of headers, of zip, of zlib
+        raise DataError(f"{where}: expected a NumPy array, got: {error}") from error
+
+
+def _load_array(file: _Binary, n_bytes: int, where: str) -> Shaped[np.ndarray, "..."]:
+    """One array; its header is checked before any data is read."""
+    version = np.lib.format.read_magic(file)
+    _check_header(file, version, where)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        raise ValueError(f"array format version {version} is for structured arrays")
+    if dtype.hasobject:
+        raise DataError(
+            f"{where}: expected numbers or text, but it is an object array, which needs pickle; "
+            f"never loaded, because a pickle can run any code; save it again with a numeric dtype"
+        )
+    expected = file.tell() + math.prod(shape) * dtype.itemsize
+    if n_bytes != expected:
+        raise ValueError(
+            f"its header says {expected} bytes ({dtype}, shape {shape}), it has {n_bytes}"
+        )
+    what = f"an array of {dtype} of shape {shape}"
+    require_memory(array_bytes(shape, dtype), where, what, DataError)
+    file.seek(0)
+    array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _check_header(file: _Binary, version: tuple[int, int], where: str) -> None:
+    """Refuse a long header, which NumPy would read whole before it refuses it."""
+    width = 2 if version == (1, 0) else 4
+    start = file.tell()
+    length = int.from_bytes(file.read(width), "little")
+    file.seek(start)
+    if length > _MOST_HEADER:
+        raise DataError(
+            f"{where}: expected an array with a header of at most {_MOST_HEADER} bytes, got "
+            f"{length:,}"
+        )

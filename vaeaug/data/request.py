@@ -1,0 +1,127 @@
+"""The options of `read`, checked once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vaeaug.data.checks import DataError, Range
+from vaeaug.data.decode import ALPHA, MODES, RESIZE, DecodeOptions
+from vaeaug.data.splits import check_split
+
+ON_ERROR = ("raise", "skip")
+# The axes that an array as stored may have; C is missing where there is one channel.
+STORED_LAYOUTS = ("NL", "NLC", "NCL", "NHW", "NHWC", "NCHW", "NDHW", "NDHWC", "NCDHW")
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "alpha": ALPHA,
+    "resize": RESIZE,
+    "mode": (*MODES, None),
+    "on_error": ON_ERROR,
+    "layout": (*STORED_LAYOUTS, None),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """The checked options of `read`; see there for their meaning."""
+
+    split: str
+    size: tuple[int, int] | None
+    keys: dict[str, str] | None
+    alpha: str
+    workers: int | None
+    progress: bool
+    class_names: tuple[str, ...] | None
+    layout: str | None = None
+    value_range: Range | None = None
+    resize: str = "crop"
+    mode: str | None = None
+    on_error: str = "raise"
+
+    @property
+    def decoding(self) -> DecodeOptions:
+        """How an image file is decoded."""
+        return DecodeOptions(size=self.size, resize=self.resize, alpha=self.alpha, mode=self.mode)
+
+
+def make_request(*, needed_keys: tuple[str, ...] = ("images", "labels"), **options: Any) -> Request:
+    """Check the options of `read` or `read_pool`.
+
+    Args:
+        needed_keys: What `keys` must name where it is given.
+        options: The options by their names.
+
+    Returns:
+        The options in canonical form.
+
+    Raises:
+        DataError: Naming the option, what it may be and what it was.
+    """
+    for name, known in _CHOICES.items():
+        if options[name] not in known:
+            raise DataError(
+                f"{name}: expected one of {', '.join(filter(None, known))}, got {options[name]!r}"
+            )
+    if options["mode"] == "L" and options["alpha"] == "keep":
+        raise DataError("mode: expected no 'L' with alpha='keep', which makes four channels")
+    if options["workers"] is not None and options["workers"] < 0:
+        raise DataError(f"workers: expected 0 or more, got {options['workers']}")
+    checked = {
+        "split": check_split(options["split"]),
+        "size": _check_size(options["size"]),
+        "keys": _check_keys(options["keys"], needed_keys),
+        "class_names": _check_class_names(options["class_names"]),
+        "value_range": _check_range(options["value_range"]),
+    }
+    return Request(**(options | checked))
+
+
+def _check_keys(keys: Any, needed: tuple[str, ...]) -> dict[str, str] | None:
+    if keys is None:
+        return None
+    if not set(needed) <= set(keys) <= {"images", "labels"}:
+        names = " and ".join(map(repr, needed))
+        raise DataError(f"keys: expected a mapping with {names}, got {sorted(keys)}")
+    if not all(isinstance(name, str) for name in keys.values()):
+        raise DataError(f"keys: expected the names of arrays, got {dict(keys)}")
+    return dict(keys)
+
+
+def _check_class_names(names: Any) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if isinstance(names, str):
+        raise DataError(f"class_names: expected a sequence of names, got the text {names!r}")
+    odd = [name for name in names if not isinstance(name, str)]
+    if odd:
+        raise DataError(f"class_names: expected texts, got {odd[0]!r} among them")
+    return tuple(names)
+
+
+def _check_range(value_range: Any) -> Range | None:
+    if value_range is None:
+        return None
+    is_pair = isinstance(value_range, list | tuple | np.ndarray) and len(value_range) == 2
+    try:
+        # As float32 holds them, which is what the pixels are.
+        low, high = (float(np.float32(v)) for v in value_range) if is_pair else (0.0, 0.0)
+    except (TypeError, ValueError):
+        low = high = 0.0
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise DataError(f"value_range: expected (low, high), low < high, got {value_range!r}")
+    return low, high
+
+
+def _check_size(size: Any) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(pair) != 2 or not all(_is_whole(n) and n >= 1 for n in pair):
+        raise DataError(f"size: expected (height, width) or one number, at least 1, got {size!r}")
+    return int(pair[0]), int(pair[1])
+
+
+def _is_whole(n: object) -> bool:
+    # NumPy's integers too; a bool is an integer by accident.
+    return isinstance(n, int | np.integer) and not isinstance(n, bool)

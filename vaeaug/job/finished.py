@@ -1,0 +1,138 @@
+"""What is done with a finished run: evaluate it, write its report again."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vaeaug.config import AugmentConfig, EvaluationConfig, Recipe, make_config
+from vaeaug.data import LabelledImages
+from vaeaug.evaluation import GateResult, ProbeFactory
+from vaeaug.job.evaluation import RunEvaluation
+from vaeaug.job.folder import RunError, RunFolder, read_run
+from vaeaug.job.publishing import publish
+from vaeaug.job.reading import read_data
+from vaeaug.job.result import RunResult, recipe_of
+from vaeaug.progress import Progress, shown
+from vaeaug.shards import Manifest
+from vaeaug.training import resolve_device
+
+log = logging.getLogger("vaeaug")
+
+
+def evaluate(
+    data: LabelledImages | Any,
+    out_dir: str | Path,
+    config: EvaluationConfig | None = None,
+    *,
+    recipe: Recipe | None = None,
+    probe: ProbeFactory | None = None,
+    device: str | torch.device = "auto",
+    progress: Progress | bool | None = None,
+) -> GateResult:
+    """Measure whether the synthetic data of a run helps on this data, with an interval.
+
+    Classifiers are trained on real and on merged data, on splits of the training data, each with a
+    generator of its own that never sees the split's held-out images. The answer goes into the
+    manifest and the report. What was measured is kept: the same call again reads it, a larger
+    budget adds splits.
+
+    Args:
+        data: The training split that the run was made from, or anything `read` takes.
+        out_dir: A finished run folder.
+        config: Budget, splits, probe, smallest effect. Default: `EvaluationConfig()`.
+        recipe: What is measured. Default: the run's own, which `merge` uses.
+        probe: Builds the classifier: ``probe(image_shape, n_classes)`` gives a network that takes
+            (n, c, *space) in [0, 1] and gives logits (n, k). Default: a small CNN, or ResNet-18
+            for images of more than 64 pixels.
+        device: "auto", "cpu" or "cuda".
+        progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
+            is silent; a function is called as ``progress(what, done, total, metrics)``.
+
+    Returns:
+        The verdict, its interval and every way of training that was compared.
+
+    Raises:
+        ShardError: If the run is not finished.
+        RunError: If the data is not what the run was made from.
+        EvaluationError: If the data is too small to be split.
+    """
+    job, data = _job_of(data, out_dir)
+    Manifest.load(out_dir)  # before the folder is locked: there is something to evaluate
+    described = read_run(out_dir)["data"]
+    if "generator" in described:
+        log.warning(
+            "%s was drawn from a generator that came ready; the generators of the splits are "
+            "trained by the configuration of this run",
+            out_dir,
+        )
+    with shown(progress) as report, RunFolder(out_dir, config=job, data=described) as run:
+        measured_by = RunEvaluation(
+            run.path / "evaluation",
+            data,
+            job,
+            config or EvaluationConfig(),
+            probe=probe,
+            device=resolve_device(device),
+            progress=report,
+        )
+        result = RunResult.load(run, job)
+        result, gate = measured_by.evaluated(result, recipe or result.recipe)
+        publish(run, result, data)
+        return gate
+
+
+def report(data: LabelledImages | Any, out_dir: str | Path) -> Path:
+    """Write the report of a finished run again.
+
+    Args:
+        data: The training split that the run was made from, or anything `read` takes.
+        out_dir: A finished run folder.
+
+    Returns:
+        Path of ``report.html``.
+
+    Raises:
+        ShardError: If the run is not finished.
+        RunError: If the data is not what the run was made from.
+    """
+    job, data = _job_of(data, out_dir)
+    Manifest.load(out_dir)
+    with RunFolder(out_dir, config=job, data=read_run(out_dir)["data"]) as run:
+        publish(run, RunResult.load(run, job), data)
+        return run.path / "report.html"
+
+
+def recipe_of_run(out_dir: str | Path) -> Recipe:
+    """The recipe that a finished run stands for.
+
+    Args:
+        out_dir: A finished run folder.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        ShardError: If the run is not finished.
+        RunError: If the folder is no run.
+    """
+    job = make_config(read_run(out_dir)["config"], where=f"{out_dir}/run.json", warn=False)
+    return recipe_of(Manifest.load(out_dir), job)
+
+
+def _job_of(
+    data: LabelledImages | Any, out_dir: str | Path
+) -> tuple[AugmentConfig, LabelledImages]:
+    """The job of a run and its data, refused where it is other data."""
+    run = read_run(out_dir)
+    job = make_config(run["config"], where=f"{out_dir}/run.json", warn=False)
+    if not isinstance(data, LabelledImages):
+        data = read_data(data, job)
+    if data.fingerprint != run["data"]["fingerprint"]:
+        raise RunError(
+            f"{out_dir}: expected the training split that the run was made from (fingerprint "
+            f"{run['data']['fingerprint'][:12]}), got {data.source!r} of fingerprint "
+            f"{data.fingerprint[:12]}"
+        )
+    return job, data
