@@ -102,6 +102,7 @@ def recall(
     Raises:
         ValueError: If the features do not match or there are not more than k of them.
     """
+    _check_features(real, synthetic, k)
     return precision(synthetic, real, k=k)
 
 
