@@ -1,5 +1,6 @@
 """The type checker of the tests: beartype, where it understands a function's hints."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -22,3 +23,8 @@ def typechecked(function: Callable[..., Any]) -> Callable[..., Any]:
         return _checked(function)
     except roar.BeartypeDecorHintException:
         return function
+
+
+def unchecked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function without the checks of its hints, which would come before those of its own."""
+    return inspect.unwrap(function)

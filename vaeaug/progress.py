@@ -1,4 +1,4 @@
-"""How far long work has come: bars where someone watches, a line now and then where no one does.
+"""Progress of long work: bars on a terminal, elsewhere a log line now and then.
 
 Whatever reports is handed one kind of function, a `Progress`. Work of several equal parts hands
 `one_part` of it on.
@@ -31,7 +31,7 @@ def silent(what: str, done: int, total: int, metrics: dict[str, float]) -> None:
         what: The stage.
         done: Steps of it that are done.
         total: All its steps.
-        metrics: What is known so far.
+        metrics: Metrics known so far.
     """
 
 

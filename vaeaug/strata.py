@@ -33,7 +33,7 @@ def stratified_folds(
     Args:
         labels: Class of each image.
         n_folds: Folds.
-        seed: Of the shuffles.
+        seed: Seed of the shuffles.
         among: The images that are dealt out; None: all of them.
 
     Returns:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from typechecked import unchecked
 
 import vaeaug
 from vaeaug import LabelledImages
@@ -16,7 +17,7 @@ from vaeaug.evaluation import (
     recall,
     train_on_synthetic,
 )
-from vaeaug.evaluation.estimates import from_halves, half_of
+from vaeaug.evaluation.statistics import half_of, halves_interval
 from vaeaug.stages.neighbours import Kernel, Neighbourhoods
 from vaeaug.training.classifier import train_classifier
 
@@ -41,7 +42,8 @@ def two_normals(n, m, f=8, seed=0):
 
 def auc(real, synthetic, **keys):
     keys = {"value_range": (0, 255), "seed": 0, "steps": 60, **keys}
-    return real_or_synthetic_auc(real, synthetic, **keys)
+    # Its own refusals are tested too.
+    return unchecked(real_or_synthetic_auc)(real, synthetic, **keys)
 
 
 def test_real_against_real_cannot_be_told_apart(train):
@@ -190,11 +192,11 @@ def test_figures_by_hand():
 
 def test_features_that_do_not_match_are_refused():
     real, other = two_normals(20, 20)
-    for figure in (coverage, density, precision, recall):
+    for metric in (coverage, density, precision, recall):
         with pytest.raises(ValueError, match=r"expected real \(n, f\)"):
-            figure(real, other[:, :3])
+            unchecked(metric)(real, other[:, :3])
         with pytest.raises(ValueError, match="got 20"):
-            figure(real, other, k=20)
+            metric(real, other, k=20)
 
 
 def test_real_test_images_are_covered_by_real_ones_and_not_by_noise(train, test):
@@ -242,7 +244,7 @@ def test_strata_of_equal_size_do_not_bias_the_kernel_distance():
     plain, by_strata = [], []
     for seed in range(60):
         noise = two_normals(40, 40, seed=seed)
-        real, other = (5 * np.eye(8)[strata] + each for each in noise)
+        real, other = (5 * np.eye(8)[strata] + points for points in noise)
         plain.append(kernel_distance(real, other))
         by_strata.append(Kernel(real, other, strata, strata).distance())
     error = np.std(by_strata) / np.sqrt(60)
@@ -254,10 +256,10 @@ def test_parts_of_sets_have_the_figures_of_those_parts():
     real, other = two_normals(90, 70)
     rows = half_of(np.zeros(90, np.int64), np.random.default_rng(0))
     others = np.arange(0, 70, 3)
-    figures = Neighbourhoods(real, other, k=4).figures(rows, others)
+    metrics = Neighbourhoods(real, other, k=4).metrics(rows, others)
     part, other_part = real[rows], other[others]
     for judge in (precision, recall, density, coverage):
-        assert figures[judge.__name__] == pytest.approx(judge(part, other_part, k=4))
+        assert metrics[judge.__name__] == pytest.approx(judge(part, other_part, k=4))
     kernel = Kernel(real, other, np.zeros(90, np.int64), np.zeros(70, np.int64))
     assert kernel.distance(rows, others) == pytest.approx(kernel_distance(part, other_part))
 
@@ -266,8 +268,8 @@ def test_neighbours_are_found_when_a_part_leaves_the_near_ones_out():
     real = np.arange(200.0)[:, None]
     # Of the 24 neighbours kept of point 100, none is in this part.
     rows = np.array([0, 1, 100, 198, 199])
-    figures = Neighbourhoods(real, real, k=2).figures(rows, rows)
-    assert figures["density"] == density(real[rows], real[rows], k=2)
+    metrics = Neighbourhoods(real, real, k=2).metrics(rows, rows)
+    assert metrics["density"] == density(real[rows], real[rows], k=2)
 
 
 def test_halves_are_of_each_stratum_and_scatter_like_the_mean():
@@ -279,11 +281,11 @@ def test_halves_are_of_each_stratum_and_scatter_like_the_mean():
     values = rng.normal(size=1_000)
     one = np.zeros(1_000, np.int64)
     halves = np.array([values[half_of(one, rng)].mean() for _ in range(2_000)])
-    found = from_halves(float(values.mean()), halves)
+    interval = halves_interval(float(values.mean()), halves)
     wanted = 2 * 1.96 * values.std() / np.sqrt(1_000)
     # A quantile of 2,000 draws at 2.5 % is off by about 4 %.
-    assert found.high - found.low == pytest.approx(wanted, rel=0.16)
-    assert found.low < values.mean() < found.high
+    assert interval.high - interval.low == pytest.approx(wanted, rel=0.16)
+    assert interval.low < values.mean() < interval.high
 
 
 # -- All together ----------------------------------------------------------------------------------
@@ -292,7 +294,7 @@ QUICK = {"n_bootstrap": 40, "steps": 60}
 
 
 def by_name(fidelity):
-    return {each.name: each for each in fidelity.figures}
+    return {metric.name: metric for metric in fidelity.metrics}
 
 
 @pytest.fixture(scope="module")
@@ -303,13 +305,13 @@ def halves(train):
 
 @pytest.fixture(scope="module")
 def perfect(halves, test):
-    own, other = halves
-    return measure_fidelity(own, test, other.images, other.labels, n_bootstrap=100, steps=100)
+    real, other = halves
+    return measure_fidelity(real, test, other.images, other.labels, n_bootstrap=100, steps=100)
 
 
 def test_real_images_in_the_place_of_synthetic_ones_are_faithful(perfect):
-    figures = by_name(perfect)
-    assert list(figures) == [
+    metrics = by_name(perfect)
+    assert list(metrics) == [
         "precision",
         "recall",
         "density",
@@ -318,53 +320,53 @@ def test_real_images_in_the_place_of_synthetic_ones_are_faithful(perfect):
         "train_on_synthetic",
         "real_or_synthetic_auc",
     ]
-    for each in figures.values():
-        assert each.low <= each.value <= each.high
-        assert each.real_low <= each.real <= each.real_high
+    for metric in metrics.values():
+        assert metric.low <= metric.value <= metric.high
+        assert metric.real_low <= metric.real <= metric.real_high
         # Both columns are of real images.
-        assert each.low <= each.real_high
-        assert each.real_low <= each.high
+        assert metric.low <= metric.real_high
+        assert metric.real_low <= metric.high
     # 355 images of each kind, all classes alike: the known answers, see above.
-    for value in (figures["coverage"].value, figures["coverage"].real):
+    for value in (metrics["coverage"].value, metrics["coverage"].real):
         assert value > 0.93
-    for value in (figures["real_or_synthetic_auc"].value, figures["real_or_synthetic_auc"].real):
+    for value in (metrics["real_or_synthetic_auc"].value, metrics["real_or_synthetic_auc"].real):
         assert abs(value - 0.5) < 4 / np.sqrt(6 * 355)
-    assert abs(figures["kernel_distance"].real) < 0.05
+    assert abs(metrics["kernel_distance"].real) < 0.05
     assert perfect.to_json()["n_held_out"] == 355
     assert "classifier of" in perfect.features
 
 
 def test_collapsed_classes_are_precise_and_cover_little(halves, test):
-    own, other = halves
+    real, other = halves
     rows = np.concatenate([np.flatnonzero(other.labels == c)[:2] for c in range(10)])
     rows = np.tile(rows, 18)
     rng = np.random.default_rng(0)
-    noise = rng.integers(-3, 4, (len(rows), *own.image_shape))
+    noise = rng.integers(-3, 4, (len(rows), *real.image_shape))
     images = np.clip(other.images[rows] + noise, 0, 255).astype(np.uint8)
-    figures = by_name(measure_fidelity(own, test, images, other.labels[rows], **QUICK))
-    assert figures["precision"].value > 0.8
-    assert figures["coverage"].high < 0.5
-    assert figures["recall"].high < figures["recall"].real_low
-    assert figures["kernel_distance"].low > figures["kernel_distance"].real_high
+    metrics = by_name(measure_fidelity(real, test, images, other.labels[rows], **QUICK))
+    assert metrics["precision"].value > 0.8
+    assert metrics["coverage"].high < 0.5
+    assert metrics["recall"].high < metrics["recall"].real_low
+    assert metrics["kernel_distance"].low > metrics["kernel_distance"].real_high
 
 
 def test_blurred_images_are_worse_in_every_way(halves, test):
-    own, other = halves
+    real, other = halves
     blurred = np.stack([np.roll(other.images, by, axis=2) for by in (-1, 0, 1)]).mean(axis=0)
-    found = measure_fidelity(own, test, blurred.astype(np.uint8), other.labels, **QUICK)
-    figures = by_name(found)
-    assert figures["real_or_synthetic_auc"].low > 0.9
+    fidelity = measure_fidelity(real, test, blurred.astype(np.uint8), other.labels, **QUICK)
+    metrics = by_name(fidelity)
+    assert metrics["real_or_synthetic_auc"].low > 0.9
     for name in ("precision", "recall", "density", "coverage"):
-        assert figures[name].high < figures[name].real_low, name
+        assert metrics[name].high < metrics[name].real_low, name
 
 
 def test_order_makes_no_difference(halves, test):
-    own, other = halves
+    real, other = halves
     rng, keys = np.random.default_rng(0), {"n_bootstrap": 10, "steps": 10}
-    first = measure_fidelity(own, test, other.images, other.labels, **keys)
+    first = measure_fidelity(real, test, other.images, other.labels, **keys)
     rows = rng.permutation(len(other))
     again = measure_fidelity(
-        own.subset(rng.permutation(len(own))),
+        real.subset(rng.permutation(len(real))),
         test.subset(rng.permutation(len(test))),
         other.images[rows],
         other.labels[rows],
@@ -374,7 +376,7 @@ def test_order_makes_no_difference(halves, test):
 
 
 def test_an_extractor_takes_the_classifiers_place(halves, test):
-    own, other = halves
+    real, other = halves
     seen = []
 
     def extractor(x):
@@ -382,21 +384,21 @@ def test_an_extractor_takes_the_classifiers_place(halves, test):
         return x.flatten(1)
 
     keys = {"extractor": extractor, "extractor_name": "pixels", **QUICK}
-    found = measure_fidelity(own, test, other.images, other.labels, **keys)
-    assert found.features == "pixels"
+    fidelity = measure_fidelity(real, test, other.images, other.labels, **keys)
+    assert fidelity.features == "pixels"
     assert all(shape == (1, 8, 8) and low >= 0 and high <= 1 for shape, low, high in seen)
     assert max(high for *_, high in seen) == 1
     keys["extractor"] = lambda x: x
     with pytest.raises(ValueError, match=r"features of shape \(355, f\).*\(355, 1, 8, 8\)"):
-        measure_fidelity(own, test, other.images, other.labels, **keys)
+        measure_fidelity(real, test, other.images, other.labels, **keys)
 
 
 def test_few_images_and_missing_classes_are_noted(train, test):
-    own = train.imbalanced([40, 40, 40, 1, 3, 5, 9, 0, 12, 12], seed=0)
+    real = train.imbalanced([40, 40, 40, 1, 3, 5, 9, 0, 12, 12], seed=0)
     held = test.imbalanced([20, 20, 20, 5, 1, 2, 0, 5, 5, 5], seed=0)
-    made = train.imbalanced([30, 30, 0, 30, 30, 30, 30, 0, 2, 1], seed=1)
-    found = measure_fidelity(own, held, made.images, made.labels, **QUICK)
-    notes = " ".join(found.notes)
+    synthetic = train.imbalanced([30, 30, 0, 30, 30, 30, 30, 0, 2, 1], seed=1)
+    fidelity = measure_fidelity(real, held, synthetic.images, synthetic.labels, **QUICK)
+    notes = " ".join(fidelity.notes)
     assert "want of synthetic images: '2'." in notes
     assert "want of held-out images: '6'." in notes
     assert "single training image: '3'." in notes
@@ -408,23 +410,23 @@ def test_few_images_and_missing_classes_are_noted(train, test):
 def test_a_few_images_in_all(train, test, n):
     few = train.imbalanced([2 * n, 2 * n] + [0] * 8, seed=0)
     held = test.imbalanced([n, n] + [0] * 8, seed=0)
-    found = measure_fidelity(few, held, few.images, few.labels, n_bootstrap=10, steps=5)
-    names = set(by_name(found))
+    fidelity = measure_fidelity(few, held, few.images, few.labels, n_bootstrap=10, steps=5)
+    names = set(by_name(fidelity))
     if n == 1:
         assert names == {"train_on_synthetic"}
-        assert "Only 2 images of a kind" in " ".join(found.notes)
+        assert "Only 2 images of a kind" in " ".join(fidelity.notes)
     else:
         assert {"coverage", "kernel_distance", "real_or_synthetic_auc"} < names
-        assert "Neighbourhoods reach to neighbour" in " ".join(found.notes)
+        assert "Neighbourhoods reach to neighbour" in " ".join(fidelity.notes)
 
 
 def test_shared_images_are_left_out_of_the_held_out_ones(train, test):
     images = np.concatenate([test.images, train.images[:30]])
     labels = np.concatenate([test.labels, train.labels[:30]])
     leaking = LabelledImages(images, labels, test.class_names, test.value_range)
-    found = measure_fidelity(train, leaking, train.images, train.labels, n_bootstrap=5, steps=5)
-    assert found.n_held_out == len(test)
-    assert found.notes[0].startswith("Leak: 30 of 385 held-out images")
+    fidelity = measure_fidelity(train, leaking, train.images, train.labels, n_bootstrap=5, steps=5)
+    assert fidelity.n_held_out == len(test)
+    assert fidelity.notes[0].startswith("Leak: 30 of 385 held-out images")
     with pytest.raises(ValueError, match="all 355 are"):
         measure_fidelity(test, test, train.images, train.labels)
 
@@ -442,18 +444,18 @@ def test_parts_that_do_not_belong_together_are_refused(train, test):
 
 
 def test_the_frechet_distance_is_an_extra(halves, test):
-    own, other = halves
+    real, other = halves
     keys = {"extractor": lambda x: x.flatten(1)[:, 20:28], "fid": True, **QUICK}
     try:
         import torchmetrics.image.fid  # noqa: F401
     except ImportError:
         with pytest.raises(ImportError, match=r"pip install 'vaeaug\[fid\]'"):
-            measure_fidelity(own, test, other.images, other.labels, **keys)
+            measure_fidelity(real, test, other.images, other.labels, **keys)
         return
-    found = by_name(measure_fidelity(own, test, other.images, other.labels, **keys))
-    darker = by_name(measure_fidelity(own, test, other.images // 2, other.labels, **keys))
-    assert found["frechet_distance"].value < 0.1
-    assert darker["frechet_distance"].low > found["frechet_distance"].high
+    metrics = by_name(measure_fidelity(real, test, other.images, other.labels, **keys))
+    darker = by_name(measure_fidelity(real, test, other.images // 2, other.labels, **keys))
+    assert metrics["frechet_distance"].value < 0.1
+    assert darker["frechet_distance"].low > metrics["frechet_distance"].high
 
 
 def test_measuring_leaves_the_global_generators_alone(train, test):

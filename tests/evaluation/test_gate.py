@@ -219,18 +219,20 @@ def test_a_held_out_image_in_the_pool_is_told_and_nothing_then_helps() -> None:
     )
     assert clean.verdict == "helps"
     planted = data.with_unlabelled(data.images[:3])
-    found = measured(
+    result = measured(
         planted, Recipe(share=0.8), the_truth, CONFIG, learner=discriminants, baselines=BASELINES
     )
-    assert any("leak: 3 held-out images are also in the pool" in each for each in found.warnings)
-    assert found.verdict != "helps"
+    assert any(
+        "leak: 3 held-out images are also in the pool" in warning for warning in result.warnings
+    )
+    assert result.verdict != "helps"
 
 
 def test_too_few_held_out_images_of_a_class_make_it_unsure() -> None:
-    found = gate(0, the_truth, counts=(90, 45, 4))
-    assert found.verdict == "unsure"
-    assert "too few: a class has 2 held-out images" in found.sentence
-    assert any("its recall says little" in warning for warning in found.warnings)
+    result = gate(0, the_truth, counts=(90, 45, 4))
+    assert result.verdict == "unsure"
+    assert "too few: a class has 2 held-out images" in result.sentence
+    assert any("its recall says little" in warning for warning in result.warnings)
 
 
 def test_a_class_of_one_image_cannot_be_evaluated() -> None:
@@ -242,9 +244,9 @@ def test_no_recipe_needs_no_measurement() -> None:
     def none(*_: object) -> list[SyntheticSet]:
         raise AssertionError("nothing is to be made")
 
-    found = measured(data_of([9, 9, 9], 0), Recipe(share=0), none, CONFIG, learner=discriminants)
-    assert found.verdict == "does not help"
-    assert "training without it was the best" in found.sentence
+    result = measured(data_of([9, 9, 9], 0), Recipe(share=0), none, CONFIG, learner=discriminants)
+    assert result.verdict == "does not help"
+    assert "training without it was the best" in result.sentence
 
 
 def test_outcomes_are_kept_and_a_longer_evaluation_adds_to_them(tmp_path: Path) -> None:
@@ -289,23 +291,23 @@ def test_the_budget_decides_how_many_splits() -> None:
 def test_baselines_that_have_not_converged_are_told() -> None:
     def slow(train, synthetic, held_out, arm, *, seed, steps):
         # Knows more the longer it trains; synthetic data helps it as well.
-        found = discriminants(train, None, held_out, arm, seed=seed, steps=steps)
+        result = discriminants(train, None, held_out, arm, seed=seed, steps=steps)
         part = min(1.0, 0.3 * arm.length + (0.2 if synthetic is not None else 0))
         rng = np.random.default_rng(seed)
-        guess = rng.random(len(found)) > part
-        found[guess] = rng.dirichlet(np.ones(3), guess.sum())
-        return found
+        guess = rng.random(len(result)) > part
+        result[guess] = rng.dirichlet(np.ones(3), guess.sum())
+        return result
 
-    found = measured(
+    result = measured(
         data_of([300, 300, 300], 2),
         Recipe(share=0.5),
         the_truth,
         CONFIG,
         learner=slow,
     )
-    assert found.settings["converged"] is False
-    assert found.verdict == "unsure"
-    assert "had not converged" in found.sentence
+    assert result.settings["converged"] is False
+    assert result.verdict == "unsure"
+    assert "had not converged" in result.sentence
 
 
 def test_json_has_no_number_that_is_none() -> None:

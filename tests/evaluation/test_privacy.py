@@ -5,12 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typechecked import unchecked
 
 import vaeaug
 from vaeaug import LabelledImages
 from vaeaug.evaluation import measure_privacy, shared_images
-from vaeaug.evaluation.privacy.measure import COPY_DISTANCE
-from vaeaug.evaluation.privacy.nearest import CopySearch, Space, nearest
+from vaeaug.evaluation.privacy.copies import COPY_DISTANCE, CopySearch
+from vaeaug.evaluation.privacy.nearest import Space, nearest
 
 CPU = torch.device("cpu")
 
@@ -37,7 +38,7 @@ def clean(train, fresh, held_out):
 
 
 def by_name(privacy):
-    return {each.name: each for each in privacy.figures}
+    return {metric.name: metric for metric in privacy.metrics}
 
 
 # -- Nearest images --------------------------------------------------------------------------------
@@ -59,13 +60,15 @@ def test_nearest_is_what_counting_all_distances_gives(space):
     np.testing.assert_allclose(distances, every.min(axis=1), rtol=1e-6, atol=1e-12)
     assert distances[4] == 0
     # Of an image of the parts, the nearest other one.
-    own = np.array([3, 69, 50])
-    gaps = (both[own][:, None].astype(float) - both[None]).reshape(3, 70, -1)
+    query_rows = np.array([3, 69, 50])
+    gaps = (both[query_rows][:, None].astype(float) - both[None]).reshape(3, 70, -1)
     every = np.sqrt((gaps**2).mean(axis=2)) / (high - low)
-    every[np.arange(3), own] = np.inf
-    distances, rows = nearest(both[own], [first, second], Space((low, high), CPU), own_rows=own)
+    every[np.arange(3), query_rows] = np.inf
+    distances, rows = nearest(
+        both[query_rows], [first, second], Space((low, high), CPU), query_rows=query_rows
+    )
     assert (rows == every.argmin(axis=1)).all()
-    alone, _ = nearest(both[:1], [both[:1]], Space((low, high), CPU), own_rows=np.array([0]))
+    alone, _ = nearest(both[:1], [both[:1]], Space((low, high), CPU), query_rows=np.array([0]))
     assert np.isinf(alone).all()
 
 
@@ -117,12 +120,12 @@ def test_every_planted_copy_is_found(train, fresh, held_out, seed, noise, shift,
     copies = np.clip(np.rint(copies), 0, 255).astype(np.uint8)
     images = np.concatenate([fresh.images[:100], copies])
     places = rng.permutation(len(images))
-    found = measure_privacy(train, held_out, images[places], n_bootstrap=0)
+    privacy = measure_privacy(train, held_out, images[places], n_bootstrap=0)
     planted = np.flatnonzero(places >= 100)
-    assert found.near_copies == 40
-    assert list(found.near_copy_indices) == planted[:20].tolist()
-    assert list(found.near_copy_sources) == sources[places[planted] - 100][:20].tolist()
-    assert found.verdict == "signs of copying"
+    assert privacy.near_copies == 40
+    assert list(privacy.near_copy_indices) == planted[:20].tolist()
+    assert list(privacy.near_copy_sources) == sources[places[planted] - 100][:20].tolist()
+    assert privacy.verdict == "signs of copying"
 
 
 def test_real_images_are_hardly_ever_taken_for_copies(clean, train, fresh, held_out):
@@ -136,20 +139,20 @@ def test_real_images_are_hardly_ever_taken_for_copies(clean, train, fresh, held_
 
 def test_one_copy_is_enough(train, fresh, held_out):
     images = np.concatenate([fresh.images, train.images[123:124]])
-    found = measure_privacy(train, held_out, images, n_bootstrap=20)
-    assert len(fresh) in found.near_copy_indices
-    assert 123 in found.near_copy_sources
-    assert found.verdict == "signs of copying"
-    assert "near-copies of training images, against 0 of 355" in found.warning
+    privacy = measure_privacy(train, held_out, images, n_bootstrap=20)
+    assert len(fresh) in privacy.near_copy_indices
+    assert 123 in privacy.near_copy_sources
+    assert privacy.verdict == "signs of copying"
+    assert "near-copies of training images, against 0 of 355" in privacy.warning
 
 
 def test_copies_of_unlabelled_images_count(train, fresh, held_out):
     pool = fresh.images[:50]
-    found = measure_privacy(
+    privacy = measure_privacy(
         train.with_unlabelled(pool), held_out, fresh.images[40:90], n_bootstrap=0
     )
-    assert set(range(10)) <= set(found.near_copy_indices)
-    assert [len(train) + 40 + i for i in range(10)] == list(found.near_copy_sources)[:10]
+    assert set(range(10)) <= set(privacy.near_copy_indices)
+    assert [len(train) + 40 + i for i in range(10)] == list(privacy.near_copy_sources)[:10]
     assert measure_privacy(train, held_out, fresh.images[40:90], n_bootstrap=0).near_copies == 0
 
 
@@ -158,38 +161,38 @@ def test_signals_and_volumes(space):
     rng = np.random.default_rng(0)
     sets = [rng.uniform(-1, 1, (60, *space, 2)).astype(np.float32) for _ in range(3)]
     labels = np.arange(60) % 2
-    train, held = (LabelledImages(each, labels, ("a", "b"), (-1, 1)) for each in sets[:2])
-    made = sets[2]
-    made[7] = sets[0][3]
+    train, held = (LabelledImages(images, labels, ("a", "b"), (-1, 1)) for images in sets[:2])
+    synthetic = sets[2]
+    synthetic[7] = sets[0][3]
     shifted = tuple(1 if side >= 6 else 0 for side in space)
-    made[8] = np.roll(sets[0][4], shifted, axis=range(len(space)))
-    found = measure_privacy(train, held, made, synthetic_labels=labels, n_bootstrap=10)
-    assert found.near_copy_indices == (7, 8)
-    assert found.near_copy_sources == (3, 4)
+    synthetic[8] = np.roll(sets[0][4], shifted, axis=range(len(space)))
+    privacy = measure_privacy(train, held, synthetic, synthetic_labels=labels, n_bootstrap=10)
+    assert privacy.near_copy_indices == (7, 8)
+    assert privacy.near_copy_sources == (3, 4)
 
 
 # -- Distances -------------------------------------------------------------------------------------
 
 
 def test_real_images_in_the_place_of_synthetic_ones_leak_nothing(clean):
-    figures = by_name(clean)
-    assert list(figures) == [
+    metrics = by_name(clean)
+    assert list(metrics) == [
         "median_distance",
         "share_nearer",
         "authenticity",
         "data_copying",
         "attack_by_distance",
     ]
-    for each in figures.values():
-        assert each.low <= each.value <= each.high
-        assert each.real_low <= each.real <= each.real_high
-        assert each.low <= each.real_high
-        assert each.real_low <= each.high
+    for metric in metrics.values():
+        assert metric.low <= metric.value <= metric.high
+        assert metric.real_low <= metric.real <= metric.real_high
+        assert metric.low <= metric.real_high
+        assert metric.real_low <= metric.high
     # z-scores of ten classes, averaged: standard deviation of about 1 / sqrt(10).
-    assert abs(figures["data_copying"].value) < 4 / np.sqrt(10)
+    assert abs(metrics["data_copying"].value) < 4 / np.sqrt(10)
     # 355 images each: four standard deviations of a guess.
-    assert abs(figures["attack_by_distance"].value - 0.5) < 4 / np.sqrt(6 * 355)
-    assert abs(figures["share_nearer"].value - 0.05) < 4 * np.sqrt(2 * 0.05 * 0.95 / 355)
+    assert abs(metrics["attack_by_distance"].value - 0.5) < 4 / np.sqrt(6 * 355)
+    assert abs(metrics["share_nearer"].value - 0.05) < 4 * np.sqrt(2 * 0.05 * 0.95 / 355)
 
 
 def test_noisy_copies_show_in_every_figure(train, held_out):
@@ -197,25 +200,25 @@ def test_noisy_copies_show_in_every_figure(train, held_out):
     # two digits.
     noise = np.random.default_rng(0).normal(0, 0.04 * 255, train.images.shape)
     images = np.clip(train.images + noise, 0, 255).astype(np.uint8)
-    found = measure_privacy(train, held_out, images, synthetic_labels=train.labels)
-    figures = by_name(found)
-    assert figures["median_distance"].high < figures["median_distance"].real_low
-    assert figures["share_nearer"].low > figures["share_nearer"].real_high
-    assert figures["authenticity"].high < figures["authenticity"].real_low
-    assert figures["data_copying"].high < -3
-    assert figures["attack_by_distance"].low > 0.9
-    assert found.verdict == "signs of copying"
-    assert "near_copy_factor" in found.warning
+    privacy = measure_privacy(train, held_out, images, synthetic_labels=train.labels)
+    metrics = by_name(privacy)
+    assert metrics["median_distance"].high < metrics["median_distance"].real_low
+    assert metrics["share_nearer"].low > metrics["share_nearer"].real_high
+    assert metrics["authenticity"].high < metrics["authenticity"].real_low
+    assert metrics["data_copying"].high < -3
+    assert metrics["attack_by_distance"].low > 0.9
+    assert privacy.verdict == "signs of copying"
+    assert "near_copy_factor" in privacy.warning
 
 
 def test_noise_is_far_from_everything(train, held_out):
     noise = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), dtype=np.uint8)
-    found = measure_privacy(train, held_out, noise, n_bootstrap=50)
-    figures = by_name(found)
-    assert figures["data_copying"].low > 3
-    assert figures["authenticity"].value == 1
-    assert figures["share_nearer"].value == 0
-    assert found.verdict == "no sign of copying"
+    privacy = measure_privacy(train, held_out, noise, n_bootstrap=50)
+    metrics = by_name(privacy)
+    assert metrics["data_copying"].low > 3
+    assert metrics["authenticity"].value == 1
+    assert metrics["share_nearer"].value == 0
+    assert privacy.verdict == "no sign of copying"
 
 
 def test_authenticity_by_hand():
@@ -242,20 +245,20 @@ def test_a_generator_is_attacked(synthesizer, digits):
     held = held.subset(np.setdiff1d(np.arange(len(held)), shared_images(digits, held)))
     held = held.imbalanced([12] * 10, seed=0)
     images = np.concatenate([synthesizer.sample(c, 20, seed=0).images for c in range(10)])
-    found = measure_privacy(train, held, images, generator=synthesizer, n_bootstrap=50)
-    figures = by_name(found)
+    privacy = measure_privacy(train, held, images, generator=synthesizer, n_bootstrap=50)
+    metrics = by_name(privacy)
     errors = []
-    for each in (train, held):
-        again = synthesizer.reconstruct(each.images, each.labels).astype(float)
-        errors.append(((again - each.images) ** 2).mean(axis=(1, 2, 3)))
+    for kind in (train, held):
+        again = synthesizer.reconstruct(kind.images, kind.labels).astype(float)
+        errors.append(((again - kind.images) ** 2).mean(axis=(1, 2, 3)))
     is_member = np.repeat([True, False], 120)
     wanted = roc_auc_score(is_member, -np.concatenate(errors))
-    assert figures["attack_by_reconstruction"].value == pytest.approx(wanted)
+    assert metrics["attack_by_reconstruction"].value == pytest.approx(wanted)
     for name in ("attack_by_reconstruction", "attack_by_likelihood"):
-        each = figures[name]
-        assert each.low <= each.value <= each.high
+        metric = metrics[name]
+        assert metric.low <= metric.value <= metric.high
         # Variance of U: (n + m + 1) / (12 n m).
-        assert each.real_high - 0.5 == pytest.approx(1.96 * np.sqrt(241 / (12 * 120 * 120)))
+        assert metric.real_high - 0.5 == pytest.approx(1.96 * np.sqrt(241 / (12 * 120 * 120)))
 
 
 def test_a_generator_that_knows_its_images_is_a_risk(synthesizer, digits):
@@ -263,18 +266,18 @@ def test_a_generator_that_knows_its_images_is_a_risk(synthesizer, digits):
     noise = rng.integers(0, 256, digits.images.shape, dtype=np.uint8)
     strange = LabelledImages(noise, digits.labels, digits.class_names, digits.value_range)
     images = np.concatenate([synthesizer.sample(c, 5, seed=0).images for c in range(10)])
-    found = measure_privacy(digits, strange, images, generator=synthesizer, n_bootstrap=50)
-    figures = by_name(found)
-    assert figures["attack_by_reconstruction"].low > 0.95
-    assert figures["attack_by_likelihood"].low > 0.95
-    assert "tell training images by likelihood" in found.warning
+    privacy = measure_privacy(digits, strange, images, generator=synthesizer, n_bootstrap=50)
+    metrics = by_name(privacy)
+    assert metrics["attack_by_reconstruction"].low > 0.95
+    assert metrics["attack_by_likelihood"].low > 0.95
+    assert "tell training images by likelihood" in privacy.warning
 
 
 def test_a_generator_of_other_classes_is_refused(synthesizer, train, held_out, fresh):
     names = tuple("abcdefghij")
     train, held_out = (
-        LabelledImages(each.images, each.labels, names, each.value_range)
-        for each in (train, held_out)
+        LabelledImages(data.images, data.labels, names, data.value_range)
+        for data in (train, held_out)
     )
     with pytest.raises(ValueError, match="expected a generator of"):
         measure_privacy(train, held_out, fresh.images, generator=synthesizer, n_bootstrap=0)
@@ -296,8 +299,8 @@ def test_shared_images_are_found_by_value(train, held_out):
     one_off[5, 0, 0, 0] ^= 1
     off = LabelledImages(one_off, mixed.labels, mixed.class_names, mixed.value_range)
     assert shared_images(train, off).tolist() == [6]
-    found = measure_privacy(train, mixed, held_out.images[50:80], n_bootstrap=0)
-    assert found.notes[0].startswith("Leak: 2 of 11 held-out images")
+    privacy = measure_privacy(train, mixed, held_out.images[50:80], n_bootstrap=0)
+    assert privacy.notes[0].startswith("Leak: 2 of 11 held-out images")
 
 
 def test_the_sign_of_zero_is_no_difference():
@@ -313,7 +316,7 @@ def test_what_does_not_belong_together_is_refused(train, held_out, fresh):
     with pytest.raises(ValueError, match="at least one image"):
         measure_privacy(train, held_out, fresh.images[:0])
     with pytest.raises(ValueError, match="one integer label per image"):
-        measure_privacy(train, held_out, fresh.images, synthetic_labels=fresh.labels[:3])
+        unchecked(measure_privacy)(train, held_out, fresh.images, synthetic_labels=fresh.labels[:3])
     renamed = LabelledImages(
         held_out.images, held_out.labels, tuple("abcdefghij"), held_out.value_range
     )
@@ -324,12 +327,12 @@ def test_what_does_not_belong_together_is_refused(train, held_out, fresh):
 def test_a_handful_of_images(train, held_out, fresh):
     for n in (1, 2, 5):
         few = held_out.subset(np.arange(n))
-        found = measure_privacy(
+        privacy = measure_privacy(
             train.subset(np.arange(2 * n)),
             few,
             fresh.images[:3],
             synthetic_labels=fresh.labels[:3],
             n_bootstrap=5,
         )
-        assert "fewer than 20 images" in " ".join(found.notes)
-        assert found.to_json()["verdict"] == found.verdict
+        assert "fewer than 20 images" in " ".join(privacy.notes)
+        assert privacy.to_json()["verdict"] == privacy.verdict

@@ -11,7 +11,6 @@ from vaeaug.data import LabelledImages
 from vaeaug.evaluation import Arm, FileProbe, ProbeError, SyntheticSet
 from vaeaug.evaluation.gate.arms import fixed_arms
 from vaeaug.evaluation.gate.augmentation import random_affine, random_shift
-from vaeaug.evaluation.gate.networks import build_probe
 from vaeaug.evaluation.gate.probe import (
     _Batches,
     _cross_entropy,
@@ -19,6 +18,7 @@ from vaeaug.evaluation.gate.probe import (
     predict,
     train_probe,
 )
+from vaeaug.evaluation.gate.probe_networks import build_probe
 
 CONFIG = EvaluationConfig(batch_size=200, width=8)
 COUNTS = [60, 30, 20, 10, 8, 8, 8, 8, 8, 8]
@@ -41,13 +41,13 @@ def black(data) -> SyntheticSet:
 def drawn(data, synthetic, arm, *, progress=0.0, n=20):
     batches = _Batches(data, synthetic, arm, size=200, seed=0, device=torch.device("cpu"))
     parts = [batches.draw(progress) for _ in range(n)]
-    return [torch.cat(each).numpy() for each in zip(*parts, strict=True)]
+    return [torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True)]
 
 
 def test_oversampling_draws_classes_alike_and_none_by_their_counts(data):
     for arm, share in ((Arm("oversampling"), np.full(10, 0.1)), (Arm(), data.counts / len(data))):
-        _, target, made = drawn(data, None, arm)
-        assert not made.any()
+        _, target, is_synthetic = drawn(data, None, arm)
+        assert not is_synthetic.any()
         n = len(target)
         error = np.sqrt(share * (1 - share) / n)
         assert (np.abs(target.mean(axis=0) - share) < 4.5 * error).all()
@@ -55,39 +55,41 @@ def test_oversampling_draws_classes_alike_and_none_by_their_counts(data):
 
 def test_the_share_is_synthetic_within_every_class_that_has_some(data, black):
     arm = Arm("oversampling", recipe=Recipe(share=0.3))
-    x, target, made = drawn(data, black, arm)
-    assert (x.reshape(len(x), -1).sum(axis=1) == 0).tolist() == made.tolist()
+    x, target, is_synthetic = drawn(data, black, arm)
+    assert (x.reshape(len(x), -1).sum(axis=1) == 0).tolist() == is_synthetic.tolist()
     labels = target.argmax(axis=1)
     for label in range(9):
-        own = made[labels == label]
-        assert abs(own.mean() - 0.3) < 4.5 * np.sqrt(0.21 / len(own))
-    assert not made[labels == 9].any(), "there are none of class 9: its draws stay real"
+        of_class = is_synthetic[labels == label]
+        assert abs(of_class.mean() - 0.3) < 4.5 * np.sqrt(0.21 / len(of_class))
+    assert not is_synthetic[labels == 9].any(), "there are none of class 9: its draws stay real"
 
 
 def test_rare_only_leaves_frequent_classes_real(data, black):
     arm = Arm("oversampling", recipe=Recipe(share=0.5, classes="rare"))
-    _, target, made = drawn(data, black, arm)
+    _, target, is_synthetic = drawn(data, black, arm)
     labels = target.argmax(axis=1)
     rare = data.counts < data.counts.mean()
-    assert not made[~rare[labels]].any()
-    assert made[rare[labels] & (labels < 9)].mean() > 0.4
+    assert not is_synthetic[~rare[labels]].any()
+    assert is_synthetic[rare[labels] & (labels < 9)].mean() > 0.4
 
 
 def test_beside_keeps_every_real_draw(data, black):
     recipe = Recipe(share=0.2)
     alone, *_ = drawn(data, None, Arm("oversampling"))
-    x, _, made = drawn(data, black, Arm("oversampling", recipe=recipe, beside=True))
-    assert np.array_equal(x[~made], alone), "the same real draws as without synthetic samples"
+    x, _, is_synthetic = drawn(data, black, Arm("oversampling", recipe=recipe, beside=True))
+    assert np.array_equal(x[~is_synthetic], alone), (
+        "the same real draws as without synthetic samples"
+    )
     # 200 real draws call for 50 beside them; those of class 9, a tenth, are missing.
-    assert made.sum() / (~made).sum() == pytest.approx(0.25 * 0.9, abs=0.03)
+    assert is_synthetic.sum() / (~is_synthetic).sum() == pytest.approx(0.25 * 0.9, abs=0.03)
 
 
 def test_labels_are_soft_and_weighted_as_the_recipe_says(data, black):
     recipe = Recipe(share=0.5, soft=True, weight=0.5)
-    _, target, made = drawn(data, black, Arm("oversampling", recipe=recipe))
-    assert np.allclose(target[made].sum(axis=1), 0.5)
-    assert np.allclose(target[made].max(axis=1), 0.275)
-    assert np.allclose(target[~made].max(axis=1), 1)
+    _, target, is_synthetic = drawn(data, black, Arm("oversampling", recipe=recipe))
+    assert np.allclose(target[is_synthetic].sum(axis=1), 0.5)
+    assert np.allclose(target[is_synthetic].max(axis=1), 0.275)
+    assert np.allclose(target[~is_synthetic].max(axis=1), 1)
 
 
 def test_the_end_is_real(data, black):
@@ -105,14 +107,14 @@ def test_logit_adjustment_and_effective_number_by_hand(data):
     logits = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
     target = torch.eye(10)[[0, 1, 2, 3, 9, 9]]
     prior = torch.from_numpy(data.counts / len(data)).float()
-    found = _cross_entropy(Arm("logit adjustment"), data, torch.device("cpu"))(logits, target)
+    loss = _cross_entropy(Arm("logit adjustment"), data, torch.device("cpu"))(logits, target)
     expected = nn.functional.cross_entropy(logits + prior.log(), target.argmax(1), reduction="sum")
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     weight = (1 - 0.999) / (1 - 0.999 ** torch.from_numpy(data.counts).double())
     weight = (weight / (weight * prior).sum()).float()
-    found = _cross_entropy(Arm("effective number"), data, torch.device("cpu"))(logits, target)
+    loss = _cross_entropy(Arm("effective number"), data, torch.device("cpu"))(logits, target)
     expected = nn.functional.cross_entropy(logits, target.argmax(1), weight=weight, reduction="sum")
-    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_batch_norm_forgets_what_it_sees_apart():
@@ -173,8 +175,8 @@ def test_every_arm_trains(data, black):
     arms += [arms[4].with_recipe(Recipe(separate_batch_norm=True), beside=True)]
     assert len({arm.name for arm in arms}) == len(arms) == 10
     for arm in arms:
-        found = predict(train_probe(data, black, arm, config, seed=0, steps=2), data)
-        assert np.isfinite(found).all(), arm.name
+        probabilities = predict(train_probe(data, black, arm, config, seed=0, steps=2), data)
+        assert np.isfinite(probabilities).all(), arm.name
 
 
 @pytest.mark.parametrize("shape", [(20, 2), (6, 7, 8, 1)])

@@ -51,57 +51,57 @@ def run(oracle: Oracle, candidates: Sequence[Recipe]) -> SearchResult:
 def test_a_better_recipe_is_found():
     candidates = default_candidates(Recipe())
     good = Recipe(share=0.5)
-    found = run(Oracle(lambda recipe: 0.25 if recipe == good else 0.0), candidates)
-    assert found.recipe == good
-    assert "50% of all classes" in found.sentence
+    result = run(Oracle(lambda recipe: 0.25 if recipe == good else 0.0), candidates)
+    assert result.recipe == good
+    assert "50% of all classes" in result.sentence
 
 
 def test_harmful_recipes_lose_to_none():
-    found = run(Oracle(lambda recipe: -0.2), default_candidates(Recipe()))
-    assert found.recipe == NONE
-    assert found.recipe.is_none
-    assert "none was better" in found.sentence
-    assert found.to_json()["chosen"] == "none"
+    result = run(Oracle(lambda recipe: -0.2), default_candidates(Recipe()))
+    assert result.recipe == NONE
+    assert result.recipe.is_none
+    assert "none was better" in result.sentence
+    assert result.to_json()["chosen"] == "none"
 
 
 def test_ties_go_to_none():
-    found = run(Oracle(lambda recipe: 0.0, noise=0.0), [Recipe(), Recipe(share=0.5)])
+    result = run(Oracle(lambda recipe: 0.0, noise=0.0), [Recipe(), Recipe(share=0.5)])
     # Equal recipes differ by chance alone; at most the error of the difference.
-    best = next(each for each in found.rungs[-1] if not each.recipe.is_none)
-    assert found.recipe.is_none or best.gain.low > -best.gain.mean
+    best = next(candidate for candidate in result.rungs[-1] if not candidate.recipe.is_none)
+    assert result.recipe.is_none or best.gain.low > -best.gain.mean
 
 
 def test_each_rung_keeps_fewer_and_none_is_in_all():
     oracle = Oracle(lambda recipe: 0.1 * recipe.share)
-    found = run(oracle, default_candidates(Recipe()))
-    sizes = [len(rung) for rung in found.rungs]
+    result = run(oracle, default_candidates(Recipe()))
+    sizes = [len(rung) for rung in result.rungs]
     assert sizes == [15, 1 + RUNGS[0][2], 1 + RUNGS[1][2]]
-    for rung in found.rungs:
-        assert any(each.recipe.is_none and each.kept for each in rung)
-        scores = [each.score for each in rung]
+    for rung in result.rungs:
+        assert any(candidate.recipe.is_none and candidate.kept for candidate in rung)
+        scores = [candidate.score for candidate in rung]
         assert scores == sorted(scores, reverse=True)
-    assert found.steps == (30, 90, 90)
-    document = found.to_json()
-    assert [each["splits"] for each in document["rounds"]] == [each[1] for each in RUNGS]
+    assert result.steps == (30, 90, 90)
+    document = result.to_json()
+    assert [rung["splits"] for rung in document["rounds"]] == [rung[1] for rung in RUNGS]
     assert all(
         row["low"] <= row["score"] <= row["high"]
-        for each in document["rounds"]
-        for row in each["candidates"]
+        for rung in document["rounds"]
+        for row in rung["candidates"]
     )
 
 
 def test_candidates_are_around_the_jobs_own_recipe():
-    found = default_candidates(Recipe(sampler="gmm", temperature=0.9))
-    assert found[0] == Recipe(sampler="gmm", temperature=0.9)
-    assert len(set(found)) == len(found) >= 10
+    candidates = default_candidates(Recipe(sampler="gmm", temperature=0.9))
+    assert candidates[0] == Recipe(sampler="gmm", temperature=0.9)
+    assert len(set(candidates)) == len(candidates) >= 10
     kinds = [
-        any(each.share != 0.3 for each in found),
-        any(each.sampler == "transfer" for each in found),
-        any(each.soft for each in found),
-        any(each.weight < 1 for each in found),
-        any(each.classes == "rare" for each in found),
-        any(each.separate_batch_norm for each in found),
-        any(each.real_only_last for each in found),
-        any(each.min_label_probability > 0.02 for each in found),
+        any(recipe.share != 0.3 for recipe in candidates),
+        any(recipe.sampler == "transfer" for recipe in candidates),
+        any(recipe.soft for recipe in candidates),
+        any(recipe.weight < 1 for recipe in candidates),
+        any(recipe.classes == "rare" for recipe in candidates),
+        any(recipe.separate_batch_norm for recipe in candidates),
+        any(recipe.real_only_last for recipe in candidates),
+        any(recipe.min_label_probability > 0.02 for recipe in candidates),
     ]
     assert all(kinds)

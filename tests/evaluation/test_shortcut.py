@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from typechecked import unchecked
 
 import vaeaug
 from vaeaug.evaluation import check_shortcut
@@ -27,29 +28,29 @@ def blur(images):
     return (total / 4).astype(np.uint8)
 
 
-def check(real, made, classes, **keys):
-    chosen = np.isin(made[1], classes)
-    images = np.concatenate([real.images, made[0][chosen]])
-    labels = np.concatenate([real.labels, made[1][chosen]])
+def check(real, synthetic, classes, **keys):
+    chosen = np.isin(synthetic[1], classes)
+    images = np.concatenate([real.images, synthetic[0][chosen]])
+    labels = np.concatenate([real.labels, synthetic[1][chosen]])
     is_synthetic = np.repeat([False, True], [len(real), chosen.sum()])
     keys = {"value_range": (0, 255), "class_names": real.class_names, "steps": 150, **keys}
     return check_shortcut(images, labels, is_synthetic, **keys)
 
 
 def test_blurred_images_of_rare_classes_alone_are_a_shortcut(halves, real):
-    found = check(real, (blur(halves[1].images), halves[1].labels), RARE)
-    assert found.detector_auc > 0.95
-    assert found.p_value < 0.01
+    shortcut = check(real, (blur(halves[1].images), halves[1].labels), RARE)
+    assert shortcut.detector_auc > 0.95
+    assert shortcut.p_value < 0.01
     # At most what "synthetic or not" can tell of the label, with what real images tell.
-    assert 0.1 < found.excess < found.label_entropy
-    assert found.low < found.mutual_information < found.high
-    assert found.low > found.real_only
-    assert "Most synthetic: '7', '8', '9'." in found.warning
-    assert "merge(share=0.3)" in found.remedy
-    assert "plan.share" in found.remedy
-    assert "sampling.residual" in found.remedy
-    assert found.synthetic_share["7"] > 0.7
-    assert found.synthetic_share["0"] == 0
+    assert 0.1 < shortcut.excess < shortcut.label_entropy
+    assert shortcut.low < shortcut.mutual_information < shortcut.high
+    assert shortcut.low > shortcut.real_only
+    assert "Most synthetic: '7', '8', '9'." in shortcut.warning
+    assert "merge(share=0.3)" in shortcut.remedy
+    assert "plan.share" in shortcut.remedy
+    assert "sampling.residual" in shortcut.remedy
+    assert shortcut.synthetic_share["7"] > 0.7
+    assert shortcut.synthetic_share["0"] == 0
 
 
 def test_blurred_images_of_all_classes_alike_are_none(halves, real):
@@ -58,27 +59,27 @@ def test_blurred_images_of_all_classes_alike_are_none(halves, real):
     rows = np.concatenate(
         [np.flatnonzero(halves[1].labels == c)[:n] for c, n in enumerate(real.counts)]
     )
-    found = check(real, (blurred[rows], halves[1].labels[rows]), range(10))
-    assert set(found.synthetic_share.values()) == {0.5}
-    assert found.detector_auc > 0.95
-    assert abs(found.excess) < 0.02 * found.label_entropy
-    assert found.warning is None
-    assert found.remedy is None
+    shortcut = check(real, (blurred[rows], halves[1].labels[rows]), range(10))
+    assert set(shortcut.synthetic_share.values()) == {0.5}
+    assert shortcut.detector_auc > 0.95
+    assert abs(shortcut.excess) < 0.02 * shortcut.label_entropy
+    assert shortcut.warning is None
+    assert shortcut.remedy is None
 
 
 def test_unequal_shares_of_what_looks_real_are_none(halves, real):
-    found = check(real, (halves[1].images, halves[1].labels), RARE)
-    assert found.p_value > 0.01
-    assert found.warning is None
+    shortcut = check(real, (halves[1].images, halves[1].labels), RARE)
+    assert shortcut.p_value > 0.01
+    assert shortcut.warning is None
 
 
 def test_unequal_shares_of_visible_images_are_a_shortcut(halves, real):
-    made = blur(halves[1].images), halves[1].labels
+    synthetic = blur(halves[1].images), halves[1].labels
     rows = np.concatenate(
-        [np.flatnonzero(made[1] == c)[: (60 if c in RARE else 10)] for c in range(10)]
+        [np.flatnonzero(synthetic[1] == c)[: (60 if c in RARE else 10)] for c in range(10)]
     )
-    found = check(real, (made[0][rows], made[1][rows]), range(10))
-    assert "'7', '8', '9'" in found.warning
+    shortcut = check(real, (synthetic[0][rows], synthetic[1][rows]), range(10))
+    assert "'7', '8', '9'" in shortcut.warning
 
 
 def test_the_p_value_is_uniform_where_kinds_are_alike():
@@ -112,8 +113,8 @@ def test_information_by_hand():
     # Flipped in 1 of 4 cases: ln 2 - H(1/4).
     noisy = np.where(rng.random(n) < 0.25, 1 - labels, labels)
     wanted = np.log(2) - _entropy(np.array([0.25, 0.75]))
-    found = _Table(noisy, labels, halves, 2).information(np.arange(n), 50, rng)
-    assert found == pytest.approx(wanted, abs=0.04)
+    information = _Table(noisy, labels, halves, 2).information(np.arange(n), 50, rng)
+    assert information == pytest.approx(wanted, abs=0.04)
 
 
 def test_real_images_are_weighted_to_the_classes_of_all():
@@ -139,23 +140,23 @@ def test_fixed_by_the_seed_and_leaves_the_global_generators_alone(halves, real):
     import torch
 
     before = torch.random.get_rng_state()
-    made = blur(halves[1].images), halves[1].labels
-    first = check(real, made, RARE, steps=5, seed=3)
-    assert first.to_json() == check(real, made, RARE, steps=5, seed=3).to_json()
+    synthetic = blur(halves[1].images), halves[1].labels
+    first = check(real, synthetic, RARE, steps=5, seed=3)
+    assert first.to_json() == check(real, synthetic, RARE, steps=5, seed=3).to_json()
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_too_few_images_are_refused(halves, real):
-    made = halves[1].images[:25], halves[1].labels[:25]
+    synthetic = halves[1].images[:25], halves[1].labels[:25]
     with pytest.raises(ValueError, match="at least 20 real and 20 synthetic images in classes"):
-        check(real, (made[0][:19], made[1][:19]), range(10))
+        check(real, (synthetic[0][:19], synthetic[1][:19]), range(10))
     # No class has both kinds.
     with pytest.raises(ValueError, match="got 0 and 0"):
         check(real.subset(real.labels < 5), (halves[1].images, halves[1].labels), [6, 7])
     with pytest.raises(ValueError, match="at least 100, got 50"):
         check(real, (halves[1].images, halves[1].labels), RARE, n_permutations=50)
     with pytest.raises(ValueError, match="is_synthetic as bool"):
-        check_shortcut(
+        unchecked(check_shortcut)(
             real.images,
             real.labels,
             np.zeros(len(real)),

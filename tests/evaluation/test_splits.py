@@ -28,8 +28,8 @@ def test_a_repetition_holds_every_image_out_once(data):
 
 def test_more_splits_begin_with_the_same_ones(data):
     few, many = (make_splits(data, n, folds=4, seed=3) for n in (2, 7))
-    assert [each.key for each in few] == [each.key for each in many[:2]]
-    assert len({each.key for each in many}) == 7
+    assert [split.key for split in few] == [split.key for split in many[:2]]
+    assert len({split.key for split in many}) == 7
 
 
 def test_only_some_rows_are_ever_held_out(data):

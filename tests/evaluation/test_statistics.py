@@ -17,19 +17,19 @@ from vaeaug.evaluation.statistics import (
 
 def test_independent_splits_give_the_ordinary_paired_t_interval() -> None:
     values = np.array([0.01, 0.03, -0.01, 0.02, 0.015])
-    found = corrected_t_interval(values, test_to_train=0)
+    interval = corrected_t_interval(values, test_to_train=0)
     expected = stats.ttest_1samp(values, 0)
     low, high = expected.confidence_interval(0.95)
-    assert (found.mean, found.low, found.high) == pytest.approx((values.mean(), low, high))
-    assert found.p_value == pytest.approx(expected.pvalue)
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((values.mean(), low, high))
+    assert interval.p_value == pytest.approx(expected.pvalue)
 
 
 def test_the_correction_by_hand() -> None:
     # Four splits with a quarter held out: 1/4 + 1/3 in the place of 1/4.
     values = np.array([1.0, 2.0, 3.0, 4.0])
     error = math.sqrt((1 / 4 + 1 / 3) * values.var(ddof=1))
-    found = corrected_t_interval(values, test_to_train=1 / 3)
-    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 3) * error)
+    interval = corrected_t_interval(values, test_to_train=1 / 3)
+    assert interval.high - interval.mean == pytest.approx(stats.t.ppf(0.975, 3) * error)
 
 
 def test_correlated_splits_are_held_to_their_level() -> None:
@@ -41,8 +41,8 @@ def test_correlated_splits_are_held_to_their_level() -> None:
     differences = shared + rng.normal(size=(runs, n)) * math.sqrt(1 - correlation)
 
     def rate(test_to_train: float) -> float:
-        found = [corrected_t_interval(row, test_to_train=test_to_train) for row in differences]
-        return float(np.mean([not each.low <= 0 <= each.high for each in found]))
+        intervals = [corrected_t_interval(row, test_to_train=test_to_train) for row in differences]
+        return float(np.mean([not interval.low <= 0 <= interval.high for interval in intervals]))
 
     # Binomial: four standard deviations around 5 % in 4,000 runs.
     assert abs(rate(ratio) - 0.05) < 4 * math.sqrt(0.05 * 0.95 / runs)
@@ -70,22 +70,29 @@ def test_too_few_or_broken_differences_are_refused(values: list[float]) -> None:
 def test_wilson_against_scipy() -> None:
     for right, n in ((0, 5), (5, 5), (3, 17), (80, 100)):
         expected = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
-        found = wilson_interval(right, n)
-        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+        interval = wilson_interval(right, n)
+        assert (interval.low, interval.high) == pytest.approx(
+            (expected.low, expected.high), abs=1e-12
+        )
     with pytest.raises(ValueError, match="expected 0 <= right <= n, n > 0, got 1 of 0"):
         wilson_interval(1, 0)
+
+
+def interval_of_mean(values: np.ndarray, seed: int, n_resamples: int = 1000) -> Interval:
+    rng = np.random.default_rng([seed, 5])
+    return bootstrap_interval(np.mean, values, n_resamples=n_resamples, rng=rng)
 
 
 def test_bootstrap_covers_the_mean() -> None:
     rng = np.random.default_rng(1)
     hits = 0
     for seed in range(200):
-        found = bootstrap_interval(rng.normal(2, 1, size=40), seed=seed, n_resamples=300)
-        hits += found.low <= 2 <= found.high
+        interval = interval_of_mean(rng.normal(2, 1, size=40), seed, n_resamples=300)
+        hits += interval.low <= 2 <= interval.high
     # 95 % with what percentiles of 40 values lose: at least 90 %, minus four standard deviations.
     assert hits / 200 > 0.90 - 4 * math.sqrt(0.05 * 0.95 / 200)
-    again = bootstrap_interval([1.0, 2.0, 4.0], seed=3)
-    assert again == bootstrap_interval([1.0, 2.0, 4.0], seed=3)
+    again = interval_of_mean(np.array([1.0, 2.0, 4.0]), 3)
+    assert again == interval_of_mean(np.array([1.0, 2.0, 4.0]), 3)
 
 
 @pytest.mark.parametrize(

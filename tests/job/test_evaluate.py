@@ -48,8 +48,8 @@ def test_the_answer_is_in_the_manifest_the_report_and_the_card(run):
     assert names[:2] == ["none", "oversampling"]
     assert len([arm for arm in manifest.gate["arms"] if arm["kind"] == "merged"]) == 2
     assert verify(run).ok
-    figures = [each for arm in manifest.gate["arms"] for each in arm["metrics"].values()]
-    assert all(0 <= each["low"] <= each["mean"] <= each["high"] <= 1 for each in figures)
+    metrics = [metric for arm in manifest.gate["arms"] for metric in arm["metrics"].values()]
+    assert all(0 <= metric["low"] <= metric["mean"] <= metric["high"] <= 1 for metric in metrics)
     described = CliRunner().invoke(main, ["inspect", str(run)]).stdout
     assert f"gate: {manifest.gate['sentence']}" in described
     sentence = manifest.gate["sentence"]
@@ -57,9 +57,9 @@ def test_the_answer_is_in_the_manifest_the_report_and_the_card(run):
     assert manifest.gate["verdict"] in (run / "README.md").read_text(encoding="utf-8")
     document = json.loads((run / "report.json").read_text(encoding="utf-8"))
     assert document["gate"]["sentence"] == sentence
-    found = {each["name"] for each in document["fidelity"]["figures"]}
-    assert {"coverage", "kernel_distance", "real_or_synthetic_auc"} <= found
-    assert "median_distance" in {each["name"] for each in document["privacy"]["figures"]}
+    metric_names = {metric["name"] for metric in document["fidelity"]["figures"]}
+    assert {"coverage", "kernel_distance", "real_or_synthetic_auc"} <= metric_names
+    assert "median_distance" in {metric["name"] for metric in document["privacy"]["figures"]}
     assert document["shortcut"]["label_entropy"] > 0
 
 
@@ -86,7 +86,7 @@ def test_evaluating_again_reads_and_other_data_is_refused(run, data, monkeypatch
     def no_training(*_: object, **__: object) -> None:
         raise AssertionError("all of it was measured")
 
-    monkeypatch.setattr("vaeaug.evaluation.gate.bench.train_probe", no_training)
+    monkeypatch.setattr("vaeaug.evaluation.gate.probe.train_probe", no_training)
     monkeypatch.setattr("vaeaug.stages.training.train", no_training)
     vaeaug.evaluate(data, run, QUICK, device="cpu")
     assert (run / "manifest.json").read_bytes() == before
@@ -107,9 +107,9 @@ def test_soft_labels_are_stored_and_merged_where_the_job_asks_for_them(data, tmp
     config = tiny_config(**{"recipe.soft": True})
     result = vaeaug.augment(data, tmp_path / "soft", config, device="cpu")
     shards = ShardDataset(result.out_dir)
-    own = shards.soft_labels[np.arange(len(shards)), shards.labels]
-    assert (own >= 0.5).all()
-    assert (own < 1).any()
+    own_probability = shards.soft_labels[np.arange(len(shards)), shards.labels]
+    assert (own_probability >= 0.5).all()
+    assert (own_probability < 1).any()
     assert np.allclose(shards.soft_labels.sum(axis=1), 1, atol=1e-5)
     assert verify(result.out_dir).ok
     merged = vaeaug.merge(data, result.out_dir)
@@ -162,8 +162,8 @@ def test_the_search_chooses_and_the_gate_holds_out_what_it_never_saw(searched, d
         assert manifest.extra["samplers"]
         merged = vaeaug.merge(data, replace(manifest, gate={"verdict": "unsure"}), balance=None)
         assert merged.recipe["share"] == recipe["share"]
-    own, gates = halves(data, GATE_PART, seed=QUICK.seed)
-    looked_at = data.subset(own)
+    searched_rows, gates = halves(data, GATE_PART, seed=QUICK.seed)
+    looked_at = data.subset(searched_rows)
     for folder in (searched / "evaluation" / "search").glob("split-*"):
         assert vaeaug.load(folder / "generator").data_fingerprint != data.fingerprint
     results = (searched / "evaluation" / "search" / "results.jsonl").read_text().splitlines()
@@ -239,8 +239,8 @@ if __name__ == "__main__":
     assert done.returncode == 0, done.stderr
     one, two = Manifest.load(run).gate, Manifest.load(tmp_path / "run").gate
     figures = [
-        [arm["metrics"]["balanced_accuracy"]["mean"] for arm in found["arms"]]
-        for found in (one, two)
+        [arm["metrics"]["balanced_accuracy"]["mean"] for arm in result["arms"]]
+        for result in (one, two)
     ]
     assert np.allclose(*figures)
 

@@ -71,24 +71,24 @@ def test_a_run_says_it_and_keeps_the_bound(data, tmp_path):
     """By default, in classes of 50 images or more."""
     config = tiny_config(**{"training.steps": 150, "model.latent_dim": 16})
     result = vaeaug.augment(data, tmp_path / "out", config, progress=False)
-    found = result.manifest.extra["nearness"]
+    shares = result.manifest.extra["nearness"]
     shards = vaeaug.ShardDataset(tmp_path / "out")
     borders = SampleSpace(data, config.seed).calibrate(0.05)[0]
     for label, name in enumerate(data.class_names):
-        own = shards.labels == label
-        share = float((shards.nn_distance[own] < borders[label]).mean())
-        assert found["classes"][name] == pytest.approx(share)
+        of_class = shards.labels == label
+        share = float((shards.nn_distance[of_class] < borders[label]).mean())
+        assert shares["classes"][name] == pytest.approx(share)
         if data.counts[label] >= NEAR_CLASS:
             assert share <= 0.25
-    assert found["sentence"].startswith(f"{100 * found['share']:.0f} % of the samples are nearer")
+    assert shares["sentence"].startswith(f"{100 * shares['share']:.0f} % of the samples are nearer")
     page = (tmp_path / "out" / "report.html").read_text()
-    assert found["sentence"].split(";")[0] in page
-    assert found["sentence"][:40] in (tmp_path / "out" / "README.md").read_text()
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["nearness"] == found
+    assert shares["sentence"].split(";")[0] in page
+    assert shares["sentence"][:40] in (tmp_path / "out" / "README.md").read_text()
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["nearness"] == shares
     # Without the bound the same edits are nearer.
     free = config.changed(**{"screening.max_near_share": 1.0})
     other = vaeaug.augment(data, tmp_path / "free", free, progress=False)
-    assert other.manifest.extra["nearness"]["share"] >= found["share"]
+    assert other.manifest.extra["nearness"]["share"] >= shares["share"]
 
 
 def test_the_sentence_names_small_classes_whose_samples_are_nearer():
@@ -104,8 +104,8 @@ def test_the_sentence_names_small_classes_whose_samples_are_nearer():
     )
     few = replace(entry, label=1, name="[few]\n", real=9)
     none = replace(entry, label=2, name="none", accepted=0)
-    found = nearness([entry, few, none], {0: 3, 1: 17, 2: 0})
-    assert found["classes"] == {"many": 0.15, "[few]\n": 0.85}
-    assert found["share"] == 0.5
-    assert found["sentence"].startswith("50 % of the samples are nearer to a training image than")
-    assert found["sentence"].endswith("little room to move, more: '[few]\\n' 85 %.")
+    shares = nearness([entry, few, none], {0: 3, 1: 17, 2: 0})
+    assert shares["classes"] == {"many": 0.15, "[few]\n": 0.85}
+    assert shares["share"] == 0.5
+    assert shares["sentence"].startswith("50 % of the samples are nearer to a training image than")
+    assert shares["sentence"].endswith("little room to move, more: '[few]\\n' 85 %.")

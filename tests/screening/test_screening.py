@@ -12,9 +12,9 @@ from vaeaug.screening import (
     REASONS,
     Screener,
     ScreeningReport,
-    _cross_fit,
     screen,
 )
+from vaeaug.screening.screener import _cross_fit
 from vaeaug.strata import stratified_folds
 from vaeaug.training.classifier import class_probabilities, train_classifier
 
@@ -36,12 +36,12 @@ def test_a_copy_is_rejected_and_a_held_out_image_is_not(real, screener):
     nearly = np.clip(real.images.astype(int) + noise, 0, 255).astype(np.uint8)
     accepted = 0
     for label in range(10):
-        own = np.flatnonzero(real.labels == label)
-        copied = screen(real.images[own], label, screener)
+        of_class = np.flatnonzero(real.labels == label)
+        copied = screen(real.images[of_class], label, screener)
         assert np.all(copied.reason == "near-copy")
         np.testing.assert_allclose(copied.nn_distance, 0, atol=1e-6)
-        assert np.all(real.images[copied.nn_index] == real.images[own])
-        assert np.all(screen(nearly[own], label, screener).reason == "near-copy")
+        assert np.all(real.images[copied.nn_index] == real.images[of_class])
+        assert np.all(screen(nearly[of_class], label, screener).reason == "near-copy")
         fresh = screen(held_out.images[held_out.labels == label], label, screener)
         accepted += int((fresh.reason != "near-copy").sum())
     assert accepted >= 0.97 * len(held_out)
@@ -50,9 +50,9 @@ def test_a_copy_is_rejected_and_a_held_out_image_is_not(real, screener):
 def test_the_distance_is_that_to_the_nearest_image(real, screener):
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, size=(20, 8, 8, 1), dtype=np.uint8)
-    found = screen(images, 0, screener)
+    verdict = screen(images, 0, screener)
     flat = real.images.reshape(len(real), -1).astype(float) / 255
-    for image, distance in zip(images, found.nn_distance, strict=True):
+    for image, distance in zip(images, verdict.nn_distance, strict=True):
         every = np.sqrt(((flat - image.reshape(-1) / 255) ** 2).mean(axis=1))
         # The shortlist may miss the very nearest of far images, never by much.
         assert every.min() - 1e-5 <= distance <= every.min() * 1.1
@@ -144,8 +144,8 @@ def with_config(screener, **keys):
 
 def test_the_limit_is_a_quantile_of_the_distances_between_real_images(real, screener):
     everything = real.images.reshape(len(real), -1).astype(float) / 255
-    own = everything[real.labels == 4]
-    distances = np.sqrt(np.square(own[:, None] - everything[None]).mean(axis=2))
+    of_class = everything[real.labels == 4]
+    distances = np.sqrt(np.square(of_class[:, None] - everything[None]).mean(axis=2))
     distances[distances == 0] = np.inf
     expected = 0.5 * np.quantile(distances.min(axis=1), 0.01)
     assert screener.near_copy_distance[4] == pytest.approx(expected, rel=1e-3)
@@ -168,13 +168,13 @@ def test_an_unlikely_duplicate_is_called_the_same_in_any_batch(screener, held_ou
     image = images[screen(images, 5, screener).accepted][:1]
     close = image.copy()
     close[0, 0, 0, 0] ^= 1
-    p = [float(screen(each, 5, screener).p_label[0]) for each in (image, close)]
+    p = [float(screen(sample, 5, screener).p_label[0]) for sample in (image, close)]
     assert p[0] != p[1]
     likely, unlikely = (image, close) if p[0] > p[1] else (close, image)
     # One of them passes the threshold and the other does not.
     strict = with_config(screener, min_label_probability=(p[0] + p[1]) / 2)
     judge = strict.new_class(5)
-    apart = [judge.screen(each).reason[0] for each in (likely, unlikely)]
+    apart = [judge.screen(sample).reason[0] for sample in (likely, unlikely)]
     assert apart == ["", "duplicate"]
     assert list(screen(np.concatenate([likely, unlikely]), 5, strict).reason) == apart
     # What is rejected is no sibling: it does not keep the next one out.
@@ -199,18 +199,18 @@ def test_every_reason_is_the_same_in_any_batch(size, screener, real, held_out):
     assert set(whole.reason) == {"", "near-copy", "duplicate", "other class"}
     judge = strict.new_class(2)
     parts = [judge.screen(images[at : at + size]) for at in range(0, len(images), size)]
-    assert [reason for each in parts for reason in each.reason] == list(whole.reason)
+    assert [reason for verdict in parts for reason in verdict.reason] == list(whole.reason)
     for name in ("p_label", "nn_distance", "nn_index"):
-        got = np.concatenate([getattr(each, name) for each in parts])
+        got = np.concatenate([getattr(verdict, name) for verdict in parts])
         np.testing.assert_allclose(got, getattr(whole, name), rtol=1e-4, atol=1e-5)
 
 
 def test_garbage_is_no_class_at_all(screener):
     noise = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
     verdicts = [screen(noise, label, screener) for label in range(10)]
-    p = np.stack([each.p_label for each in verdicts])
+    p = np.stack([verdict.p_label for verdict in verdicts])
     np.testing.assert_allclose(p.sum(axis=0), 1, atol=1e-5)
-    rejected = np.stack([each.reason for each in verdicts]) == "other class"
+    rejected = np.stack([verdict.reason for verdict in verdicts]) == "other class"
     np.testing.assert_array_equal(rejected, p < 0.02)
     assert rejected.mean() > 0.1
 

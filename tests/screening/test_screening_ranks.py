@@ -38,10 +38,10 @@ def test_copies_are_rejected_and_fresh_samples_are_not(layout, dtype):
     data, fresh = blobs(layout, dtype=dtype), blobs(layout, 10, dtype=dtype, seed=1)
     screener = Screener(data, ScreeningConfig(folds=2, classifier_steps=25), seed=0)
     for label in range(3):
-        own = np.flatnonzero(data.labels == label)[:10]
-        copied = screen(data.images[own], label, screener)
+        rows = np.flatnonzero(data.labels == label)[:10]
+        copied = screen(data.images[rows], label, screener)
         assert set(copied.reason) == {"near-copy"}
-        np.testing.assert_array_equal(copied.nn_index, own)
+        np.testing.assert_array_equal(copied.nn_index, rows)
         verdict = screen(fresh.images[fresh.labels == label], label, screener)
         assert "near-copy" not in verdict.reason
         assert verdict.p_label.mean() > 0.5
@@ -54,7 +54,7 @@ def test_copies_are_rejected_and_fresh_samples_are_not(layout, dtype):
 def test_a_copy_of_an_unlabelled_image_is_a_near_copy(layout):
     data, pool = blobs(layout), blobs(layout, 5, seed=2).images
     full = data.with_unlabelled(pool)
-    without, within = (Screener(each, CONFIG, seed=0) for each in (data, full))
+    without, within = (Screener(dataset, CONFIG, seed=0) for dataset in (data, full))
     rows = np.array([3, 0, 4])
     assert "near-copy" not in screen(pool[rows], 0, without).reason
     verdict = screen(pool[rows], 0, within)
@@ -69,7 +69,9 @@ def test_a_copy_of_an_unlabelled_image_is_a_near_copy(layout):
 def test_a_far_pool_changes_no_limit_and_no_classifier():
     data = blobs("NHWC")
     pool = 1 - np.zeros((4, *SHAPES["NHWC"]), "float32")
-    screeners = [Screener(each, CONFIG, seed=0) for each in (data, data.with_unlabelled(pool))]
+    screeners = [
+        Screener(dataset, CONFIG, seed=0) for dataset in (data, data.with_unlabelled(pool))
+    ]
     np.testing.assert_allclose(
         screeners[1].near_copy_distance, screeners[0].near_copy_distance, rtol=1e-4
     )
@@ -85,7 +87,7 @@ def test_blocks_change_nothing(monkeypatch):
         return space.nearest(images, space.project(images))
 
     whole = distances()
-    monkeypatch.setattr("vaeaug.screening.BLOCK_VALUES", 3 * images[0].size + 1)
+    monkeypatch.setattr("vaeaug.screening.sample_space.BLOCK_VALUES", 3 * images[0].size + 1)
     for got, expected in zip(distances(), whole, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5)
 

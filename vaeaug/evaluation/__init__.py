@@ -1,35 +1,20 @@
 """Does synthetic data help, is it faithful, does it leak: measured, without downloads."""
 
-from vaeaug.evaluation.fidelity import (
-    Fidelity,
-    coverage,
-    density,
-    kernel_distance,
-    measure_fidelity,
-    precision,
-    real_features,
-    real_or_synthetic_auc,
-    recall,
-    train_on_synthetic,
-)
-from vaeaug.evaluation.gate import (
-    Arm,
-    Bench,
-    EvaluationError,
-    FileProbe,
-    GateResult,
-    ProbeError,
-    ProbeFactory,
-    SearchResult,
-    SyntheticSet,
-    default_candidates,
-    halves,
-    make_splits,
-    run_gate,
-    search_recipe,
-)
-from vaeaug.evaluation.privacy import Privacy, measure_privacy, shared_images
+from vaeaug.evaluation.discriminator import real_or_synthetic_auc
+from vaeaug.evaluation.fidelity.judges import real_features, train_on_synthetic
+from vaeaug.evaluation.fidelity.measure import Fidelity, measure_fidelity
+from vaeaug.evaluation.gate.arms import Arm
+from vaeaug.evaluation.gate.bench import Bench, EvaluationError
+from vaeaug.evaluation.gate.probe_networks import FileProbe, ProbeError, ProbeFactory
+from vaeaug.evaluation.gate.result import GateResult
+from vaeaug.evaluation.gate.run import run_gate
+from vaeaug.evaluation.gate.search import SearchResult, default_candidates, search_recipe
+from vaeaug.evaluation.gate.splits import halves, make_splits
+from vaeaug.evaluation.matching import shared_images
+from vaeaug.evaluation.privacy.measure import Privacy, measure_privacy
 from vaeaug.evaluation.shortcut import Shortcut, check_shortcut
+from vaeaug.stages.neighbours import coverage, density, kernel_distance, precision, recall
+from vaeaug.stages.split import SyntheticSet
 
 __all__ = [
     "Arm",

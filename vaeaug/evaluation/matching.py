@@ -1,4 +1,4 @@
-"""Which images take part: by content rather than by place, with equal numbers of each class."""
+"""Choosing images by content, not by position, with equal numbers of each class."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,7 +12,15 @@ _DIGEST_BYTES = 16
 
 
 def digests(images: Shaped[np.ndarray, "n *space c"], *, seed: int = 0) -> list[bytes]:
-    """A keyed hash of each image's values: equal images have equal ones. Zeros have no sign."""
+    """Hash every image's values; equal images have equal hashes, and zeros have no sign.
+
+    Args:
+        images: Images.
+        seed: Key of the hash.
+
+    Returns:
+        16 bytes per image.
+    """
     key = int(seed).to_bytes(16, "little", signed=True)
     return [
         hashlib.blake2b(
@@ -25,7 +33,15 @@ def digests(images: Shaped[np.ndarray, "n *space c"], *, seed: int = 0) -> list[
 
 
 def random_order(images: Shaped[np.ndarray, "n *space c"], *, seed: int) -> Int64[np.ndarray, " n"]:
-    """Rows in an order that is random but set by what the images show, not by where they lie."""
+    """Shuffle images by what they show, not by where they lie.
+
+    Args:
+        images: Images.
+        seed: Seed of the order.
+
+    Returns:
+        Rows in the order.
+    """
     keys = digests(images, seed=seed)
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
 
@@ -33,11 +49,17 @@ def random_order(images: Shaped[np.ndarray, "n *space c"], *, seed: int) -> Int6
 def matched_counts(
     counts: Sequence[Int64[np.ndarray, " k"]], most: int | None = None
 ) -> Int64[np.ndarray, " k"]:
-    """Images of each class that all sets have, scaled down to about `most` in all.
+    """Count the images of each class that all sets have.
 
-    A class that all sets have keeps at least one image.
+    Args:
+        counts: Images of each class in every set.
+        most: Scale the counts down to about this many images in all; a class that all sets have
+            keeps at least one.
+
+    Returns:
+        Images of each class.
     """
-    common = np.minimum.reduce([np.asarray(each, np.int64) for each in counts])
+    common = np.minimum.reduce([np.asarray(of_set, np.int64) for of_set in counts])
     total = int(common.sum())
     if most is None or total <= most:
         return common
@@ -45,9 +67,20 @@ def matched_counts(
 
 
 def first_of_each(
-    labels: Int64[np.ndarray, " n"], order: Int64[np.ndarray, " n"], counts: np.ndarray
+    labels: Int64[np.ndarray, " n"],
+    order: Int64[np.ndarray, " n"],
+    counts: Int64[np.ndarray, " k"],
 ) -> Int64[np.ndarray, " m"]:
-    """The first so many rows of each class, in the order given."""
+    """Choose the first rows of each class in an order.
+
+    Args:
+        labels: Class of each row.
+        order: Rows in an order.
+        counts: Rows of each class to choose.
+
+    Returns:
+        The rows, in that order.
+    """
     ordered = labels[order]
     kept = np.zeros(len(order), bool)
     for label, count in enumerate(counts):
@@ -56,9 +89,16 @@ def first_of_each(
 
 
 def shared_images(train: LabelledImages, held_out: LabelledImages) -> Int64[np.ndarray, " s"]:
-    """Rows of `held_out` whose image is also among the training images or their pool.
+    """Find held-out images that are also among the training images or their pool.
 
     Images are compared by a 128-bit hash of their values, labels aside.
+
+    Args:
+        train: Training images, with their pool if they have one.
+        held_out: Held-out images.
+
+    Returns:
+        Rows of `held_out`.
 
     Raises:
         ValueError: If the two differ in image shape or type.
@@ -68,14 +108,22 @@ def shared_images(train: LabelledImages, held_out: LabelledImages) -> Int64[np.n
     if train.unlabelled is not None:
         seen |= set(digests(train.unlabelled))
     return np.array(
-        [row for row, each in enumerate(digests(held_out.images)) if each in seen], np.int64
+        [row for row, digest in enumerate(digests(held_out.images)) if digest in seen], np.int64
     )
 
 
 def without_shared(
     train: LabelledImages, held_out: LabelledImages, where: str
 ) -> tuple[LabelledImages, list[str]]:
-    """The held-out images that are no training images, and a note on the others.
+    """Leave out held-out images that are training images.
+
+    Args:
+        train: Training images, with their pool if they have one.
+        held_out: Held-out images.
+        where: The caller, for messages.
+
+    Returns:
+        (the other held-out images, a note on those left out or nothing).
 
     Raises:
         ValueError: If there are no others, or the two do not belong together.
@@ -94,20 +142,23 @@ def without_shared(
             f"{where}: expected held-out images that are not in the training split, but all "
             f"{len(shared)} are"
         )
-    kept = np.ones(len(held_out), bool)
-    kept[shared] = False
     note = (
         f"Leak: {len(shared)} of {len(held_out)} held-out images are also in the training split; "
         "they are left out here."
     )
-    return held_out.subset(kept), [note]
+    return held_out.subset(np.delete(np.arange(len(held_out)), shared)), [note]
 
 
-def check_like(train: LabelledImages, images: np.ndarray, what: str) -> None:
-    """Refuse images of another shape or type than the training images, or none.
+def check_like(train: LabelledImages, images: Shaped[np.ndarray, "n *space c"], what: str) -> None:
+    """Check that there are images, of the shape and type of the training images.
+
+    Args:
+        train: Training images.
+        images: Other images.
+        what: The other images, for the message.
 
     Raises:
-        ValueError: Naming both.
+        ValueError: Naming both shapes and types.
     """
     if images.shape[1:] != train.image_shape or images.dtype != train.images.dtype:
         raise ValueError(
@@ -119,7 +170,16 @@ def check_like(train: LabelledImages, images: np.ndarray, what: str) -> None:
 
 
 def check_labels(labels: np.ndarray, n: int, n_classes: int, what: str) -> Int64[np.ndarray, " n"]:
-    """Class indices as int64.
+    """Check class indices.
+
+    Args:
+        labels: One per image.
+        n: Number of images.
+        n_classes: Number of classes.
+        what: The labels, for the message.
+
+    Returns:
+        The labels as int64.
 
     Raises:
         ValueError: If there is not one for each image, or one is out of range.
@@ -138,7 +198,16 @@ def check_labels(labels: np.ndarray, n: int, n_classes: int, what: str) -> Int64
 
 
 def listed(labels: np.ndarray | Sequence[int], class_names: Sequence[str], most: int = 8) -> str:
-    """Names of classes for a message, cut short where there are many."""
+    """Name classes for a message.
+
+    Args:
+        labels: Class indices.
+        class_names: Names of the classes.
+        most: Names that are written out; of more the number is given.
+
+    Returns:
+        The names, quoted, with commas.
+    """
     names = [repr(class_names[int(label)]) for label in labels]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -1,12 +1,12 @@
-"""Is "looks synthetic" a cue for the label? The shortcut that unequal shares of blur teach.
+"""Is "looks synthetic" a shortcut to the label? Unequal shares of synthetic images teach one.
 
 Where rare classes get synthetic images and frequent ones do not, a classifier can learn "looks
 synthetic, so it is rare" in place of what the classes look like: measured to cost 3 to 4 points of
-balanced accuracy. This looks for the cue before anything is trained on it.
+balanced accuracy. This looks for the shortcut before anything is trained on it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 
 from vaeaug.evaluation.discriminator import looks_synthetic
-from vaeaug.evaluation.estimates import area, from_halves, half_of
 from vaeaug.evaluation.matching import check_labels, listed
-
-__all__ = ["Shortcut", "check_shortcut"]
+from vaeaug.evaluation.metrics import roc_auc
+from vaeaug.evaluation.statistics import half_of, halves_interval
 
 # Bins of the detector's score, of equal numbers of images in either half.
 BINS = 8
@@ -37,21 +36,22 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How much "looks synthetic" tells of the label.
+    """How much "looks synthetic" tells about the label.
 
     Attributes:
-        mutual_information: Of the detector's score and the label over all images, nats.
+        mutual_information: Mutual information of the detector's score and the label over all
+            images, nats.
         low: Lower end of its 95 % interval.
         high: Upper end.
         real_only: The same among real images, weighted to the class shares of all: what classes
             look like, rather than what is synthetic about them.
         excess: `mutual_information` - `real_only`: what the synthetic images add.
-        p_value: Of the excess being no more than if real and synthetic images of a class looked
+        p_value: Probability of such an excess if real and synthetic images of a class looked
             alike.
-        label_entropy: Of the label, nats: the most there is to tell.
+        label_entropy: Entropy of the label, nats: the most there is to tell.
         detector_auc: How well the detector tells real from synthetic images within a class.
         synthetic_share: By class name, the share of its images that is synthetic.
-        warning: What was found, naming the classes; None where there is no shortcut.
+        warning: A sentence naming the classes; None where there is no shortcut.
         remedy: What to change.
     """
 
@@ -68,20 +68,12 @@ class Shortcut:
     remedy: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "mutual_information": self.mutual_information,
-            "low": self.low,
-            "high": self.high,
-            "real_only": self.real_only,
-            "excess": self.excess,
-            "p_value": self.p_value,
-            "label_entropy": self.label_entropy,
-            "detector_auc": self.detector_auc,
-            "synthetic_share": dict(self.synthetic_share),
-            "warning": self.warning,
-            "remedy": self.remedy,
-        }
+        """Give plain JSON types.
+
+        Returns:
+            The object of report.json.
+        """
+        return asdict(self)
 
 
 def check_shortcut(
@@ -99,13 +91,13 @@ def check_shortcut(
     """Estimate the mutual information of "looks synthetic" and the label in merged data.
 
     A detector of synthetic images is trained on either half of the data and scores the other. It
-    sees as many real as synthetic images of each class it is trained on, so a class is no cue for
-    it. Its score is put into 8 bins of equal numbers of images, by half, since the two detectors'
-    scores are not on one scale; bins rather than a yes or no, because where few images are
-    synthetic a border at one half tells little, and ranks rather than probabilities, because small
-    networks are not calibrated. The plug-in estimate of mutual information is biased upwards by
-    about (bins - 1) (classes - 1) / 2 n (Miller 1955); the mean over permutations of the scores is
-    taken off, which is right for weighted images too.
+    sees as many real as synthetic images of each class it is trained on, so a class tells it
+    nothing. Its score is put into 8 bins of equal numbers of images, by half, since the scores of
+    the two detectors are not on one scale; bins rather than a yes or no, because where few images
+    are synthetic a border at one half tells little, and ranks rather than probabilities, because
+    small networks are not calibrated. The plug-in estimate of mutual information is biased upwards
+    by about (bins - 1) (classes - 1) / 2 n (Miller 1955); the mean over permutations of the scores
+    is taken off, which is right for weighted images too.
 
     Classes also differ in score for what they show. The same estimate among real images alone,
     weighted to the class shares of all images, is what is left without synthetic ones, and the
@@ -121,10 +113,13 @@ def check_shortcut(
         is_synthetic: Which are synthetic.
         value_range: (lowest, highest) value.
         class_names: Names of the classes.
-        seed: Of halves, networks, permutations and the interval.
+        seed: Seed of halves, networks, permutations and the interval.
         steps: Optimiser steps of each detector.
         device: Where it is trained.
-        n_permutations: Permutations; also the random halves behind the interval.
+        n_permutations: Number of permutations, and of the random halves behind the interval.
+
+    Returns:
+        The estimate.
 
     Raises:
         ValueError: If the parts do not fit together, or too few images of either kind are in
@@ -132,25 +127,10 @@ def check_shortcut(
     """
     labels = check_labels(labels, len(images), len(class_names), "check_shortcut: labels")
     synthetic = np.asarray(is_synthetic)
-    if synthetic.shape != labels.shape or synthetic.dtype != np.bool_:
-        raise ValueError(
-            f"check_shortcut: expected is_synthetic as bool of shape {labels.shape}, got "
-            f"{synthetic.dtype} of shape {synthetic.shape}"
-        )
-    if n_permutations < FEWEST_PERMUTATIONS:
-        raise ValueError(
-            f"check_shortcut: expected n_permutations of at least "
-            f"{FEWEST_PERMUTATIONS}, got {n_permutations}"
-        )
+    _check_arguments(labels, synthetic, n_permutations)
     k = len(class_names)
     counts = [np.bincount(labels[synthetic == kind], minlength=k) for kind in (False, True)]
-    both = np.minimum(*counts) >= 2
-    n_both = [int(each[both].sum()) for each in counts]
-    if min(n_both) < FEWEST:
-        raise ValueError(
-            f"check_shortcut: expected at least {FEWEST} real and {FEWEST} synthetic images in "
-            f"classes with 2 or more of either kind, got {n_both[0]} and {n_both[1]}"
-        )
+    _check_counts(*counts)
     scores, halves = looks_synthetic(
         images, labels, synthetic, value_range=value_range, seed=seed, steps=steps, device=device
     )
@@ -160,8 +140,8 @@ def check_shortcut(
     real_only = table.information(np.flatnonzero(~synthetic), n_permutations, rng)
     excess = total - real_only
     p_value = table.p_value(synthetic, n_permutations, rng)
-    parts = [table.plug_in(half_of(labels, rng)) for _ in range(n_permutations)]
-    interval = from_halves(total, np.array(parts))
+    of_halves = [table.plug_in(half_of(labels, rng)) for _ in range(n_permutations)]
+    interval = halves_interval(total, np.array(of_halves))
     share = counts[1] / np.maximum(1, counts[0] + counts[1])
     entropy = _entropy(np.bincount(labels, minlength=k) / len(labels))
     names = [str(name) for name in class_names]
@@ -182,10 +162,33 @@ def check_shortcut(
         p_value=p_value,
         label_entropy=entropy,
         detector_auc=_auc_within_classes(scores, labels, synthetic, halves),
-        synthetic_share={name: float(each) for name, each in zip(names, share, strict=True)},
+        synthetic_share=dict(zip(names, share.tolist(), strict=True)),
         warning=warning,
         remedy=_REMEDY if warning else None,
     )
+
+
+def _check_arguments(labels: np.ndarray, synthetic: np.ndarray, n_permutations: int) -> None:
+    if synthetic.shape != labels.shape or synthetic.dtype != np.bool_:
+        raise ValueError(
+            f"check_shortcut: expected is_synthetic as bool of shape {labels.shape}, got "
+            f"{synthetic.dtype} of shape {synthetic.shape}"
+        )
+    if n_permutations < FEWEST_PERMUTATIONS:
+        raise ValueError(
+            f"check_shortcut: expected n_permutations of at least "
+            f"{FEWEST_PERMUTATIONS}, got {n_permutations}"
+        )
+
+
+def _check_counts(real: np.ndarray, synthetic: np.ndarray) -> None:
+    have_both = np.minimum(real, synthetic) >= 2
+    n_real, n_synthetic = int(real[have_both].sum()), int(synthetic[have_both].sum())
+    if min(n_real, n_synthetic) < FEWEST:
+        raise ValueError(
+            f"check_shortcut: expected at least {FEWEST} real and {FEWEST} synthetic images in "
+            f"classes with 2 or more of either kind, got {n_real} and {n_synthetic}"
+        )
 
 
 def _binned(scores: Float[np.ndarray, " n"], halves: np.ndarray) -> Int64[np.ndarray, " n"]:
@@ -194,21 +197,21 @@ def _binned(scores: Float[np.ndarray, " n"], halves: np.ndarray) -> Int64[np.nda
 
     bins = np.empty(len(scores), np.int64)
     for half in np.unique(halves):
-        own = halves == half
-        ranks = rankdata(scores[own], method="average")
-        bins[own] = np.minimum((ranks - 0.5) / own.sum() * BINS, BINS - 1)
+        in_half = halves == half
+        ranks = rankdata(scores[in_half], method="average")
+        bins[in_half] = np.minimum((ranks - 0.5) / in_half.sum() * BINS, BINS - 1)
     return bins
 
 
 @dataclass(frozen=True)
 class _Table:
-    """Bins and labels, and what they tell of each other.
+    """Bins and labels, and their mutual information.
 
     Attributes:
         bins: Bin of each image's score.
         labels: Its class.
         halves: Its half; bins of two halves are not exchanged.
-        n_classes: Classes.
+        n_classes: Number of classes.
     """
 
     bins: Int64[np.ndarray, " n"]
@@ -218,42 +221,43 @@ class _Table:
 
     def plug_in(self, rows: np.ndarray, bins: np.ndarray | None = None) -> float:
         """Mutual information of bin and label of these rows, nats, at the class shares of all."""
-        own = self.bins[rows] if bins is None else bins
+        bins = self.bins[rows] if bins is None else bins
         joint = np.zeros((BINS, self.n_classes))
-        np.add.at(joint, (own, self.labels[rows]), 1.0)
+        np.add.at(joint, (bins, self.labels[rows]), 1.0)
         share = np.bincount(self.labels, minlength=self.n_classes) / len(self.labels)
         n = joint.sum(axis=0)
         joint *= np.divide(share, n, out=np.zeros_like(share), where=n > 0)
         joint /= joint.sum()
+        # I(B; Y) = H(Y) + H(B) - H(B, Y).
         return _entropy(joint.sum(axis=0)) + _entropy(joint.sum(axis=1)) - _entropy(joint.ravel())
 
     def information(self, rows: np.ndarray, n_permutations: int, rng: np.random.Generator) -> float:
         """`plug_in` without its bias: less the mean over scores permuted within the halves."""
-        chance = [
+        by_chance = [
             self.plug_in(rows, self.bins[rows[_permuted(self.halves[rows], rng)]])
             for _ in range(n_permutations)
         ]
-        return self.plug_in(rows) - float(np.mean(chance))
+        return self.plug_in(rows) - float(np.mean(by_chance))
 
     def p_value(
         self, synthetic: np.ndarray, n_permutations: int, rng: np.random.Generator
     ) -> float:
-        """Of the excess, if which images of a class and half are synthetic made no difference.
+        """P-value of the excess, permuting which images of a class and half are synthetic.
 
         The information over all images does not change with it, nor do numbers and with them the
         bias: what is left to compare is how little the real images' scores tell of the class.
         """
         real = self.plug_in(np.flatnonzero(~synthetic))
         groups = 2 * self.labels + self.halves
-        found = [
+        permuted = [
             self.plug_in(np.flatnonzero(~synthetic[_permuted(groups, rng)]))
             for _ in range(n_permutations)
         ]
-        return float((1 + np.sum(np.array(found) <= real)) / (1 + n_permutations))
+        return float((1 + np.sum(np.array(permuted) <= real)) / (1 + n_permutations))
 
 
 def _permuted(groups: Int64[np.ndarray, " n"], rng: np.random.Generator) -> np.ndarray:
-    """Places in an order that is random within each group."""
+    """Positions in an order that is random within each group."""
     shuffled = rng.permutation(len(groups))
     places = np.empty(len(groups), np.int64)
     places[np.argsort(groups, kind="stable")] = shuffled[
@@ -263,9 +267,9 @@ def _permuted(groups: Int64[np.ndarray, " n"], rng: np.random.Generator) -> np.n
 
 
 def _entropy(shares: np.ndarray) -> float:
-    """Nats."""
-    found = shares[shares > 0]
-    return float(-(found * np.log(found)).sum())
+    """Entropy of shares that sum to 1, nats."""
+    positive = shares[shares > 0]
+    return float(-(positive * np.log(positive)).sum())
 
 
 def _auc_within_classes(
@@ -274,9 +278,9 @@ def _auc_within_classes(
     """Mean area of classes and halves, weighted by the harmonic mean of real and synthetic ones."""
     areas, weights = [], []
     for group in np.unique(2 * labels + halves):
-        own = 2 * labels + halves == group
-        real, made = scores[own & ~synthetic], scores[own & synthetic]
-        if len(real) and len(made):
-            areas.append(area(real, made))
-            weights.append(len(real) * len(made) / (len(real) + len(made)))
+        in_group = 2 * labels + halves == group
+        real, fake = scores[in_group & ~synthetic], scores[in_group & synthetic]
+        if len(real) and len(fake):
+            areas.append(roc_auc(real, fake))
+            weights.append(len(real) * len(fake) / (len(real) + len(fake)))
     return float(np.average(areas, weights=weights))

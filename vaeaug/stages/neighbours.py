@@ -13,7 +13,7 @@ _KEPT = 12
 def coverage(
     real: Float[np.ndarray, "n f"], synthetic: Float[np.ndarray, "m f"], *, k: int = 5
 ) -> float:
-    """Share of real samples that have a synthetic one among their neighbourhood.
+    """Share of real samples that have a synthetic one in their neighbourhood.
 
     Naeem et al. 2020 (arXiv:2002.09797), eq. 4. A real sample's neighbourhood reaches to its k-th
     nearest other real sample. Two samples of one distribution give about
@@ -23,6 +23,9 @@ def coverage(
         real: Features of real images.
         synthetic: Features of synthetic images.
         k: Neighbour to which the neighbourhood reaches.
+
+    Returns:
+        The share, 0 to 1.
 
     Raises:
         ValueError: If the features do not match or there are not more than k of them.
@@ -39,12 +42,23 @@ def density(
 ) -> float:
     """Mean number of real neighbourhoods around a synthetic sample, divided by k.
 
-    Naeem et al. 2020, eq. 3. About 1 for two samples of one distribution; more where the synthetic
-    ones crowd where real ones are dense. Arguments and errors as for `coverage`.
+    Naeem et al. 2020 (arXiv:2002.09797), eq. 3. About 1 for two samples of one distribution; more
+    where the synthetic ones crowd where real ones are dense.
+
+    Args:
+        real: Features of real images.
+        synthetic: Features of synthetic images.
+        k: Neighbour to which the neighbourhood reaches.
+
+    Returns:
+        The density, at least 0.
+
+    Raises:
+        ValueError: If the features do not match or there are not more than k of them.
     """
     _check_features(real, synthetic, k)
-    inside = sum(int(block.sum()) for block in _inside(synthetic, real, _radii(real, k)))
-    return inside / (k * len(synthetic))
+    n_inside = sum(int(block.sum()) for block in _inside(synthetic, real, _radii(real, k)))
+    return n_inside / (k * len(synthetic))
 
 
 def precision(
@@ -52,7 +66,18 @@ def precision(
 ) -> float:
     """Share of synthetic samples within the neighbourhood of any real one.
 
-    Kynkäänniemi et al. 2019 (arXiv:1904.06991). Arguments and errors as for `coverage`.
+    Kynkäänniemi et al. 2019 (arXiv:1904.06991), eq. 2.
+
+    Args:
+        real: Features of real images.
+        synthetic: Features of synthetic images.
+        k: Neighbour to which the neighbourhood reaches.
+
+    Returns:
+        The share, 0 to 1.
+
+    Raises:
+        ValueError: If the features do not match or there are not more than k of them.
     """
     _check_features(real, synthetic, k)
     hits = sum(int(block.any(axis=1).sum()) for block in _inside(synthetic, real, _radii(real, k)))
@@ -64,13 +89,25 @@ def recall(
 ) -> float:
     """Share of real samples within the neighbourhood of any synthetic one: `precision`, reversed.
 
-    An outlying synthetic sample has a wide neighbourhood, so `coverage` is the sterner figure.
+    An outlying synthetic sample has a wide neighbourhood, so `coverage` is the stricter metric.
+
+    Args:
+        real: Features of real images.
+        synthetic: Features of synthetic images.
+        k: Neighbour to which the neighbourhood reaches.
+
+    Returns:
+        The share, 0 to 1.
+
+    Raises:
+        ValueError: If the features do not match or there are not more than k of them.
     """
+    _check_features(real, synthetic, k)
     return precision(synthetic, real, k=k)
 
 
 class Neighbourhoods:
-    """The four figures of two sets and of parts of them, from distances that are computed once.
+    """The four metrics of two sets and of parts of them, from distances that are computed once.
 
     Holds three matrices of n * m distances, so both sets should be of some thousands at most.
 
@@ -91,30 +128,37 @@ class Neighbourhoods:
         _check_features(real, synthetic, k)
         self.k = k
         self._across = pairwise_distances(real, synthetic)
-        self._real, self._synthetic = _Others(real, k), _Others(synthetic, k)
+        self._real, self._synthetic = _DistancesWithin(real, k), _DistancesWithin(synthetic, k)
 
-    def figures(
+    def metrics(
         self,
         real_rows: Int64[np.ndarray, " a"] | None = None,
         synthetic_rows: Int64[np.ndarray, " b"] | None = None,
     ) -> dict[str, float]:
-        """Precision, recall, density and coverage of these rows, more than k of each; of all."""
+        """Compute precision, recall, density and coverage.
+
+        Args:
+            real_rows: Rows of the real set, more than k; None: all.
+            synthetic_rows: Rows of the synthetic set, more than k; None: all.
+
+        Returns:
+            The metrics of these rows, by name.
+        """
         n, m = self._across.shape
         real_rows = np.arange(n) if real_rows is None else real_rows
         synthetic_rows = np.arange(m) if synthetic_rows is None else synthetic_rows
         across = self._across[np.ix_(real_rows, synthetic_rows)]
-        real_radii = self._real.radii(real_rows)
-        inside = across <= real_radii[:, None]
-        around = across <= self._synthetic.radii(synthetic_rows)
+        in_real = across <= self._real.radii(real_rows)[:, None]
+        in_synthetic = across <= self._synthetic.radii(synthetic_rows)
         return {
-            "precision": float(inside.any(axis=0).mean()),
-            "recall": float(around.any(axis=1).mean()),
-            "density": float(inside.sum() / (self.k * len(synthetic_rows))),
-            "coverage": float(inside.any(axis=1).mean()),
+            "precision": float(in_real.any(axis=0).mean()),
+            "recall": float(in_synthetic.any(axis=1).mean()),
+            "density": float(in_real.sum() / (self.k * len(synthetic_rows))),
+            "coverage": float(in_real.any(axis=1).mean()),
         }
 
 
-class _Others:
+class _DistancesWithin:
     """Distances within one set, sorted as far as they are needed."""
 
     def __init__(self, points: np.ndarray, k: int) -> None:
@@ -123,8 +167,7 @@ class _Others:
         self.k = k
         self._distances = pairwise_distances(points)
         np.fill_diagonal(self._distances, np.inf)
-        n = len(points)
-        kept = min(n - 1, _KEPT * k)
+        kept = min(len(points) - 1, _KEPT * k)
         nearest = np.argpartition(self._distances, kept - 1, axis=1)[:, :kept]
         order = np.argsort(np.take_along_axis(self._distances, nearest, axis=1), axis=1)
         self._nearest = np.take_along_axis(nearest, order, axis=1)
@@ -134,12 +177,12 @@ class _Others:
         among = np.zeros(len(self._distances), bool)
         among[rows] = True
         nearest = self._nearest[rows]
-        found = among[nearest].cumsum(axis=1)
-        column = (found >= self.k).argmax(axis=1)
+        n_among = among[nearest].cumsum(axis=1)
+        column = (n_among >= self.k).argmax(axis=1)
         radii = self._distances[rows, nearest[np.arange(len(rows)), column]]
-        for short in np.flatnonzero(found[:, -1] < self.k):
-            own = self._distances[rows[short], rows]
-            radii[short] = np.partition(own, self.k - 1)[self.k - 1]
+        for short in np.flatnonzero(n_among[:, -1] < self.k):
+            distances = self._distances[rows[short], rows]
+            radii[short] = np.partition(distances, self.k - 1)[self.k - 1]
         return radii
 
 
@@ -154,12 +197,15 @@ def kernel_distance(real: Float[np.ndarray, "n f"], synthetic: Float[np.ndarray,
         real: Features of real images.
         synthetic: Features of synthetic images.
 
+    Returns:
+        The squared distance.
+
     Raises:
         ValueError: If the features do not match or there are fewer than 2 of a kind.
     """
     _check_features(real, synthetic, 1)
-    one = [np.zeros(len(each), np.int64) for each in (real, synthetic)]
-    return Kernel(real, synthetic, *one).distance()
+    one_stratum = [np.zeros(len(features), np.int64) for features in (real, synthetic)]
+    return Kernel(real, synthetic, *one_stratum).distance()
 
 
 class Kernel:
@@ -174,7 +220,8 @@ class Kernel:
         real: Features of real images.
         synthetic: Features of synthetic images.
         real_strata: Stratum of each real image, 0 up to the number of strata.
-        synthetic_strata: Of each synthetic image; each stratum has at least 2 images of each kind.
+        synthetic_strata: Stratum of each synthetic image; a stratum has at least 2 images of
+            either kind.
     """
 
     def __init__(
@@ -185,11 +232,11 @@ class Kernel:
         synthetic_strata: Int64[np.ndarray, " m"],
     ) -> None:
         real, synthetic = np.asarray(real, np.float64), np.asarray(synthetic, np.float64)
-        size = real.shape[1]
-        self._own = [(each @ each.T / size + 1) ** 3 for each in (real, synthetic)]
-        for kernel in self._own:
+        n_features = real.shape[1]
+        self._within = [(kind @ kind.T / n_features + 1) ** 3 for kind in (real, synthetic)]
+        for kernel in self._within:
             np.fill_diagonal(kernel, 0)
-        self._across = (real @ synthetic.T / size + 1) ** 3
+        self._across = (real @ synthetic.T / n_features + 1) ** 3
         one_hot = np.eye(int(real_strata.max()) + 1)
         self._strata = [one_hot[real_strata], one_hot[synthetic_strata]]
         self._share = self._strata[0].mean(axis=0)
@@ -199,17 +246,26 @@ class Kernel:
         real_rows: Int64[np.ndarray, " a"] | None = None,
         synthetic_rows: Int64[np.ndarray, " b"] | None = None,
     ) -> float:
-        """Of these rows, at least 2 of each kind and stratum; of all."""
+        """Compute the distance.
+
+        Args:
+            real_rows: Rows of the real set, at least 2 of each stratum; None: all.
+            synthetic_rows: Rows of the synthetic set, likewise; None: all.
+
+        Returns:
+            The squared distance of these rows.
+        """
         rows = [
-            np.arange(len(own)) if given is None else given
-            for own, given in zip(self._own, (real_rows, synthetic_rows), strict=True)
+            np.arange(len(kernel)) if given is None else given
+            for kernel, given in zip(self._within, (real_rows, synthetic_rows), strict=True)
         ]
-        strata = [own[each] for own, each in zip(self._strata, rows, strict=True)]
-        n, m = (own.sum(axis=0) for own in strata)
+        strata = [strata[chosen] for strata, chosen in zip(self._strata, rows, strict=True)]
+        n, m = (of_kind.sum(axis=0) for of_kind in strata)
+        # Gretton et al. 2012, eq. 3: pairs within either set, less twice the pairs across.
         total = -2 * self._mean(self._across[np.ix_(*rows)], strata[0], strata[1], np.outer(n, m))
-        for kernel, each, own, size in zip(self._own, rows, strata, (n, m), strict=True):
+        for kernel, chosen, of_kind, size in zip(self._within, rows, strata, (n, m), strict=True):
             pairs = np.outer(size, size) - np.diag(size)
-            total += self._mean(kernel[np.ix_(each, each)], own, own, pairs)
+            total += self._mean(kernel[np.ix_(chosen, chosen)], of_kind, of_kind, pairs)
         return total
 
     def _mean(

@@ -21,7 +21,7 @@ from vaeaug.randomness import seeded_torch
 
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1e-2
 LABEL_SMOOTHING = 0.05
-# Images that go through a network at a time outside training.
+# Batch size outside training, at most.
 BLOCK = 512
 
 Batch = TypeVar("Batch")
@@ -80,7 +80,7 @@ def train_classifier(
     Args:
         data: Training images.
         steps: Optimiser steps.
-        seed: Of weights and batches.
+        seed: Seed of weights and batches.
         device: Where to train.
         batch_size: Images per step.
         progress: Called after every step; the stage is "classifier".

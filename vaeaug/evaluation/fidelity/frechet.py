@@ -7,21 +7,34 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 
-from vaeaug.evaluation.estimates import Estimate, half_of
+from vaeaug.evaluation.statistics import Interval, half_of
 
-# Each needs the eigenvalues of an f x f matrix, so few are made and a normal spread is assumed.
+# Each needs the eigenvalues of an f x f matrix, so few are computed and a normal spread is assumed.
 _HALVES = 20
 
 
-def frechet_estimate(
+def frechet_interval(
     real: Float[np.ndarray, "n f"],
     other: Float[np.ndarray, "m f"],
     strata: tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " m"]],
     *,
-    n_bootstrap: int,
+    n_resamples: int,
     rng: np.random.Generator,
-) -> Estimate:
-    """Its range is that of a normal with the standard deviation of 20 random halves of the strata.
+) -> Interval:
+    """Measure the Fréchet distance (Heusel et al. 2017, arXiv:1706.08500) of two sets of features.
+
+    Its interval is that of a normal distribution with the standard deviation of up to 20 random
+    halves of the strata.
+
+    Args:
+        real: Features of real images.
+        other: Features of the images that are compared with them.
+        strata: Stratum of each image of either kind.
+        n_resamples: Number of halves, at most 20; fewer than 2 give no interval.
+        rng: Draws them.
+
+    Returns:
+        The distance with its interval.
 
     Raises:
         ImportError: If torchmetrics is not installed.
@@ -30,10 +43,10 @@ def frechet_estimate(
     value = _distance(metric, real, other)
     halves = [
         _distance(metric, real[half_of(strata[0], rng)], other[half_of(strata[1], rng)])
-        for _ in range(min(n_bootstrap, _HALVES))
+        for _ in range(min(n_resamples, _HALVES))
     ]
     reach = 1.96 * float(np.std(halves, ddof=1)) if len(halves) > 1 else 0.0
-    return Estimate(value, min(value, max(0.0, value - reach)), value + reach)
+    return Interval(value, min(value, max(0.0, value - reach)), value + reach)
 
 
 def _metric(n_features: int) -> Any:

@@ -1,9 +1,9 @@
-"""Figures of how good synthetic samples are.
+"""How close synthetic images come to real ones, metric by metric, beside real images' own metrics.
 
 Images are arrays of shape (n, *space, c), uint8 or float32, with the value range they are in.
 Features are arrays of shape (n, f). Nothing is downloaded: the judges are small networks trained
-here, so figures compare only where real images, numbers of images and seed are the same.
-`measure_fidelity` gives every figure beside the same one of real images, which is the yardstick.
+here, so metrics compare only where real images, numbers of images and seed are the same.
+`measure_fidelity` gives every metric beside the same one of real images, which is the yardstick.
 """
 
 from collections.abc import Callable
@@ -12,34 +12,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
+from vaeaug._moved import renamed_attribute
 from vaeaug.data import LabelledImages
-from vaeaug.evaluation.discriminator import auc_estimate, scores_within_classes
-from vaeaug.evaluation.estimates import (
-    CONFIDENCE,
-    Better,
-    Estimate,
-    Figure,
-    figure,
-    from_halves,
-    from_resamples,
-    half_of,
-)
-from vaeaug.evaluation.fidelity.frechet import frechet_estimate
+from vaeaug.evaluation.discriminator import auc_interval, scores_within_classes
+from vaeaug.evaluation.fidelity.frechet import frechet_interval
+from vaeaug.evaluation.fidelity.judges import extracted_features, right_by_class
 from vaeaug.evaluation.fidelity.sets import FEWEST, ComparedSets, strata_of
-from vaeaug.evaluation.matching import (
-    check_labels,
-    check_like,
-    without_shared,
+from vaeaug.evaluation.matching import check_labels, check_like, without_shared
+from vaeaug.evaluation.metrics import Description, Metric
+from vaeaug.evaluation.statistics import (
+    CONFIDENCE,
+    Interval,
+    half_of,
+    halves_interval,
+    percentile_interval,
 )
 from vaeaug.models import SmallClassifier
-from vaeaug.stages.neighbours import (
-    Kernel,
-    Neighbourhoods,
-)
-from vaeaug.training.classifier import outputs_by_block, train_classifier
+from vaeaug.stages.neighbours import Kernel, Neighbourhoods
+from vaeaug.training.classifier import train_classifier
 
 # Neighbours that a neighbourhood reaches to, where there are enough images.
 NEIGHBOURS = 5
@@ -50,43 +43,43 @@ _BOUNDS = {
     "coverage": (0.0, 1.0),
     "kernel_distance": (-np.inf, np.inf),
 }
-_MEANINGS: dict[str, tuple[str, str, Better]] = {
-    "precision": (
+_DESCRIPTIONS = {
+    "precision": Description(
         "Precision",
         "Share of the synthetic images that lie where held-out real images do.",
         "higher",
     ),
-    "recall": (
+    "recall": Description(
         "Recall",
         "Share of the held-out real images that lie where synthetic images do.",
         "higher",
     ),
-    "density": (
+    "density": Description(
         "Density",
         "How many real neighbourhoods a synthetic image lies in; about 1 for real images.",
         "higher",
     ),
-    "coverage": (
+    "coverage": Description(
         "Coverage",
         "Share of the held-out real images that have a synthetic image among their neighbours.",
         "higher",
     ),
-    "kernel_distance": (
+    "kernel_distance": Description(
         "Kernel distance (KID)",
         "Distance of the two distributions of features; about 0 for real images.",
         "lower",
     ),
-    "train_on_synthetic": (
+    "train_on_synthetic": Description(
         "Trained on synthetic, tested on real",
         "Balanced accuracy on held-out images of a classifier that saw synthetic images alone.",
         "higher",
     ),
-    "real_or_synthetic_auc": (
+    "real_or_synthetic_auc": Description(
         "Told from real (AUC)",
         "How often a trained judge finds which of two images is synthetic; 0.5 is guessing.",
         "half",
     ),
-    "frechet_distance": (
+    "frechet_distance": Description(
         "Fréchet distance (FID)",
         "Distance of normal distributions fitted to the features; it does not predict usefulness.",
         "lower",
@@ -99,30 +92,36 @@ class Fidelity:
     """How close synthetic images come to real ones that the generator never saw.
 
     Attributes:
-        features: What the features are in which images are neighbours.
+        features: The features in which images are compared, in words.
         n_synthetic: Synthetic images given.
         n_held_out: Held-out images, without those that are also training images.
         n_train: Training images given.
-        figures: In the order of a table.
-        notes: How the figures were computed, and what was not possible.
+        metrics: In the order of a table.
+        notes: How the metrics were computed, and what was not possible.
     """
 
     features: str
     n_synthetic: int
     n_held_out: int
     n_train: int
-    figures: tuple[Figure, ...]
+    metrics: tuple[Metric, ...]
     notes: tuple[str, ...] = ()
 
+    figures = renamed_attribute("figures", "metrics")
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Give plain JSON types.
+
+        Returns:
+            The object of report.json.
+        """
         return {
             "features": self.features,
             "n_synthetic": self.n_synthetic,
             "n_held_out": self.n_held_out,
             "n_train": self.n_train,
             "confidence": CONFIDENCE,
-            "figures": [each.to_json() for each in self.figures],
+            "figures": [metric.to_json() for metric in self.metrics],
             "notes": list(self.notes),
         }
 
@@ -141,7 +140,7 @@ def measure_fidelity(
     fid: bool = False,
     steps: int = 200,
 ) -> Fidelity:
-    """Every figure of synthetic images against held-out real ones, beside that of training images.
+    """Measure synthetic images against held-out real ones, beside training images.
 
     Of each class the same number of synthetic, held-out and training images is compared, as many
     as all three have (up to about 2,000 in all), so that neither class shares nor numbers of images
@@ -150,27 +149,30 @@ def measure_fidelity(
     images, at least half of each class, so that no compared real image was seen by it.
 
     Precision, recall, density, coverage and kernel distance have intervals from random halves of
-    both sets without replacement, see `vaeaug.evaluation.estimates.from_halves`; for the kernel
-    distance features are divided by their standard deviation over real images first. The classifier
-    that learns from synthetic images sees as many of each class as there are training images, at
-    most; its interval resamples held-out images within their class. The interval of the area under
-    the curve resamples the judged images. Trained networks are taken as they are.
+    both sets without replacement, see `vaeaug.evaluation.statistics.halves_interval`; for the
+    kernel distance features are divided by their standard deviation over real images first. The
+    classifier that learns from synthetic images sees as many of each class as there are training
+    images, at most; its interval resamples held-out images within their class. The interval of the
+    area under the curve resamples the judged images. Trained networks are taken as they are.
 
     Which images take part depends on the seed and on what they show, not on their order.
 
     Args:
         train: Real images that the generator was trained on.
         held_out: Real images that it never saw, of the same classes.
-        synthetic_images: Like the real ones.
+        synthetic_images: Images of the shape and type of the real ones.
         synthetic_labels: Their classes.
         extractor: Features of images: (n, c, *space) float in [0, 1] to (n, f), on `device`.
-        extractor_name: What it is, for the report.
-        seed: Of the choice of images, the networks and the intervals.
+        extractor_name: Name of the extractor for the report.
+        seed: Seed of the choice of images, the networks and the intervals.
         n_bootstrap: Halves or resamples behind each interval; 0 gives none.
         device: Where networks are trained and run.
         fid: Also compute the Fréchet distance (Heusel et al. 2017, arXiv:1706.08500), with the
             extractor; needs torchmetrics. It is shown and never decides (arXiv:1905.10887).
         steps: Optimiser steps of each network.
+
+    Returns:
+        The metrics.
 
     Raises:
         ValueError: If the parts do not belong together, no class is in all of them, or `fid` is
@@ -189,20 +191,68 @@ def measure_fidelity(
     )
     sets = ComparedSets.choose(train, held_out, synthetic, keep_half=extractor is None, seed=seed)
     notes += sets.notes
-    work = _Work(steps, seed, n_bootstrap, torch.device(device), np.random.default_rng([seed, 8]))
-    space, found = "none", {}
+    measure = _Measure(steps, seed, n_bootstrap, torch.device(device))
+    features_name = "none"
+    columns: dict[str, tuple[Interval, Interval]] = {}
     if sets.compared:
-        judge = extractor
-        if judge is None:
+        if extractor is None:
             others = train.subset(sets.other_rows)
-            judge = work.classifier(others).features
+            extractor = measure.classifier(others).features
             extractor_name = (
                 f"penultimate layer of a classifier of {len(others)} other training images"
             )
-        space = extractor_name
+        features_name = extractor_name
+        columns, more_notes = measure.compared(sets, extractor, fid=fid)
+        notes += more_notes
+    else:
+        notes.append(
+            f"Only {sets.n_compared} images of a kind can be compared: metrics of features and of "
+            f"telling them apart need {FEWEST}."
+        )
+    columns |= _both_columns(lambda kind: measure.learned_from(sets.learnt[kind - 1], sets.tested))
+    return Fidelity(
+        features=features_name,
+        n_synthetic=len(synthetic),
+        n_held_out=len(held_out),
+        n_train=len(train),
+        metrics=tuple(
+            Metric.of(name, description, *columns[name])
+            for name, description in _DESCRIPTIONS.items()
+            if name in columns
+        ),
+        notes=tuple(notes),
+    )
+
+
+def _both_columns(
+    column: Callable[[int], dict[str, Interval]],
+) -> dict[str, tuple[Interval, Interval]]:
+    """Metrics of synthetic images (kind 1) and of training images in their place (kind 2)."""
+    synthetic, real = column(1), column(2)
+    return {name: (synthetic[name], real[name]) for name in synthetic}
+
+
+class _Measure:
+    """Computes the columns: with the same steps, seed and number of resamples for both."""
+
+    def __init__(self, steps: int, seed: int, n_resamples: int, device: torch.device) -> None:
+        self.steps, self.seed = steps, seed
+        self.n_resamples, self.device = n_resamples, device
+        self.rng = np.random.default_rng([seed, 8])
+
+    def classifier(self, data: LabelledImages) -> SmallClassifier:
+        return train_classifier(data, steps=self.steps, seed=self.seed, device=self.device)
+
+    def compared(
+        self, sets: ComparedSets, extractor: Callable[[Tensor], Tensor], *, fid: bool
+    ) -> tuple[dict[str, tuple[Interval, Interval]], list[str]]:
+        """Both columns of the metrics that compare features or train a discriminator, and notes."""
+        value_range, notes = sets.tested.value_range, []
         features = [
-            _features(judge, each.images, train.value_range, work.device) for each in sets.compared
+            extracted_features(extractor, kind.images, value_range, self.device)
+            for kind in sets.compared
         ]
+        strata = [strata_of(kind.labels) for kind in sets.compared]
         k = min(NEIGHBOURS, sets.n_compared // 2 - 1)
         if k < NEIGHBOURS:
             notes.append(f"Neighbourhoods reach to neighbour {k} for want of images.")
@@ -212,53 +262,15 @@ def measure_fidelity(
                 f"The Fréchet distance fits {n_features} features to {sets.n_compared} images: "
                 "compare it with the real column alone."
             )
-        strata = [strata_of(each.labels) for each in sets.compared]
-        found = _pairs(
-            lambda kind: work.of_features(
+        columns = _both_columns(
+            lambda kind: self.of_features(
                 (features[0], features[kind]), (strata[0], strata[kind]), k, fid=fid
             )
         )
-        found |= _pairs(lambda kind: work.told_apart(sets.compared[0], sets.compared[kind]))
-    else:
-        notes.append(
-            f"Only {sets.n_compared} images of a kind can be compared: figures of features and of "
-            f"telling them apart need {FEWEST}."
+        columns |= _both_columns(
+            lambda kind: self.told_apart(sets.compared[0], sets.compared[kind])
         )
-    found |= _pairs(lambda kind: work.learned_from(sets.learnt[kind - 1], sets.tested))
-    return Fidelity(
-        features=space,
-        n_synthetic=len(synthetic),
-        n_held_out=len(held_out),
-        n_train=len(train),
-        figures=tuple(
-            figure(name, *meaning, *found[name])
-            for name, meaning in _MEANINGS.items()
-            if name in found
-        ),
-        notes=tuple(notes),
-    )
-
-
-def _pairs(
-    column: Callable[[int], dict[str, Estimate]],
-) -> dict[str, tuple[Estimate, Estimate]]:
-    """Figures of synthetic images (kind 1) and of training images in their place (kind 2)."""
-    own, real = column(1), column(2)
-    return {name: (own[name], real[name]) for name in own}
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What computes the columns: the same steps, seed and number of resamples for both."""
-
-    steps: int
-    seed: int
-    n_bootstrap: int
-    device: torch.device
-    rng: np.random.Generator
-
-    def classifier(self, data: LabelledImages) -> SmallClassifier:
-        return train_classifier(data, steps=self.steps, seed=self.seed, device=self.device)
+        return columns, notes
 
     def of_features(
         self,
@@ -267,135 +279,43 @@ class _Work:
         k: int,
         *,
         fid: bool,
-    ) -> dict[str, Estimate]:
-        """Figures of neighbours and distances of distributions, each with its interval."""
+    ) -> dict[str, Interval]:
+        """Compute metrics of neighbours and the distances of distributions."""
         neighbourhoods = Neighbourhoods(*features, k=k)
         centre, spread = features[0].mean(axis=0), features[0].std(axis=0)
-        # What is the same in all real images stays in its own units.
+        # Features that are constant over the real images keep their units.
         spread[spread == 0] = 1
-        real, other = ((each - centre) / spread for each in features)
+        real, other = ((kind - centre) / spread for kind in features)
         kernel = Kernel(real, other, *strata)
 
-        def all_of(
-            real_rows: np.ndarray | None = None, other_rows: np.ndarray | None = None
-        ) -> dict[str, float]:
-            distance = kernel.distance(real_rows, other_rows)
-            return {**neighbourhoods.figures(real_rows, other_rows), "kernel_distance": distance}
+        def metrics(*rows: np.ndarray) -> dict[str, float]:
+            distance = kernel.distance(*rows)
+            return {**neighbourhoods.metrics(*rows), "kernel_distance": distance}
 
         halves = [
-            all_of(half_of(strata[0], self.rng), half_of(strata[1], self.rng))
-            for _ in range(self.n_bootstrap)
+            metrics(half_of(strata[0], self.rng), half_of(strata[1], self.rng))
+            for _ in range(self.n_resamples)
         ]
-        found = {
-            name: from_halves(value, np.array([half[name] for half in halves]), _BOUNDS[name])
-            for name, value in all_of().items()
+        intervals = {
+            name: halves_interval(value, np.array([half[name] for half in halves]), _BOUNDS[name])
+            for name, value in metrics().items()
         }
         if fid:
-            found["frechet_distance"] = frechet_estimate(
-                *features, strata, n_bootstrap=self.n_bootstrap, rng=self.rng
+            intervals["frechet_distance"] = frechet_interval(
+                *features, strata, n_resamples=self.n_resamples, rng=self.rng
             )
-        return found
+        return intervals
 
-    def told_apart(self, real: LabelledImages, other: LabelledImages) -> dict[str, Estimate]:
+    def told_apart(self, real: LabelledImages, other: LabelledImages) -> dict[str, Interval]:
         scores = scores_within_classes(
             (real, other), seed=self.seed, steps=self.steps, device=self.device
         )
-        found = auc_estimate(scores, n_bootstrap=self.n_bootstrap, rng=self.rng)
-        return {"real_or_synthetic_auc": found}
+        auc = auc_interval(scores, n_resamples=self.n_resamples, rng=self.rng)
+        return {"real_or_synthetic_auc": auc}
 
-    def learned_from(self, learnt: LabelledImages, test: LabelledImages) -> dict[str, Estimate]:
-        right, n = _right_by_class(self.classifier(learnt), test, self.device)
+    def learned_from(self, learnt: LabelledImages, test: LabelledImages) -> dict[str, Interval]:
+        right, n = right_by_class(self.classifier(learnt), test, self.device)
         # Right answers among n images drawn again from n images are binomial.
-        drawn = self.rng.binomial(n, right / n, size=(self.n_bootstrap, len(n))) / n
-        found = from_resamples(float((right / n).mean()), drawn.mean(axis=1))
-        return {"train_on_synthetic": found}
-
-
-# -- Can a classifier learn from them? -------------------------------------------------------------
-
-
-def train_on_synthetic(
-    synthetic_images: Shaped[np.ndarray, "n *space c"],
-    synthetic_labels: Int64[np.ndarray, " n"],
-    test: LabelledImages,
-    *,
-    seed: int,
-    steps: int = 600,
-    device: torch.device | str = "cpu",
-) -> float:
-    """Balanced accuracy on real images of a classifier that saw synthetic ones alone.
-
-    The classification accuracy score of Ravuri & Vinyals 2019 (arXiv:1905.10887), with batches that
-    hold all classes alike. Real training images in place of the synthetic ones give its ceiling.
-
-    Args:
-        synthetic_images: Images to learn from, in the value range of `test`.
-        synthetic_labels: Their labels.
-        test: Real images that no generator saw.
-        seed: Of the weights and the batches.
-        steps: Optimiser steps.
-        device: Where to train.
-
-    Returns:
-        Mean recall of the classes in `test`, 0 to 1.
-
-    Raises:
-        DataError: If the synthetic images do not fit the value range or classes of `test`.
-    """
-    learnt = LabelledImages(
-        synthetic_images,
-        synthetic_labels,
-        test.class_names,
-        test.value_range,
-        source="train_on_synthetic",
-    )
-    model = train_classifier(learnt, steps=steps, seed=seed, device=device)
-    right, n = _right_by_class(model, test, device)
-    return float((right / n).mean())
-
-
-def _right_by_class(
-    model: SmallClassifier, test: LabelledImages, device: torch.device | str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images of each class in `test` that the classifier gets right, and how many there are."""
-    predicted = outputs_by_block(model, test.images, test.value_range, device=device).argmax(axis=1)
-    n = test.counts
-    right = np.bincount(test.labels[predicted == test.labels], minlength=test.n_classes)
-    return right[n > 0], n[n > 0]
-
-
-# -- Features --------------------------------------------------------------------------------------
-
-
-def real_features(
-    classifier: SmallClassifier,
-    images: Shaped[np.ndarray, "n *space c"],
-    value_range: tuple[float, float],
-    device: torch.device | str = "cpu",
-) -> Float[np.ndarray, "n f"]:
-    """Penultimate layer of a classifier that was trained on real images alone.
-
-    Args:
-        classifier: See `vaeaug.screening.train_classifier`; on `device`.
-        images: Images to describe.
-        value_range: (lowest, highest) value of `images`.
-        device: Where the classifier is.
-    """
-    return outputs_by_block(classifier.features, images, value_range, device=device)
-
-
-def _features(
-    extractor: Callable[[Tensor], Tensor],
-    images: np.ndarray,
-    value_range: tuple[float, float],
-    device: torch.device | str,
-) -> Float[np.ndarray, "n f"]:
-    features = outputs_by_block(extractor, images, value_range, device=device).astype(np.float64)
-    if features.ndim != 2 or len(features) != len(images) or not features.shape[1]:
-        raise ValueError(
-            f"measure_fidelity: expected features of shape ({len(images)}, f) from the extractor, "
-            f"got {features.shape}"
-        )
-    if not np.isfinite(features).all():
-        raise ValueError("measure_fidelity: expected finite features from the extractor")
-    return features
+        resamples = self.rng.binomial(n, right / n, size=(self.n_resamples, len(n))) / n
+        accuracy = percentile_interval(float((right / n).mean()), resamples.mean(axis=1))
+        return {"train_on_synthetic": accuracy}

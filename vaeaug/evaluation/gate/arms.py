@@ -38,7 +38,7 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """Words for tables, the same for equal arms."""
+        """The arm in words, for tables."""
         parts: list[str] = [] if self.balance == "none" else [self.balance]
         parts += ["classic"] * self.classic + ["flip"] * self.flip
         parts += [{"mixup": "Mixup", "cutmix": "CutMix"}[self.mix]] if self.mix else []
@@ -53,7 +53,7 @@ class Arm:
 
         Args:
             recipe: How synthetic samples are used.
-            beside: Whether they stand beside the real draws; else they take their place.
+            beside: Whether synthetic samples are added to the real draws instead of replacing them.
 
         Returns:
             The same training on merged data.

@@ -4,11 +4,12 @@ A split's generator learns from the split's training part alone, so that nothing
 split holds out.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from jaxtyping import Bool, Float
 from vaeaug.config import EvaluationConfig, Recipe
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation.gate.arms import Arm
-from vaeaug.evaluation.gate.networks import ProbeFactory, default_steps, probe_name
-from vaeaug.evaluation.gate.probe import predict, train_probe
+from vaeaug.evaluation.gate.probe import train_and_predict
+from vaeaug.evaluation.gate.probe_networks import ProbeFactory, default_steps, probe_name
 from vaeaug.evaluation.gate.splits import Split, fitting_folds, make_splits
 from vaeaug.evaluation.gate.tasks import Results, Task, Workers
 from vaeaug.evaluation.metrics import Scores, class_groups, score
@@ -27,8 +28,8 @@ from vaeaug.stages import SyntheticSet
 
 log = logging.getLogger("vaeaug")
 
-# Trainings that follow the first ones, in units of one arm: the combination, the longer one, and
-# merged training both ways.
+# Trainings after the baselines, in units of one arm: the combination, the longer one, and merged
+# training both ways.
 _LATER = 5.5
 
 
@@ -36,6 +37,7 @@ class EvaluationError(RuntimeError):
     """The evaluation cannot be run on this data."""
 
 
+@runtime_checkable
 class Stages(Protocol):
     """The stages of a job on a split, as `vaeaug.stages.SplitStages` has them."""
 
@@ -46,6 +48,7 @@ class Stages(Protocol):
         ...
 
 
+@runtime_checkable
 class Learner(Protocol):
     """Trains on one part and predicts the other."""
 
@@ -71,7 +74,7 @@ class Bench:
         stages: Draw a split's synthetic samples; pickled where there are more workers.
         config: Budget, splits, probe.
         folder: Where outcomes and generators are kept and looked up. None: nothing is kept.
-        identity: What decides the synthetic samples beside the data: hash of the job.
+        identity: Hash of the job, which with the data decides the synthetic samples.
         among: Rows that may be held out; those of a recipe search may not. None: all.
         factory: Builds the user's own probe: ``factory(image_shape, n_classes)``, a network that
             takes (n, c, *space) in [0, 1] and gives logits.
@@ -113,7 +116,10 @@ class Bench:
         work = _SplitWork(
             data,
             stages,
-            learner or _ProbeLearner(config, factory, str(device)),
+            learner
+            or functools.partial(
+                train_and_predict, config=config, factory=factory, device=str(device)
+            ),
             class_groups(data.counts),
             folder,
         )
@@ -133,7 +139,7 @@ class Bench:
         return probe_name(self.data.image_shape, width=self.config.width, factory=self.factory)
 
     def place(self, split: Split) -> Path:
-        """Say where a split's generator and samples are kept.
+        """Name the folder of a split's generator and samples.
 
         Args:
             split: The split.
@@ -163,7 +169,7 @@ class Bench:
 
         Args:
             arms: The baselines.
-            recipe: What is drawn from the generators.
+            recipe: Recipe of the samples that are drawn.
             progress: Called after every training; the stage is "generators and baselines".
 
         Returns:
@@ -240,7 +246,7 @@ class Bench:
         steps = steps or self.steps
         tasks = [self._probe_task(split, arm, steps) for arm in arms for split in splits]
         outcomes = self._workers.run(tasks, stage="probes", progress=progress)
-        scores = [Scores(**outcome["scores"]) for outcome in outcomes]
+        scores = [Scores.from_json(outcome["scores"]) for outcome in outcomes]
         n = len(splits)
         return {arm: scores[i * n : (i + 1) * n] for i, arm in enumerate(arms)}
 
@@ -314,14 +320,14 @@ class _ProbeJob:
 
 @dataclass(frozen=True)
 class _SplitWork:
-    """Does the jobs of a bench, in whichever process.
+    """Does the jobs of a bench, in this process or another.
 
     Attributes:
         data: The training split.
         stages: Draw a split's synthetic samples.
         learner: Trains and predicts.
         groups: Classes whose recalls are averaged, by the group's name.
-        folder: Of the bench.
+        folder: Folder of the bench.
     """
 
     data: LabelledImages
@@ -344,37 +350,6 @@ class _SplitWork:
             train, synthetic, held_out, job.arm, seed=job.seed, steps=job.steps
         )
         return {"scores": asdict(score(probabilities, held_out.labels, groups=self.groups))}
-
-
-@dataclass(frozen=True)
-class _ProbeLearner:
-    """The `Learner` that trains probes."""
-
-    config: EvaluationConfig
-    factory: ProbeFactory | None
-    device: str
-
-    def __call__(
-        self,
-        train: LabelledImages,
-        synthetic: SyntheticSet | None,
-        held_out: LabelledImages,
-        arm: Arm,
-        *,
-        seed: int,
-        steps: int,
-    ) -> Float[np.ndarray, "n k"]:
-        model = train_probe(
-            train,
-            synthetic,
-            arm,
-            self.config,
-            seed=seed,
-            steps=steps,
-            factory=self.factory,
-            device=self.device,
-        )
-        return predict(model, held_out, device=self.device)
 
 
 def _place(folder: Path | None, split: Split) -> Path:

@@ -17,7 +17,7 @@ from vaeaug.config import EvaluationConfig
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation.gate.arms import Arm
 from vaeaug.evaluation.gate.augmentation import augment, mixing
-from vaeaug.evaluation.gate.networks import ProbeFactory, build_probe
+from vaeaug.evaluation.gate.probe_networks import ProbeFactory, build_probe
 from vaeaug.memory import blocks
 from vaeaug.models import scale_images
 from vaeaug.randomness import seeded_torch
@@ -27,7 +27,7 @@ from vaeaug.training.classifier import class_probabilities, fit_network
 
 # Beta of the effective number of samples (Cui et al. 2019, arXiv:1901.05555).
 EFFECTIVE_BETA = 0.999
-# Images that go through a probe at a time where it predicts.
+# Batch size of a probe's predictions, at most.
 PREDICTED_AT_ONCE = 500
 
 
@@ -49,7 +49,7 @@ def train_probe(
         synthetic: Synthetic samples; needed where the arm has a recipe.
         arm: How it is trained.
         config: Batch size, learning rate and width.
-        seed: Of the weights and the draws; arms with the same seed are paired.
+        seed: Seed of the weights and the draws; arms with the same seed are paired.
         steps: Optimiser steps of an arm of length 1.
         factory: Builds another network: ``factory(image_shape, n_classes)``.
         device: Where to train.
@@ -96,6 +96,40 @@ def predict(
         model, data.images, data.value_range, device=device, parts=parts
     )
     return probabilities.astype(np.float64)
+
+
+def train_and_predict(
+    train: LabelledImages,
+    synthetic: SyntheticSet | None,
+    held_out: LabelledImages,
+    arm: Arm,
+    *,
+    config: EvaluationConfig,
+    seed: int,
+    steps: int,
+    factory: ProbeFactory | None = None,
+    device: torch.device | str = "cpu",
+) -> Float[np.ndarray, "n k"]:
+    """Train one probe and predict held-out images; arguments are those of `train_probe`.
+
+    Args:
+        train: Real training images.
+        synthetic: Synthetic samples; needed where the arm has a recipe.
+        held_out: Images to predict.
+        arm: How the probe is trained.
+        config: Batch size, learning rate and width.
+        seed: Seed of the weights and the draws.
+        steps: Optimiser steps of an arm of length 1.
+        factory: Builds another network.
+        device: Where to train.
+
+    Returns:
+        Class probabilities of the held-out images.
+    """
+    model = train_probe(
+        train, synthetic, arm, config, seed=seed, steps=steps, factory=factory, device=device
+    )
+    return predict(model, held_out, device=device)
 
 
 # -- The loss --------------------------------------------------------------------------------------
@@ -156,7 +190,7 @@ def _cross_entropy(
 
 @contextmanager
 def _frozen_statistics(norms: list[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
-    """Batch norm normalises by the batch and remembers nothing of it (cf. arXiv:2112.08810)."""
+    """Batch norm does not update its running statistics here (cf. arXiv:2112.08810)."""
     tracked = [norm.track_running_stats for norm in norms]
     for norm in norms:
         norm.track_running_stats = False
@@ -171,7 +205,7 @@ def _frozen_statistics(norms: list[nn.modules.batchnorm._BatchNorm]) -> Iterator
 
 
 class _Batches:
-    """What the steps draw: scaled images, weighted class probabilities, and what is synthetic."""
+    """The batches: scaled images, weighted class probabilities, and which are synthetic."""
 
     def __init__(
         self,
@@ -241,7 +275,7 @@ class _Batches:
         return self.rows.draw(classes, self.rng)
 
     def _synthetic_rows(self, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A synthetic sample of each of these classes that has some; and which of them have."""
+        """Draw a synthetic row for each class that has any; also tell which classes have any."""
         available = self.synthetic_rows.counts[classes] > 0
         return self.synthetic_rows.draw(classes[available], self.synthetic_rng), available
 
@@ -258,5 +292,5 @@ class _RowsByClass:
     def draw(
         self, classes: Int64[np.ndarray, " m"], rng: np.random.Generator
     ) -> Int64[np.ndarray, " m"]:
-        """A row of each of these classes, which have some."""
+        """Draw a row for each of these classes, all of which have rows."""
         return self.order[self.starts[classes] + rng.integers(self.counts[classes])]

@@ -1,4 +1,4 @@
-"""What the gate found, in words, as typed values and as JSON."""
+"""The result of the gate: typed values, words and JSON."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,7 +26,7 @@ class Comparison:
         arm: Name of the merged arm.
         baseline: Name of the best baseline.
         difference: Balanced accuracy, merged - baseline, with the interval named `INTERVAL`.
-        verdict: What the difference says.
+        verdict: Verdict of the difference.
     """
 
     name: str
@@ -36,7 +36,11 @@ class Comparison:
     verdict: Verdict
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain JSON types."""
+        """Give plain JSON types.
+
+        Returns:
+            One object.
+        """
         difference = self.difference
         return {
             "name": self.name,
@@ -108,9 +112,9 @@ class GateResult:
         sentence: The verdict in words, with its numbers.
         comparisons: Both ways to compare; the first decides.
         arms: Every way to train.
-        recipe: What was measured.
+        recipe: The recipe that was measured.
         settings: How it was measured.
-        warnings: What the reader has to know.
+        warnings: Sentences that the reader should know.
         class_names: Names of the classes.
     """
 
@@ -127,7 +131,11 @@ class GateResult:
         return self.sentence
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain JSON types; metrics that cannot be computed are left out."""
+        """Give plain JSON types; metrics that cannot be computed are left out.
+
+        Returns:
+            The gate of manifest.json and report.json.
+        """
         return {
             "verdict": self.verdict,
             "sentence": self.sentence,

@@ -8,6 +8,7 @@ is all that differs.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def run_gate(
 
     Args:
         bench: The data, its splits and what is trained on them.
-        recipe: What is measured.
+        recipe: The recipe that is measured.
         baselines: Take the place of the usual baselines.
         progress: Called after every training.
 
@@ -64,11 +65,14 @@ def run_gate(
         splits = bench.splits_in_budget(baselines, recipe, progress)
         scores = bench.scores(splits, baselines, progress=progress)
         scores |= bench.scores(splits, [_combination(scores)], progress=progress)
-        best = max(scores, key=lambda arm: _mean(scores[arm]))  # of equals the first: the simplest
+        best = max(
+            scores, key=lambda arm: _mean(scores[arm])
+        )  # a tie goes to the first, the simplest
         longer = replace(best, length=LONGER)
         merged = (best.with_recipe(recipe), best.with_recipe(recipe, beside=True))
         scores |= bench.scores(splits, [longer, *merged], progress=progress)
-    return _Measurement(bench, splits, scores, best, longer, merged).judged(recipe)
+    measurement = _Measurement(bench, splits, scores, best=best, longer=longer, merged=merged)
+    return measurement.judged(recipe)
 
 
 def _mean(scores: Sequence[Scores]) -> float:
@@ -92,7 +96,7 @@ def _combination(scores: Mapping[Arm, Sequence[Scores]]) -> Arm:
 
 @dataclass(frozen=True)
 class _Measurement:
-    """What the bench gave for one recipe.
+    """The measurements of one recipe on the bench.
 
     Attributes:
         bench: The bench.
@@ -112,7 +116,7 @@ class _Measurement:
 
     def judged(self, recipe: Recipe) -> GateResult:
         """The verdict and what it rests on."""
-        bench, config = self.bench, self.bench.config
+        bench = self.bench
         comparisons = tuple(
             Comparison(name, arm.name, self.best.name, *self._difference(arm))
             for name, arm in zip((EQUAL_STEPS, EQUAL_REAL), self.merged, strict=True)
@@ -129,16 +133,11 @@ class _Measurement:
             arms=tuple(self._arm_result(arm, kinds.get(arm, "baseline")) for arm in self.scores),
             recipe=recipe,
             settings={
-                "n_splits": len(self.splits),
-                "folds": bench.folds,
-                "steps": bench.steps,
-                "probe": bench.probe,
-                "min_effect": config.min_effect,
-                "confidence": config.confidence,
+                **_settings(bench, len(self.splits)),
                 "converged": converged,
                 "longer": mean_and_ends(longer),
                 "min_held_out": self._fewest_held_out,
-                "seed": config.seed,
+                "seed": bench.config.seed,
                 "baseline": self.best.name,
             },
             warnings=self._warnings(comparisons, longer, converged=converged, n_leaks=n_leaks),
@@ -242,7 +241,7 @@ class _Measurement:
         }
         right = np.sum([split_scores.right for split_scores in scores], axis=0)
         held_out = np.sum([split_scores.held_out for split_scores in scores], axis=0)
-        # An image that repetitions hold out again is no further image.
+        # An image that another repetition holds out again counts once.
         worth = np.minimum(1.0, self.bench.held_counts / np.maximum(held_out, 1))
         return ArmResult(
             name=arm.name,
@@ -258,7 +257,7 @@ class _Measurement:
 
 
 def _as_share(interval: Interval) -> Interval:
-    """The interval of a share, cut to 0 to 1; its p-value says nothing here."""
+    """The interval of a share, clipped to [0, 1], without a p-value."""
     return Interval(interval.mean, max(0.0, interval.low), min(1.0, interval.high))
 
 
@@ -272,13 +271,17 @@ def _nothing_to_measure(bench: Bench, recipe: Recipe) -> GateResult:
         comparisons=(),
         arms=(),
         recipe=recipe,
-        settings={
-            "n_splits": 0,
-            "folds": bench.folds,
-            "steps": bench.steps,
-            "probe": bench.probe,
-            "min_effect": bench.config.min_effect,
-            "confidence": bench.config.confidence,
-        },
+        settings=_settings(bench, 0),
         class_names=bench.data.class_names,
     )
+
+
+def _settings(bench: Bench, n_splits: int) -> dict[str, Any]:
+    return {
+        "n_splits": n_splits,
+        "folds": bench.folds,
+        "steps": bench.steps,
+        "probe": bench.probe,
+        "min_effect": bench.config.min_effect,
+        "confidence": bench.config.confidence,
+    }

@@ -73,7 +73,11 @@ class Candidate:
     kept: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain JSON types; the ends are those of the score."""
+        """Give plain JSON types; the ends are those of the score.
+
+        Returns:
+            One object.
+        """
         none = self.score - self.gain.mean
         return {
             "name": str(self.recipe),
@@ -88,7 +92,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What the search tried and what it chose.
+    """The recipes that the search tried, and its choice.
 
     Attributes:
         recipe: The choice; `NONE` where nothing beat training without synthetic data.
@@ -96,7 +100,7 @@ class SearchResult:
         rungs: Candidates of each rung, the best first.
         steps: Steps of the probes in each rung.
         splits: Number of splits of each rung.
-        seed: Of the splits; what the search looked at follows from it.
+        seed: Seed of the splits; what the search looked at follows from it.
     """
 
     recipe: Recipe
@@ -120,7 +124,11 @@ class SearchResult:
         return f"Of {n} recipes the best was {self.recipe}: {gain}."
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain JSON types."""
+        """Give plain JSON types.
+
+        Returns:
+            The search of report.json.
+        """
         rounds = zip(self.steps, self.splits, self.rungs, strict=True)
         return {
             "chosen": str(self.recipe),

@@ -46,10 +46,10 @@ def make_splits(
     for byte stay together, whatever their labels: a copy in the training part would be a leak.
 
     Args:
-        data: What is split.
+        data: The data to split.
         n_splits: Number of splits.
         folds: Parts of a repetition.
-        seed: Of the shuffles.
+        seed: Seed of the shuffles.
         among: Only these rows are ever held out; all others always train. None: every row.
 
     Returns:
@@ -89,9 +89,9 @@ def halves(
     """Divide data into two stratified parts; equal images stay together.
 
     Args:
-        data: What is divided; classes of 2 or more images have at least one in each part.
+        data: The data to divide; classes of 2 or more images have at least one in each part.
         fraction: Size of the second part, 0 to 1, which is kept approximately.
-        seed: Of the choice.
+        seed: Seed of the choice.
 
     Returns:
         Masks of both parts.

@@ -89,7 +89,7 @@ class Results:
             **outcome,
         }
         line = json.dumps(record, sort_keys=True)
-        # As it will be read: the same in memory and from the file, to the order of keys.
+        # Kept as it will be read from the file, down to the order of keys.
         self._records[task.digest] = json.loads(line)
         if self.path is None:
             return
@@ -179,7 +179,7 @@ _work: Work | None = None
 def _start_process(work: Work) -> None:
     global _work
     _work = work
-    # The parent hears Ctrl-C and ends its workers.
+    # The parent receives Ctrl-C and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 

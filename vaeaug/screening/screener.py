@@ -1,0 +1,357 @@
+"""The screener: classifiers and distances of real images, by which samples are judged."""
+
+import copy
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64, Shaped
+
+from vaeaug.config import AugmentConfig, ScreeningConfig
+from vaeaug.data import LabelledImages
+from vaeaug.models import SmallClassifier
+from vaeaug.progress import Progress, from_two_arguments, one_part
+from vaeaug.screening.sample_space import SampleSpace, image_blocks
+from vaeaug.screening.verdicts import Screened
+from vaeaug.strata import stratified_folds
+from vaeaug.training.classifier import (
+    BLOCK,
+    class_probabilities,
+    outputs_by_block,
+    train_classifier,
+)
+
+# A sample is "near" that lies nearer to a training image than this quantile of the distances of
+# real images to one another. Classes of fewer images have too little room for a bound on that.
+NEAR_QUANTILE, NEAR_CLASS = 0.05, 50
+
+
+class Screener:
+    """Judges samples against the training images. Fitted once per run.
+
+    Images without labels taught the generator too: copies of them are near-copies like others.
+
+    Args:
+        data: The training split, with its pool if it has one.
+        config: Thresholds.
+        seed: Seed of the classifier's folds and training.
+        min_label_probability: A sample is rejected below this p(label) of the classifiers.
+        device: Where the classifier runs.
+        progress: Called after every step of the classifiers; the stage is "classifier".
+    """
+
+    def __init__(
+        self,
+        data: LabelledImages,
+        config: ScreeningConfig,
+        *,
+        seed: int,
+        min_label_probability: float = 0.02,
+        device: torch.device | str = "cpu",
+        progress: Progress | None = None,
+    ) -> None:
+        self.config = config
+        self.min_label_probability = min_label_probability
+        self.value_range = data.value_range
+        self.device = torch.device(device)
+        self._space = SampleSpace(data, seed)
+        copies, self.near_distance = self._space.calibrate(config.near_copy_quantile, NEAR_QUANTILE)
+        self.near_copy_distance = config.near_copy_factor * copies
+        self.counts = data.counts
+        self._classifiers, self.real_p_label = _cross_fit(
+            data,
+            config,
+            seed=seed,
+            device=self.device,
+            progress=from_two_arguments(progress),
+        )
+
+    @classmethod
+    def for_job(
+        cls,
+        data: LabelledImages,
+        config: AugmentConfig,
+        *,
+        device: torch.device | str = "cpu",
+        progress: Progress | None = None,
+    ) -> "Screener":
+        """Fit the screener of a job, by its thresholds and its seed.
+
+        Args:
+            data: The training split, with its pool if it has one.
+            config: The job.
+            device: Where the classifier runs.
+            progress: Called after every step of the classifiers; the stage is "classifier".
+
+        Returns:
+            A fitted screener.
+        """
+        return cls(
+            data,
+            config.screening,
+            seed=config.seed,
+            min_label_probability=config.recipe.min_label_probability,
+            device=device,
+            progress=progress,
+        )
+
+    def new_class(self, label: int, *, bounded: bool = False) -> "ClassScreening":
+        """Start on the samples of one class, which are then judged in order.
+
+        Args:
+            label: The class.
+            bounded: Whether to reject samples that would bring the share of near ones above
+                `max_near_share`.
+
+        Returns:
+            What judges them.
+        """
+        return ClassScreening(self, label, bounded=bounded)
+
+    def is_near(self, label: int, nn_distance: Float32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Tell which samples are nearer to a training image than 95 % of real images to another.
+
+        Args:
+            label: Their class.
+            nn_distance: Their distance to the nearest training image, in units of the value range.
+
+        Returns:
+            True for the near ones.
+        """
+        return np.asarray(nn_distance < self.near_distance[label])
+
+    def with_label_threshold(self, min_label_probability: float) -> "Screener":
+        """Keep the classifiers and distances, with another bound on p(label).
+
+        Args:
+            min_label_probability: A sample is rejected below this p(label), in [0, 1).
+
+        Returns:
+            A screener that shares everything else with this one.
+        """
+        other = copy.copy(self)
+        other.min_label_probability = min_label_probability
+        return other
+
+    def probabilities(self, images: Shaped[np.ndarray, "n *space c"]) -> Float32[np.ndarray, "n k"]:
+        """Compute class probabilities, averaged over the folds' classifiers.
+
+        Args:
+            images: Samples.
+
+        Returns:
+            Probability of every class.
+        """
+        total = np.zeros((len(images), self._space.n_classes), np.float32)
+        for classifier in self._classifiers:
+            total += class_probabilities(
+                classifier,
+                images,
+                self.value_range,
+                device=self.device,
+                parts=image_blocks(images, BLOCK),
+            )
+        return total / len(self._classifiers)
+
+    def p_label(
+        self, images: Shaped[np.ndarray, "n *space c"], labels: Int64[np.ndarray, " n"]
+    ) -> Float32[np.ndarray, " n"]:
+        """Compute the probability of the labels, averaged over the folds' classifiers.
+
+        Args:
+            images: Samples.
+            labels: Their labels.
+
+        Returns:
+            p(label) of each sample.
+        """
+        return self.probabilities(images)[np.arange(len(images)), labels]
+
+    def features(self, images: Shaped[np.ndarray, "n *space c"]) -> Float32[np.ndarray, "n f"]:
+        """Compute features of the first fold's classifier: a space in which likeness means class.
+
+        Args:
+            images: Samples.
+
+        Returns:
+            Its penultimate layer.
+        """
+        return outputs_by_block(
+            self._classifiers[0].features,
+            images,
+            self.value_range,
+            device=self.device,
+            parts=image_blocks(images, BLOCK),
+        )
+
+
+class ClassScreening:
+    """The samples of one class, judged in order; it remembers what it has accepted.
+
+    Args:
+        screener: The screener.
+        label: The class.
+        bounded: Whether to reject samples that would bring the share of near ones above
+            `max_near_share`.
+    """
+
+    def __init__(self, screener: Screener, label: int, *, bounded: bool = False) -> None:
+        self._screener = screener
+        self._label = label
+        self._accepted: list[np.ndarray] = []
+        bounded = bounded and screener.counts[label] >= NEAR_CLASS
+        self._most_near = screener.config.max_near_share if bounded else 1.0
+        self._n = self._n_near = 0
+
+    def screen(self, images: Shaped[np.ndarray, "n *space c"]) -> Screened:
+        """Judge the next samples of the class.
+
+        A sample's verdict depends on the samples accepted before it, not on how they were batched.
+
+        Args:
+            images: Samples.
+
+        Returns:
+            Their verdicts.
+        """
+        screener, n = self._screener, len(images)
+        if not n:
+            return _no_verdicts(screener._space.n_classes)
+        reason = np.full(n, "", dtype=object)
+        low, high = screener.value_range
+        flat = images.reshape(n, -1)
+        finite = np.isfinite(flat).all(axis=1)
+        safe = np.where(finite[:, None], flat, low).reshape(images.shape)
+        reason[~finite] = "not finite"
+        outside = ((safe < low) | (safe > high)).reshape(n, -1).any(axis=1)
+        _mark(reason, np.asarray(outside), "out of range")
+
+        projected = screener._space.project(safe)
+        nn_distance, nn_index = screener._space.nearest(safe, projected)
+        limit = screener.near_copy_distance[self._label]
+        _mark(reason, np.asarray(nn_distance <= limit), "near-copy")
+        probabilities = screener.probabilities(safe)
+        p_label = probabilities[:, self._label].copy()
+        too_unlikely = np.asarray(p_label < screener.min_label_probability)
+        near = screener.is_near(self._label, nn_distance)
+        self._judge_beside_siblings(
+            reason, projected=projected, unlikely=too_unlikely, near=near, limit=limit
+        )
+        _mark(reason, too_unlikely, "other class")
+        self._accepted.append(projected[reason == ""])
+        return Screened(
+            reason=reason,
+            p_label=p_label,
+            nn_distance=nn_distance,
+            nn_index=nn_index,
+            probabilities=probabilities,
+            near=near,
+        )
+
+    def _judge_beside_siblings(
+        self,
+        reason: np.ndarray,
+        *,
+        projected: np.ndarray,
+        unlikely: np.ndarray,
+        near: np.ndarray,
+        limit: np.float32,
+    ) -> None:
+        """Judge what depends on the samples accepted before, in this batch or earlier.
+
+        Rejects a sample that nearly equals one of them, and one with which too many would be near
+        to training images.
+        """
+        from sklearn.neighbors import radius_neighbors_graph
+
+        radius = self._screener.config.duplicate_factor * limit
+        earlier = np.concatenate(self._accepted) if self._accepted else projected[:0]
+        if len(earlier):
+            _mark(reason, _nearest_distance(projected, earlier) <= radius, "duplicate")
+        candidates = np.flatnonzero(reason == "")
+        if not len(candidates):
+            return
+        graph = radius_neighbors_graph(projected[candidates], radius, include_self=False)
+        kept = np.zeros(len(candidates), bool)
+        for row, candidate in enumerate(candidates):
+            siblings = graph.indices[graph.indptr[row] : graph.indptr[row + 1]]
+            if kept[siblings].any():
+                reason[candidate] = "duplicate"
+            elif unlikely[candidate]:
+                continue  # it will be rejected as another class: no sibling to copy
+            elif near[candidate] and self._n_near + 1 > self._most_near * (self._n + 1):
+                reason[candidate] = "too near"
+            else:
+                kept[row] = True
+                self._n += 1
+                self._n_near += int(near[candidate])
+
+
+def screen(images: Shaped[np.ndarray, "n *space c"], label: int, screener: Screener) -> Screened:
+    """Judge samples of one class by themselves.
+
+    Args:
+        images: Samples.
+        label: Their class.
+        screener: The screener.
+
+    Returns:
+        Their verdicts.
+    """
+    return screener.new_class(label).screen(images)
+
+
+def _no_verdicts(n_classes: int) -> Screened:
+    """The verdicts on an empty batch."""
+    return Screened(
+        reason=np.empty(0, dtype=object),
+        p_label=np.empty(0, np.float32),
+        nn_distance=np.empty(0, np.float32),
+        nn_index=np.empty(0, np.int64),
+        probabilities=np.empty((0, n_classes), np.float32),
+        near=np.empty(0, np.bool_),
+    )
+
+
+def _mark(reason: np.ndarray, where: np.ndarray, why: str) -> None:
+    reason[where & (reason == "")] = why
+
+
+def _nearest_distance(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    from sklearn.metrics import pairwise_distances_argmin_min
+
+    return pairwise_distances_argmin_min(points, others)[1]
+
+
+def _cross_fit(
+    data: LabelledImages,
+    config: ScreeningConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress | None,
+) -> tuple[list[SmallClassifier], Float32[np.ndarray, " n"]]:
+    """One classifier per fold, and each real image's p(label) by the one that never saw it."""
+    folds = stratified_folds(data.labels, config.folds, seed=[seed, 2])
+    classifiers = []
+    out_of_fold = np.zeros(len(data), np.float32)
+    for fold in range(config.folds):
+        held_out = folds == fold
+        classifier = train_classifier(
+            data.subset(np.flatnonzero(~held_out)),
+            steps=config.classifier_steps,
+            seed=seed + fold,
+            device=device,
+            progress=one_part(progress, fold, config.folds),
+        )
+        if held_out.any():
+            images = data.images[held_out]
+            probability = class_probabilities(
+                classifier,
+                images,
+                data.value_range,
+                device=device,
+                parts=image_blocks(images, BLOCK),
+            )
+            out_of_fold[held_out] = probability[np.arange(len(images)), data.labels[held_out]]
+        classifiers.append(classifier)
+    return classifiers, out_of_fold
