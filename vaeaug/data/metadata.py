@@ -56,25 +56,14 @@ def parse_metadata(document: Any, where: str) -> SourceMetadata:
         raise DataError(f"{where}: expected image_value_range as (low, high), got {value_range!r}")
     names = document.get("class_names")
     return SourceMetadata(
-        class_names=None if names is None else parse_class_names(names, where),
+        class_names=None if names is None else _parse_class_names(names, where),
         layout=layout,
         value_range=None if value_range is None else (float(value_range[0]), float(value_range[1])),
     )
 
 
-def parse_class_names(value: Any, where: str) -> tuple[str, ...]:
-    """Read class names from a list of texts, or from a mapping of each name to its label.
-
-    Args:
-        value: The list or mapping.
-        where: Its place, for messages.
-
-    Returns:
-        The names in the order of their labels.
-
-    Raises:
-        DataError: If they are not distinct texts, numbered from 0 without gaps.
-    """
+def _parse_class_names(value: Any, where: str) -> tuple[str, ...]:
+    """Class names from a list of texts, or from a mapping of each name to its label."""
     names = value
     if isinstance(value, Mapping):
         if sorted(map(str, value.values())) != sorted(map(str, range(len(value)))):
@@ -107,11 +96,11 @@ def class_names_beside(folder: Path) -> tuple[str, ...] | None:
     if path is None:
         return None
     if path.suffix == ".txt":
-        return parse_class_names(_read_text(path).rstrip("\n").split("\n"), str(path))
+        return _parse_class_names(_read_text(path).rstrip("\n").split("\n"), str(path))
     document = load_json(path)
     if isinstance(document, Mapping) and isinstance(document.get("class_names"), list | dict):
         document = document["class_names"]
-    return parse_class_names(document, str(path))
+    return _parse_class_names(document, str(path))
 
 
 def load_json(path: Path) -> Any:
