@@ -1,4 +1,4 @@
-# The two commands of the README: `make demo` and `make test`.
+# The two commands of the README are `make demo` and `make test`; `make check` is the quick half.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,12 @@ TEST_STAMP := $(VENV)/.installed-test
 # Test processes: each takes one core and up to 3 GiB.
 TEST_WORKERS ?= 2
 
-.PHONY: demo test lint docs clean
+# The quick half: rooms whose tests train next to nothing.
+QUICK := tests/config tests/files tests/shards tests/report tests/test_plan.py tests/test_package.py \
+	tests/test_moved.py tests/test_docstrings.py tests/generator/test_density.py \
+	tests/models/test_likelihoods.py tests/models/test_bounds.py
+
+.PHONY: demo test check lint docs clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +36,9 @@ lint: $(TEST_STAMP)
 
 test: lint
 	NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+
+check: lint
+	NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(QUICK)
 
 docs: $(TEST_STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -154,6 +154,9 @@ def load(folder: Any) -> "Synthesizer":
     Args:
         folder: The generator's folder, or a run folder.
 
+    Returns:
+        The generator, on the CPU.
+
     Raises:
         SamplingError: If there is none or it cannot be read.
     """

@@ -160,9 +160,9 @@ def _control_groups() -> Iterator[int]:
             continue
         group = root / path.lstrip("/")
         # Inside a container the path may be that of the host, where only the root is to be seen.
-        for each in (group, *group.parents):
-            if each.is_relative_to(root):
-                yield from _left(each, *names)
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(root):
+                yield from _left(folder, *names)
 
 
 def _left(group: Path, limit: str, usage: str, cache: str) -> Iterator[int]:

@@ -51,7 +51,16 @@ class ClassPlan:
 
     @classmethod
     def of_real_images(cls, label: int, name: str, real: int) -> "ClassPlan":
-        """A class of its real images alone."""
+        """A class of its real images alone.
+
+        Args:
+            label: Class index.
+            name: Class name.
+            real: Real images.
+
+        Returns:
+            A plan without synthetic samples.
+        """
         return cls(label, name, real, real, 0.0, real, 0, "")
 
     @property
@@ -78,11 +87,15 @@ class Plan:
     @property
     def n_synthetic(self) -> int:
         """Samples to make in all."""
-        return sum(each.n_synthetic for each in self.classes)
+        return sum(row.n_synthetic for row in self.classes)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One plain mapping per class."""
-        return [{**vars(each), "repeated": each.repeated} for each in self.classes]
+        """The plan as plain JSON types.
+
+        Returns:
+            A mapping for each class.
+        """
+        return [{**vars(row), "repeated": row.repeated} for row in self.classes]
 
 
 def make_plan(
@@ -178,32 +191,30 @@ def _in_proportion(
     A class that gets fewer samples than that, or none, is as large: more of its images repeat.
     """
     size = plain.real + missing
-    made, reason = companions(size, share), f"{share:.0%} of every class"
-    total = size + made
+    n, reason = companions(size, share), f"{share:.0%} of every class"
+    total = size + n
     bound, why = most
-    if bound is not None and made > bound:
-        made, reason = bound, why
-    share = share if made else 0.0
-    return replace(
-        plain, size=size, share=share, target_count=total, n_synthetic=made, reason=reason
-    )
+    if bound is not None and n > bound:
+        n, reason = bound, why
+    share = share if n else 0.0
+    return replace(plain, size=size, share=share, target_count=total, n_synthetic=n, reason=reason)
 
 
 def _to_the_letter(
     plain: ClassPlan, missing: int, share: float, most: tuple[int | None, str]
 ) -> ClassPlan:
     """Each real image once, and synthetic samples for all that is missing."""
-    made, reason = missing, "sampling strategy" if missing else "not in the strategy"
+    n, reason = missing, "sampling strategy" if missing else "not in the strategy"
     # The small slack keeps 0.25 / 0.75 * 3 at 1 where floating point makes it 1.0000000000000002.
     least = math.ceil(share / (1 - share) * plain.real - 1e-9)
-    if least > made:
-        made, reason = least, f"so that {share:.0%} of the class is synthetic, as of the others"
+    if least > n:
+        n, reason = least, f"so that {share:.0%} of the class is synthetic, as of the others"
     bound, why = most
-    if bound is not None and made > bound:
-        made, reason = bound, why
-    total = plain.real + made
-    share = made / total if total else 0.0
-    return replace(plain, share=share, target_count=total, n_synthetic=made, reason=reason)
+    if bound is not None and n > bound:
+        n, reason = bound, why
+    total = plain.real + n
+    share = n / total if total else 0.0
+    return replace(plain, share=share, target_count=total, n_synthetic=n, reason=reason)
 
 
 def _most(

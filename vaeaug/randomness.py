@@ -77,8 +77,8 @@ class _OwnDraws(TorchFunctionMode):
         if func in _MAKING and kwargs.get("dtype") is None:
             kwargs = {**kwargs, "dtype": torch.float32}
         elif func is torch.tensor and kwargs.get("dtype") is None:
-            made = func(*args, **kwargs)
-            return made.float() if made.is_floating_point() else made
+            result = func(*args, **kwargs)
+            return result.float() if result.is_floating_point() else result
         return func(*args, **kwargs)
 
     def _dropout(
@@ -118,8 +118,8 @@ def seeded_torch(seed: int, *, foreign: bool = False) -> Iterator[None]:
 
 def _device_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
     """The device of what is drawn: of the first tensor, or as it is asked for."""
-    for each in (*args, *kwargs.values()):
-        if isinstance(each, Tensor):
-            return each.device
+    for argument in (*args, *kwargs.values()):
+        if isinstance(argument, Tensor):
+            return argument.device
     device = kwargs.get("device")
     return torch.device("cpu") if device is None else torch.empty(0, device=device).device

@@ -104,13 +104,21 @@ class ScreeningReport:
     rejected: Counter[str] = field(default_factory=Counter)
 
     def add(self, reasons: np.ndarray) -> None:
-        """Count a batch of verdicts."""
+        """Count a batch of verdicts.
+
+        Args:
+            reasons: Why each sample was rejected, "" where it was accepted.
+        """
         self.candidates += len(reasons)
         self.accepted += int((reasons == "").sum())
         self.rejected.update(str(reason) for reason in reasons if reason)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain counts, reasons in the order they are judged."""
+        """The counts as plain JSON types.
+
+        Returns:
+            Candidates, accepted, and rejected by reason in the order in which they are judged.
+        """
         return {
             "candidates": self.candidates,
             "accepted": self.accepted,
@@ -192,12 +200,24 @@ class Screener:
 
         Args:
             label: The class.
-            bounded: Turn samples away that would bring the near ones above `max_near_share`.
+            bounded: Reject samples that would bring the share of near ones above
+                `max_near_share`.
+
+        Returns:
+            What judges them.
         """
         return ClassScreening(self, label, bounded=bounded)
 
     def is_near(self, label: int, nn_distance: Float32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        """Which samples lie nearer to a training image than 95 % of real images to another one."""
+        """Which samples lie nearer to a training image than 95 % of real images to another one.
+
+        Args:
+            label: Their class.
+            nn_distance: Distance of each to its nearest training image; see `Screened`.
+
+        Returns:
+            A mask.
+        """
         return np.asarray(nn_distance < self.near_distance[label])
 
     def with_label_threshold(self, min_label_probability: float) -> "Screener":
@@ -214,7 +234,14 @@ class Screener:
         return other
 
     def probabilities(self, images: Shaped[np.ndarray, "n *space c"]) -> Float32[np.ndarray, "n k"]:
-        """Probability of every class, averaged over the folds' classifiers."""
+        """Probability of every class, averaged over the classifiers of the folds.
+
+        Args:
+            images: As in the training data.
+
+        Returns:
+            A row for each image.
+        """
         total = np.zeros((len(images), self._space.n_classes), np.float32)
         for classifier in self._classifiers:
             total += class_probabilities(
@@ -229,11 +256,26 @@ class Screener:
     def p_label(
         self, images: Shaped[np.ndarray, "n *space c"], labels: Int64[np.ndarray, " n"]
     ) -> Float32[np.ndarray, " n"]:
-        """Probability of the label, averaged over the folds' classifiers."""
+        """Probability of the label, averaged over the classifiers of the folds.
+
+        Args:
+            images: As in the training data.
+            labels: Their classes.
+
+        Returns:
+            A probability for each image.
+        """
         return self.probabilities(images)[np.arange(len(images)), labels]
 
     def features(self, images: Shaped[np.ndarray, "n *space c"]) -> Float32[np.ndarray, "n f"]:
-        """Features of the first fold's classifier: a space in which likeness means class."""
+        """Features of the first fold's classifier, in which images of a class are near.
+
+        Args:
+            images: As in the training data.
+
+        Returns:
+            A row for each image.
+        """
         return outputs_by_block(
             self._classifiers[0].features,
             images,
@@ -326,7 +368,16 @@ class ClassScreening:
 
 
 def screen(images: Shaped[np.ndarray, "n *space c"], label: int, screener: Screener) -> Screened:
-    """Judge samples of one class by themselves."""
+    """Judge samples of one class by themselves.
+
+    Args:
+        images: As in the training data.
+        label: Their class.
+        screener: Judges them.
+
+    Returns:
+        A verdict for each.
+    """
     return screener.new_class(label).screen(images)
 
 
@@ -403,16 +454,16 @@ class SampleSpace:
         )
         distances, _ = self.nearest(self.data.images[rows], self.projected[rows], other=True)
         apart = np.isfinite(distances)
-        found = []
+        limits_by_quantile = []
         for quantile in quantiles:
             pooled = float(np.quantile(distances[apart], quantile)) if apart.any() else 0.0
             limits = np.full(self.n_classes, pooled, np.float32)
             for label in range(self.n_classes):
-                own = distances[apart & (self.labels[rows] == label)]
-                if len(own) >= MIN_CALIBRATION:
-                    limits[label] = np.quantile(own, quantile)
-            found.append(limits)
-        return found
+                of_class = distances[apart & (self.labels[rows] == label)]
+                if len(of_class) >= MIN_CALIBRATION:
+                    limits[label] = np.quantile(of_class, quantile)
+            limits_by_quantile.append(limits)
+        return limits_by_quantile
 
     def _flat(self, images: np.ndarray) -> Float32[np.ndarray, "n d"]:
         flat = images.reshape(len(images), -1).astype(np.float32)

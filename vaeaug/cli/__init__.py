@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 failed; 2 usage or configuration; 3 the evaluation found that the synthetic
 data does not help; 4 partial, a class fell short of its target.
-Interrupted: 130 (Ctrl-C) or 143 (SIGTERM), and the same command goes on.
+Interrupted: 130 (Ctrl-C) or 143 (SIGTERM), and the same command resumes.
 """
 
 from vaeaug.cli import _dataset, _generator, _job

@@ -15,6 +15,8 @@ from vaeaug.cli._options import (
     json_option,
     loaded,
     share_of,
+    to_option,
+    workers_option,
 )
 from vaeaug.cli.console import document_lines, print_document, print_merged
 from vaeaug.files.names import for_stream
@@ -23,10 +25,10 @@ from vaeaug.files.names import for_stream
 @click.command()
 @click.argument("real", type=DATA)
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@to_option
 @click.option(
     "--share",
-    help="Synthetic part of every class, or `all`: every image once. Default: as the run planned "
+    help="Synthetic share of every class, or `all`: every image once. Default: as the run planned "
     "or its search found.",
 )
 @click.option(
@@ -36,9 +38,10 @@ from vaeaug.files.names import for_stream
     "Default: the class sizes that the run planned.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
-@click.option("--workers", type=click.IntRange(min=0))
+@workers_option
 @json_option
 def merge(
+    *,
     real: str,
     out: Path,
     to: Path,
@@ -68,7 +71,9 @@ def merge(
 
 @click.command()
 @generator_argument
-@click.option("--to", required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--to", required=True, type=click.Path(path_type=Path), help="File or folder that is written."
+)
 @click.option(
     "--format",
     "format_",
@@ -81,9 +86,10 @@ def merge(
 @click.option("--share", help="With --real, as for `merge`.")
 @click.option("--balance/--no-balance", default=None, help="With --real, as for `merge`.")
 @click.option("--overwrite", is_flag=True, help="Replace what an export left there.")
-@click.option("--workers", type=click.IntRange(min=0))
+@workers_option
 @json_option
 def export(
+    *,
     model: Path,
     to: Path,
     format_: Literal["npz", "webdataset", "imagefolder", "huggingface"] | None,
@@ -124,7 +130,7 @@ def export(
 @click.command()
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @json_option
-def verify(out: Path, as_json: bool) -> None:
+def verify(*, out: Path, as_json: bool) -> None:
     """Check every byte of a finished run; say which file is wrong and how."""
     from vaeaug.shards import verify as check
 
@@ -137,7 +143,7 @@ def verify(out: Path, as_json: bool) -> None:
 @click.command()
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 @json_option
-def inspect(path: Path, as_json: bool) -> None:
+def inspect(*, path: Path, as_json: bool) -> None:
     """Describe a run folder, a generator, one shard or a merged file."""
     from vaeaug.job.inspection import describe
 
@@ -148,9 +154,15 @@ def inspect(path: Path, as_json: bool) -> None:
 @click.command("config")
 @click.option("--schema", is_flag=True, help="The JSON Schema of a configuration file.")
 @click.option(
-    "--config", "config_file", type=click.Path(dir_okay=False), metavar="FILE.yaml", help="Checked."
+    "--config",
+    "config_file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE.yaml",
+    help="Configuration file.",
 )
-@click.option("--set", "overrides", multiple=True, metavar="a.b=c", help="Set one key.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="a.b=c", help="Set one configuration key."
+)
 def show_config(schema: bool, config_file: str | None, overrides: tuple[str, ...]) -> None:
     """Print a configuration whole, with every default, as YAML; or the schema of one."""
     import json

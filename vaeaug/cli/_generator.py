@@ -28,22 +28,22 @@ from vaeaug.cli.console import (
 @device_option
 @json_option
 def encode(
-    model: Path, data: str, to: Path, device: str, as_json: bool, **configuration: Any
+    *, model: Path, data: str, to: Path, device: str, as_json: bool, **configuration: Any
 ) -> None:
     """Compress DATA to latents, an HDF5 file, by the generator MODEL."""
     from vaeaug.job.applications import encode_to
 
     _, images = request(data, **configuration)
-    figures = encode_to(to, loaded(model, device), images)
-    loss = figures["reconstruction"]
-    bits = figures["bits_per_value"]
+    metrics = encode_to(to, loaded(model, device), images)
+    loss = metrics["reconstruction"]
+    bits = metrics["bits_per_value"]
     text = (
-        f"{to}: {figures['n']} samples, {figures['stored_bits_per_value']:.2f} bits per value as "
-        f"stored (original {figures['original_bits_per_value']})"
+        f"{to}: {metrics['n']} samples, {metrics['stored_bits_per_value']:.2f} bits per value as "
+        f"stored (original {metrics['original_bits_per_value']})"
         + (f", {bits:.2f} by lossless coding with this model" if bits is not None else "")
         + f"; reconstruction: PSNR {loss['psnr']:.1f} dB, SSIM {loss['ssim']:.3f}"
     )
-    print_document(figures, text, as_json)
+    print_document(metrics, text, as_json)
 
 
 @click.command()
@@ -52,7 +52,7 @@ def encode(
 @to_option
 @device_option
 @json_option
-def decode(latents: Path, model: Path, to: Path, device: str, as_json: bool) -> None:
+def decode(*, latents: Path, model: Path, to: Path, device: str, as_json: bool) -> None:
     """Turn LATENTS, a file of `encode`, into an HDF5 file of images."""
     from vaeaug.job.applications import decode_from, write_images
 
@@ -70,7 +70,7 @@ def decode(latents: Path, model: Path, to: Path, device: str, as_json: bool) -> 
 @device_option
 @json_option
 def reconstruct(
-    model: Path, data: str, to: Path, device: str, as_json: bool, **configuration: Any
+    *, model: Path, data: str, to: Path, device: str, as_json: bool, **configuration: Any
 ) -> None:
     """Pass DATA through the generator MODEL and back, into an HDF5 file of images."""
     from vaeaug.job.applications import check_fits, likeness, write_images
@@ -80,9 +80,9 @@ def reconstruct(
     check_fits(generator, images)
     rebuilt = generator.reconstruct(images.images, images.labels)
     write_images(to, generator, rebuilt, images.labels)
-    figures = vars(likeness(rebuilt, images.images, images.value_range))
-    text = f"{to}: PSNR {figures['psnr']:.1f} dB, SSIM {figures['ssim']:.3f}"
-    print_document({"file": str(to), "n": len(rebuilt), **figures}, text, as_json)
+    metrics = vars(likeness(rebuilt, images.images, images.value_range))
+    text = f"{to}: PSNR {metrics['psnr']:.1f} dB, SSIM {metrics['ssim']:.3f}"
+    print_document({"file": str(to), "n": len(rebuilt), **metrics}, text, as_json)
 
 
 @click.command()
@@ -99,6 +99,7 @@ def reconstruct(
 @device_option
 @json_option
 def denoise(
+    *,
     model: Path,
     data: str,
     to: Path,
@@ -140,7 +141,13 @@ def denoise(
 @generator_argument
 @to_option
 @click.option("--class", "names", multiple=True, metavar="NAME", help="Default: every class.")
-@click.option("--units", default=8, show_default=True, type=click.IntRange(min=1, max=64))
+@click.option(
+    "--units",
+    default=8,
+    show_default=True,
+    type=click.IntRange(min=1, max=64),
+    help="Latent units or directions of each class.",
+)
 @device_option
 def traverse(model: Path, to: Path, names: tuple[str, ...], units: int, device: str) -> None:
     """Draw what each latent of the generator MODEL does, into a PNG file."""

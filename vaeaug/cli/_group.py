@@ -48,7 +48,7 @@ class _Group(click.Group):
                 said, kept = str(error), ""
             else:
                 said, kept = "interrupted", "what was finished is kept; "
-            _fail(f"{said}; {kept}this goes on from there: {again}" if resumable else said, code)
+            _fail(f"{said}; {kept}resume with: {again}" if resumable else said, code)
         except (RuntimeError, ValueError, OSError) as error:
             if not type(error).__module__.startswith("vaeaug.") and not isinstance(error, OSError):
                 raise

@@ -43,6 +43,7 @@ from vaeaug.cli.console import (
 @evaluated
 @json_option
 def augment(
+    *,
     data: str,
     out: Path,
     device: str,
@@ -104,6 +105,7 @@ def augment(
 @device_option
 @json_option
 def evaluate(
+    *,
     data: str,
     out: Path,
     budget: float | None,
@@ -169,7 +171,7 @@ def report(data: str, out: Path, pool: str | None) -> None:
 @configured
 @strategy_option
 @json_option
-def plan(data: str, as_json: bool, **configuration: Any) -> None:
+def plan(*, data: str, as_json: bool, **configuration: Any) -> None:
     """Print how many samples of each class would be made, and why."""
     config, images = request(data, **configuration)
     print_plan(images, config, as_json)
@@ -184,7 +186,7 @@ def plan(data: str, as_json: bool, **configuration: Any) -> None:
 @resume_option
 @json_option
 def train(
-    data: str, out: Path, device: str, resume: bool, as_json: bool, **configuration: Any
+    *, data: str, out: Path, device: str, resume: bool, as_json: bool, **configuration: Any
 ) -> None:
     """Train the generator only; it is saved in OUT/model."""
     from vaeaug.job.pipeline import train_only
@@ -206,6 +208,7 @@ def train(
 @resume_option
 @json_option
 def generate(
+    *,
     model: Path,
     data: str,
     out: Path,
@@ -234,7 +237,7 @@ def generate(
 @configured
 @device_option
 @json_option
-def screen(data: str, out: Path, device: str, as_json: bool, **configuration: Any) -> None:
+def screen(*, data: str, out: Path, device: str, as_json: bool, **configuration: Any) -> None:
     """Judge the finished shards in OUT again, by other thresholds; changes nothing."""
     from vaeaug.job.inspection import rescreen
     from vaeaug.training import resolve_device

@@ -1,4 +1,4 @@
-"""Options that commands share, and what becomes of them: configuration, data, generator."""
+"""Options that commands share, and what they are turned into: configuration, data, generator."""
 
 import logging
 from collections.abc import Callable
@@ -46,33 +46,37 @@ def configured(command: Command) -> Command:
             "config_file",
             type=click.Path(dir_okay=False),
             metavar="FILE.yaml",
-            help="Configuration.",
+            help="Configuration file.",
         ),
         click.option(
             "--set", "overrides", multiple=True, metavar="a.b=c", help="Set one configuration key."
         ),
-        click.option("--seed", type=click.IntRange(min=0), help="The run's seed."),
+        click.option("--seed", type=click.IntRange(min=0), help="Seed of the run."),
         click.option("--split", help="Split to read. Default: train."),
         click.option(
-            "--size", metavar="HxW", help="Resize the images, pixels; cut sounds: samples."
+            "--size",
+            metavar="HxW",
+            help="Resize images to this many pixels; cut sounds to samples.",
         ),
         click.option(
             "--resize",
             type=click.Choice(["crop", "pad", "stretch"]),
-            help="With --size, another aspect: cut the edges (default), fill up or distort.",
+            help="With --size and another aspect ratio: crop (default), pad or stretch.",
         ),
         click.option(
             "--value-range",
             metavar="LOW,HIGH",
-            help="Lowest and highest value that DATA can have. Default: by its type and values.",
+            help="Lowest and highest value that DATA can have. Default: from its type and values.",
         ),
         click.option(
-            "--mode", type=click.Choice(["RGB", "L"]), help="Read all images as colour or as gray."
+            "--mode",
+            type=click.Choice(["RGB", "L"]),
+            help="Convert all images to colour or grayscale.",
         ),
         click.option(
             "--on-error",
             type=click.Choice(["raise", "skip"]),
-            help="Damaged files: stop and list all (default), or leave them out and say so.",
+            help="Damaged files: stop and list all (default), or skip them with a note.",
         ),
         click.option(
             "--pool",
@@ -83,7 +87,7 @@ def configured(command: Command) -> Command:
         click.option(
             "--workers",
             type=click.IntRange(min=0),
-            help="Processes that decode image files. Default: the cores, for large folders.",
+            help="Processes that decode image files. Default: one per core, for large folders.",
         ),
     ]
     for option in reversed(options):
@@ -96,16 +100,20 @@ strategy_option = click.option(
     "--sampling-strategy",
     "strategy",
     metavar="S",
-    help="imbalanced-learn's: a rule such as auto, a ratio, or YAML {class: total}.",
+    help="As in imbalanced-learn: a rule such as auto, a ratio, or YAML {class: total}.",
 )
 device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where networks run; auto takes a GPU where there is one.",
 )
 resume_option = click.option(
     "--resume/--no-resume",
     default=True,
     show_default=True,
-    help="Go on with the run in OUT, or delete it and start again.",
+    help="Resume the run in OUT, or delete it and start again.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 out_option = click.option(
@@ -122,8 +130,12 @@ def evaluated(command: Command) -> Command:
             metavar="SECONDS",
             help="Time for the evaluation; more gives more splits. Default: 240.",
         ),
-        click.option("--splits", type=click.IntRange(min=2), help="Splits; overrides the budget."),
-        click.option("--steps", type=click.IntRange(min=1), help="Steps of each classifier."),
+        click.option(
+            "--splits", type=click.IntRange(min=2), help="Number of splits; overrides the budget."
+        ),
+        click.option(
+            "--steps", type=click.IntRange(min=1), help="Training steps of each classifier."
+        ),
         click.option(
             "--min-effect",
             type=click.FloatRange(0, 1, max_open=True),
@@ -144,7 +156,15 @@ def evaluated(command: Command) -> Command:
 generator_argument = click.argument(
     "model", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
-to_option = click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path))
+to_option = click.option(
+    "--to",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File that is written.",
+)
+workers_option = click.option(
+    "--workers", type=click.IntRange(min=0), help="Processes that decode image files."
+)
 
 
 def wanted_progress() -> bool:
@@ -168,7 +188,7 @@ def data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "L
     from vaeaug.job.folder import read_run
     from vaeaug.job.pipeline import read_data
 
-    config = make_config(read_run(out)["config"], where=f"{out}/run.json")
+    config = make_config(read_run(out)["config"], where=f"{out}/run.json", warn=False)
     return read_data(source, config, pool=pool, workers=workers, progress=wanted_progress())
 
 

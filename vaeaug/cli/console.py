@@ -25,15 +25,15 @@ def print_plan(data: "LabelledImages", config: "AugmentConfig", as_json: bool) -
     """How many samples of each class would be made, and why."""
     from vaeaug.stages import bytes_per_sample, plan_of, shards_of
 
-    made: Plan = plan_of(data, config)
+    plan: Plan = plan_of(data, config)
     size = bytes_per_sample(data, config)
     rows = [
         {
-            **each,
-            "bytes": each["n_synthetic"] * size,
-            "shards": shards_of(each["n_synthetic"], size, config),
+            **row,
+            "bytes": row["n_synthetic"] * size,
+            "shards": shards_of(row["n_synthetic"], size, config),
         }
-        for each in made.to_json()
+        for row in plan.to_json()
     ]
     total = {key: sum(row[key] for row in rows) for key in ("n_synthetic", "bytes", "shards")}
     table = _table(
@@ -68,11 +68,11 @@ def print_merged(
 
     rows = list(counts)
     real, synthetic, repeated, together = (
-        sum(getattr(each, name) for each in rows) for name in ClassCounts._fields[1:]
+        sum(getattr(row, name) for row in rows) for name in ClassCounts._fields[1:]
     )
     table = _table(
         ["class", "real", "synthetic used", "repeated", "together"],
-        [list(each) for each in (*rows, ClassCounts("all", real, synthetic, repeated, together))],
+        [list(row) for row in (*rows, ClassCounts("all", real, synthetic, repeated, together))],
     )
     where = document.get("file") or document.get("path")
     text = (
@@ -85,7 +85,7 @@ def print_merged(
         "synthetic": synthetic,
         "repeated": repeated,
         "together": together,
-        "classes": [each._asdict() for each in rows],
+        "classes": [row._asdict() for row in rows],
     }
     print_document(document, text, as_json)
 
@@ -97,10 +97,10 @@ def print_result(result: "AugmentResult", as_json: bool) -> int:
     document = result.to_json()
     nearness = document["nearness"] or {"classes": {}}
     near = nearness["classes"]
-    rows = {each["name"]: {**each, "near": near.get(each["name"])} for each in document["classes"]}
+    rows = {row["name"]: {**row, "near": near.get(row["name"])} for row in document["classes"]}
     lines = [reports_table(rows)]
     state = "already complete" if result.resumed else "written"
-    n_images = sum(each["accepted"] for each in document["classes"])
+    n_images = sum(row["accepted"] for row in document["classes"])
     lines.append(
         f"{n_images} samples in {len(document['shards'])} shards {state} in {result.out_dir}; "
         f"see {result.out_dir / 'samples.png'}"
@@ -108,9 +108,9 @@ def print_result(result: "AugmentResult", as_json: bool) -> int:
     if sentence := nearness.get("sentence"):
         lines.append(sentence)
     lines.extend(
-        f"class {each['name']!r} got none: {each['reason']}"
-        for each in document["plan"]
-        if not each["n_synthetic"]
+        f"class {row['name']!r} got none: {row['reason']}"
+        for row in document["plan"]
+        if not row["n_synthetic"]
     )
     if document["search"] is not None:
         lines.append(f"Recipe: {document['search']['sentence']}")
@@ -143,9 +143,9 @@ def print_gate(result: "GateResult", out: Path, as_json: bool) -> int:
         [[arm["name"], *(figure(arm, name) for name in names)] for arm in document["arms"]],
     )
     ways = [
-        f"{each['name']}: {100 * each['difference']:+.2f} points ({100 * each['low']:+.2f} to "
-        f"{100 * each['high']:+.2f}), {each['verdict']}"
-        for each in document["comparisons"]
+        f"{row['name']}: {100 * row['difference']:+.2f} points ({100 * row['low']:+.2f} to "
+        f"{100 * row['high']:+.2f}), {row['verdict']}"
+        for row in document["comparisons"]
     ]
     lines = [result.sentence, *result.warnings, "", table, "", *ways]
     lines.append(f"Report: {out / 'report.html'}")
@@ -159,9 +159,9 @@ def document_lines(document: Any, indent: str = "") -> str:
     for key, value in document.items():
         if isinstance(value, dict) and value:
             lines += [f"{indent}{key}:", document_lines(value, f"{indent}  ")]
-        elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
             header = list(value[0])
-            table = _table(header, [[each.get(name, "") for name in header] for each in value])
+            table = _table(header, [[row.get(name, "") for name in header] for row in value])
             lines += [f"{indent}{key}:", *(f"{indent}  {line}" for line in table.splitlines())]
         else:
             many = isinstance(value, list | tuple)
@@ -174,22 +174,22 @@ def reports_table(classes: dict[str, Any]) -> str:
     """Class, real, made, rejected by reason."""
     from vaeaug.screening import REASONS
 
-    found = {reason for each in classes.values() for reason in each["rejected"]}
-    reasons = [reason for reason in REASONS if reason in found]
-    with_real = all("real" in each for each in classes.values())
-    with_near = any(each.get("near") is not None for each in classes.values())
+    reasons_given = {reason for row in classes.values() for reason in row["rejected"]}
+    reasons = [reason for reason in REASONS if reason in reasons_given]
+    with_real = all("real" in row for row in classes.values())
+    with_near = any(row.get("near") is not None for row in classes.values())
     header = ["class", *(["real", "wanted"] if with_real else []), "made", "drawn", *reasons]
     header += ["near %"] * with_near
     rows = [
         [
             name,
-            *([each["real"], each["n_synthetic"]] if with_real else []),
-            each["accepted"],
-            each["candidates"],
-            *(each["rejected"].get(reason, 0) for reason in reasons),
-            *([_percent(each.get("near"))] * with_near),
+            *([counts["real"], counts["n_synthetic"]] if with_real else []),
+            counts["accepted"],
+            counts["candidates"],
+            *(counts["rejected"].get(reason, 0) for reason in reasons),
+            *([_percent(counts.get("near"))] * with_near),
         ]
-        for name, each in classes.items()
+        for name, counts in classes.items()
     ]
     return _table(header, rows)
 
@@ -199,7 +199,7 @@ def _percent(part: float | None) -> str:
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> str:
-    cells = [header, *([printable(str(each)) for each in row] for row in rows)]
+    cells = [header, *([printable(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     numeric = [all(_is_number(row[column]) for row in cells[1:]) for column in range(len(header))]
     return "\n".join(

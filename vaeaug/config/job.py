@@ -79,7 +79,11 @@ class AugmentConfig(Section):
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """The configuration as plain JSON types. A callable strategy becomes its name."""
+        """The configuration as plain JSON types.
+
+        Returns:
+            A nested mapping; a callable strategy is in it by its name.
+        """
         strategy = self.plan.sampling_strategy
         if callable(strategy):
             named = self.plan.model_copy(update={"sampling_strategy": "auto"})
@@ -96,7 +100,13 @@ class AugmentConfig(Section):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def changed(self, **keys: Any) -> "AugmentConfig":
-        """A copy with dotted keys set, e.g. ``config.changed(**{"model.beta": 2.0})``.
+        """A copy with keys set, e.g. ``config.changed(**{"model.beta": 2.0})``.
+
+        Args:
+            **keys: Dotted keys and their values.
+
+        Returns:
+            The changed copy.
 
         Raises:
             ConfigError: If a key is unknown or a value is out of bounds.
@@ -191,9 +201,9 @@ def _explain(problem: Mapping[str, Any]) -> list[str]:
     if problem["type"] == "extra_forbidden":
         # Of an unknown group, the keys that the user wrote in it.
         wrong = (
-            [f"{key}.{each}" for each in value] if isinstance(value, Mapping) and value else [key]
+            [f"{key}.{name}" for name in value] if isinstance(value, Mapping) and value else [key]
         )
-        return [_unknown(each) for each in wrong]
+        return [_unknown(name) for name in wrong]
     if key == "plan.sampling_strategy":
         # The first branch has the whole value; what the others say is the same.
         is_first = len(location) == 2 or location[2].startswith("literal")

@@ -15,6 +15,9 @@ def as_config(given: "AugmentConfig | Mapping[str, Any] | str | Path | None") ->
         given: One; a mapping of its keys, nested or dotted (``{"training.steps": 500}``); the path
             of a YAML file; or None for the defaults.
 
+    Returns:
+        The configuration.
+
     Raises:
         ConfigError: If it is none of these, or holds a wrong key or value.
     """
@@ -33,9 +36,9 @@ def as_config(given: "AugmentConfig | Mapping[str, Any] | str | Path | None") ->
     for key, value in given.items():
         if not isinstance(key, str):
             raise ConfigError(f"config: expected the names of keys, got {key!r}")
-        own = document.get(key)
-        if isinstance(value, Mapping) and isinstance(own, dict) and "." not in key:
-            value = {**own, **value}
+        group = document.get(key)
+        if isinstance(value, Mapping) and isinstance(group, dict) and "." not in key:
+            value = {**group, **value}
         set_key(document, key, value)
     return make_config(document)
 
@@ -43,7 +46,15 @@ def as_config(given: "AugmentConfig | Mapping[str, Any] | str | Path | None") ->
 def load_config(
     path: str | Path | None = None, overrides: Iterable[str] = (), **keys: Any
 ) -> AugmentConfig:
-    """Read YAML, apply ``a.b=c`` overrides, then `keys` (dotted names; None is left out).
+    """Read YAML, apply ``a.b=c`` overrides, then `keys`.
+
+    Args:
+        path: A YAML file; None for the defaults.
+        overrides: Texts ``key=value``, the value in YAML.
+        **keys: Dotted keys and their values; None leaves a key as it is.
+
+    Returns:
+        The configuration.
 
     Raises:
         ConfigError: If the file cannot be read, is not a mapping, or holds a wrong key or value.

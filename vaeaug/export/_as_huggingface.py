@@ -111,9 +111,9 @@ def _batch(samples: Samples, rows: np.ndarray, images: np.ndarray) -> dict[str, 
 
 
 def _description(samples: Samples) -> str:
-    said = samples.provenance
-    made = int(samples.is_synthetic.sum())
+    n_synthetic = int(samples.is_synthetic.sum())
+    origin = {name: text for name, text in samples.provenance.items() if name != "class_names"}
     return (
-        f"{len(samples)} samples, of which {made} are synthetic, made by vaeaug. Where they come "
-        f"from: {json.dumps({k: v for k, v in said.items() if k != 'class_names'}, sort_keys=True)}"
+        f"{len(samples)} samples, of which {n_synthetic} are synthetic, made by vaeaug. Where they "
+        f"come from: {json.dumps(origin, sort_keys=True)}"
     )

@@ -48,9 +48,9 @@ def _card(samples: Samples, load: str, front: Mapping[str, Any]) -> str:
     import yaml
 
     said = samples.provenance
-    n, made = len(samples), int(samples.is_synthetic.sum())
+    n, n_synthetic = len(samples), int(samples.is_synthetic.sum())
     metadata = {
-        "pretty_name": "Synthetic samples" if n == made else "Real and synthetic samples",
+        "pretty_name": "Synthetic samples" if n == n_synthetic else "Real and synthetic samples",
         "tags": ["synthetic", "vaeaug", "augmentation"],
         "task_categories": [_TASKS.get(str(said["layout"]), "other")],
         **front,
@@ -76,7 +76,7 @@ def _card(samples: Samples, load: str, front: Mapping[str, Any]) -> str:
             f"# {metadata['pretty_name']}",
             "",
             f"{n:,} samples of shape {'x'.join(map(str, samples.image_shape))} ({samples.dtype}), "
-            f"of which {made:,} are **synthetic**, made by vaeaug "
+            f"of which {n_synthetic:,} are **synthetic**, made by vaeaug "
             f"{for_markdown(said['vaeaug_version'])} "
             "(`is_synthetic`). Synthetic samples are derived from real ones: treat them as such.",
             "",

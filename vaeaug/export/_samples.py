@@ -102,7 +102,7 @@ class Samples:
         """Class probabilities of rows as numbers that read short; None where there are none."""
         if self.soft_labels_at is None:
             return None
-        return [[float(str(p)) for p in each] for each in self.soft_labels_at(rows)]
+        return [[float(str(p)) for p in row] for row in self.soft_labels_at(rows)]
 
 
 def synthetic_samples(synthetic: ShardDataset) -> Samples:
@@ -129,15 +129,15 @@ def merged_samples(merged: MergedDataset) -> Samples:
     def images_at(rows: np.ndarray) -> np.ndarray:
         return torch.stack(list(merged.images_at(rows))).movedim(1, -1).numpy()
 
-    synthetic, made = merged.synthetic, merged.is_synthetic
+    synthetic, is_synthetic = merged.synthetic, merged.is_synthetic
     source_index = merged.index.copy()
-    source_index[made] = synthetic.source_index[merged.index[made]]
+    source_index[is_synthetic] = synthetic.source_index[merged.index[is_synthetic]]
     return _samples(
         synthetic.manifest,
         images_at=images_at,
         soft_labels_at=None if synthetic.soft_labels is None else merged.soft_labels_at,
         labels=merged.labels,
-        is_synthetic=made,
+        is_synthetic=is_synthetic,
         source_index=source_index,
         weight=merged.weights,
         class_names=merged.class_names,

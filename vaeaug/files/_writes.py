@@ -191,13 +191,13 @@ def recover(path: Path) -> None:
 
 def leftovers(folder: Path, name: str | None = None) -> list[tuple[Path, str]]:
     """What killed writers left in a folder, of one name or of any, each with "tmp" or "old"."""
-    found = []
+    remains = []
     wanted = None if name is None else _shortened(name)
-    for each in sorted(folder.iterdir()) if folder.is_dir() else ():
-        match = _TEMPORARY.fullmatch(each.name)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        match = _TEMPORARY.fullmatch(path.name)
         if match is not None and wanted in (None, match["name"]):
-            found.append((each, match["kind"]))
-    return found
+            remains.append((path, match["kind"]))
+    return remains
 
 
 class Claim:

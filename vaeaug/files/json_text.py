@@ -59,11 +59,11 @@ def unsealed(data: bytes) -> dict[str, Any]:
     document = parse_strict(data)
     if not isinstance(document, dict):
         raise JSONTextError(f"expected an object, got {type(document).__name__}")
-    found, expected = document.pop(_SEAL, None), seal_of(document)
-    if found != expected:
+    seal, expected = document.pop(_SEAL, None), seal_of(document)
+    if seal != expected:
         raise JSONTextError(
             f"it was changed after it was written: expected {_SEAL} {expected}, got "
-            f"{str(found)[:80]!r}"
+            f"{str(seal)[:80]!r}"
         )
     return document
 
@@ -87,9 +87,9 @@ def _check(value: Any) -> None:
         if depth > MOST_DEPTH:
             raise JSONTextError(f"expected at most {MOST_DEPTH} lists and objects in one another")
         if isinstance(node, dict):
-            todo += ((each, depth + 1) for pair in node.items() for each in pair)
+            todo += ((item, depth + 1) for pair in node.items() for item in pair)
         elif isinstance(node, list):
-            todo += ((each, depth + 1) for each in node)
+            todo += ((item, depth + 1) for item in node)
         elif isinstance(node, float) and not math.isfinite(node):
             raise JSONTextError("expected finite numbers, got one that is too large")
         elif isinstance(node, str):

@@ -27,8 +27,10 @@ def printable(text: str, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        each if each in keep or each in _JOINERS or _is_seen(each) else _escape(each)
-        for each in text
+        character
+        if character in keep or character in _JOINERS or _is_seen(character)
+        else _escape(character)
+        for character in text
     )
 
 

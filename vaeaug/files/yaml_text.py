@@ -59,10 +59,10 @@ def _count(node: yaml.Node, counted: dict[int, int], above: tuple[int, ...]) -> 
     children: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
         _refuse_doubles(node)
-        children = [each for pair in node.value for each in pair]
+        children = [child for pair in node.value for child in pair]
     elif isinstance(node, yaml.SequenceNode):
         children = node.value
-    total = 1 + sum(_count(each, counted, (*above, here)) for each in children)
+    total = 1 + sum(_count(child, counted, (*above, here)) for child in children)
     if total > _MOST_VALUES:
         raise _error(node, f"expected at most {_MOST_VALUES:,} values, got {total:,} or more")
     counted[here] = total

@@ -125,7 +125,7 @@ def _mixture(
         types = ("full", "diag") if latents.shape[1] <= MAX_FULL else ("diag",)
         for covariance_type in types:
             last_bic = math.inf
-            for n_components in (each for each in COMPONENTS if each <= largest):
+            for n_components in (n for n in COMPONENTS if n <= largest):
                 mixture = GaussianMixture(
                     n_components,
                     covariance_type=covariance_type,
@@ -142,7 +142,7 @@ def _mixture(
     assert best is not None
     covariances = best.covariances_
     if best.covariance_type == "diag":
-        covariances = np.stack([np.diag(each) for each in covariances])
+        covariances = np.stack([np.diag(variances) for variances in covariances])
     return ClassDensity(
         weights=np.asarray(best.weights_, dtype=np.float64),
         means=np.asarray(best.means_, dtype=np.float64),

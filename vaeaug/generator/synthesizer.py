@@ -492,7 +492,11 @@ class Synthesizer:
         )
 
     def sampler(self) -> LatentSampler:
-        """What draws the latents of this generator's samples."""
+        """What draws the latents of this generator's samples.
+
+        Returns:
+            A sampler that shares its arrays and networks.
+        """
         return LatentSampler(self.model, self.latents, self.densities, self.flow, self.reach)
 
     def residual_of(self, sources: Int64[np.ndarray, " n"]) -> Tensor:
@@ -509,7 +513,15 @@ class Synthesizer:
         return images - self.codec.decoded(self.means[sources], self.labels[sources])
 
     def default_sampler(self, label: int | str, *, residual: bool = False) -> str:
-        """The sampler for a class; see `sampler_reason`."""
+        """The default sampler of a class; see `sampler_reason`.
+
+        Args:
+            label: Class index or name.
+            residual: Whether the training images are at hand, to be edited.
+
+        Returns:
+            Its name.
+        """
         return self._default(label, residual)[0]
 
     def sampler_reason(self, label: int | str, *, residual: bool = False) -> str:
@@ -518,6 +530,9 @@ class Synthesizer:
         Args:
             label: Class index or name.
             residual: Whether the training images are at hand, to be edited.
+
+        Returns:
+            The sampler and the reason.
         """
         sampler, reason = self._default(label, residual)
         return f"{sampler}: {reason}"

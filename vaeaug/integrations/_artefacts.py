@@ -57,10 +57,10 @@ class GeneratorSource:
         refuse_in_worker(device)
         if self._loaded is None:
             assert self.path is not None
-            found = hash_of_generator(self.path)
-            if found != self.sha256:
+            digest = hash_of_generator(self.path)
+            if digest != self.sha256:
                 raise TransformError(
-                    f"{self.path}: expected the generator of hash {self.sha256}, got {found}"
+                    f"{self.path}: expected the generator of hash {self.sha256}, got {digest}"
                 )
             self._loaded = Synthesizer.load(self.path)
         refuse_in_worker(self._loaded.device)
@@ -122,9 +122,9 @@ def open_pool(path: Path, sha256: str | None) -> ShardDataset:
         ShardError: If it is not finished or damaged.
     """
     manifest = Manifest.load(path)
-    found = hash_of_run(manifest)
-    if sha256 not in (None, found):
-        raise TransformError(f"{path}: expected the run of hash {sha256}, got {found}")
+    digest = hash_of_run(manifest)
+    if sha256 not in (None, digest):
+        raise TransformError(f"{path}: expected the run of hash {sha256}, got {digest}")
     return ShardDataset(manifest)
 
 

@@ -96,8 +96,8 @@ class _LabelledTransform(ImageOnlyTransform):
         if info is None or info.seed == self._worker_seed:
             return
         self._worker_seed = info.seed
-        own = [] if self.seed is None else [self.seed]
-        generator = np.random.default_rng(np.random.SeedSequence([*own, info.seed]))
+        seed = [] if self.seed is None else [self.seed]
+        generator = np.random.default_rng(np.random.SeedSequence([*seed, info.seed]))
         self.set_random_state(generator, random.Random(int(generator.integers(2**62))))
 
     def set_random_seed(self, seed: int | None) -> None:
@@ -133,7 +133,7 @@ class _LabelledTransform(ImageOnlyTransform):
                 )
         return low, high
 
-    def _index_of(self, label: Any, own: Int64[np.ndarray, " k"], known: Sequence[str]) -> int:
+    def _index_of(self, label: Any, indices: Int64[np.ndarray, " k"], known: Sequence[str]) -> int:
         """Index of a label in the artefact; it may be an index or a name."""
         if isinstance(label, str):
             if label in known:
@@ -142,11 +142,11 @@ class _LabelledTransform(ImageOnlyTransform):
             number = label if isinstance(label, int) else np.asarray(label)
             if isinstance(number, int) or (number.size == 1 and number.dtype.kind in "iu"):
                 index = int(number if isinstance(number, int) else number.item())
-                if 0 <= index < len(own):
-                    return int(own[index])
+                if 0 <= index < len(indices):
+                    return int(indices[index])
         raise TransformError(
-            f"{type(self).__name__}: {self.label_key}: expected an index below {len(own)} or one "
-            f"of {tuple(known)}, got {label!r}"
+            f"{type(self).__name__}: {self.label_key}: expected an index below {len(indices)} or "
+            f"one of {tuple(known)}, got {label!r}"
         )
 
 
@@ -290,8 +290,8 @@ class LatentAugment(_LabelledTransform):
     ) -> dict[str, Any]:
         """Which neighbour, how far, and the class."""
         generator = self._moving().generator
-        own = class_indices(self.class_names, generator.class_names, type(self).__name__)
-        label = self._index_of(data[self.label_key], own, generator.class_names)
+        indices = class_indices(self.class_names, generator.class_names, type(self).__name__)
+        label = self._index_of(data[self.label_key], indices, generator.class_names)
         if not len(generator.rows[label]):
             raise TransformError(
                 f"{type(self).__name__}: class {generator.class_names[label]!r} had no training "
@@ -354,9 +354,9 @@ def _reseed(holder: Any, seed: int, seen: set[int]) -> None:
         return
     seen.add(id(holder))
     if isinstance(holder, (BaseCompose, BasicTransform)):
-        own = [] if holder.seed is None else [holder.seed]
+        own_seed = [] if holder.seed is None else [holder.seed]
         # One number for the whole Compose, which hands it to its transforms, as its own seed is.
-        holder.set_random_seed(int(np.random.SeedSequence([*own, seed]).generate_state(1)[0]))
+        holder.set_random_seed(int(np.random.SeedSequence([*own_seed, seed]).generate_state(1)[0]))
         return
     if isinstance(holder, Mapping):
         inner = list(holder.values())
@@ -370,8 +370,8 @@ def _reseed(holder: Any, seed: int, seen: set[int]) -> None:
         inner = [cell.cell_contents for cell in cells]
         inner += list(getattr(holder, "__dict__", {}).values())
         inner.append(getattr(holder, "__self__", None))  # of a bound method
-    for each in inner:
-        _reseed(each, seed, seen)
+    for transform in inner:
+        _reseed(transform, seed, seen)
 
 
 def _range_of(

@@ -53,7 +53,13 @@ def to_hub(generator: Synthesizer, repository: str, *, private: bool = True, **o
 
 
 def write_for_hub(generator: Synthesizer, folder: str | Path, repository: str) -> None:
-    """What `to_hub` uploads: the generator's files and a README."""
+    """Write what `to_hub` uploads: the generator's files and a README.
+
+    Args:
+        generator: What is shared.
+        folder: Made where it is missing.
+        repository: "user/name", for the README.
+    """
     generator.save(folder)
     card = _CARD.format(
         n=generator.n_real,
@@ -71,6 +77,9 @@ def from_hub(repository: str, **options: Any) -> Synthesizer:
     Args:
         repository: "user/name" on the hub.
         **options: Of ``huggingface_hub.snapshot_download``, such as `revision` or `token`.
+
+    Returns:
+        The generator, on the CPU.
 
     Raises:
         SamplingError: If ``huggingface_hub`` is not installed, or it is no generator.

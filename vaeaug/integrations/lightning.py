@@ -94,7 +94,11 @@ class MergedDataModule(LightningDataModule):
         return self.train_set.class_names
 
     def train_dataloader(self) -> "DataLoader[Any]":
-        """Real and synthetic images."""
+        """Batches of real and synthetic images.
+
+        Returns:
+            The loader.
+        """
         options = dict(self.loader_options)
         if self.balanced:
             epochs = getattr(self.trainer, "max_epochs", None)
@@ -109,11 +113,19 @@ class MergedDataModule(LightningDataModule):
         return DataLoader(self.train_set, batch_size=self.batch_size, **options)
 
     def val_dataloader(self) -> Any:
-        """Real images; an empty list where there are none to validate on."""
+        """Batches of real images to validate on.
+
+        Returns:
+            The loader; an empty list where there are no such images.
+        """
         return [] if self.val_set is None else self._plain(self.val_set)
 
     def test_dataloader(self) -> "DataLoader[Any]":
-        """Real images."""
+        """Batches of real images to test on.
+
+        Returns:
+            The loader.
+        """
         if self.test_set is None:
             raise MergeError("test: expected real images to test on, got none")
         return self._plain(self.test_set)
@@ -125,7 +137,7 @@ class MergedDataModule(LightningDataModule):
         self, what: str, real: Any, transform: Callable[[Any], Any] | None
     ) -> MergedDataset:
         # Another split than the generator's: its fingerprint is another, its classes are not.
-        found = merge(
+        merged = merge(
             real,
             self.train_set.synthetic,
             0.0,
@@ -134,9 +146,9 @@ class MergedDataModule(LightningDataModule):
             on_mismatch="ignore",
             soft=False,
         )
-        if found.class_names != self.class_names:
+        if merged.class_names != self.class_names:
             raise MergeError(
                 f"{what}: expected the classes in the order of the training images "
-                f"{self.class_names}, got {found.class_names}"
+                f"{self.class_names}, got {merged.class_names}"
             )
-        return found
+        return merged

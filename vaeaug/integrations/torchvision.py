@@ -88,7 +88,7 @@ class _GeneratorTransform(v2.Transform):
         low, high = value_range
         if not images.dtype.is_floating_point or not images.numel():
             return
-        least, most = (float(each) for each in images.detach().aminmax())
+        least, most = (float(end) for end in images.detach().aminmax())
         slack = RANGE_SLACK * (high - low)
         if not (least >= low - slack and most <= high + slack):
             raise TransformError(
@@ -98,21 +98,22 @@ class _GeneratorTransform(v2.Transform):
 
     def _indices(self, generator: Synthesizer, labels: Tensor) -> Tensor:
         """The user's class indices as those of the generator."""
-        own = class_indices(self.class_names, generator.class_names, type(self).__name__)
-        found = labels.detach().cpu().numpy().astype(np.int64)
-        bad = found[(found < 0) | (found >= len(own))]
+        indices = class_indices(self.class_names, generator.class_names, type(self).__name__)
+        classes = labels.detach().cpu().numpy().astype(np.int64)
+        bad = classes[(classes < 0) | (classes >= len(indices))]
         if bad.size:
             raise TransformError(
-                f"{type(self).__name__}: labels: expected 0 to {len(own) - 1}, got {int(bad[0])}"
+                f"{type(self).__name__}: labels: expected 0 to {len(indices) - 1}, got "
+                f"{int(bad[0])}"
             )
-        found = own[found]
-        for label in np.unique(found).tolist():
+        classes = indices[classes]
+        for label in np.unique(classes).tolist():
             if not len(generator.rows[label]):
                 raise TransformError(
                     f"{type(self).__name__}: class {generator.class_names[label]!r} had no "
                     "training images to learn from"
                 )
-        return torch.from_numpy(found)
+        return torch.from_numpy(classes)
 
     def _check_shape(self, generator: Synthesizer, shape: Sequence[int]) -> None:
         *space, channels = generator.image_shape
@@ -207,11 +208,11 @@ class VAEMix(_GeneratorTransform):
         needed = self._needs_transform_list(flat)
         needed = [need and inpt is not labels for need, inpt in zip(needed, flat, strict=True)]
         images = [inpt for inpt, need in zip(flat, needed, strict=True) if need]
-        for each in images:
-            if not each.ndim or len(each) != len(labels):
+        for image in images:
+            if not image.ndim or len(image) != len(labels):
                 raise TransformError(
                     f"VAEMix: expected a batch with a label for each image, got images of shape "
-                    f"{tuple(each.shape)} and {len(labels)} labels"
+                    f"{tuple(image.shape)} and {len(labels)} labels"
                 )
         params = self.make_params(images)
         if not images or not params["rows"].any():
@@ -267,21 +268,21 @@ class VAEMix(_GeneratorTransform):
 
     def _classes(self, labels: Tensor, uniform: Tensor, n_classes: int) -> Tensor:
         """Class of each image; of probabilities one is drawn."""
-        found = labels.detach().cpu()
-        if _are_indices(found):
-            return found.reshape(-1)
-        if found.ndim == 1 or found.shape[1] != n_classes:
+        labels = labels.detach().cpu()
+        if _are_indices(labels):
+            return labels.reshape(-1)
+        if labels.ndim == 1 or labels.shape[1] != n_classes:
             raise TransformError(
                 f"VAEMix: labels: expected class indices (n,) or (n, 1), or probabilities of the "
-                f"{n_classes} classes (n, {n_classes}), got {found.dtype} of shape "
-                f"{tuple(found.shape)}"
+                f"{n_classes} classes (n, {n_classes}), got {labels.dtype} of shape "
+                f"{tuple(labels.shape)}"
             )
-        ends = found.double().cumsum(dim=1)
+        ends = labels.double().cumsum(dim=1)
         total = ends[:, -1:]
-        if not bool((found >= 0).all()) or not bool(torch.isfinite(total).all()):
+        if not bool((labels >= 0).all()) or not bool(torch.isfinite(total).all()):
             raise TransformError("VAEMix: labels: expected class probabilities of at least 0")
         drawn = (uniform.double()[:, None] * total >= ends).sum(dim=1)
-        return drawn.clamp(max=found.shape[1] - 1)
+        return drawn.clamp(max=labels.shape[1] - 1)
 
 
 class LatentAugment(_GeneratorTransform):
@@ -411,8 +412,8 @@ class LatentAugment(_GeneratorTransform):
         """Class of each chosen image, as the generator numbers them."""
         if labels is None:
             low, high = generator.value_range
-            own = (unit.movedim(1, -1).cpu().numpy() * (high - low) + low).astype(np.float32)
-            return torch.from_numpy(generator.likeliest_labels(own))
+            stored = (unit.movedim(1, -1).cpu().numpy() * (high - low) + low).astype(np.float32)
+            return torch.from_numpy(generator.likeliest_labels(stored))
         given = torch.as_tensor(labels).detach().cpu()
         if given.is_floating_point() or given.numel() != len(rows):
             raise TransformError(
@@ -452,18 +453,18 @@ class LatentAugment(_GeneratorTransform):
 def default_labels(sample: Any) -> Labels | None:
     """The labels of a sample, or None: the second entry, or one of a name in use for them."""
     if isinstance(sample, Mapping):
-        key = find(LABELS, (each for each in sample if isinstance(each, str)))
-        found = None if key is None else sample[key]
+        key = find(LABELS, (key for key in sample if isinstance(key, str)))
+        labels = None if key is None else sample[key]
     elif isinstance(sample, Sequence) and not isinstance(sample, str) and len(sample) > 1:
-        found = sample[1]
+        labels = sample[1]
     else:
         return None
-    if isinstance(found, np.ndarray) and found.dtype.kind in "iu":
-        return torch.from_numpy(found.astype(np.int64))
-    is_label = isinstance(found, (int, np.integer, Tensor)) and not isinstance(
-        found, (bool, tv_tensors.TVTensor)
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":
+        return torch.from_numpy(labels.astype(np.int64))
+    is_label = isinstance(labels, (int, np.integer, Tensor)) and not isinstance(
+        labels, (bool, tv_tensors.TVTensor)
     )
-    return cast(Labels, found) if is_label else None
+    return cast(Labels, labels) if is_label else None
 
 
 def _are_indices(labels: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""What a trained generator is good for beside drawing: cleaning up, compressing, looking inside."""
+"""What a trained generator does besides drawing: denoise, compress, show its latents."""
 
 import math
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class ApplicationError(ValueError):
 
 @dataclass(frozen=True)
 class Likeness:
-    """How like the originals images are, mean over images.
+    """How similar images are to their originals, as means over the images.
 
     Attributes:
         psnr: Peak signal-to-noise ratio, dB.
@@ -52,6 +52,9 @@ def likeness(
         images: Any type.
         originals: Of the same shape.
         value_range: Of both; the peak is its width.
+
+    Returns:
+        The three measures.
     """
     from skimage.metrics import structural_similarity
 
@@ -83,6 +86,9 @@ def add_noise(
         value_range: Of the images.
         sigma: Standard deviation, as a fraction of the value range.
         seed: Of the noise.
+
+    Returns:
+        Noisy copies.
     """
     low, high = value_range
     rng = np.random.default_rng(seed)
@@ -160,7 +166,14 @@ def encode_to(path: str | Path, generator: Synthesizer, data: LabelledImages) ->
 
 
 def decode_from(path: str | Path, generator: Synthesizer) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of a file that `encode_to` wrote.
+    """Decode a file that `encode_to` wrote.
+
+    Args:
+        path: The file.
+        generator: The generator that its latents are of.
+
+    Returns:
+        (images, labels).
 
     Raises:
         ApplicationError: If it is no such file, or the latents are of another generator.
@@ -256,7 +269,17 @@ def traverse(
 def write_traversal(
     path: str | Path, generator: Synthesizer, labels: Sequence[int | str], *, n_units: int = 8
 ) -> Path:
-    """A picture of `traverse` for some classes, below one another. Returns the path."""
+    """Draw `traverse` for some classes, below one another.
+
+    Args:
+        path: The picture, a PNG.
+        generator: The generator.
+        labels: Class indices or names.
+        n_units: Directions of each class.
+
+    Returns:
+        The path.
+    """
     strips = []
     for label in labels:
         names, images = traverse(generator, label, n_units=n_units)

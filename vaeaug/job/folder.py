@@ -1,4 +1,4 @@
-"""OUT: who may write there, what it holds, and whether a run there may go on.
+"""OUT, the run folder: its lock, its contents, and whether a run in it may be resumed.
 
 A run is resumed only with the configuration and the data it was started with; anything else is
 refused, naming what changed, before a byte is written.
@@ -163,11 +163,11 @@ class RunFolder:
     def _check_contents(self) -> None:
         # What a process that was killed may leave before the run is described.
         left = {".lock", *(path.name for path, _ in leftovers(self.path, "run.json"))}
-        found = sorted(each.name for each in self.path.iterdir() if each.name not in left)
-        if found and "run.json" not in found:
+        names = sorted(path.name for path in self.path.iterdir() if path.name not in left)
+        if names and "run.json" not in names:
             raise RunError(
                 f"{self.path}: expected an empty folder or a run of vaeaug, got "
-                f"{', '.join(found[:5])}{', ...' if len(found) > 5 else ''}; nothing was changed"
+                f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}; nothing was changed"
             )
 
     def _check_links(self) -> None:
@@ -223,7 +223,7 @@ class RunFolder:
     def _check_space(self, needed: int) -> None:
         if self.is_complete:
             return
-        needed -= sum(each.stat().st_size for each in (self.path / "shards").glob("shard-*"))
+        needed -= sum(shard.stat().st_size for shard in (self.path / "shards").glob("shard-*"))
         free = shutil.disk_usage(self.path).free
         if free < needed:
             raise RunError(

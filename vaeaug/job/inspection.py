@@ -64,15 +64,15 @@ def describe(path: str | Path) -> dict[str, Any]:
         classes = counts_of_file(path)
         return {
             "merged": str(path),
-            "n": sum(each.together for each in classes),
-            "classes": [each._asdict() for each in classes],
+            "n": sum(row.together for row in classes),
+            "classes": [row._asdict() for row in classes],
         }
     if path.is_file():
         with Shard(path) as shard:
             return {"shard": str(path), "n": len(shard), **_plain(shard.attributes)}
     if (path / "manifest.json").exists():
         manifest = json.loads(Manifest.load(path).to_bytes())
-        counts = {each["name"]: each["accepted"] for each in manifest["classes"]}
+        counts = {row["name"]: row["accepted"] for row in manifest["classes"]}
         return {
             "run": str(path),
             "n": sum(counts.values()),
@@ -91,7 +91,7 @@ def describe(path: str | Path) -> dict[str, Any]:
             "generator": str(path),
             "model": type(generator.model).__name__,
             **generator.model.architecture,
-            "parameters": sum(each.numel() for each in generator.model.parameters()),
+            "parameters": sum(parameter.numel() for parameter in generator.model.parameters()),
             "densities": {
                 name: density.kind if density else "none"
                 for name, density in zip(generator.class_names, generator.densities, strict=True)

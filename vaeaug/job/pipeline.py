@@ -62,14 +62,18 @@ class AugmentResult:
     def shortfalls(self) -> list[str]:
         """A line for every class that got fewer than planned."""
         return [
-            f"class {each.name!r}: {each.accepted} of {each.n_synthetic} made, after "
-            f"{each.candidates} candidates"
-            for each in self.manifest.classes
-            if each.accepted < each.n_synthetic
+            f"class {entry.name!r}: {entry.accepted} of {entry.n_synthetic} made, after "
+            f"{entry.candidates} candidates"
+            for entry in self.manifest.classes
+            if entry.accepted < entry.n_synthetic
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest's counts and where the run is."""
+        """The result for other programs.
+
+        Returns:
+            Where the run is, and the plan, classes, shards, gate and recipe search of its manifest.
+        """
         manifest = json.loads(self.manifest.to_bytes())
         return {
             "out": str(self.out_dir),
@@ -131,21 +135,24 @@ def augment(
     resume: bool = True,
     progress: Progress | bool | None = None,
 ) -> AugmentResult:
-    """From labelled images to a folder of screened, labelled synthetic shards.
+    """Turn labelled images into a folder of screened, labelled synthetic shards.
 
     Args:
         data: The training split, or anything `read` takes.
         out_dir: The run folder; a run of the same configuration in it is resumed.
         config: The job; a mapping of its keys or the path of a YAML file will do. Default:
             `AugmentConfig()`.
-        evaluation: Of the search and the gate. Default: `EvaluationConfig()`.
-        search_first: Search a recipe, draw the dataset by it and store it for `merge`.
+        evaluation: Settings of the search and the gate. Default: `EvaluationConfig()`.
+        search_first: Search for a recipe, draw the dataset by it and store it for `merge`.
         evaluate_after: Run the gate; with a search before it, on splits that the search never saw.
         probe: Builds the classifier of both: ``probe(image_shape, n_classes)``.
         device: "auto", "cpu" or "cuda".
         resume: False deletes a run that is there and starts again.
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
             is silent; a function is called as ``progress(what, done, total, metrics)``.
+
+    Returns:
+        Where the run is, and its manifest.
 
     Raises:
         ConfigError: If the folder holds a run of another configuration.
@@ -254,7 +261,7 @@ def evaluate(
     device: str | torch.device = "auto",
     progress: Progress | bool | None = None,
 ) -> GateResult:
-    """Does the synthetic data of a run help on this data? Measured, with an interval.
+    """Measure whether the synthetic data of a run helps on this data, with an interval.
 
     Classifiers are trained on real and on merged data, on splits of the training data, each with a
     generator of its own that never sees the split's held-out images. The answer goes into the
@@ -272,6 +279,9 @@ def evaluate(
         device: "auto", "cpu" or "cuda".
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
             is silent; a function is called as ``progress(what, done, total, metrics)``.
+
+    Returns:
+        The verdict, its interval and every way of training that was compared.
 
     Raises:
         ShardError: If the run is not finished.
@@ -328,14 +338,17 @@ def generate(
 
     Args:
         model: The generator or its folder.
-        data: The training split of the generator; without it a copy could not be told.
+        data: The training split of the generator; without it copies could not be recognised.
         out_dir: A run folder of its own.
-        config: Plan, sampling, screening and shards of it are used.
-        screener: One already fitted to this data by this configuration, to save the time.
+        config: The job, whose plan, recipe, sampling, screening and shards are used.
+        screener: A screener that was fitted to this data by this configuration, to save time.
         device: "auto", "cpu" or "cuda".
         resume: False deletes a run that is there and starts again.
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
             is silent; a function is called as ``progress(what, done, total, metrics)``.
+
+    Returns:
+        Where the run is, and its manifest.
 
     Raises:
         ConfigError: If the folder holds a run of another configuration or generator.

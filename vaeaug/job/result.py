@@ -220,8 +220,8 @@ def _read_measures(run: RunFolder, manifest: Manifest) -> dict[str, Any]:
         document = read_json(run.measures, unsealed)
     else:  # of a version that kept them in the report alone
         document = _from_report(run.path / "report.json", manifest)
-    found = document if isinstance(document, Mapping) else {}
-    return {name: found[name] for name in MEASURES if found.get(name) is not None}
+    measures = document if isinstance(document, Mapping) else {}
+    return {name: measures[name] for name in MEASURES if measures.get(name) is not None}
 
 
 def _from_report(path: Path, manifest: Manifest) -> Any:

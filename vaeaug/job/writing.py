@@ -173,12 +173,12 @@ class WrittenClasses:
         self.path = folder / "checkpoints" / "classes.json"
         self.classes: dict[int, WrittenClass] = {}
         for finished in self._recorded(tuple(class_names)):
-            if not all(_is_whole(folder, each) for each in finished.shards):
+            if not all(_is_whole(folder, shard) for shard in finished.shards):
                 # Shards are numbered on across classes: what follows is made again too.
                 log.warning("class %r: its shards are not whole; made again", finished.entry.name)
                 break
             self.classes[finished.entry.label] = finished
-        recorded = {folder / each.path for each in self.shards}
+        recorded = {folder / shard.path for shard in self.shards}
         for path in (folder / "shards").glob("shard-*"):
             if path not in recorded:
                 path.unlink()
@@ -186,7 +186,7 @@ class WrittenClasses:
     @property
     def shards(self) -> list[ShardEntry]:
         """All shards, in order."""
-        return [shard for each in self.classes.values() for shard in each.shards]
+        return [shard for finished in self.classes.values() for shard in finished.shards]
 
     def lacks(self, plan: Plan) -> bool:
         """Whether samples of some class are still to be drawn.
@@ -209,23 +209,23 @@ class WrittenClasses:
         """
         self.classes[finished.entry.label] = finished
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"classes": [each.to_json() for each in self.classes.values()]}
+        content = {"classes": [finished.to_json() for finished in self.classes.values()]}
         publish_bytes(self.path, sealed(content))
 
     def _recorded(self, class_names: tuple[str, ...]) -> list[WrittenClass]:
         if not self.path.exists():
             return []
-        found = []
+        recorded = []
         try:
             for content in unsealed(read_whole(self.path))["classes"]:
                 where, sampler = str(self.path), content["sampler"]
                 entry, shards = read_class(content["class"], content["shards"], class_names, where)
-                found.append(WrittenClass(entry, shards, str(sampler), int(content["near"])))
+                recorded.append(WrittenClass(entry, shards, str(sampler), int(content["near"])))
         # What is damaged is not gone by: its samples are drawn again, the same.
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s: cannot be read (%s); every class is made again", self.path, error)
             return []
-        return found
+        return recorded
 
 
 def _is_whole(folder: Path, entry: ShardEntry) -> bool:

@@ -92,7 +92,10 @@ class BalancedSampler(DistributedSampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, and the images that fill the slots of the dataset in it.
 
-        A resumed position belongs to its epoch: another one begins at its beginning.
+        A resumed position belongs to its epoch: another epoch begins at its start.
+
+        Args:
+            epoch: Number of the epoch, from 0.
         """
         if epoch != self.epoch:
             self._start = self._position = 0
@@ -100,10 +103,10 @@ class BalancedSampler(DistributedSampler[int]):
         self._merged.set_epoch(self.epoch, self.n_epochs)
 
     def __iter__(self) -> Iterator[int]:
-        own = self.epoch_indices()[self.rank : self.total_size : self.num_replicas]
+        rows = self.epoch_indices()[self.rank : self.total_size : self.num_replicas]
         start, self._start = self._start, 0
         self._position = start
-        for index in own[start:].tolist():
+        for index in rows[start:].tolist():
             self._position += 1
             yield index
 
@@ -112,7 +115,11 @@ class BalancedSampler(DistributedSampler[int]):
         return self.num_samples
 
     def epoch_indices(self) -> Int64[np.ndarray, " total"]:
-        """The slots of this epoch in order, of all processes together."""
+        """The order of this epoch.
+
+        Returns:
+            Slots of the dataset, of all processes together.
+        """
         drawn = np.concatenate(
             [
                 rows[fill(len(rows), n, self.epoch, (self.seed, label, int(synthetic)))]
@@ -134,6 +141,9 @@ class BalancedSampler(DistributedSampler[int]):
                 more than were used while a loader with workers runs ahead: give
                 ``batches * batch_size`` there (torchdata's ``StatefulDataLoader`` does its own
                 counting).
+
+        Returns:
+            Plain numbers.
         """
         position = self._position if position is None else operator.index(position)
         return {
@@ -145,7 +155,10 @@ class BalancedSampler(DistributedSampler[int]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where `state_dict` was taken.
+        """Resume where `state_dict` was taken.
+
+        Args:
+            state: What it returned.
 
         Raises:
             MergeError: If it was taken of another sampler, or is not a position in an epoch.
@@ -176,29 +189,29 @@ class BalancedSampler(DistributedSampler[int]):
         merged = self._merged
         k = len(merged.class_names)
         real = rows_by_class(np.where(merged.is_synthetic, -1, merged.labels), k)
-        made = rows_by_class(np.where(merged.is_synthetic, merged.labels, -1), k)
-        each, rest = divmod(self.n_draws, k)
+        synthetic = rows_by_class(np.where(merged.is_synthetic, merged.labels, -1), k)
+        per_class, rest = divmod(self.n_draws, k)
         planned = []
         for label in range(k):
             # Which classes get one more moves on, so that none does for good.
-            n = each + int((label - self.epoch * rest) % k < rest)
+            n = per_class + int((label - self.epoch * rest) % k < rest)
             if self._shares is None:
-                share = len(made[label]) / max(1, len(real[label]) + len(made[label]))
+                share = len(synthetic[label]) / max(1, len(real[label]) + len(synthetic[label]))
             else:
                 # In epochs on real images alone a class has no synthetic slots.
-                share = self._shares[label] if len(made[label]) else 0.0
+                share = self._shares[label] if len(synthetic[label]) else 0.0
             if not len(real[label]):
                 share = 1.0
             n_made = round(share * n)
-            planned.append(((real[label], n - n_made), (made[label], n_made)))
+            planned.append(((real[label], n - n_made), (synthetic[label], n_made)))
         return planned
 
     def _check_every_class(self) -> None:
-        for name, ((real, n_real), (made, n_made)) in zip(
+        for name, ((real, n_real), (synthetic, n_made)) in zip(
             self._merged.class_names, self._planned(), strict=True
         ):
-            if (n_real and not len(real)) or (n_made and not len(made)):
+            if (n_real and not len(real)) or (n_made and not len(synthetic)):
                 raise MergeError(
                     f"class {name!r}: expected images to draw from, got {len(real)} real and "
-                    f"{len(made)} synthetic ones"
+                    f"{len(synthetic)} synthetic ones"
                 )

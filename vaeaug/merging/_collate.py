@@ -34,7 +34,10 @@ def collate(items: Sequence[Any]) -> MergedBatch:
     """``collate_fn`` of a ``DataLoader`` on a dataset merged with ``details=True``.
 
     Args:
-        items: Of one batch.
+        items: The items of one batch.
+
+    Returns:
+        Tensors of the batch.
 
     Raises:
         MergeError: If the items carry no weights.

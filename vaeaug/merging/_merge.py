@@ -130,18 +130,20 @@ def share_of_run(manifest: Manifest) -> Share | None:
     if recipe.get("classes", "all") == "all" or share == 0:
         return share
     rare = rare_classes(np.array(manifest.real_counts))
-    return {name: share for name, each in zip(manifest.class_names, rare, strict=True) if each}
+    return {
+        name: share for name, is_rare in zip(manifest.class_names, rare, strict=True) if is_rare
+    }
 
 
 def counts_of_run(manifest: Manifest) -> list[ClassCounts]:
     """What `merge` of a run and the real images that it was made from gives, class by class."""
-    made = [each.accepted for each in manifest.classes]
+    accepted = [entry.accepted for entry in manifest.classes]
     slots = slot_counts(
         manifest.real_counts,
-        made,
+        accepted,
         share=share_of_run(manifest),
         balance="plan",
         planned=planned_of(manifest.extra.get("plan"), manifest.class_names),
         class_names=manifest.class_names,
     )
-    return class_counts(manifest.class_names, manifest.real_counts, made, slots)
+    return class_counts(manifest.class_names, manifest.real_counts, accepted, slots)

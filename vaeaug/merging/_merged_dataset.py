@@ -143,12 +143,19 @@ class MergedDataset(Dataset[Item]):
         return self.weights_at(np.arange(len(self)))
 
     def weights_at(self, slots: Sequence[int] | np.ndarray) -> Float32[np.ndarray, " n"]:
-        """Loss weights of some slots in this epoch; see `weights`."""
+        """Loss weights of some slots in this epoch; see `weights`.
+
+        Args:
+            slots: Their numbers.
+
+        Returns:
+            A weight for each.
+        """
         slots = np.asarray(slots, dtype=np.int64)
         weights = np.ones(len(slots), dtype=np.float32)
-        made = self.is_synthetic[slots]
-        rows = self.index[slots[made]]
-        weights[made] = self.synthetic.weight[rows] * self.recipe.get("weight", 1.0)
+        is_synthetic = self.is_synthetic[slots]
+        rows = self.index[slots[is_synthetic]]
+        weights[is_synthetic] = self.synthetic.weight[rows] * self.recipe.get("weight", 1.0)
         return weights
 
     def set_epoch(self, epoch: int, n_epochs: int | None = None) -> None:
@@ -181,7 +188,9 @@ class MergedDataset(Dataset[Item]):
     def _fill(self, epoch: int, n_epochs: int | None) -> None:
         last = self.recipe.get("real_only_last", 0.0)
         only_real = n_epochs is not None and epoch >= round((1 - last) * n_epochs)
-        planned = [Slots(sum(each), 0) if only_real and each.real else each for each in self._slots]
+        planned = [
+            Slots(sum(slots), 0) if only_real and slots.real else slots for slots in self._slots
+        ]
         self.is_synthetic = np.concatenate(
             [np.repeat([False, True], [slots.real, slots.synthetic]) for slots in planned]
         )
@@ -227,35 +236,51 @@ class MergedDataset(Dataset[Item]):
         return list(map(MergedItem, *columns))
 
     def soft_labels_at(self, slots: Sequence[int] | np.ndarray) -> Float32[np.ndarray, "n k"]:
-        """Class probabilities in this epoch: one-hot for a real image, the shard's for others."""
+        """Class probabilities of some slots in this epoch.
+
+        Args:
+            slots: Their numbers.
+
+        Returns:
+            One-hot for a real image, those of the shard for a synthetic one.
+        """
         slots = np.asarray(slots, dtype=np.int64)
         rows = np.zeros((len(slots), len(self.class_names)), dtype=np.float32)
         rows[np.arange(len(slots)), self.labels[slots]] = 1
-        made = self.is_synthetic[slots]
+        is_synthetic = self.is_synthetic[slots]
         # Column j of the shards is the class that the real dataset numbers _to_real[j].
-        found = np.empty((int(made.sum()), rows.shape[1]), dtype=np.float32)
-        found[:, self._to_real] = self.synthetic.soft_labels_at(self.index[slots[made]])
-        rows[made] = found
+        probabilities = np.empty((int(is_synthetic.sum()), rows.shape[1]), dtype=np.float32)
+        probabilities[:, self._to_real] = self.synthetic.soft_labels_at(
+            self.index[slots[is_synthetic]]
+        )
+        rows[is_synthetic] = probabilities
         return rows
 
     def __repr__(self) -> str:
-        made = int(self.is_synthetic.sum())
+        n_synthetic = int(self.is_synthetic.sum())
         return (
-            f"MergedDataset({len(self)} images, {made} of them synthetic, "
+            f"MergedDataset({len(self)} images, {n_synthetic} of them synthetic, "
             f"{len(self.class_names)} classes)"
         )
 
     def images_at(self, slots: np.ndarray) -> list[torch.Tensor]:
-        """The images in slots, before the transform, channels first; each source is read once."""
+        """The images of some slots, before the transform; each source is read once.
+
+        Args:
+            slots: Their numbers.
+
+        Returns:
+            A tensor for each, channels first.
+        """
         images: list[torch.Tensor] = [torch.empty(0)] * len(slots)
-        made = self.is_synthetic[slots]
+        is_synthetic = self.is_synthetic[slots]
         for at, gather in (
-            (np.flatnonzero(made), self._gather_synthetic),
-            (np.flatnonzero(~made), self._source.take),
+            (np.flatnonzero(is_synthetic), self._gather_synthetic),
+            (np.flatnonzero(~is_synthetic), self._source.take),
         ):
             if at.size:
-                found = gather(self.index[slots[at]])
-                for position, image in zip(at.tolist(), found, strict=True):
+                tensors = gather(self.index[slots[at]])
+                for position, image in zip(at.tolist(), tensors, strict=True):
                     images[position] = image
         return images
 

@@ -32,8 +32,8 @@ class Planned(NamedTuple):
 
     def slots(self, has_synthetic: bool) -> Slots:
         """As planned; a class that got no samples is filled by its real images."""
-        made = round(self.share * self.target_count) if has_synthetic else 0
-        return Slots(self.target_count - made, made)
+        n_synthetic = round(self.share * self.target_count) if has_synthetic else 0
+        return Slots(self.target_count - n_synthetic, n_synthetic)
 
 
 def planned_of(
@@ -43,7 +43,7 @@ def planned_of(
     if not plan:
         return None
     try:
-        rows = {each["name"]: Planned(*(each[name] for name in Planned._fields)) for each in plan}
+        rows = {row["name"]: Planned(*(row[name] for name in Planned._fields)) for row in plan}
         return [rows[name] for name in class_names]
     except (KeyError, TypeError):
         return None  # of a version before class sizes were planned
@@ -75,8 +75,8 @@ def slot_counts(
     if share is None:
         if planned is None:
             share = DEFAULT_SHARE
-        elif balance == "plan" and [each.real for each in planned] == list(n_real):
-            return [each.slots(n > 0) for each, n in zip(planned, n_synthetic, strict=True)]
+        elif balance == "plan" and [row.real for row in planned] == list(n_real):
+            return [row.slots(n > 0) for row, n in zip(planned, n_synthetic, strict=True)]
         else:
             share = _common_share(planned)
     shares = shares_of(share, class_names)
@@ -95,11 +95,11 @@ def slot_counts(
     # As large as the plan wants each class beside the largest share: what a class has no synthetic
     # samples for, its own images fill.
     slots = []
-    for n, s, each in zip(n_real, shares, planned, strict=True):
-        size = max(n, each.size) if n else 0
+    for n, s, row in zip(n_real, shares, planned, strict=True):
+        size = max(n, row.size) if n else 0
         total = size + companions(size, wanted)
-        made = round(s * total)
-        slots.append(Slots(total - made, made))
+        n_made = round(s * total)
+        slots.append(Slots(total - n_made, n_made))
     return slots
 
 
@@ -113,7 +113,7 @@ def companions(size: int, share: float) -> int:
 
 def _common_share(planned: Sequence[Planned]) -> float:
     """The share of all classes that get samples; the default where the plan has several."""
-    shares = {each.share for each in planned if each.share}
+    shares = {row.share for row in planned if row.share}
     return shares.pop() if len(shares) == 1 else DEFAULT_SHARE
 
 
@@ -155,7 +155,7 @@ def warn_without_synthetic(
     everywhere = share is None or share == "all"
     shares = [1.0] * len(class_names) if everywhere else shares_of(share, class_names)
     counts = zip(class_names, n_real, n_synthetic, shares, strict=True)
-    missing = [name for name, real, made, s in counts if real > 0 and made == 0 and s > 0]
+    missing = [name for name, real, n, s in counts if real > 0 and n == 0 and s > 0]
     if missing:
         warnings.warn(
             f"no synthetic samples of the classes {missing}: their synthetic share is 0. Unequal "
@@ -192,12 +192,12 @@ def class_counts(
     slots: Sequence[Slots],
 ) -> list[ClassCounts]:
     """How many different images fill the slots of each class, and how many repeat one."""
-    found = []
-    for name, real, made, each in zip(class_names, n_real, n_synthetic, slots, strict=True):
-        real, made = min(real, each.real), min(made, each.synthetic)
-        together = sum(each)
-        found.append(ClassCounts(name, real, made, together - real - made, together))
-    return found
+    counts = []
+    for name, real, n_made, filled in zip(class_names, n_real, n_synthetic, slots, strict=True):
+        real, n_made = min(real, filled.real), min(n_made, filled.synthetic)
+        together = sum(filled)
+        counts.append(ClassCounts(name, real, n_made, together - real - n_made, together))
+    return counts
 
 
 def fill(n_pool: int, n: int, epoch: int, key: tuple[int, int, int]) -> np.ndarray:

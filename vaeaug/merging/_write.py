@@ -125,30 +125,30 @@ def counts_of_file(path: str | Path) -> list[ClassCounts]:
         with ForeignHDF5(Path(path)) as file:
             names = [str(name) for name in file.attribute(None, "class_names") or []]
             n = file.shape("images")[0]
-            labels, made, index = (file.load(name) for name in columns)
+            labels, is_synthetic, index = (file.load(name) for name in columns)
     except (DataError, IndexError) as error:
         raise MergeError(
             f"{path}: expected a merged file, got one that cannot be read: {error}"
         ) from error
-    for name, column in zip(columns, (labels, made, index), strict=True):
+    for name, column in zip(columns, (labels, is_synthetic, index), strict=True):
         if column.ndim != 1 or column.dtype.kind not in "biu":
             raise MergeError(
                 f"{path}: {name}: expected a whole number in each row, got {column.dtype} of shape "
                 f"{column.shape}"
             )
-    if not len(labels) == len(made) == len(index) == n:
+    if not len(labels) == len(is_synthetic) == len(index) == n:
         raise MergeError(f"{path}: expected columns of {n} rows, as its images, got others")
     if n and not (labels.min() >= 0 and labels.max() < len(names)):
         raise MergeError(f"{path}: expected labels below {len(names)}, got {labels.max()}")
-    made = made.astype(bool)
-    found = []
+    is_synthetic = is_synthetic.astype(bool)
+    counts = []
     for label, name in enumerate(names):
-        own = labels == label
-        real = len(np.unique(index[own & ~made]))
-        synthetic = len(np.unique(index[own & made]))
-        together = int(own.sum())
-        found.append(ClassCounts(name, real, synthetic, together - real - synthetic, together))
-    return found
+        of_class = labels == label
+        real = len(np.unique(index[of_class & ~is_synthetic]))
+        synthetic = len(np.unique(index[of_class & is_synthetic]))
+        together = int(of_class.sum())
+        counts.append(ClassCounts(name, real, synthetic, together - real - synthetic, together))
+    return counts
 
 
 @contextlib.contextmanager

@@ -71,14 +71,14 @@ class Geometry:
         fold = tuple(_fold_of(side, _UNFOLDED[rank - 1]) for side in space)
         if max(space) > _ORDINARY[rank - 1]:
             most = _power_of_two(max(space) / _FINEST[rank - 1])
-            fold = tuple(min(each, most) for each in fold)
-        grid = tuple(math.ceil(side / each) for side, each in zip(space, fold, strict=True))
+            fold = tuple(min(factor, most) for factor in fold)
+        grid = tuple(math.ceil(side / factor) for side, factor in zip(space, fold, strict=True))
         grids, strides = [grid], []
         while max(grids[-1]) > COARSEST:
             stride = tuple(2 if side > COARSEST else 1 for side in grids[-1])
             strides.append(stride)
             grids.append(
-                tuple(math.ceil(n / each) for n, each in zip(grids[-1], stride, strict=True))
+                tuple(math.ceil(n / step) for n, step in zip(grids[-1], stride, strict=True))
             )
         return cls(tuple(image_shape), fold, tuple(grids), tuple(strides))
 
@@ -114,9 +114,9 @@ class Geometry:
         return _CONV[self.rank - 1](
             self.channels,
             n_out,
-            tuple(2 * each - 1 for each in self.fold),
+            tuple(2 * factor - 1 for factor in self.fold),
             stride=self.fold,
-            padding=tuple(each - 1 for each in self.fold),
+            padding=tuple(factor - 1 for factor in self.fold),
         )
 
     def last_layer(self, n_in: int, n_outputs: int) -> nn.Module:
@@ -141,7 +141,9 @@ class Geometry:
             for cells, fold, side in zip(self.grids[0], self.fold, x.shape[2:], strict=True)
         ]
         if any(missing):
-            x = F.pad(x, [n for each in reversed(missing) for n in (0, each)], mode="replicate")
+            x = F.pad(
+                x, [n for n_missing in reversed(missing) for n in (0, n_missing)], mode="replicate"
+            )
         return fold_space(x, self.fold)
 
     def unfolded(self, h: Float[Tensor, "n d *grid"]) -> Float[Tensor, "n c *space"]:
@@ -185,12 +187,14 @@ def _power_of_two(least: float) -> int:
 def fold_space(x: Float[Tensor, "n c *space"], fold: Sequence[int]) -> Float[Tensor, "n d *grid"]:
     """Move blocks of `fold` values per axis into channels (pixel-unshuffle for any rank)."""
     n, c, *space = x.shape
-    parts = [size for side, each in zip(space, fold, strict=True) for size in (side // each, each)]
+    parts = [
+        size for side, factor in zip(space, fold, strict=True) for size in (side // factor, factor)
+    ]
     rank = len(space)
     x = x.reshape(n, c, *parts)
     order = [0, 1, *(3 + 2 * axis for axis in range(rank)), *(2 + 2 * axis for axis in range(rank))]
     return x.permute(order).reshape(
-        n, c * math.prod(fold), *(side // each for side, each in zip(space, fold, strict=True))
+        n, c * math.prod(fold), *(side // factor for side, factor in zip(space, fold, strict=True))
     )
 
 
@@ -202,7 +206,7 @@ def unfold_space(h: Float[Tensor, "n d *grid"], fold: Sequence[int]) -> Float[Te
     order = [0, 1]
     for axis in range(rank):
         order += [2 + rank + axis, 2 + axis]
-    sides = [side * each for side, each in zip(grid, fold, strict=True)]
+    sides = [side * factor for side, factor in zip(grid, fold, strict=True)]
     return h.permute(order).reshape(n, d // math.prod(fold), *sides)
 
 
@@ -244,16 +248,16 @@ class OverlappingWindows(nn.Module):
     def __init__(self, n_in: int, n_out: int, stride: Sequence[int]) -> None:
         super().__init__()
         self.stride = tuple(stride)
-        sizes = [2 * each if each > 1 else 1 for each in stride]
+        sizes = [2 * step if step > 1 else 1 for step in stride]
         # One cell is added at each edge, and what it alone makes is cut off.
         self.padding = tuple(
-            each + (size - each) // 2 for size, each in zip(sizes, stride, strict=True)
+            step + (size - step) // 2 for size, step in zip(sizes, stride, strict=True)
         )
         window = torch.ones(())
-        for size, each in zip(sizes, stride, strict=True):
+        for size, step in zip(sizes, stride, strict=True):
             centre = (size - 1) / 2
             place = torch.arange(size, dtype=torch.float32)
-            window = window[..., None] * (1 - (place - centre).abs() / each)
+            window = window[..., None] * (1 - (place - centre).abs() / step)
         mixing = torch.empty(n_in, n_out)
         nn.init.uniform_(mixing, -math.sqrt(1 / n_in), math.sqrt(1 / n_in))
         self.weight = nn.Parameter(mixing.view(n_in, n_out, *(1 for _ in stride)) * window)

@@ -53,15 +53,15 @@ def importance_weighted_bound(
                 x.device
             )
             z = mean + torch.exp(0.5 * logvar) * noise
-            own = y_i.expand(n)
-            decoded = model.generate(z, own)
+            label = y_i.expand(n)
+            decoded = model.generate(z, label)
             log_q = -0.5 * (noise.square() + logvar + math.log(2 * math.pi)).sum(dim=1)
             log_p = -0.5 * (
                 (z - decoded.mean).square() * torch.exp(-decoded.logvar)
                 + decoded.logvar
                 + math.log(2 * math.pi)
             ).sum(dim=1)
-            log_x = model.log_prob(decoded, x_i.expand(n, *x_i.shape), own)
+            log_x = model.log_prob(decoded, x_i.expand(n, *x_i.shape), label)
             weights.append((log_x + log_p - log_q).double())
         bounds.append(torch.logsumexp(torch.cat(weights), dim=0) - math.log(k))
     return torch.stack(bounds) if bounds else x.new_empty(0, dtype=torch.float64)

@@ -255,7 +255,7 @@ class CVAE(nn.Module):
     def trunk_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that all classes share."""
         rows = self.class_parameters()
-        return {name: each for name, each in self.named_parameters() if name not in rows}
+        return {name: parameter for name, parameter in self.named_parameters() if name not in rows}
 
     def _rows(self, y: Tensor) -> Tensor:
         return y if self.conditional else torch.zeros_like(y)

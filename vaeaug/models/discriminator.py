@@ -33,7 +33,7 @@ class Discriminator(nn.Module):
         self.geometry = geometry = Geometry.of(image_shape)
         widths, rank = level_widths(geometry, width, max_width), geometry.rank
         self.stem = spectral_norm(geometry.first_layer(widths[0]))
-        self.same = nn.ModuleList(spectral_norm(conv(rank, each, each)) for each in widths)
+        self.same = nn.ModuleList(spectral_norm(conv(rank, width, width)) for width in widths)
         self.downs = nn.ModuleList(
             spectral_norm(conv(rank, wide, wider, stride=stride))
             for (wide, wider), stride in zip(pairs(widths), geometry.strides, strict=True)

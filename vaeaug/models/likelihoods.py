@@ -80,8 +80,8 @@ class GaussianPerPixel(Likelihood):
         log_sigma2: Float[Tensor, ""] | None = None,
     ) -> Float[Tensor, " n"]:
         """Log p(x|z,y) per sample, nats."""
-        mean, own = self._split(raw)
-        return _gaussian(x, mean, own).flatten(1).sum(dim=1)
+        mean, logvar = self._split(raw)
+        return _gaussian(x, mean, logvar).flatten(1).sum(dim=1)
 
     def log_mass(
         self, raw: Float[Tensor, "n d *space"], x: Float[Tensor, "n c *space"]

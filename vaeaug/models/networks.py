@@ -145,20 +145,20 @@ class Encoder(nn.Module):
         widths, rank = level_widths(geometry, width, max_width), geometry.rank
         self.stem = geometry.first_layer(widths[0])
         self.blocks = nn.ModuleList(
-            FilmBlock(rank, each, n_classes, class_embedding) for each in widths
+            FilmBlock(rank, width, n_classes, class_embedding) for width in widths
         )
         self.downs = nn.ModuleList(
             conv(rank, wide, wider, stride=stride)
             for (wide, wider), stride in zip(pairs(widths), geometry.strides, strict=True)
         )
-        self.norms = nn.ModuleList(group_norm(widths[each.level]) for each in groups)
+        self.norms = nn.ModuleList(group_norm(widths[group.level]) for group in groups)
         self.heads = nn.ModuleList(
-            conv(rank, widths[each.level], 2 * each.shape[0], size=1)
-            if each.is_grid
+            conv(rank, widths[group.level], 2 * group.shape[0], size=1)
+            if group.is_grid
             else nn.Linear(
-                widths[each.level] * math.prod(geometry.grids[each.level]), 2 * each.size
+                widths[group.level] * math.prod(geometry.grids[group.level]), 2 * group.size
             )
-            for each in groups
+            for group in groups
         )
 
     def forward(
@@ -244,19 +244,21 @@ class Decoder(nn.Module):
             self.start = nn.Linear(first.size + class_embedding, flat)
         self.prior_heads = nn.ModuleList(
             nn.Sequential(
-                group_norm(widths[each.level]),
+                group_norm(widths[group.level]),
                 nn.SiLU(),
-                conv(rank, widths[each.level], 2 * each.shape[0]),
+                conv(rank, widths[group.level], 2 * group.shape[0]),
             )
-            for each in later
+            for group in later
         )
         for head in self.prior_heads:  # starts as a standard normal
             nn.init.zeros_(head[-1].weight)  # type: ignore[index]
             nn.init.zeros_(head[-1].bias)  # type: ignore[index]
-        self.enter = nn.ModuleList(conv(rank, each.shape[0], widths[each.level]) for each in later)
+        self.enter = nn.ModuleList(
+            conv(rank, group.shape[0], widths[group.level]) for group in later
+        )
         coarse_to_fine = list(reversed(widths))
         self.blocks = nn.ModuleList(
-            FilmBlock(rank, each, n_classes, class_embedding) for each in coarse_to_fine
+            FilmBlock(rank, width, n_classes, class_embedding) for width in coarse_to_fine
         )
         self.ups = nn.ModuleList(
             conv(rank, wider, wide, size=1) for wide, wider in reversed(pairs(widths))
@@ -296,19 +298,19 @@ class Decoder(nn.Module):
         means, logvars, latents = [first_mean], [first_logvar], []
 
         def latent(group: LatentGroup, mean: Tensor, logvar: Tensor) -> Tensor:
-            own = group.of(z)
+            noise = group.of(z)
             if is_noise:
-                sigma = torch.exp(0.5 * logvar).reshape(own.shape)
-                own = mean.reshape(own.shape) + temperature * sigma * own
-            latents.append(own.flatten(1))
-            return own
+                sigma = torch.exp(0.5 * logvar).reshape(noise.shape)
+                noise = mean.reshape(noise.shape) + temperature * sigma * noise
+            latents.append(noise.flatten(1))
+            return noise
 
-        own = latent(first, first_mean, first_logvar)
+        mixed = latent(first, first_mean, first_logvar)
         if first.is_grid:
-            h = self.start(own)
+            h = self.start(mixed)
             h = h + per_channel(self.start_class(embedded), h)
         else:
-            h = self.start(torch.cat([own, embedded], dim=1))
+            h = self.start(torch.cat([mixed, embedded], dim=1))
             h = h.view(z.shape[0], -1, *self.geometry.grids[-1])
         n_levels = len(self.geometry.grids)
         for step, block in enumerate(self.blocks):

@@ -36,26 +36,26 @@ class SeparateCVAE(nn.Module):
         self, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
     ) -> tuple[Float[Tensor, "n z"], Float[Tensor, "n z"]]:
         """Mean and log variance of q(z|x,y)."""
-        mean, logvar = self._each(y, lambda model, own, rows: model.posterior(x[rows], own))
+        mean, logvar = self._each(y, lambda model, labels, rows: model.posterior(x[rows], labels))
         return mean, logvar
 
     def prior(self, y: Int[Tensor, " n"]) -> tuple[Float[Tensor, "n z1"], Float[Tensor, "n z1"]]:
         """Mean and log variance of p(z1|y), the first group of latents."""
-        mean, logvar = self._each(y, lambda model, own, rows: model.prior(own))
+        mean, logvar = self._each(y, lambda model, labels, rows: model.prior(labels))
         return mean, logvar
 
     def generate(self, z: Float[Tensor, "n z"], y: Int[Tensor, " n"]) -> Decoded:
         """Parameters of p(x|z,y), and the prior of every latent given those before it."""
 
-        def own_part(model: CVAE, own: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-            decoded = model.generate(z[rows], own)
+        def own_part(model: CVAE, labels: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+            decoded = model.generate(z[rows], labels)
             return decoded.raw, decoded.z, decoded.mean, decoded.logvar
 
         return Decoded(*self._each(y, own_part))
 
     def decode(self, z: Float[Tensor, "n z"], y: Int[Tensor, " n"]) -> Float[Tensor, "n c *space"]:
         """Mean of p(x|z,y), not clipped."""
-        return self._each(y, lambda model, own, rows: (model.decode(z[rows], own),))[0]
+        return self._each(y, lambda model, labels, rows: (model.decode(z[rows], labels),))[0]
 
     def draw_prior(
         self, noise: Float[Tensor, "n z"], y: Int[Tensor, " n"], *, temperature: float = 1.0
@@ -63,7 +63,9 @@ class SeparateCVAE(nn.Module):
         """Latents of p(z|y) from standard normal draws, group after group."""
         return self._each(
             y,
-            lambda model, own, rows: (model.draw_prior(noise[rows], own, temperature=temperature),),
+            lambda model, labels, rows: (
+                model.draw_prior(noise[rows], labels, temperature=temperature),
+            ),
         )[0]
 
     def elbo(
@@ -75,8 +77,8 @@ class SeparateCVAE(nn.Module):
     ) -> ElboTerms:
         """One-sample estimate of the bound under each class's own model."""
 
-        def own_terms(model: CVAE, own: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-            terms = model.elbo(x[rows], own, noise=noise[rows])
+        def own_terms(model: CVAE, labels: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+            terms = model.elbo(x[rows], labels, noise=noise[rows])
             return terms.reconstruction, terms.kl, terms.squared_error, terms.mean
 
         return ElboTerms(*self._each(y, own_terms))
@@ -87,7 +89,7 @@ class SeparateCVAE(nn.Module):
         """Log p(x|z,y) of what `generate` gave, nats."""
         return self._each(
             y,
-            lambda model, own, rows: (model.likelihood.log_prob(decoded.raw[rows], x[rows]),),
+            lambda model, labels, rows: (model.likelihood.log_prob(decoded.raw[rows], x[rows]),),
         )[0]
 
     def log_mass(
@@ -96,7 +98,7 @@ class SeparateCVAE(nn.Module):
         """Log probability of the 8-bit gray levels of x, nats."""
         return self._each(
             y,
-            lambda model, own, rows: (model.likelihood.log_mass(decoded.raw[rows], x[rows]),),
+            lambda model, labels, rows: (model.likelihood.log_mass(decoded.raw[rows], x[rows]),),
         )[0]
 
     def of_class(self, label: int) -> CVAE:
@@ -114,4 +116,4 @@ class SeparateCVAE(nn.Module):
             for label, rows in zip(present, index, strict=True)
         ]
         back = torch.argsort(torch.cat(index))
-        return tuple(torch.cat(each)[back] for each in zip(*parts, strict=True))
+        return tuple(torch.cat(part)[back] for part in zip(*parts, strict=True))

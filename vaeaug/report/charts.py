@@ -229,8 +229,8 @@ def _for_page(svg: str, prefix: str) -> str:
     return re.sub(r"\n\s*", "\n", svg)
 
 
-def _opening(found: re.Match[str]) -> str:
-    width, height = found.groups()
+def _opening(match: re.Match[str]) -> str:
+    width, height = match.groups()
     return (
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'aria-hidden="true" focusable="false">'

@@ -42,9 +42,11 @@ def panel_pictures(
     columns = max(1, min(_MOST_COLUMNS, _WIDTH // width))
     while True:
         drawn = [
-            found for panel in shown if (found := _panel(panel, columns, value_range)) is not None
+            picture
+            for panel in shown
+            if (picture := _panel(panel, columns, value_range)) is not None
         ]
-        size = sum(len(each["source"]) for each in drawn)
+        size = sum(len(picture["source"]) for picture in drawn)
         if size <= room or columns == 1:
             return drawn
         columns = max(1, min(columns - 1, columns * room // size))
@@ -56,7 +58,7 @@ def _panel(
     picture = sheet(panel, columns, value_range=value_range, side=_SIDE)
     if picture is None:
         return None
-    n_real, n_synthetic = (min(columns, len(each)) for each in (panel.real, panel.synthetic))
+    n_real, n_synthetic = (min(columns, len(images)) for images in (panel.real, panel.synthetic))
     return {
         "name": panel.name,
         "note": panel.note,

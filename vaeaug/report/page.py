@@ -170,9 +170,9 @@ def _seen(value: Any) -> Any:
 def _finite(value: Any) -> Any:
     """JSON has no NaN: what is not finite becomes null."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(each) for key, each in value.items()}
+        return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -203,7 +203,7 @@ def _outline(signal: Shaped[np.ndarray, "length c"], most: int) -> Shaped[np.nda
     if len(signal) <= 4 * most:
         return signal
     stretches = np.array_split(signal, most // 2)
-    return np.stack([each for part in stretches for each in (part.min(axis=0), part.max(axis=0))])
+    return np.stack([end for part in stretches for end in (part.min(axis=0), part.max(axis=0))])
 
 
 def _rgb(

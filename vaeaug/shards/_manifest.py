@@ -178,13 +178,20 @@ class Manifest:
         return not isinstance(self.gate, str)
 
     def to_bytes(self) -> bytes:
-        """The file: JSON, sorted keys, two spaces, UTF-8, sealed with a hash of its content."""
+        """The content of the file.
+
+        Returns:
+            JSON in UTF-8: sorted keys, two spaces, sealed with a hash of its content.
+        """
         content = self._content()
         content[_SEAL] = seal_of(content, _SEAL)
         return (_dump(content, indent=2) + "\n").encode()
 
     def save(self, folder: str | Path) -> "Manifest":
         """Publish it as ``folder/manifest.json``, whole or not at all.
+
+        Args:
+            folder: The run folder.
 
         Returns:
             The same manifest, with ``folder`` set.
@@ -204,7 +211,13 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Manifest":
-        """Read and check ``folder/manifest.json`` (or that file itself).
+        """Read and check a manifest.
+
+        Args:
+            folder: The run folder, or the file itself.
+
+        Returns:
+            The manifest, with ``folder`` set.
 
         Raises:
             ShardError: If there is none, or any field is not as the format says.
@@ -225,6 +238,12 @@ class Manifest:
 
     def path_of(self, relative: str) -> Path:
         """Where a file named in this manifest lies.
+
+        Args:
+            relative: Its path in the manifest.
+
+        Returns:
+            Its path on disk.
 
         Raises:
             ShardError: If the manifest has no folder, or the path leaves it.

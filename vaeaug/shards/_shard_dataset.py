@@ -86,7 +86,13 @@ class ShardDataset:
         return list(zip(images, labels, strict=True))
 
     def images_at(self, indices: Sequence[int] | np.ndarray) -> Shaped[np.ndarray, "n *space c"]:
-        """Copies of the images at ``indices``, in that order; each shard is read once.
+        """Copies of some images; each shard is read once.
+
+        Args:
+            indices: Which images.
+
+        Returns:
+            The images, in this order.
 
         Raises:
             IndexError: If an index is out of range.
@@ -100,7 +106,13 @@ class ShardDataset:
         return out
 
     def image_at(self, index: int) -> Shaped[np.ndarray, "*space c"]:
-        """A copy of one image, the fastest way; ``index`` is in [0, len).
+        """A copy of one image, the fastest way.
+
+        Args:
+            index: Which image, in [0, len).
+
+        Returns:
+            The image.
 
         Raises:
             IndexError: If the index is out of range.
@@ -111,7 +123,13 @@ class ShardDataset:
         return self._stores[shard].image(index - self._bounds[shard])
 
     def soft_labels_at(self, indices: Sequence[int] | np.ndarray) -> Float32[np.ndarray, "n k"]:
-        """Class probabilities of the samples; one-hot where the run has none.
+        """Class probabilities of some samples.
+
+        Args:
+            indices: Which samples.
+
+        Returns:
+            A row for each; one-hot where the run has no soft labels.
 
         Raises:
             IndexError: If an index is out of range.
@@ -247,11 +265,11 @@ def disagreements(shard: Shard, manifest: Manifest, entry: ShardEntry) -> list[s
         ),
         ("synthetic", True, shard.attributes["synthetic"]),
     ]
-    found = [f"{what}: expected {a!r}, got {b!r}" for what, a, b in pairs if a != b]
+    differences = [f"{what}: expected {a!r}, got {b!r}" for what, a, b in pairs if a != b]
     other = np.unique(shard.labels[shard.labels != entry.label])
     if other.size:
-        found.append(f"labels: expected only {entry.label}, got also {other[:5].tolist()}")
-    return found
+        differences.append(f"labels: expected only {entry.label}, got also {other[:5].tolist()}")
+    return differences
 
 
 def _concatenate(

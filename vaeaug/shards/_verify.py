@@ -80,13 +80,15 @@ class VerifyReport:
 def verify(out_dir: str | Path) -> VerifyReport:
     """Check that a run folder is whole and unchanged.
 
-    Every shard's size, file hash and decoded hash, its labels, soft labels and attributes against
-    the manifest,
-    the manifest against itself, files that the manifest does not name, and files that it names and
-    are not there. Bad data is reported, never raised.
+    Checked are every shard's size, file hash, decoded hash, labels, soft labels and attributes
+    against the manifest, the manifest against itself, files that the manifest does not name, and
+    files that it names and that are missing. Damage is reported, never raised.
 
     Args:
         out_dir: The run folder.
+
+    Returns:
+        The problems, if there are any.
     """
     path = manifest_path(out_dir)
     folder = path.parent
@@ -118,9 +120,9 @@ def _judged(relative: str, check: Callable[[], list[Problem]]) -> list[Problem]:
 
 
 def _check_manifest(manifest: Manifest, path: Path) -> list[Problem]:
-    found: list[Problem] = []
+    problems: list[Problem] = []
     if read_whole(path) != manifest.to_bytes():
-        found.append(
+        problems.append(
             Problem(
                 "manifest",
                 MANIFEST_NAME,
@@ -130,7 +132,7 @@ def _check_manifest(manifest: Manifest, path: Path) -> list[Problem]:
         )
 
     def counts(message: str) -> None:
-        found.append(Problem("counts", MANIFEST_NAME, message))
+        problems.append(Problem("counts", MANIFEST_NAME, message))
 
     planned = {entry.label for entry in manifest.classes}
     for shard in manifest.shards:
@@ -149,7 +151,7 @@ def _check_manifest(manifest: Manifest, path: Path) -> list[Problem]:
     complete = all(entry.accepted >= entry.n_synthetic for entry in manifest.classes)
     if complete != manifest.complete:
         counts(f"complete: expected {complete} by the counts, got {manifest.complete}")
-    return found
+    return problems
 
 
 def _check_shard(manifest: Manifest, entry: ShardEntry) -> list[Problem]:
@@ -191,15 +193,15 @@ def _check_shard(manifest: Manifest, entry: ShardEntry) -> list[Problem]:
 
 
 def _check_files(manifest: Manifest) -> list[Problem]:
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for relative, sha256 in sorted(manifest.files.items()):
         try:
             problem = _check_bytes(manifest.path_of(relative), None, sha256, relative)
         except (OSError, ShardError) as error:
             problem = Problem("unreadable", relative, str(error))
         if problem is not None:
-            found.append(problem)
-    return found
+            problems.append(problem)
+    return problems
 
 
 def _check_bytes(path: Path, size: int | None, sha256: str, relative: str) -> Problem | None:
@@ -219,7 +221,7 @@ def _check_bytes(path: Path, size: int | None, sha256: str, relative: str) -> Pr
 def _foreign(manifest: Manifest, folder: Path) -> list[Problem]:
     """Whatever lies in ``shards/`` unnamed, and a manifest left half written."""
     named = {entry.path for entry in manifest.shards} | set(manifest.files)
-    found: list[Problem] = []
+    problems: list[Problem] = []
     shards = folder / SHARDS_FOLDER
     there = sorted(shards.rglob("*")) if shards.is_dir() else []
     unfinished = [path for path, _ in leftovers(folder, MANIFEST_NAME)]
@@ -232,5 +234,5 @@ def _foreign(manifest: Manifest, folder: Path) -> list[Problem]:
             if path.name.endswith(TMP_SUFFIX)
             else "not named in the manifest"
         )
-        found.append(Problem("foreign", relative, what))
-    return found
+        problems.append(Problem("foreign", relative, what))
+    return problems

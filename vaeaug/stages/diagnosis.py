@@ -208,8 +208,8 @@ def _latents(generator: Synthesizer, data: LabelledImages, seed: int) -> dict[st
     return {
         "units": int(means.shape[1]),
         "active": int((means.var(axis=0) > ACTIVE_VARIANCE).sum()),
-        "kl_per_unit": [round(float(each), 4) for each in kl.mean(axis=0)],
-        "class_information": [round(each, 4) for each in class_information(means, labels)],
+        "kl_per_unit": [round(float(nats), 4) for nats in kl.mean(axis=0)],
+        "class_information": [round(nats, 4) for nats in class_information(means, labels)],
     }
 
 
@@ -230,12 +230,12 @@ def class_information(
     n = len(latents)
     n_classes = len(np.unique(labels))
     inner = np.linspace(0, 1, INFORMATION_BINS + 1)[1:-1]
-    found = []
+    information = []
     for unit in latents.T:
         bins = np.searchsorted(np.quantile(unit, inner), unit, side="right")
         bias = (len(np.unique(bins)) - 1) * (n_classes - 1) / (2 * n)
-        found.append(max(0.0, float(mutual_info_score(labels, bins)) - bias))
-    return found
+        information.append(max(0.0, float(mutual_info_score(labels, bins)) - bias))
+    return information
 
 
 def choose_samplers(

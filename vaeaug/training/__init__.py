@@ -1,7 +1,7 @@
 """The loop: class-weighted batches, the ELBO, EMA, early stopping, checkpoints and resume.
 
 Every random draw is a function of (seed, stage, step), so a run that is killed and started again
-goes on exactly where its last checkpoint stood.
+continues exactly from its last checkpoint.
 """
 
 from vaeaug.training._batches import resolve_device

@@ -19,7 +19,7 @@ from vaeaug.models import CVAE, Discriminator, feature_distance
 from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import as_cvae, calibrate_sigma, encode, held_out_terms
 from vaeaug.training._scores import keep_best
-from vaeaug.training._state import Stage, StepLoss, Trainee
+from vaeaug.training._state import Stage, StepLoss, TrainState
 
 # The gradient penalty is taken every so many steps, and weighs as many times as much.
 PENALTY_EVERY = 8
@@ -59,18 +59,18 @@ class AdversarialObjective:
     def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
         """The decoder, without what belongs to one class alone."""
         return {
-            name: each
-            for name, each in model.named_parameters()
+            name: parameter
+            for name, parameter in model.named_parameters()
             if name.startswith("decoder.") and ".rows." not in name and ".prior_heads." not in name
         }
 
-    def start(self, trainee: Trainee) -> None:
+    def start(self, state: TrainState) -> None:
         """Remember the error of the warm start."""
-        self.first_error = self._error(trainee.model.eval())
+        self.first_error = self._error(state.model.eval())
 
-    def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
+    def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
         """One step of the discriminator, then the decoder's loss."""
-        model = as_cvae(trainee.model)
+        model = as_cvae(state.model)
         x, y = self.batches.draw(self.stage, step)
         with torch.no_grad():
             mean, logvar = model.posterior(x, y)
@@ -96,34 +96,34 @@ class AdversarialObjective:
         last = model.decoder.last_layer
         weight = self._adaptive_weight(likelihood, adversarial, last) if done > HEAD_START else 0.0
         error = float((rebuilt.detach() - x).square().flatten(1).sum(dim=1).mean())
-        figures = {
+        metrics = {
             "mean_squared_error": error / n_values,
             "feature_distance": float(likeness.detach()),
             "adversarial": float(adversarial.detach()),
             "adversarial_weight": float(weight),
         }
-        return StepLoss(likelihood + weight * adversarial, (error, 0.0), figures)
+        return StepLoss(likelihood + weight * adversarial, (error, 0.0), metrics)
 
     @torch.no_grad()
-    def evaluate(self, trainee: Trainee, done: float) -> dict[str, float]:
+    def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
         """Keep the latest weights, unless the decoder has left its latents."""
-        error = self._error(trainee.average.eval())
-        calibrate_sigma(self.batches, self.stage, as_cvae(trainee.average))
-        state = trainee.state
+        error = self._error(state.average.eval())
+        calibrate_sigma(self.batches, self.stage, as_cvae(state.average))
+        record = state.record
         if error > WORST_ERROR * self.first_error:
-            trainee.model.load_state_dict(trainee.best)
-            trainee.average.load_state_dict(trainee.best)
+            state.model.load_state_dict(state.best)
+            state.average.load_state_dict(state.best)
             self.weight /= 2
-            state.notes.append(
+            record.notes.append(
                 f"adversarial training drifted at {done:.0%}: held-out error {error:.4g} per value "
                 f"against {self.first_error:.4g} at its start; the last good weights were put back "
                 f"and the adversary's weight lowered to {self.weight:g}"
             )
-            keep_best(trainee, -1.0)
+            keep_best(state, -1.0)
         else:
-            keep_best(trainee, done)
+            keep_best(state, done)
         images, labels = self.batches.held_out(self.stage)
-        elbo, _ = held_out_terms(self.batches, trainee.average, images, labels)
+        elbo, _ = held_out_terms(self.batches, state.average, images, labels)
         return {"held_out_elbo": float(elbo.mean()), "held_out_error": error}
 
     def state_dict(self) -> dict[str, Any]:

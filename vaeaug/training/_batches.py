@@ -52,8 +52,8 @@ class Batches:
         self.images = torch.cat([self.images, self.pool[index]])
         self.labels = torch.cat([self.labels, torch.from_numpy(labels).to(self.device)])
         self.rows = [
-            np.concatenate([own, first + np.flatnonzero(labels == label)])
-            for label, own in enumerate(self.rows)
+            np.concatenate([rows, first + np.flatnonzero(labels == label)])
+            for label, rows in enumerate(self.rows)
         ]
 
     def draw(

@@ -1,4 +1,4 @@
-"""The VAE's own objective, what is set in closed form (sigma, priors), and relief from collapse."""
+"""The objective of the VAE, what is set in closed form (sigma, priors), and posterior collapse."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from vaeaug.models import (
 )
 from vaeaug.training._batches import Batches
 from vaeaug.training._scores import by_class, keep_best, keep_best_rows, mean_finite
-from vaeaug.training._state import Stage, StepLoss, Trainee
+from vaeaug.training._state import Stage, StepLoss, TrainState
 
 # Images that sigma and the priors are fitted to.
 SIGMA_IMAGES = 1024
@@ -65,22 +65,22 @@ class ElboObjective:
         trained["embedding.weight"] = model.class_parameters()["embedding.weight"]
         return trained
 
-    def start(self, trainee: Trainee) -> None:
+    def start(self, state: TrainState) -> None:
         """Score what the stage starts from; an adaptation may only gain."""
         if self.stage.adapt:
-            match_priors(self.batches, as_cvae(trainee.model))
-            trainee.average.load_state_dict(trainee.model.state_dict())
-            trainee.best = {
-                name: each.detach().clone() for name, each in trainee.model.state_dict().items()
+            match_priors(self.batches, as_cvae(state.model))
+            state.average.load_state_dict(state.model.state_dict())
+            state.best = {
+                name: tensor.detach().clone() for name, tensor in state.model.state_dict().items()
             }
-        self.evaluate(trainee, 0.0)
+        self.evaluate(state, 0.0)
 
-    def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
+    def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
         """One-sample ELBO of a batch."""
-        model = as_cvae(trainee.model)
+        model = as_cvae(state.model)
         x, y = self.batches.draw(self.stage, step)
         terms = self.terms(model, x, y, step)
-        loss = self.reduce(terms, trainee, done)
+        loss = self.reduce(terms, state, done)
         if self.judge is not None:
             weight = self.config.training.feature_matching * x[0].numel()
             loss = loss + weight * feature_distance(
@@ -88,13 +88,13 @@ class ElboObjective:
             )
         error = float(terms.squared_error.detach().mean())
         kl = float(terms.kl.detach().sum(dim=1).mean())
-        figures = {
+        metrics = {
             "reconstruction": float(terms.reconstruction.detach().mean()),
             "kl": kl,
             "mean_squared_error": error / x[0].numel(),
         }
         # Per value, so that one clipping norm serves samples of every size (Adam does not mind).
-        return StepLoss(loss / x[0].numel(), (error, kl), figures)
+        return StepLoss(loss / x[0].numel(), (error, kl), metrics)
 
     def terms(
         self,
@@ -119,39 +119,39 @@ class ElboObjective:
             seen, y, noise=noise, optimal_sigma=optimal, log_sigma2=log_sigma2, target=x
         )
 
-    def reduce(self, terms: ElboTerms, trainee: Trainee, done: float) -> Tensor:
-        """Mean loss, with beta's warm-up and what relief a collapse has brought."""
-        factor, floor = trainee.state.relief
+    def reduce(self, terms: ElboTerms, state: TrainState, done: float) -> Tensor:
+        """Mean loss, with the warm-up of beta and what was adjusted after a collapse."""
+        factor, floor = state.record.collapse_adjustment
         return terms.loss(
             beta=self.config.model.beta * factor * self._kl_weight(done),
             free_bits=max(self.config.model.free_bits, floor),
         )
 
     @torch.no_grad()
-    def evaluate(self, trainee: Trainee, done: float) -> dict[str, float]:
+    def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
         """Held-out ELBO: of all, or class by class while adapting."""
-        model = as_cvae(trainee.average.eval())
+        model = as_cvae(state.average.eval())
         if not self.stage.adapt:
             calibrate_sigma(self.batches, self.stage, model)
         images, labels = self.batches.held_out(self.stage)
         elbo, kl = held_out_terms(self.batches, model, images, labels)
         if self.stage.adapt:
             scores = by_class(elbo, labels, model.n_classes)
-            keep_best_rows(trainee, scores)
+            keep_best_rows(state, scores)
             return {"held_out_elbo": mean_finite(scores)}
-        keep_best(trainee, float(elbo.mean()))
+        keep_best(state, float(elbo.mean()))
         active = active_units(self.batches, model, images, labels)
-        figures = {
+        metrics = {
             "held_out_elbo": float(elbo.mean()),
             "held_out_kl": float(kl.sum(dim=1).mean()),
             "active_units": float(active.sum()),
         }
         if self.config.training.rescue and RESCUE_FROM <= done < RESCUE_UNTIL:
-            self._rescue(trainee, active, done)
-        return figures
+            self._rescue(state, active, done)
+        return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: it is all in the trainee."""
+        """Nothing: it is all in the state."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -163,19 +163,19 @@ class ElboObjective:
             return 1.0
         return min(1.0, (done + 1 / self.stage.steps) / warmup)
 
-    def _rescue(self, trainee: Trainee, active: Tensor, done: float) -> None:
-        state = trainee.state
-        factor, floor = state.relief
+    def _rescue(self, state: TrainState, active: Tensor, done: float) -> None:
+        record = state.record
+        factor, floor = record.collapse_adjustment
         if float(active.float().mean()) >= COLLAPSED or factor <= LOWEST_RELIEF:
             return
-        state.relief = [factor / 4, max(2 * floor, 0.02)]
+        record.collapse_adjustment = [factor / 4, max(2 * floor, 0.02)]
         # What was best under the heavier KL is no measure for what comes now.
-        state.best, state.evaluations_without_gain = [], 0
-        state.notes.append(
+        record.best, record.evaluations_without_gain = [], 0
+        record.notes.append(
             f"posterior collapse: {int(active.sum())} of {len(active)} latent units were active at "
             f"{done:.0%} of stage {self.stage.name!r}; beta was lowered to "
             f"{self.config.model.beta * factor / 4:g} and free bits raised to "
-            f"{max(self.config.model.free_bits, state.relief[1]):g} nats"
+            f"{max(self.config.model.free_bits, record.collapse_adjustment[1]):g} nats"
         )
 
 
@@ -183,7 +183,7 @@ class ElboObjective:
 def calibrate_sigma(batches: Batches, stage: Stage, model: CVAE) -> None:
     """Set the decoder's sigma to its optimum for a fixed sample of the training images."""
     images, labels = batches.of_classes(stage, SIGMA_IMAGES)
-    errors = [each.squared_error for each in _terms(batches, model, images, labels, "sigma")]
+    errors = [terms.squared_error for terms in _terms(batches, model, images, labels, "sigma")]
     mean_square = float(torch.cat(errors).double().mean()) / images[0].numel()
     model.likelihood.log_sigma2.fill_(math.log(max(mean_square, MIN_SIGMA**2)))
 
@@ -227,7 +227,7 @@ def held_out_terms(
     batches: Batches, model: Any, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """ELBO per image, and KL per image and unit."""
-    parts = [(each.elbo, each.kl) for each in _terms(batches, model, images, labels, "held-out")]
+    parts = [(terms.elbo, terms.kl) for terms in _terms(batches, model, images, labels, "held-out")]
     elbos, kls = zip(*parts, strict=True)
     return torch.cat(elbos), torch.cat(kls)
 

@@ -11,7 +11,7 @@ from vaeaug.models import LatentFlow
 from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import encode
 from vaeaug.training._scores import keep_best
-from vaeaug.training._state import Stage, StepLoss, Trainee
+from vaeaug.training._state import Stage, StepLoss, TrainState
 
 
 class FlowObjective:
@@ -36,19 +36,19 @@ class FlowObjective:
         """All of it."""
         return dict(model.named_parameters())
 
-    def start(self, trainee: Trainee) -> None:
+    def start(self, state: TrainState) -> None:
         """Standardise by the training latents, and score what the stage starts from."""
-        for each in (trainee.model, trainee.average):
-            _flow(each).standardise(self.mean, self.logvar.exp())
-        self.evaluate(trainee, 0.0)
+        for flow in (state.model, state.average):
+            _flow(flow).standardise(self.mean, self.logvar.exp())
+        self.evaluate(state, 0.0)
 
-    def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
+    def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
         """Squared error of the velocity."""
         rows = torch.from_numpy(
             self.batches.rows_of(self.stage, step, self.config.density.batch_size)
         ).to(self.batches.device)
         loss = self._loss(
-            _flow(trainee.model),
+            _flow(state.model),
             self.mean[rows],
             self.logvar[rows],
             self.batches.labels[rows],
@@ -58,9 +58,9 @@ class FlowObjective:
         return StepLoss(loss, (float(loss.detach()), 0.0), {})
 
     @torch.no_grad()
-    def evaluate(self, trainee: Trainee, done: float) -> dict[str, float]:
+    def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
         """The same error on held-out latents, by fixed draws."""
-        flow = _flow(trainee.average.eval())
+        flow = _flow(state.average.eval())
         parts = [
             self._loss(
                 flow,
@@ -73,11 +73,11 @@ class FlowObjective:
             for begin in range(0, len(self.held_mean), 512)
         ]
         error = float(torch.cat(parts).mean())
-        keep_best(trainee, -error)
+        keep_best(state, -error)
         return {"held_out_error": error}
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: it is all in the trainee."""
+        """Nothing: it is all in the state."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

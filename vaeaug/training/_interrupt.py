@@ -61,7 +61,7 @@ class Interruption:
             self._before[self._found](self._found, None)
         except KeyboardInterrupt as error:
             return error
-        return None  # whoever handles the signal wants to go on
+        return None  # whoever handles the signal wants to continue
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

@@ -17,10 +17,10 @@ from vaeaug.training._state import (
     MetricsLog,
     Objective,
     Stage,
-    State,
+    StageRecord,
     StepLoss,
-    Trainee,
     TrainingError,
+    TrainState,
     resume,
     save,
 )
@@ -57,7 +57,7 @@ class Loop:
         # What a budget counts. Processor time does not depend on what else the machine does.
         self.clock = time.process_time if on_cpu else time.perf_counter
 
-    def run(self, stage: Stage, model: nn.Module, objective: Objective) -> State:
+    def run(self, stage: Stage, model: nn.Module, objective: Objective) -> StageRecord:
         """Train `model` through a stage, or load it where the stage is done.
 
         Ctrl-C and SIGTERM wait for the end of the step, after which the stage is saved. Gradients
@@ -72,136 +72,138 @@ class Loop:
 
     def _run(
         self, stage: Stage, model: nn.Module, objective: Objective, interruption: Interruption
-    ) -> State:
+    ) -> StageRecord:
         training = self.config.training
-        trainee = self._trainee(stage, model, objective)
-        resume(self.checkpoints, stage, trainee, self.batches.device)
-        state = trainee.state
-        if state.step == 0:
+        state = self._new_state(stage, model, objective)
+        resume(self.checkpoints, stage, state, self.batches.device)
+        record = state.record
+        if record.step == 0:
             with interruption.at_once():
-                objective.start(trainee)
-        self.log.rewind(stage.name, state.step - (state.pending is not None))
+                objective.start(state)
+        self.log.rewind(stage.name, record.step - (record.pending is not None))
         eval_every = min(training.eval_every, max(1, stage.steps // EVALUATIONS))
         log_every = max(1, stage.steps // LOG_LINES)
-        began = self.clock() - state.seconds
-        done = stage.progress(state.step, state.seconds)
-        while state.pending is not None or not (state.done or done >= 1):
-            if state.pending is None:
-                figures = self._step(stage, trainee, done)
-                state.seconds = self.clock() - began
-                done = stage.progress(state.step, state.seconds)
-                if state.step % eval_every == 0 or done == 1:
-                    state.pending = figures
-            self._stop_if_asked(stage, trainee, interruption)
-            evaluated = state.pending is not None
+        began = self.clock() - record.seconds
+        done = stage.progress(record.step, record.seconds)
+        while record.pending is not None or not (record.done or done >= 1):
+            if record.pending is None:
+                metrics = self._step(stage, state, done)
+                record.seconds = self.clock() - began
+                done = stage.progress(record.step, record.seconds)
+                if record.step % eval_every == 0 or done == 1:
+                    record.pending = metrics
+            self._stop_if_asked(stage, state, interruption)
+            evaluated = record.pending is not None
             if evaluated:
-                figures = self._evaluate(stage, trainee, done, interruption)
-                state.seconds = self.clock() - began
-            if evaluated or state.bad_in_a_row or state.step % log_every == 0:
-                self.log.write(stage=stage.name, step=state.step, **figures)
-            if state.bad_in_a_row >= training.max_bad_steps:
-                raise self._too_many_bad(stage, state, figures)
-            if state.step % training.checkpoint_every == 0:
-                save(self.checkpoints, stage, trainee)
+                metrics = self._evaluate(stage, state, done, interruption)
+                record.seconds = self.clock() - began
+            if evaluated or record.bad_in_a_row or record.step % log_every == 0:
+                self.log.write(stage=stage.name, step=record.step, **metrics)
+            if record.bad_in_a_row >= training.max_bad_steps:
+                raise self._too_many_bad(stage, record, metrics)
+            if record.step % training.checkpoint_every == 0:
+                save(self.checkpoints, stage, state)
             if self.progress is not None:
-                self.progress(stage.name, state.step, stage.steps, figures)
-        self._note_slope(stage, state)
-        state.done = True
-        if trainee.best:
-            model.load_state_dict(trainee.best)
-        save(self.checkpoints, stage, trainee)
+                self.progress(stage.name, record.step, stage.steps, metrics)
+        self._note_slope(stage, record)
+        record.done = True
+        if state.best:
+            model.load_state_dict(state.best)
+        save(self.checkpoints, stage, state)
         model.requires_grad_(True)
-        return state
+        return record
 
-    def _note_slope(self, stage: Stage, state: State) -> None:
-        """Say where the VAE was stopped on a slope; what comes after it gains little."""
-        if state.done or not (stage.name == "trunk" or stage.is_one_class):
+    def _note_slope(self, stage: Stage, record: StageRecord) -> None:
+        """Warn where the VAE was still improving at its end; later stages gain little."""
+        if record.done or not (stage.name == "trunk" or stage.is_one_class):
             return
-        if rise := still_rising(mean_finite(state.first), state.history):
-            state.notes.append(
+        if rise := still_rising(mean_finite(record.first), record.history):
+            record.notes.append(
                 f"undertrained: the held-out score of stage {stage.name!r} was still rising at its "
                 f"end, by {rise:.1%} of all it gained in the second half of the steps; more "
                 f"training.steps (now {stage.steps}) would help"
             )
 
     def _evaluate(
-        self, stage: Stage, trainee: Trainee, done: float, interruption: Interruption
+        self, stage: Stage, state: TrainState, done: float, interruption: Interruption
     ) -> dict[str, float]:
-        """Score the averaged weights; what an interruption leaves half done is done again."""
-        state = trainee.state
-        before, best = copy.deepcopy(vars(state)), trainee.best
+        """Score the EMA weights; an evaluation that is interrupted is done again when resumed."""
+        record = state.record
+        before, best = copy.deepcopy(vars(record)), state.best
         try:
             with interruption.at_once():
-                figures = (state.pending or {}) | trainee.objective.evaluate(trainee, done)
+                metrics = (record.pending or {}) | state.objective.evaluate(state, done)
         except KeyboardInterrupt as error:
-            vars(state).update(before)
-            trainee.best = best
-            raise self._stopped(stage, trainee, error) from None
-        if (score := mean_finite(state.latest)) == score:  # not of a stage that scores nothing
-            state.history.append([float(state.step), score])
-        state.done = state.evaluations_without_gain >= self.config.training.patience
-        state.pending = None
-        return figures
+            vars(record).update(before)
+            state.best = best
+            raise self._stopped(stage, state, error) from None
+        if (score := mean_finite(record.latest)) == score:  # not of a stage that scores nothing
+            record.history.append([float(record.step), score])
+        record.done = record.evaluations_without_gain >= self.config.training.patience
+        record.pending = None
+        return metrics
 
-    def _stop_if_asked(self, stage: Stage, trainee: Trainee, interruption: Interruption) -> None:
+    def _stop_if_asked(self, stage: Stage, state: TrainState, interruption: Interruption) -> None:
         if (error := interruption.found) is not None:
-            raise self._stopped(stage, trainee, error)
+            raise self._stopped(stage, state, error)
 
     def _stopped(
-        self, stage: Stage, trainee: Trainee, error: KeyboardInterrupt
+        self, stage: Stage, state: TrainState, error: KeyboardInterrupt
     ) -> TrainingInterrupted:
-        save(self.checkpoints, stage, trainee)
+        save(self.checkpoints, stage, state)
         return TrainingInterrupted(
             *error.args,
             stage=stage.name,
-            step=trainee.state.step,
+            step=state.record.step,
             saved=self.checkpoints is not None,
         )
 
-    def _trainee(self, stage: Stage, model: nn.Module, objective: Objective) -> Trainee:
+    def _new_state(self, stage: Stage, model: nn.Module, objective: Objective) -> TrainState:
         trained = objective.trained(model)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trained)
         optimiser = torch.optim.AdamW(
-            [each for each in trained.values() if each.requires_grad],
+            [parameter for parameter in trained.values() if parameter.requires_grad],
             lr=stage.learning_rate,
             weight_decay=self.config.training.weight_decay,
             betas=(0.9, 0.99),
             fused=True,
         )
-        weights = {name: each.detach().clone() for name, each in model.state_dict().items()}
-        return Trainee(model, copy.deepcopy(model), weights, optimiser, State(), objective)
+        weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        return TrainState(model, copy.deepcopy(model), weights, optimiser, StageRecord(), objective)
 
-    def _step(self, stage: Stage, trainee: Trainee, done: float) -> dict[str, float]:
-        state, optimiser = trainee.state, trainee.optimiser
-        step = state.step
+    def _step(self, stage: Stage, state: TrainState, done: float) -> dict[str, float]:
+        record, optimiser = state.record, state.optimiser
+        step = record.step
         rate = stage.learning_rate * self._schedule(step, stage, done)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        trainee.model.train()
+        state.model.train()
         with self.batches.precision():
-            found = trainee.objective.loss(trainee, step, done)
+            step_loss = state.objective.loss(state, step, done)
         optimiser.zero_grad(set_to_none=True)
-        found.loss.backward()
-        parameters = [each for group in optimiser.param_groups for each in group["params"]]
+        step_loss.loss.backward()
+        parameters = [
+            parameter for group in optimiser.param_groups for parameter in group["params"]
+        ]
         norm = float(nn.utils.clip_grad_norm_(parameters, self.config.training.clip))
-        value = float(found.loss.detach())
-        state.step += 1
-        if _is_bad(state, found, value, norm):
-            state.skipped += 1
-            state.bad_in_a_row += 1
-            return {"loss": value, "gradient_norm": norm, "skipped": float(state.skipped)}
+        value = float(step_loss.loss.detach())
+        record.step += 1
+        if _is_bad(record, step_loss, value, norm):
+            record.skipped += 1
+            record.bad_in_a_row += 1
+            return {"loss": value, "gradient_norm": norm, "skipped": float(record.skipped)}
         optimiser.step()
-        state.bad_in_a_row = 0
-        state.running_error = _running(state.running_error, found.guard[0])
-        state.running_kl = _running(state.running_kl, found.guard[1])
-        self._update_average(trainee, step)
+        record.bad_in_a_row = 0
+        record.running_error = _running(record.running_error, step_loss.guard[0])
+        record.running_kl = _running(record.running_kl, step_loss.guard[1])
+        self._update_average(state, step)
         return {
             "loss": value,
-            **found.figures,
+            **step_loss.metrics,
             "gradient_norm": norm,
             "learning_rate": rate,
-            "skipped": float(state.skipped),
+            "skipped": float(record.skipped),
         }
 
     def _schedule(self, step: int, stage: Stage, done: float) -> float:
@@ -213,32 +215,34 @@ class Loop:
         return 0.5 * (1 + math.cos(math.pi * max(0.0, done - start) / (1 - start)))
 
     @torch.no_grad()
-    def _update_average(self, trainee: Trainee, step: int) -> None:
+    def _update_average(self, state: TrainState, step: int) -> None:
         # The decay grows from 0, so that the first weights do not linger.
         decay = min(self.config.training.ema_decay, (1 + step) / (10 + step))
-        pairs = zip(trainee.average.parameters(), trainee.model.parameters(), strict=True)
+        pairs = zip(state.average.parameters(), state.model.parameters(), strict=True)
         moving = [(mean, now) for mean, now in pairs if now.requires_grad]
         torch._foreach_lerp_([mean for mean, _ in moving], [now for _, now in moving], 1 - decay)
 
-    def _too_many_bad(self, stage: Stage, state: State, figures: dict[str, float]) -> TrainingError:
+    def _too_many_bad(
+        self, stage: Stage, record: StageRecord, metrics: dict[str, float]
+    ) -> TrainingError:
         return TrainingError(
-            f"stage {stage.name!r}, step {state.step}: the loss was not finite or exploding for "
-            f"{state.bad_in_a_row} steps in a row (loss {figures['loss']:g}, gradient norm "
-            f"{figures['gradient_norm']:g}; {state.skipped} steps skipped in all); lower "
+            f"stage {stage.name!r}, step {record.step}: the loss was not finite or exploding for "
+            f"{record.bad_in_a_row} steps in a row (loss {metrics['loss']:g}, gradient norm "
+            f"{metrics['gradient_norm']:g}; {record.skipped} steps skipped in all); lower "
             f"training.learning_rate (now {self.config.training.learning_rate:g}) or training.clip "
             f"(now {self.config.training.clip:g})"
         )
 
 
-def _is_bad(state: State, found: StepLoss, loss: float, norm: float) -> bool:
-    error, kl = found.guard
+def _is_bad(record: StageRecord, step_loss: StepLoss, loss: float, norm: float) -> bool:
+    error, kl = step_loss.guard
     if not all(map(math.isfinite, (error, kl, loss, norm))):
         return True
-    if math.isnan(state.running_error):
+    if math.isnan(record.running_error):
         return False
     # The constants keep a nearly perfect model's small errors from looking like explosions.
-    return error > EXPLODING * state.running_error + 1.0 or kl > EXPLODING * (
-        state.running_kl + 10.0
+    return error > EXPLODING * record.running_error + 1.0 or kl > EXPLODING * (
+        record.running_kl + 10.0
     )
 
 

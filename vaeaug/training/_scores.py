@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from vaeaug.training._state import Trainee
+from vaeaug.training._state import TrainState
 
 # A gain of more than this part of the whole, in the second half of the steps, is a slope.
 RISING = 0.05
@@ -14,24 +14,24 @@ MIN_HISTORY = 3
 
 
 @torch.no_grad()
-def keep_best(trainee: Trainee, score: float) -> None:
+def keep_best(state: TrainState, score: float) -> None:
     """Keep the averaged weights if `score`, higher is better, beats the best so far."""
-    if _note(trainee, [score])[0]:
-        trainee.best = {name: each.clone() for name, each in trainee.average.state_dict().items()}
+    if _note(state, [score])[0]:
+        state.best = {name: tensor.clone() for name, tensor in state.average.state_dict().items()}
 
 
 @torch.no_grad()
-def keep_best_rows(trainee: Trainee, scores: list[float]) -> None:
+def keep_best_rows(state: TrainState, scores: list[float]) -> None:
     """Keep each class's own parameters where they were best for its own held-out images."""
-    rows = [label for label, gained in enumerate(_note(trainee, scores)) if gained]
-    for name, parameter in trainee.average.class_parameters().items():  # type: ignore[operator]
-        trainee.best[name][rows] = parameter[rows]
+    rows = [label for label, gained in enumerate(_note(state, scores)) if gained]
+    for name, parameter in state.average.class_parameters().items():  # type: ignore[operator]
+        state.best[name][rows] = parameter[rows]
 
 
 def by_class(values: Tensor, labels: Tensor, n_classes: int) -> list[float]:
     """Mean value of each class; minus infinity for a class without any."""
-    own = [values[labels == label] for label in range(n_classes)]
-    return [float(each.mean()) if len(each) else -math.inf for each in own]
+    by_label = [values[labels == label] for label in range(n_classes)]
+    return [float(of_class.mean()) if len(of_class) else -math.inf for of_class in by_label]
 
 
 def mean_finite(scores: list[float]) -> float:
@@ -61,17 +61,17 @@ def still_rising(first: float, history: list[list[float]]) -> float:
     return part if part > RISING else 0.0
 
 
-def _note(trainee: Trainee, scores: list[float]) -> list[bool]:
-    state = trainee.state
-    state.latest = scores
-    if not state.best:
-        state.first = state.first or scores
-        state.best = [-math.inf] * len(scores)
-    better = [now > best for now, best in zip(scores, state.best, strict=True)]
+def _note(state: TrainState, scores: list[float]) -> list[bool]:
+    record = state.record
+    record.latest = scores
+    if not record.best:
+        record.first = record.first or scores
+        record.best = [-math.inf] * len(scores)
+    better = [now > best for now, best in zip(scores, record.best, strict=True)]
     # Not max(): a score that is not a number must neither win nor be kept.
-    state.best = [
+    record.best = [
         now if gained else best
-        for now, best, gained in zip(scores, state.best, better, strict=True)
+        for now, best, gained in zip(scores, record.best, better, strict=True)
     ]
-    state.evaluations_without_gain = 0 if any(better) else state.evaluations_without_gain + 1
+    record.evaluations_without_gain = 0 if any(better) else record.evaluations_without_gain + 1
     return better

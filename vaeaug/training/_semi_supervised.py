@@ -15,7 +15,7 @@ from vaeaug.randomness import seeded_torch
 from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import ElboObjective, as_cvae
 from vaeaug.training._scores import by_class, keep_best, mean_finite
-from vaeaug.training._state import Stage, StepLoss, Trainee
+from vaeaug.training._state import Stage, StepLoss, TrainState
 
 # Largest shift of the classifier's images, values per axis.
 SHIFT = 2
@@ -38,34 +38,34 @@ class ClassifierObjective:
         """All of it."""
         return dict(model.named_parameters())
 
-    def start(self, trainee: Trainee) -> None:
+    def start(self, state: TrainState) -> None:
         """Score what the stage starts from."""
-        self.evaluate(trainee, 0.0)
+        self.evaluate(state, 0.0)
 
-    def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
+    def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
         """Cross-entropy with label smoothing."""
         x, y = self.batches.draw(self.stage, step, 128)
         with seeded_torch(step):  # of dropout
-            logits = trainee.model(shifted(self.batches, self.stage.name, step, x))
+            logits = state.model(shifted(self.batches, self.stage.name, step, x))
         loss = F.cross_entropy(logits, y, label_smoothing=0.05)
         value = float(loss.detach())
         accuracy = float((logits.detach().argmax(dim=1) == y).float().mean())
         return StepLoss(loss, (value, 0.0), {"accuracy": accuracy})
 
     @torch.no_grad()
-    def evaluate(self, trainee: Trainee, done: float) -> dict[str, float]:
+    def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
         """Held-out log-likelihood, mean over classes."""
         images, labels = self.batches.held_out(self.stage)
-        logits = class_logits(trainee.average.eval(), self.batches, images)
+        logits = class_logits(state.average.eval(), self.batches, images)
         log_p = F.log_softmax(logits, dim=1)[torch.arange(len(labels)), labels]
         score = mean_finite(by_class(log_p, labels, self.batches.n_classes))
-        keep_best(trainee, score)
+        keep_best(state, score)
         right = (logits.argmax(dim=1) == labels).float()
         accuracy = mean_finite(by_class(right, labels, self.batches.n_classes))
         return {"held_out_log_likelihood": score, "held_out_accuracy": accuracy}
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: it is all in the trainee."""
+        """Nothing: it is all in the state."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -82,7 +82,7 @@ class M2Objective(ElboObjective):
         batches: The data, with a pool.
         config: The job.
         stage: The trunk.
-        classifier: q(y|x), trained on the labelled images beforehand; it goes on learning here.
+        classifier: q(y|x), trained on the labelled images beforehand; its training continues here.
         judge: For feature matching.
     """
 
@@ -102,12 +102,15 @@ class M2Objective(ElboObjective):
 
     def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
         """The model's trunk and the classifier."""
-        own = {f"classifier.{name}": each for name, each in self.classifier.named_parameters()}
-        return {**super().trained(model), **own}
+        parameters = {
+            f"classifier.{name}": parameter
+            for name, parameter in self.classifier.named_parameters()
+        }
+        return {**super().trained(model), **parameters}
 
-    def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
+    def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
         """The labelled loss, the unlabelled one and the classifier's."""
-        found = super().loss(trainee, step, done)
+        step_loss = super().loss(state, step, done)
         settings, stage = self.config.semi_supervised, self.stage
         size = self.config.training.batch_size
         x, y = self.batches.draw(stage, step)
@@ -115,16 +118,16 @@ class M2Objective(ElboObjective):
         supervised = F.cross_entropy(logits, y, label_smoothing=0.05)
         pool = self.batches.draw_pool(stage, step, max(1, round(size * settings.unlabelled_share)))
         # The sigma of the labelled images: over all classes, wrong ones too, it would be too wide.
-        sigma = optimal_log_sigma2(x.new_tensor([found.guard[0]]), x[0].numel())
-        unlabelled = self._unlabelled(trainee, pool, step, done, sigma) / pool[0].numel()
+        sigma = optimal_log_sigma2(x.new_tensor([step_loss.guard[0]]), x[0].numel())
+        unlabelled = self._unlabelled(state, pool, step, done, sigma) / pool[0].numel()
         n_pool = len(pool) / size
-        loss = found.loss + n_pool * unlabelled + settings.classifier_weight * supervised
-        figures = {
-            **found.figures,
+        loss = step_loss.loss + n_pool * unlabelled + settings.classifier_weight * supervised
+        metrics = {
+            **step_loss.metrics,
             "classifier_loss": float(supervised.detach()),
             "unlabelled_loss": float(unlabelled.detach()),
         }
-        return StepLoss(loss, found.guard, figures)
+        return StepLoss(loss, step_loss.guard, metrics)
 
     def state_dict(self) -> dict[str, Any]:
         """The classifier."""
@@ -135,9 +138,9 @@ class M2Objective(ElboObjective):
         self.classifier.load_state_dict(state["classifier"])
 
     def _unlabelled(
-        self, trainee: Trainee, x: Tensor, step: int, done: float, log_sigma2: Tensor
+        self, state: TrainState, x: Tensor, step: int, done: float, log_sigma2: Tensor
     ) -> Tensor:
-        model = as_cvae(trainee.model)
+        model = as_cvae(state.model)
         log_q = F.log_softmax(self.classifier(x), dim=1)
         k = min(MAX_ENUMERATED, log_q.shape[1])
         log_q, classes = log_q.topk(k, dim=1)
@@ -145,7 +148,7 @@ class M2Objective(ElboObjective):
         terms = self.terms(
             model, x.repeat_interleave(k, dim=0), classes.flatten(), step, "/unlabelled", log_sigma2
         )
-        factor, _ = trainee.state.relief
+        factor, _ = state.record.collapse_adjustment
         beta = self.config.model.beta * factor * self._kl_weight(done)
         negative = terms.reconstruction + beta * terms.kl.sum(dim=1)
         negative = negative.view(len(x), k) - self.log_class[classes]

@@ -1,4 +1,4 @@
-"""What a stage is, how far it has come, and how that outlives the process."""
+"""What a stage is, how far it has come, and its checkpoint."""
 
 import json
 import math
@@ -14,22 +14,22 @@ from vaeaug.files import append, new_file, open_regular, publish, read_whole
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on."""
+    """Training failed, or a checkpoint cannot be used or written."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One run of the loop.
+    """One run of the training loop.
 
     Attributes:
-        name: Of its checkpoint and in the log.
+        name: Name of its checkpoint and in the log.
         steps: Optimiser steps.
         classes: The classes it trains on.
         adapt: Fit the classes' own parameters with the trunk frozen.
         is_one_class: The model knows one class only and calls it 0.
-        learning_rate: Of AdamW, at its highest.
+        learning_rate: Peak AdamW learning rate.
         class_power: A class is drawn in proportion to count**class_power.
-        budget: Seconds after which it ends; None: none but the steps count.
+        budget: Seconds after which it ends; None: the steps decide alone.
     """
 
     name: str
@@ -42,20 +42,28 @@ class Stage:
     budget: float | None = None
 
     def progress(self, step: int, seconds: float) -> float:
-        """Which part of the stage is over, 0 to 1."""
+        """Fraction of the stage that is over.
+
+        Args:
+            step: Steps taken.
+            seconds: Seconds spent.
+
+        Returns:
+            From 0 to 1.
+        """
         by_time = 0.0 if self.budget is None else seconds / self.budget
         return min(1.0, max(step / self.steps, by_time))
 
 
 @dataclass
-class State:
-    """Everything that a checkpoint holds beside weights and optimiser.
+class StageRecord:
+    """What a checkpoint holds besides weights and optimiser.
 
     Attributes:
         step: Steps taken, skipped ones too.
         done: Whether the stage has ended.
         skipped: Steps skipped because the loss was not finite or exploding.
-        bad_in_a_row: Of these, the latest run.
+        bad_in_a_row: How many steps were skipped since the last good one.
         evaluations_without_gain: Held-out evaluations since the best one.
         running_error: Running mean of the squared error per image.
         running_kl: Running mean of the KL per image, nats.
@@ -65,9 +73,9 @@ class State:
         latest: The last held-out score, per class or of all.
         history: Step and mean held-out score of each evaluation.
         seconds: Spent in the stage.
-        relief: What beta is multiplied by, and free bits are raised by, after a collapse.
-        notes: What was seen and done on the way, for the user.
-        pending: What the last step found, where its evaluation on held-out images is still due.
+        collapse_adjustment: After a posterior collapse, the factor of beta and the least free bits.
+        notes: Observations for the user.
+        pending: Metrics of the last step, where its evaluation on held-out images is still due.
     """
 
     step: int = 0
@@ -82,44 +90,46 @@ class State:
     latest: list[float] = field(default_factory=list)
     history: list[list[float]] = field(default_factory=list)
     seconds: float = 0.0
-    relief: list[float] = field(default_factory=lambda: [1.0, 0.0])
+    collapse_adjustment: list[float] = field(default_factory=lambda: [1.0, 0.0])
     notes: list[str] = field(default_factory=list)
     pending: dict[str, float] | None = None
 
 
 @dataclass
-class Trainee:
-    """What a stage changes.
+class TrainState:
+    """The state of training in a stage.
 
     Attributes:
-        model: The weights that the optimiser moves.
-        average: Their running mean, which is evaluated.
-        best: The averaged weights that were best on held-out images.
-        optimiser: Of the model.
-        state: How far it has come.
+        model: The weights that the optimiser updates.
+        average: Their exponential moving average (EMA), which is evaluated.
+        best: The EMA weights that were best on held-out images.
+        optimiser: Optimiser of the model.
+        record: How far the stage has come.
+        objective: What is minimised.
     """
 
     model: nn.Module
     average: nn.Module
     best: dict[str, Tensor]
     optimiser: torch.optim.Optimizer
-    state: State
+    record: StageRecord
     objective: "Objective"
 
 
 @dataclass(frozen=True)
 class StepLoss:
-    """What one step found.
+    """The loss of one step.
 
     Attributes:
-        loss: To be minimised, of a size that one clipping norm serves: nats per value, say.
-        guard: Figures that are watched for explosion, such as the squared error and the KL.
-        figures: For the log.
+        loss: What is minimised, in units for which one clipping norm is right, such as nats per
+            value.
+        guard: Metrics that are watched for explosion, such as the squared error and the KL.
+        metrics: Metrics for the log.
     """
 
     loss: Tensor
     guard: tuple[float, float]
-    figures: dict[str, float]
+    metrics: dict[str, float]
 
 
 class Objective(Protocol):
@@ -128,35 +138,35 @@ class Objective(Protocol):
     def trained(self, model: Any) -> Mapping[str, nn.Parameter]:
         """The parameters that the stage moves."""
 
-    def start(self, trainee: Trainee) -> None:
+    def start(self, state: TrainState) -> None:
         """What is set before the first step."""
 
-    def loss(self, trainee: Trainee, step: int, done: float) -> StepLoss:
+    def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
         """The loss of a step, when the part `done` of the stage is over."""
 
-    def evaluate(self, trainee: Trainee, done: float) -> dict[str, float]:
-        """Score the averaged weights, keep the best, return figures for the log."""
+    def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
+        """Score the averaged weights, keep the best, return metrics for the log."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What it must remember beside the trainee, tensors and plain types."""
+        """What it must remember beside the state, tensors and plain types."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse."""
 
 
-def save(folder: Path | None, stage: Stage, trainee: Trainee) -> None:
+def save(folder: Path | None, stage: Stage, state: TrainState) -> None:
     """Replace the stage's checkpoint; a stage that is done keeps its best weights only."""
     if folder is None:
         return
     content: dict[str, Any] = {
-        "state": vars(trainee.state),
-        "best": trainee.best,
-        "objective": trainee.objective.state_dict(),
+        "state": vars(state.record),
+        "best": state.best,
+        "objective": state.objective.state_dict(),
     }
-    if not trainee.state.done:
-        content["model"] = trainee.model.state_dict()
-        content["average"] = trainee.average.state_dict()
-        content["optimiser"] = trainee.optimiser.state_dict()
+    if not state.record.done:
+        content["model"] = state.model.state_dict()
+        content["average"] = state.average.state_dict()
+        content["optimiser"] = state.optimiser.state_dict()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{stage.name}.pt"
     try:
@@ -165,12 +175,12 @@ def save(folder: Path | None, stage: Stage, trainee: Trainee) -> None:
     except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
         raise TrainingError(
             f"{path}: the checkpoint cannot be written ({error}); the one before it is kept, and "
-            "the same command goes on from there"
+            "the same command resumes from there"
         ) from error
 
 
-def resume(folder: Path | None, stage: Stage, trainee: Trainee, device: torch.device) -> None:
-    """Put the trainee where its checkpoint stands, if there is one.
+def resume(folder: Path | None, stage: Stage, state: TrainState, device: torch.device) -> None:
+    """Put the state where its checkpoint stands, if there is one.
 
     Raises:
         TrainingError: If the checkpoint cannot be read or belongs to another model.
@@ -181,19 +191,25 @@ def resume(folder: Path | None, stage: Stage, trainee: Trainee, device: torch.de
     try:
         with open_regular(path) as file:
             content = torch.load(file, map_location=device, weights_only=True)
-        trainee.state = State(**content["state"])
-        trainee.best = content["best"]
-        trainee.model.load_state_dict(trainee.best)  # fits, or the stage is of another model
-        if not trainee.state.done:
-            trainee.model.load_state_dict(content["model"])
-            trainee.average.load_state_dict(content["average"])
-            trainee.optimiser.load_state_dict(content["optimiser"])
-        trainee.objective.load_state_dict(content["objective"])
+        state.record = StageRecord(**_in_present_words(content["state"]))
+        state.best = content["best"]
+        state.model.load_state_dict(state.best)  # fits, or the stage is of another model
+        if not state.record.done:
+            state.model.load_state_dict(content["model"])
+            state.average.load_state_dict(content["average"])
+            state.optimiser.load_state_dict(content["optimiser"])
+        state.objective.load_state_dict(content["objective"])
     except Exception as error:  # damage shows as many things
         raise TrainingError(
             f"{path}: expected a checkpoint of stage {stage.name!r}, got one that cannot be used "
             f"({type(error).__name__}: {error}); delete it to train the stage again"
         ) from error
+
+
+def _in_present_words(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage's record with the field names of this version."""
+    names = {"relief": "collapse_adjustment"}
+    return {names.get(name, name): value for name, value in record.items()}
 
 
 class MetricsLog:
@@ -207,7 +223,7 @@ class MetricsLog:
         self.path = None if folder is None else folder / "metrics.jsonl"
 
     def write(self, **entry: Any) -> None:
-        """Append a line. Figures that are not finite become text, which JSON can hold."""
+        """Append a line. Metrics that are not finite become text, which JSON can hold."""
         if self.path is None:
             return
         safe = {
@@ -239,7 +255,7 @@ class MetricsLog:
     def _error(self, error: OSError) -> TrainingError:
         return TrainingError(
             f"{self.path}: the log cannot be written: {error.strerror}; the checkpoint before it "
-            f"is kept, and the same command goes on from there"
+            f"is kept, and the same command resumes from there"
         )
 
 

@@ -31,7 +31,7 @@ from vaeaug.training._flow import FlowObjective
 from vaeaug.training._loop import Loop
 from vaeaug.training._scores import mean_finite
 from vaeaug.training._semi_supervised import ClassifierObjective, M2Objective, pseudo_labels
-from vaeaug.training._state import Stage, State
+from vaeaug.training._state import Stage, StageRecord
 
 # How a budget of seconds is divided among the stages that there are.
 SHARES = {"classifier": 0.05, "trunk": 0.6, "adapt": 0.1, "sharpen": 0.25, "flow": 0.3}
@@ -55,7 +55,7 @@ class Trained:
     """
 
     model: CVAE | SeparateCVAE
-    stages: dict[str, State]
+    stages: dict[str, StageRecord]
     flow: LatentFlow | None = None
     pool_labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     notes: tuple[str, ...] = ()
@@ -63,13 +63,13 @@ class Trained:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What was seen and done in the stages, and the notes."""
-        return tuple(note for state in self.stages.values() for note in state.notes) + self.notes
+        return tuple(note for record in self.stages.values() for note in record.notes) + self.notes
 
     def summary(self) -> list[str]:
         """A line per stage, then the remarks."""
         lines: list[str] = []
-        for name, state in self.stages.items():
-            first, best = mean_finite(state.first), mean_finite(state.best)
+        for name, record in self.stages.items():
+            first, best = mean_finite(record.first), mean_finite(record.best)
             if name == "flow":
                 what = f"held-out velocity error {-first:.3f} -> {-best:.3f}"
             elif name == "classifier":
@@ -78,9 +78,9 @@ class Trained:
                 what = "decoder sharpened against a discriminator"
             else:
                 what = f"held-out ELBO {first:.1f} -> {best:.1f} nats"
-                what += " (mean over classes)" * (len(state.best) > 1)
-            skipped = f", {state.skipped} steps skipped" if state.skipped else ""
-            lines.append(f"{name}: {state.step} steps, {what}{skipped}")
+                what += " (mean over classes)" * (len(record.best) > 1)
+            skipped = f", {record.skipped} steps skipped" if record.skipped else ""
+            lines.append(f"{name}: {record.step} steps, {what}{skipped}")
         return [*lines, *self.remarks]
 
 
@@ -114,9 +114,9 @@ def train(
     """
     device = resolve_device(device)
     check_config(data, config)
-    course = _Course(data, config, Batches(data, config, device), folder, progress)
+    pipeline = TrainingPipeline(data, config, Batches(data, config, device), folder, progress)
     with kept_memory(4 * config.training.batch_size * math.prod(data.image_shape)):
-        return course.run()
+        return pipeline.run()
 
 
 def wants_flow(data: LabelledImages, config: AugmentConfig) -> bool:
@@ -135,7 +135,7 @@ def default_steps(n_images: int, batch_size: int) -> int:
     return min(20_000, max(2_000, round(20 * n_images / batch_size)))
 
 
-class _Course:
+class TrainingPipeline:
     """The stages of one training, each by one method."""
 
     def __init__(
@@ -151,11 +151,11 @@ class _Course:
         self.steps = config.training.steps or default_steps(len(data), config.training.batch_size)
         if config.training.budget_seconds is not None and config.training.steps is None:
             self.steps = 10**7  # the budget ends it
-        self.stages: dict[str, State] = {}
+        self.stages: dict[str, StageRecord] = {}
         self.notes: list[str] = []
         planned = self._planned()
         self.shares = {
-            name: SHARES[name] / sum(SHARES[each] for each in planned) for name in planned
+            name: SHARES[name] / sum(SHARES[stage] for stage in planned) for name in planned
         }
 
     def run(self) -> Trained:
@@ -233,7 +233,7 @@ class _Course:
         objective = ElboObjective(self.batches, self.config, stage, classifier)
         if self.config.semi_supervised.mode == "m2" and self.batches.pool is not None:
             assert classifier is not None
-            # The classifier goes on learning; the judge of likeness must not, or it would learn to
+            # The classifier continues to learn; the judge must not, or it would learn to
             # see no difference.
             judge = copy.deepcopy(classifier)
             objective = M2Objective(self.batches, self.config, stage, classifier, judge)

@@ -13,10 +13,10 @@ def rank(X: Any) -> int:
     """Number of axes of an array or of nested lists."""
     if hasattr(X, "ndim"):
         return int(X.ndim)
-    found = 0
+    n_wrapped = 0
     while isinstance(X, list | tuple) and X:
-        X, found = X[0], found + 1
-    return found
+        X, n_wrapped = X[0], n_wrapped + 1
+    return n_wrapped
 
 
 def length(array: Any) -> int:
@@ -77,7 +77,7 @@ def dotted(keys: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in keys.items():
         if isinstance(value, Mapping) and "." not in key:
-            flat |= {f"{key}.{inner}": each for inner, each in value.items()}
+            flat |= {f"{key}.{inner}": item for inner, item in value.items()}
         else:
             flat[key] = value
     return flat

@@ -139,7 +139,7 @@ class VAEOverSampler(BaseOverSampler):
                 f"kept aligned, got {self._chosen()!r}: its samples belong to no row"
             )
         X_resampled, y_resampled = super().fit_resample(X, y)
-        return X_resampled, y_resampled, *(self.resample_like(each) for each in arrays.values())
+        return X_resampled, y_resampled, *(self.resample_like(array) for array in arrays.values())
 
     def resample_like(self, array: Any, *, fill: Any = None) -> Any:
         """An array aligned with the X that was given, aligned with the X that was returned.
@@ -197,9 +197,9 @@ class VAEOverSampler(BaseOverSampler):
             "OrdinalEncoder), or use imblearn.over_sampling.SMOTENC, which knows them"
         )
         if hasattr(X, "dtypes") and hasattr(X, "columns"):
-            found = {str(c): t for c, t in X.dtypes.items() if t.kind not in "biufc"}
-            if found:
-                named = ", ".join(f"{name!r} ({dtype})" for name, dtype in found.items())
+            unsuited = {str(c): t for c, t in X.dtypes.items() if t.kind not in "biufc"}
+            if unsuited:
+                named = ", ".join(f"{name!r} ({dtype})" for name, dtype in unsuited.items())
                 raise ValueError(f"VAEOverSampler: {advice}; got {named}")
         try:
             X, y, one_hot = super()._check_X_y(X, y, accept_sparse)
@@ -248,8 +248,8 @@ class VAEOverSampler(BaseOverSampler):
             )
             for label, n in sorted(wanted.items())
         }
-        sources = np.concatenate([each.sources for each in filled.values()])
-        samples = np.concatenate([each.samples for each in filled.values()])
+        sources = np.concatenate([rows.sources for rows in filled.values()])
+        samples = np.concatenate([rows.samples for rows in filled.values()])
         self._record(len(y), sources, generator)
         new_y = np.concatenate([np.full(n, classes[c], y.dtype) for c, n in sorted(wanted.items())])
         rows = samples[..., 0] if self._is_table else as_stored(samples, X, self.layout)

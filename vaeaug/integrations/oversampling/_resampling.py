@@ -67,7 +67,7 @@ class ImageJudge:
         """Screening's reasons, told apart by what may be relaxed."""
         names = {"": "", "near-copy": COPY, "duplicate": SIBLING}
         reason = self._class.screen(samples).reason
-        return np.array([names.get(each, OTHER) for each in reason], dtype=object)
+        return np.array([names.get(name, OTHER) for name in reason], dtype=object)
 
 
 class TableJudge:
@@ -164,10 +164,10 @@ def fill_class(
     spare: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {SIBLING: [], COPY: []}
     used: list[str] = []
     missing, drawn = n, 0
-    for each, temperature in _samplers(generator, config, label, sampler):
+    for tried, temperature in _samplers(generator, config, label, sampler):
         if not missing:
             break
-        used.append(each if temperature == 1 else f"{each} at temperature {temperature:g}")
+        used.append(tried if temperature == 1 else f"{tried} at temperature {temperature:g}")
         recipe = config.recipe.model_copy(update={"temperature": temperature})
         warm = config.with_recipe(recipe)
         budget = max(LEAST_CANDIDATES, int(config.screening.max_candidates_ratio * missing))
@@ -179,7 +179,7 @@ def fill_class(
                 warm,
                 label,
                 min(most, missing + missing // 4 + 1, last - drawn),
-                sampler=each,
+                sampler=tried,
                 seed=config.seed,
                 start=drawn,
             )

@@ -24,7 +24,7 @@ from vaeaug.training._elbo import ElboObjective, calibrate_sigma, held_out_terms
 from vaeaug.training._flow import FlowObjective
 from vaeaug.training._loop import Loop
 from vaeaug.training._scores import still_rising
-from vaeaug.training._state import Stage, State, Trainee
+from vaeaug.training._state import Stage, StageRecord, TrainState
 
 TINY = [
     "model.width=8",
@@ -36,7 +36,7 @@ TINY = [
 ]
 
 
-def run(loop: Loop, stage: Stage, model: CVAE) -> State:
+def run(loop: Loop, stage: Stage, model: CVAE) -> StageRecord:
     """The ELBO's stage."""
     return loop.run(stage, model, ElboObjective(loop.batches, loop.config, stage))
 
@@ -149,12 +149,12 @@ def test_a_stage_is_scored_before_its_first_step(few):
     flow = LatentFlow(model.groups[0].shape, 10, width=8, depth=4)
     objective = FlowObjective(batches, config, Stage("flow", 24, tuple(range(10))), trained.model)
     optimiser = torch.optim.SGD(flow.parameters())
-    trainee = Trainee(flow, copy.deepcopy(flow), {}, optimiser, State(), objective)
-    objective.start(trainee)
-    assert trained.stages["flow"].first == trainee.state.first
-    assert trainee.state.best == trainee.state.first
+    train_state = TrainState(flow, copy.deepcopy(flow), {}, optimiser, StageRecord(), objective)
+    objective.start(train_state)
+    assert trained.stages["flow"].first == train_state.record.first
+    assert train_state.record.best == train_state.record.first
     # It starts from standardised latents, which is kept even if nothing better comes.
-    assert torch.equal(trainee.best["mean"], objective.mean.mean(dim=0))
+    assert torch.equal(train_state.best["mean"], objective.mean.mean(dim=0))
 
 
 def test_adapting_leaves_the_trunk_and_no_class_worse(few, tmp_path):
@@ -486,15 +486,15 @@ def test_a_score_that_is_not_a_number_is_never_the_best(few):
     before = model.decoder.out.bias.detach().clone()
     objective = ElboObjective(Batches(few, tiny(), CPU), tiny(), stage)
     optimiser = torch.optim.SGD(model.parameters())
-    trainee = Trainee(model, model, {}, optimiser, State(), objective)
-    objective.evaluate(trainee, 0.1)
-    [first] = trainee.state.best
+    train_state = TrainState(model, model, {}, optimiser, StageRecord(), objective)
+    objective.evaluate(train_state, 0.1)
+    [first] = train_state.record.best
     with torch.no_grad():
         model.decoder.out.bias.fill_(math.nan)
-    objective.evaluate(trainee, 0.1)
-    assert trainee.state.best == [first]
-    assert trainee.state.evaluations_without_gain == 1
-    assert torch.equal(trainee.best["decoder.out.bias"], before)
+    objective.evaluate(train_state, 0.1)
+    assert train_state.record.best == [first]
+    assert train_state.record.evaluations_without_gain == 1
+    assert torch.equal(train_state.best["decoder.out.bias"], before)
 
 
 @pytest.mark.parametrize("rate", [2e-3, 3.0])
@@ -509,7 +509,7 @@ def test_no_class_is_worse_for_adapting_when_scored_again(rate, few):
     # From the weights that were kept, not from what the loop has noted.
     optimiser = torch.optim.SGD(model.parameters())
     objective = ElboObjective(batches, config, stage)
-    again = Trainee(model, model, dict(model.state_dict()), optimiser, State(), objective)
+    again = TrainState(model, model, dict(model.state_dict()), optimiser, StageRecord(), objective)
     objective.evaluate(again, 1.0)
     held = sorted(set(batches.held_labels.tolist()))
     assert len(held) > 3

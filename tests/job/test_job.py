@@ -253,8 +253,12 @@ def by_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("number", "when", "code"),
     [
-        # While training: in test_cli.py.
+        # While the trunk trains: in test_cli.py.
         (signal.SIGINT, "checkpoints/adapt.pt", 130),
+        (signal.SIGTERM, "checkpoints/adapt.pt", 143),
+        (signal.SIGINT, "checkpoints/classes.json", 130),
+        (signal.SIGTERM, "checkpoints/classes.json", 143),
+        (signal.SIGHUP, "checkpoints/classes.json", -signal.SIGHUP),
         (signal.SIGKILL, "checkpoints/classes.json", -signal.SIGKILL),
     ],
 )
@@ -278,7 +282,7 @@ def test_a_signal_loses_nothing(
     assert process.returncode == code, log
     assert printed == ""
     assert not (out / "manifest.json").exists()
-    if number != signal.SIGKILL:
+    if number in (signal.SIGINT, signal.SIGTERM):
         assert log.splitlines()[-1].startswith("vaeaug: interrupted")
         assert "Traceback" not in log
         # Going on is what the command below does, and --no-resume would not.

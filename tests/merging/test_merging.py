@@ -20,7 +20,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-sys.path.insert(0, str(Path(__file__).parent / "shards"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "shards"))
 from example_run import CLASS_NAMES, PROVENANCE, make_run
 
 import vaeaug

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 import vaeaug
 from vaeaug.cli import main
 
-VERBS = ("augment", "plan", "train", "generate", "screen", "merge", "verify", "inspect")
+VERBS = sorted(main.commands)
 JOB = [
     *("augment", "digits", "--set", "data.class_counts=[40,40,40,40,40,30,30,30,20,20]"),
     *("--set", "model.width=8", "--set", "screening.classifier_steps=20"),
@@ -33,6 +34,11 @@ def test_every_verb_has_help(verb):
     result = run(verb, "--help")
     assert result.exit_code == 0
     assert result.stdout.startswith(f"Usage: main {verb}")
+    # A sentence says what it does, and every option has its own.
+    assert main.commands[verb].help
+    for parameter in main.commands[verb].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
@@ -117,9 +123,7 @@ def test_killed_by_each_signal_it_goes_on_to_the_same_bytes(tmp_path):
         assert process.returncode == code, errors
         said = re.search(r"interrupted after step (\d+) of stage '(\w+)', which is saved", errors)
         assert said is not None, errors
-        assert errors.endswith(
-            f"this goes on from there: vaeaug {shlex.join(command(broken)[3:])}\n"
-        )
+        assert errors.endswith(f"resume with: vaeaug {shlex.join(command(broken)[3:])}\n")
         saved = torch.load(broken / "checkpoints" / f"{said[2]}.pt", weights_only=True)["state"]
         assert said[2] == "trunk"
         assert saved["step"] == int(said[1]) > step

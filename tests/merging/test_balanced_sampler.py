@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
-sys.path.insert(0, str(Path(__file__).parent / "shards"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "shards"))
 from example_run import CLASS_NAMES, make_run
 from test_merging import TorchImages, double, expected_item, real_images
 

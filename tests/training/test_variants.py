@@ -14,8 +14,8 @@ from vaeaug.training import _adversarial as adversarial
 from vaeaug.training import train
 from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import ElboObjective
-from vaeaug.training._state import Stage, State, Trainee
-from vaeaug.training._train import SHARES, _Course
+from vaeaug.training._state import Stage, StageRecord, TrainState
+from vaeaug.training._train import SHARES, TrainingPipeline
 
 QUICK = [
     "model.width=8",
@@ -272,17 +272,17 @@ def test_a_drift_takes_the_weights_that_go_on_learning_back_too(plain):
     )
     optimiser = torch.optim.SGD(model.parameters())
     average = copy.deepcopy(model)
-    trainee = Trainee(model, average, dict(good), optimiser, State(), objective)
-    objective.start(trainee)
+    train_state = TrainState(model, average, dict(good), optimiser, StageRecord(), objective)
+    objective.start(train_state)
     with torch.no_grad():
         for each in (model, average):
             each.decoder.out.bias.add_(3.0)
-    figures = objective.evaluate(trainee, 0.5)
+    figures = objective.evaluate(train_state, 0.5)
     assert figures["held_out_error"] > 4 > 2 * objective.first_error
     for each in (model, average):
         assert all(torch.equal(good[name], now) for name, now in each.state_dict().items())
     assert objective.weight == config.adversarial.weight / 2
-    assert len(trainee.state.notes) == 1
+    assert len(train_state.record.notes) == 1
 
 
 def test_a_huge_adversary_does_not_ruin_the_decoder(plain):
@@ -328,12 +328,12 @@ def test_a_collapsed_posterior_is_rescued_and_said_to_be(digits):
     assert state.notes[0].startswith("posterior collapse: ")
     assert "of 16 latent units were active at 20% of stage 'trunk'" in state.notes[0]
     assert state.notes[0].endswith("beta was lowered to 50 and free bits raised to 0.02 nats")
-    assert state.relief[0] <= 1 / 4
+    assert state.collapse_adjustment[0] <= 1 / 4
     assert all(note in rescued.summary() for note in state.notes)
     # What the stage started from is still that.
     assert state.first == left.stages["trunk"].first
     assert not left.stages["trunk"].notes
-    assert left.stages["trunk"].relief == [1.0, 0.0]
+    assert left.stages["trunk"].collapse_adjustment == [1.0, 0.0]
     active = [
         int((model.posterior(*scaled(digits))[0].var(dim=0, correction=0) > 0.01).sum())
         for model in (rescued.model, left.model)
@@ -349,7 +349,7 @@ def scaled(data: vaeaug.LabelledImages) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_a_healthy_posterior_is_left_alone(digits):
     trained = train(digits, quick(), device="cpu")
-    assert trained.stages["trunk"].relief == [1.0, 0.0]
+    assert trained.stages["trunk"].collapse_adjustment == [1.0, 0.0]
     (note,) = trained.stages["trunk"].notes
     assert note.startswith("undertrained: ")
 
@@ -380,11 +380,11 @@ def test_the_parts_of_a_budget_add_up(overrides):
     data = waves(SHAPES[2])
     config = quick(*overrides, "training.budget_seconds=40")
     batches = Batches(data, config, torch.device("cpu"))
-    course = _Course(data, config, batches, None, None)
-    assert sum(course.shares.values()) == pytest.approx(1)
-    assert course.shares.keys() <= SHARES.keys()
-    stage = course._stage("trunk", 10)
-    assert stage.budget == pytest.approx(40 * course.shares["trunk"])
+    pipeline = TrainingPipeline(data, config, batches, None, None)
+    assert sum(pipeline.shares.values()) == pytest.approx(1)
+    assert pipeline.shares.keys() <= SHARES.keys()
+    stage = pipeline._stage("trunk", 10)
+    assert stage.budget == pytest.approx(40 * pipeline.shares["trunk"])
 
 
 def test_a_budget_ends_training_in_time():

@@ -229,7 +229,7 @@ if __name__ == "__main__":
     path = tmp_path / "script.py"
     path.write_text(code)
     done = subprocess.run(
-        [sys.executable, path, tmp_path / "run", Path(__file__).parent],
+        [sys.executable, path, tmp_path / "run", Path(__file__).parent.parent],
         capture_output=True,
         text=True,
         check=False,

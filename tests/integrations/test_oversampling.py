@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 import vaeaug
 from vaeaug.integrations.oversampling._encoding import Columns
 
-PIPELINES = Path(__file__).parent.parent / "pipelines"
+PIPELINES = Path(__file__).parents[2] / "pipelines"
 IMAGES = {
     "model.width": 8,
     "model.latent_dim": 4,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-sys.path.insert(0, str(Path(__file__).parent / "shards"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "shards"))
 from example_run import CLASS_NAMES, PROVENANCE, SHAPES, make_run, samples
 
 from vaeaug.data import read

@@ -10,7 +10,7 @@ from vaeaug.models import CVAE, SmallClassifier
 from vaeaug.training import train
 from vaeaug.training._batches import Batches
 from vaeaug.training._semi_supervised import M2Objective, shifted
-from vaeaug.training._state import Stage, State, Trainee
+from vaeaug.training._state import Stage, StageRecord, TrainState
 
 QUICK = [
     "model.width=8",
@@ -111,16 +111,16 @@ def m2(pooled):
         classifier.linear.weight.mul_(4)
     objective = M2Objective(batches, config, stage, classifier)
     optimiser = torch.optim.SGD(model.parameters())
-    return objective, Trainee(model, model, {}, optimiser, State(), objective)
+    return objective, TrainState(model, model, {}, optimiser, StageRecord(), objective)
 
 
 def test_the_unlabelled_bound_is_the_sum_over_classes(m2):
-    objective, trainee = m2
-    model, batches = trainee.model, objective.batches
+    objective, train_state = m2
+    model, batches = train_state.model, objective.batches
     x = batches.scale(batches.pool[:1])
     with torch.no_grad():
         sigma = torch.tensor(-3.0)
-        found = objective._unlabelled(trainee, x, 7, 0.5, sigma)
+        found = objective._unlabelled(train_state, x, 7, 0.5, sigma)
         q = torch.softmax(objective.classifier(x), dim=1)[0]
         assert 0.11 < float(q.max()) < 0.99
         order = q.argsort(descending=True)
@@ -138,31 +138,31 @@ def test_the_unlabelled_bound_is_the_sum_over_classes(m2):
 
 
 def test_a_sure_classifier_makes_it_the_labelled_bound(m2):
-    objective, trainee = m2
+    objective, train_state = m2
     x = objective.batches.scale(objective.batches.pool[:1])
     with torch.no_grad():
         objective.classifier.linear.weight.zero_()
         objective.classifier.linear.bias.copy_(200.0 * F.one_hot(torch.tensor(3), 10))
         sigma = torch.tensor(-3.0)
-        found = objective._unlabelled(trainee, x, 7, 0.5, sigma)
+        found = objective._unlabelled(train_state, x, 7, 0.5, sigma)
         noise = objective.batches.noise("trunk/unlabelled", 7, (10, 8))
         order = F.log_softmax(objective.classifier(x), dim=1).topk(10).indices[0]
         assert order[0] == 3
-        trainee.model.likelihood.log_sigma2.copy_(sigma)
-        terms = trainee.model.elbo(x, torch.tensor([3]), noise=noise[:1])
+        train_state.model.likelihood.log_sigma2.copy_(sigma)
+        terms = train_state.model.elbo(x, torch.tensor([3]), noise=noise[:1])
         expected = terms.reconstruction + 1.5 * terms.kl.sum() - objective.log_class[3]
     assert float(found) == pytest.approx(float(expected), rel=1e-3)
 
 
 def test_the_unlabelled_bound_teaches_model_and_classifier(m2):
-    objective, trainee = m2
-    trained = objective.trained(trainee.model)
+    objective, train_state = m2
+    trained = objective.trained(train_state.model)
     assert any(name.startswith("classifier.") for name in trained)
     assert any(name.startswith("decoder.") for name in trained)
     x = objective.batches.scale(objective.batches.pool[:4])
-    objective._unlabelled(trainee, x, 0, 0.5, torch.tensor(-3.0)).backward()
+    objective._unlabelled(train_state, x, 0, 0.5, torch.tensor(-3.0)).backward()
     assert objective.classifier.linear.weight.grad.abs().max() > 0
-    assert trainee.model.decoder.out.weight.grad.abs().max() > 0
+    assert train_state.model.decoder.out.weight.grad.abs().max() > 0
 
 
 def test_m2_learns_and_labels_the_pool(pooled):
