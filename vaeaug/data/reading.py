@@ -14,8 +14,8 @@ from vaeaug.data.decode import to_mode
 from vaeaug.data.finish import RawData, finish
 from vaeaug.data.foreign_arrays import is_array, is_frame, table_error
 from vaeaug.data.formats.arrays import is_pair, read_mapping, read_pair
+from vaeaug.data.formats.class_folders import read_folder
 from vaeaug.data.formats.digits import read_digits
-from vaeaug.data.formats.folder import read_folder
 from vaeaug.data.formats.hdf5 import read_hdf5
 from vaeaug.data.formats.huggingface import is_huggingface, is_saved, read_huggingface, read_saved
 from vaeaug.data.formats.idx import has_idx, read_idx

@@ -18,7 +18,7 @@ from vaeaug.data.formats.arrow import decode_image_column, load_array_column, lo
 from vaeaug.data.formats.extras import import_extra
 from vaeaug.data.metadata import NO_METADATA, SourceMetadata, load_json, parse_metadata
 from vaeaug.data.request import Request
-from vaeaug.data.splits import canonical, require_split, without_splits
+from vaeaug.data.split_names import canonical, require_split, without_splits
 from vaeaug.data.vocabulary import IMAGES, LABELS, find
 
 _STATE, _INFO, _SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"

@@ -15,7 +15,7 @@ from vaeaug.data.formats.rows import Row, labelled_files, open_table
 from vaeaug.data.formats.walk import walk
 from vaeaug.data.metadata import SourceMetadata, class_names_beside, parse_json
 from vaeaug.data.request import Request
-from vaeaug.data.splits import canonical
+from vaeaug.data.split_names import canonical
 from vaeaug.data.vocabulary import LABELS, find
 from vaeaug.memory import TEXT_FACTOR, require_memory
 

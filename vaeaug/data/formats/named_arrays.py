@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vaeaug.data.checks import DataError
 from vaeaug.data.request import Request
-from vaeaug.data.splits import canonical, require_split, without_splits
+from vaeaug.data.split_names import canonical, require_split, without_splits
 from vaeaug.data.vocabulary import IMAGES, LABELS, plain
 
 # A pool of images without labels.

@@ -17,7 +17,7 @@ from vaeaug.data.formats.media import decode_media
 from vaeaug.data.labels import is_whole
 from vaeaug.data.metadata import NO_METADATA, SourceMetadata
 from vaeaug.data.request import Request
-from vaeaug.data.splits import select_split
+from vaeaug.data.split_names import select_split
 from vaeaug.data.stack import Faults
 from vaeaug.memory import TEXT_FACTOR, require_memory
 

@@ -14,7 +14,7 @@ from vaeaug.data.formats.rows import Row, labelled_files, open_table
 from vaeaug.data.formats.walk import ending_of
 from vaeaug.data.labels import is_whole
 from vaeaug.data.request import Request
-from vaeaug.data.splits import canonical
+from vaeaug.data.split_names import canonical
 from vaeaug.data.vocabulary import IDS, LABELS, PATHS, SPLITS, find_all, plain
 
 _DELIMITERS = (",", ";", "\t")

@@ -17,7 +17,7 @@ from vaeaug.data.layout import IMAGE_CHANNELS, move_channels
 from vaeaug.data.metadata import SourceMetadata
 from vaeaug.data.pixels import check_resizable
 from vaeaug.data.request import Request
-from vaeaug.data.splits import canonical
+from vaeaug.data.split_names import canonical
 from vaeaug.data.stack import Stack
 
 # What an item is without a layout, by its rank.

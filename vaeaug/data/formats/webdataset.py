@@ -17,7 +17,7 @@ from vaeaug.data.formats.tar import TarIndex, is_tar, read_index, read_samples
 from vaeaug.data.labels import UNLABELLED, is_whole
 from vaeaug.data.metadata import SourceMetadata, class_names_beside, parse_json
 from vaeaug.data.request import Request
-from vaeaug.data.splits import canonical, mentioned, select_split
+from vaeaug.data.split_names import canonical, mentioned, select_split
 from vaeaug.data.stack import Stack
 from vaeaug.data.vocabulary import LABELS, find
 
