@@ -12,7 +12,7 @@ _SLICE_BYTES = 64 * 2**20
 
 
 class DataError(ValueError):
-    """The input data is not usable; the message says which file, what was expected and got."""
+    """The input data is not usable; the message names the file, and what was expected and got."""
 
 
 def slices(array: Shaped[np.ndarray, "n ..."]) -> Iterator[Shaped[np.ndarray, "m ..."]]:

@@ -202,7 +202,7 @@ def _is_slight(value_range: Range, actual: Range) -> bool:
 
 
 def _is_filled(value_range: Range, actual: Range) -> bool:
-    # Images of one value alone say nothing: the convention is likelier than that value.
+    # Images of one value alone tell nothing: the convention is likelier than that value.
     return actual[0] == actual[1] or (
         actual[1] - actual[0] >= _LEAST_FILLED * (value_range[1] - value_range[0])
     )
@@ -219,7 +219,7 @@ def _is_meant(ndim: int, value_range: Range, actual: Range) -> bool:
 
 
 def _range_of_values(values: Shaped[np.ndarray, "n *space c"], actual: Range) -> tuple[Range, str]:
-    """The range that the values have, and the note that says so."""
+    """The range that the values have, and a note on it."""
     low, high = actual
     if low == high:
         pad = max(1.0, abs(low)) / 2

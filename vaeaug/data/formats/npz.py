@@ -180,7 +180,7 @@ def _load_array(file: _Binary, n_bytes: int, where: str) -> Shaped[np.ndarray, "
     expected = file.tell() + math.prod(shape) * dtype.itemsize
     if n_bytes != expected:
         raise ValueError(
-            f"its header says {expected} bytes ({dtype}, shape {shape}), it has {n_bytes}"
+            f"its header declares {expected} bytes ({dtype}, shape {shape}), it has {n_bytes}"
         )
     what = f"an array of {dtype} of shape {shape}"
     require_memory(array_bytes(shape, dtype), where, what, DataError)

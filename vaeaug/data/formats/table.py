@@ -142,7 +142,7 @@ def _header_columns(
             if len(names) > 1:
                 raise DataError(
                     f"{where}: expected one column of {what}, got {' and '.join(names)}; pass "
-                    f"keys={{'images': {paths[0]!r}, 'labels': {labels[0]!r}}} to say which "
+                    f"keys={{'images': {paths[0]!r}, 'labels': {labels[0]!r}}} to choose "
                     f"(--set 'data.keys={{images: {paths[0]}, labels: {labels[0]}}}')"
                 )
     splits = find_all(SPLITS, first)

@@ -112,7 +112,7 @@ def _note_split(dataset: Any, request: Request) -> tuple[str, ...]:
                 break
     if request.split != "train" or split not in ("val", "test"):
         return ()
-    return (f"taken as the training split, although the dataset says that it is of {split}",)
+    return (f"taken as the training split, although the dataset states that it is {split}",)
 
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:
