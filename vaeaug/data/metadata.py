@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from vaeaug.data.checks import DataError, Range
+from vaeaug.data.checks import DataError, Range, data_errors
 from vaeaug.data.request import STORED_LAYOUTS
 from vaeaug.memory import TEXT_FACTOR, require_memory
 
@@ -131,18 +131,14 @@ def parse_json(text: str | bytes, where: str) -> Any:
     Raises:
         DataError: If it is not JSON.
     """
-    try:
+    with data_errors(where, "JSON", ValueError, RecursionError):
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: expected JSON, got: {error}") from error
 
 
 def _read_text(path: Path) -> str:
-    try:
+    with data_errors(str(path), "a text file in UTF-8", OSError, UnicodeDecodeError):
         require_memory(TEXT_FACTOR * path.stat().st_size, str(path), "text", DataError)
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: expected a text file in UTF-8, got: {error}") from error
 
 
 def is_range(value: Any) -> TypeGuard[Sequence[float]]:

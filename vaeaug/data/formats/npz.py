@@ -11,13 +11,15 @@ from typing import IO
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data.checks import DataError
+from vaeaug.data.checks import DataError, data_errors
 from vaeaug.data.finish import RawData, RawImages
 from vaeaug.data.formats.named_arrays import choose_arrays, choose_images
 from vaeaug.data.metadata import SourceMetadata, parse_metadata
 from vaeaug.data.request import STORED_LAYOUTS, Request
 from vaeaug.memory import array_bytes, require_memory
 
+# Errors come from NumPy's parser of headers, from zip and from zlib.
+_ARRAY = "a NumPy array"
 _Binary = io.BufferedIOBase | IO[bytes]
 # NumPy's own limit; the header of an array of numbers is always shorter.
 _MOST_HEADER = 10_000
@@ -87,7 +89,7 @@ def load_npy(path: Path) -> Shaped[np.ndarray, "..."]:
         DataError: If it is damaged, needs pickle, or memory cannot hold it.
     """
     where = str(path)
-    with _array_errors(where), open(path, "rb") as file:
+    with data_errors(where, _ARRAY), open(path, "rb") as file:
         return _load_array(file, path.stat().st_size, where)
 
 
@@ -104,7 +106,7 @@ def parse_npy(data: bytes, where: str) -> Shaped[np.ndarray, "..."]:
     Raises:
         DataError: As `load_npy`.
     """
-    with _array_errors(where):
+    with data_errors(where, _ARRAY):
         return _load_array(io.BytesIO(data), len(data), where)
 
 
@@ -148,18 +150,8 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
 
 def _load_member(archive: zipfile.ZipFile, name: str, where: str) -> Shaped[np.ndarray, "..."]:
     info = archive.getinfo(f"{name}.npy")
-    with _array_errors(f"{where}[{name}]"), archive.open(info) as file:
+    with data_errors(f"{where}[{name}]", _ARRAY), archive.open(info) as file:
         return _load_array(file, info.file_size, f"{where}[{name}]")
-
-
-@contextmanager
-def _array_errors(where: str) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # of NumPy's parser of headers, of zip, of zlib
-        raise DataError(f"{where}: expected a NumPy array, got: {error}") from error
 
 
 def _load_array(file: _Binary, n_bytes: int, where: str) -> Shaped[np.ndarray, "..."]:
