@@ -5,6 +5,7 @@ import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -13,7 +14,7 @@ from jaxtyping import Shaped
 
 from vaeaug.data.checks import DataError, data_errors
 from vaeaug.data.finish import RawData, RawImages
-from vaeaug.data.formats.named_arrays import choose_arrays, choose_images
+from vaeaug.data.formats.named_arrays import choose_arrays, choose_images, load_arrays
 from vaeaug.data.metadata import SourceMetadata, parse_metadata
 from vaeaug.data.request import STORED_LAYOUTS, Request
 from vaeaug.memory import array_bytes, require_memory
@@ -43,17 +44,8 @@ def read_npz(path: Path, request: Request) -> RawData:
     where = str(path)
     with _open_archive(path) as archive:
         names = choose_arrays(_names(archive), request, where)
-        return RawData(
-            source=where,
-            split=names.split,
-            images=_load_member(archive, names.images, where),
-            images_at=f"{where}[{names.images}]",
-            labels=_load_member(archive, names.labels, where),
-            labels_at=f"{where}[{names.labels}]",
-            reference=_load_member(archive, names.reference, where) if names.reference else None,
-            metadata=_metadata(archive, where),
-            notes=names.notes,
-        )
+        load = partial(_load_member, archive, where)
+        return load_arrays(names, where, load, _metadata(archive, where))
 
 
 def read_npz_images(path: Path, request: Request) -> RawImages:
@@ -72,7 +64,7 @@ def read_npz_images(path: Path, request: Request) -> RawImages:
     where = str(path)
     with _open_archive(path) as archive:
         name = choose_images(_names(archive), request, where)
-        images = _load_member(archive, name, where)
+        images = _load_member(archive, where, name)
     return RawImages(source=where, images=images, images_at=f"{where}[{name}]")
 
 
@@ -120,7 +112,7 @@ def _metadata(archive: zipfile.ZipFile, where: str) -> SourceMetadata:
         if f"{name}.npy" not in archive.namelist():
             continue
         try:
-            array = _load_member(archive, name, where)
+            array = _load_member(archive, where, name)
         except DataError:
             continue
         if array.dtype.kind == kind and array.ndim == rank:
@@ -148,7 +140,7 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
     return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
-def _load_member(archive: zipfile.ZipFile, name: str, where: str) -> Shaped[np.ndarray, "..."]:
+def _load_member(archive: zipfile.ZipFile, where: str, name: str) -> Shaped[np.ndarray, "..."]:
     info = archive.getinfo(f"{name}.npy")
     with data_errors(f"{where}[{name}]", _ARRAY), archive.open(info) as file:
         return _load_array(file, info.file_size, f"{where}[{name}]")
