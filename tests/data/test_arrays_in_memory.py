@@ -225,7 +225,7 @@ def test_one_row_or_column_is_a_signal(dtype, noise):
 def test_elongated_images_are_noted(noise):
     data = read((noise(0, 4, 12, 500), LABELS))
     assert data.layout == "NHWC"
-    assert any("taken as (N, H, W), gray images; layout='NCL'" in note for note in data.notes)
+    assert any("taken as (N, H, W), gray images; pass layout='NCL'" in note for note in data.notes)
     assert not any("gray images" in note for note in read((noise(0, 4, 12, 50), LABELS)).notes)
 
 
@@ -260,7 +260,7 @@ def test_a_dataset_that_says_it_is_of_the_test_split(images, tree):
         train = False
 
     items = [(image, label) for image, label in zip(images, LABELS, strict=True)]
-    note = "taken as the training split, although the dataset says that it is of test"
+    note = "taken as the training split, although the dataset states that it is test"
     assert note in read(Items(items)).notes
     assert note in read(torch.utils.data.Subset(Items(items), [0, 1, 2])).notes
     assert note not in read(Items(items), split="test").notes

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import vaeaug
-from vaeaug.data import decode, splits, vocabulary
+from vaeaug.data import decode, split_names, vocabulary
 from vaeaug.data.formats import audio
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ def test_names_on_the_page_are_known():
     names = re.search(r"^Names of splits are (.*?)and their like", PAGE, re.M | re.S)
     assert names is not None
     for name in re.findall(r"`(\w+)`", names[1]):
-        assert splits.canonical(name) is not None, name
+        assert split_names.canonical(name) is not None, name
     columns = re.search(r"found by their names, in any case: (.*?) Others by `keys`", PAGE, re.S)
     assert columns is not None
     words = {*vocabulary.PATHS, *vocabulary.IDS, *vocabulary.LABELS, *vocabulary.SPLITS}

@@ -564,7 +564,7 @@ def test_a_header_that_lies_is_refused_before_the_data_is_read(tmp_path):
             npy.write_array(member, np.arange(2))
     with pytest.raises(
         DataError,
-        match=r"l\.npz\[images\]: .*header says 1000000000000000000128 bytes .*, it has 228",
+        match=r"l\.npz\[images\]: .*header declares 1000000000000000000128 bytes .*, it has 228",
     ):
         read(tmp_path / "l.npz")
 

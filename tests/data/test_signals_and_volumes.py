@@ -84,12 +84,16 @@ def test_what_was_taken_for_what_is_noted():
 @pytest.mark.parametrize(
     ("shape", "options", "message"),
     [
-        ((6, 5, 7, 9), {}, r"got shape \(6, 5, 7, 9\); layout='NDHW' says volumes of one channel"),
+        (
+            (6, 5, 7, 9),
+            {},
+            r"got shape \(6, 5, 7, 9\); pass layout='NDHW' for volumes of one",
+        ),
         ((6, 5, 7), {"layout": "NL"}, r"shape \(N, L\) by layout='NL', got shape \(6, 5, 7\)"),
         (
             (6, 5, 7, 2),
             {},
-            r"with C of 1, 3 or 4, .*got shape \(6, 5, 7, 2\);.*'NHWC' images of any",
+            r"with C of 1, 3 or 4, .*got shape \(6, 5, 7, 2\);.*'NHWC' for images of any",
         ),
         ((6, 0), {}, r"at least one signal of at least 1 pixel, got shape \(6, 0, 1\)"),
         ((6, 2, 0, 3, 1), {}, r"at least one volume of at least 1x1x1 pixel, got shape \(6, 2, 0,"),

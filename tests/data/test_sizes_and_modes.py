@@ -171,7 +171,9 @@ def test_four_bands_are_kept_where_the_layout_is_stated(tmp_path, noise):
     np.testing.assert_array_equal(read(items, layout="NHWC").images, bands)
     guessed = read((bands, labels))
     assert guessed.image_shape == (5, 7, 3)
-    assert any("if the fourth is a band of its own, say layout='NHWC'" in n for n in guessed.notes)
+    assert any(
+        "if the fourth is a band like the others, pass layout='NHWC'" in n for n in guessed.notes
+    )
     pool = read_pool(bands[:2], kept, layout="NHWC")
     np.testing.assert_array_equal(pool, bands[:2])
 

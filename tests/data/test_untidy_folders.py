@@ -10,7 +10,7 @@ from PIL import Image
 
 from vaeaug.data import DataError, read, read_pool
 from vaeaug.data.decode import ENDINGS
-from vaeaug.data.splits import canonical, mentioned
+from vaeaug.data.split_names import canonical, mentioned
 
 
 def folders(root: Path, *below: str, n: int = 2) -> Path:

@@ -1,6 +1,7 @@
 """The error of unusable data, and checks of whole arrays that need no second copy of them."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from jaxtyping import Shaped
@@ -12,7 +13,31 @@ _SLICE_BYTES = 64 * 2**20
 
 
 class DataError(ValueError):
-    """The input data is not usable; the message says which file, what was expected and got."""
+    """The input data is not usable; the message names the file, and what was expected and got."""
+
+
+@contextmanager
+def data_errors(where: str, expected: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn the errors of a library into a `DataError`, for a `with` block.
+
+    Args:
+        where: The source, for the message.
+        expected: What it should be.
+        kinds: The errors of the library; none for all, where they cannot be listed.
+
+    Returns:
+        The context.
+
+    Raises:
+        DataError: With the text of the library's error.
+    """
+    caught = kinds or (Exception,)
+    try:
+        yield
+    except DataError:
+        raise
+    except caught as error:
+        raise DataError(f"{where}: expected {expected}, got: {error}") from error
 
 
 def slices(array: Shaped[np.ndarray, "n ..."]) -> Iterator[Shaped[np.ndarray, "m ..."]]:

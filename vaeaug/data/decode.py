@@ -317,8 +317,8 @@ def _scaled(
 
 
 def _refuse_lost_band(image: "Image.Image", name: str, alpha: str) -> None:
-    # Four bands of which a TIFF does not say what the fourth is: Pillow reads three of them and
-    # says nothing. In BMP the same raw mode is padding.
+    # A TIFF with a fourth band of unspecified meaning: Pillow silently reads three of them. In BMP
+    # the same raw mode is padding.
     if image.format != "TIFF" or alpha == "drop":
         return
     for _, arguments in _tiles(image):
@@ -331,7 +331,7 @@ def _refuse_lost_band(image: "Image.Image", name: str, alpha: str) -> None:
 
 
 def _refuse_reduced_depth(image: "Image.Image", name: str) -> None:
-    # Pillow has no 16-bit colour: it would read the high bytes and say nothing.
+    # Pillow has no 16-bit colour: it would silently read the high bytes.
     if image.mode in (*_SIXTEEN_BIT_GRAY, "F"):
         return
     for codec, arguments in _tiles(image):

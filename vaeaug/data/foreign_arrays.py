@@ -126,7 +126,7 @@ def refuse_table(array: Shaped[np.ndarray, "n k"], where: str) -> None:
             where,
             f"{n} rows of {k} numbers whose scale jumps from column to "
             f"column ({spread.min():.3g} to {spread.max():.3g}), as in a table",
-            "; layout='NL' says that they are signals",
+            "; pass layout='NL' if they are signals",
         )
 
 

@@ -94,7 +94,7 @@ def _note_elongated(shape: tuple[int, ...]) -> tuple[str, ...]:
     if max(shape[1:]) < _ELONGATED * min(shape[1:]):
         return ()
     return (
-        f"shape {shape} taken as (N, H, W), gray images; layout='NCL' or 'NLC' says signals of "
+        f"shape {shape} taken as (N, H, W), gray images; pass layout='NCL' or 'NLC' for signals of "
         f"several channels",
     )
 
@@ -102,7 +102,7 @@ def _note_elongated(shape: tuple[int, ...]) -> tuple[str, ...]:
 def _no_layout(array: Shaped[np.ndarray, "..."], where: str) -> DataError:
     hint = ""
     if array.ndim == 4:
-        hint = "; layout='NDHW' says volumes of one channel, 'NHWC' images of any channels"
+        hint = "; pass layout='NDHW' for volumes of one channel, 'NHWC' for images of any channels"
     return DataError(
         f"{where}: expected images of shape (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1, 3 "
         f"or 4, signals (N, L) or volumes (N, D, H, W, C), got shape {array.shape}{hint}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from vaeaug.data.checks import DataError, Range
+from vaeaug.data.checks import DataError, Range, data_errors
 from vaeaug.data.request import STORED_LAYOUTS
 from vaeaug.memory import TEXT_FACTOR, require_memory
 
@@ -56,25 +56,14 @@ def parse_metadata(document: Any, where: str) -> SourceMetadata:
         raise DataError(f"{where}: expected image_value_range as (low, high), got {value_range!r}")
     names = document.get("class_names")
     return SourceMetadata(
-        class_names=None if names is None else parse_class_names(names, where),
+        class_names=None if names is None else _parse_class_names(names, where),
         layout=layout,
         value_range=None if value_range is None else (float(value_range[0]), float(value_range[1])),
     )
 
 
-def parse_class_names(value: Any, where: str) -> tuple[str, ...]:
-    """Read class names from a list of texts, or from a mapping of each name to its label.
-
-    Args:
-        value: The list or mapping.
-        where: Its place, for messages.
-
-    Returns:
-        The names in the order of their labels.
-
-    Raises:
-        DataError: If they are not distinct texts, numbered from 0 without gaps.
-    """
+def _parse_class_names(value: Any, where: str) -> tuple[str, ...]:
+    """Class names from a list of texts, or from a mapping of each name to its label."""
     names = value
     if isinstance(value, Mapping):
         if sorted(map(str, value.values())) != sorted(map(str, range(len(value)))):
@@ -107,11 +96,11 @@ def class_names_beside(folder: Path) -> tuple[str, ...] | None:
     if path is None:
         return None
     if path.suffix == ".txt":
-        return parse_class_names(_read_text(path).rstrip("\n").split("\n"), str(path))
+        return _parse_class_names(_read_text(path).rstrip("\n").split("\n"), str(path))
     document = load_json(path)
     if isinstance(document, Mapping) and isinstance(document.get("class_names"), list | dict):
         document = document["class_names"]
-    return parse_class_names(document, str(path))
+    return _parse_class_names(document, str(path))
 
 
 def load_json(path: Path) -> Any:
@@ -142,18 +131,14 @@ def parse_json(text: str | bytes, where: str) -> Any:
     Raises:
         DataError: If it is not JSON.
     """
-    try:
+    with data_errors(where, "JSON", ValueError, RecursionError):
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: expected JSON, got: {error}") from error
 
 
 def _read_text(path: Path) -> str:
-    try:
+    with data_errors(str(path), "a text file in UTF-8", OSError, UnicodeDecodeError):
         require_memory(TEXT_FACTOR * path.stat().st_size, str(path), "text", DataError)
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: expected a text file in UTF-8, got: {error}") from error
 
 
 def is_range(value: Any) -> TypeGuard[Sequence[float]]:

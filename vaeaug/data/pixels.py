@@ -82,7 +82,7 @@ def finish_channels(
     elif images.shape[3] == 4:
         note = f"four channels taken as RGBA: {NOTE_ALPHA[request.alpha]}"
         if request.alpha == "composite":
-            note += "; if the fourth is a band of its own, say layout='NHWC' or alpha='keep'"
+            note += "; if the fourth is a band like the others, pass layout='NHWC' or alpha='keep'"
         notes.append(note)
         low, high = value_range
         images = apply_alpha(images, request.alpha, low=low, high=high)

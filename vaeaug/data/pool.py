@@ -23,7 +23,7 @@ from vaeaug.data.formats.media import MEDIA_ENDINGS, decode_media
 from vaeaug.data.formats.npz import load_npy, read_npz_images
 from vaeaug.data.formats.walk import walk, walk_notes
 from vaeaug.data.request import Request, make_request
-from vaeaug.data.splits import begins, canonical, require_split, without_splits
+from vaeaug.data.split_names import begins, canonical, require_split, without_splits
 from vaeaug.data.values import CONVENTIONS
 from vaeaug.memory import memory_errors
 

@@ -14,8 +14,8 @@ from vaeaug.data.decode import to_mode
 from vaeaug.data.finish import RawData, finish
 from vaeaug.data.foreign_arrays import is_array, is_frame, table_error
 from vaeaug.data.formats.arrays import is_pair, read_mapping, read_pair
+from vaeaug.data.formats.class_folders import read_folder
 from vaeaug.data.formats.digits import read_digits
-from vaeaug.data.formats.folder import read_folder
 from vaeaug.data.formats.hdf5 import read_hdf5
 from vaeaug.data.formats.huggingface import is_huggingface, is_saved, read_huggingface, read_saved
 from vaeaug.data.formats.idx import has_idx, read_idx
@@ -109,17 +109,17 @@ def read(
         workers: Processes that decode image files; 0 or 1 decodes in this one; None uses the
             machine's cores when there are more than 2000 files. The result is the same.
         progress: Show a bar on stderr while decoding, if that is a terminal.
-        class_names: The names in the order of their labels, where the source does not say or says
-            otherwise; a class without images is then no error.
+        class_names: The names in the order of their labels, where the source states none or
+            others; a class without images is then no error.
         layout: The axes of the arrays, or of a Dataset's items with N before them: NL, NLC, NCL
             (signals), NHW, NHWC, NCHW (images), NDHW, NDHWC, NCDHW (volumes or short video).
-            Without it an HDF5 attribute `layout` says it, or the rank: (N, L), (N, 1, L) and
+            Without it an HDF5 attribute `layout` states it, or the rank: (N, L), (N, 1, L) and
             (N, L, 1) are signals of one channel, (N, H, W) gray images, four axes images, five
             volumes. So (N, L, C) needs "NLC", (N, D, H, W) needs "NDHW", and images of other than
             1, 3 or 4 channels "NHWC", which also keeps four channels that are no RGBA.
         value_range: (lowest, highest) value that the data can have, such as (0, 4095) of 12 bit.
             Without it the type and the values decide, with a note: what is read by itself, such as
-            a test set, can then come out in another range, so say it for both. A slight overshoot
+            a test set, can then come out in another range, so pass it for both. A slight overshoot
             is clipped, with a note.
         resize: With `size`, how another aspect ratio is fitted: "crop" cuts the edges, "pad" fills
             with black, "stretch" distorts.

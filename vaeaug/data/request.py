@@ -8,7 +8,7 @@ import numpy as np
 
 from vaeaug.data.checks import DataError, Range
 from vaeaug.data.decode import ALPHA, MODES, RESIZE, DecodeOptions
-from vaeaug.data.splits import check_split
+from vaeaug.data.split_names import check_split
 
 ON_ERROR = ("raise", "skip")
 # The axes that an array as stored may have; C is missing where there is one channel.

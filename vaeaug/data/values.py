@@ -60,7 +60,7 @@ def normalise_pixels(
         is_plain = images.dtype == np.uint8 and stated == (0.0, 255.0)
         return images if is_plain else _floats(images, where), stated, ()
     if kind in "iu":
-        return _from_integers(images, where, (int(actual[0]), int(actual[1])))
+        return _from_integers(images, where, actual)
     return _from_floats(images, where, actual)
 
 
@@ -119,25 +119,24 @@ def _exact(value: float) -> str:
     return str(int(value)) if value.is_integer() else str(np.float32(value))
 
 
-def _from_integers(
-    images: Shaped[np.ndarray, "n *space c"], where: str, actual: tuple[int, int]
-) -> Pixels:
+def _from_integers(images: Shaped[np.ndarray, "n *space c"], where: str, actual: Range) -> Pixels:
     low, high = actual
     noun = NOUNS[LAYOUTS[images.ndim]]
-    seen = f"{images.dtype} {noun} with values {low} to {high}"
+    values_seen = f"values {low:.0f} to {high:.0f}"
+    seen = f"{images.dtype} {noun} with {values_seen}"
     if low >= 0 and high == 1:
         note = (
             f"{images.dtype} {noun} of 0 and 1 alone are taken as masks: kept as float32 with "
-            f"value range (0, 1); pass {pinned((0, 1))} for other splits too, or "
-            f"{pinned((0, 255))} if they are almost black images"
+            f"value range (0, 1); pass {pinned((0.0, 1.0))} for other splits too, or "
+            f"{pinned((0.0, 255.0))} if they are almost black images"
         )
         return images.astype(np.float32), (0.0, 1.0), (note,)
     if low >= 0 and high <= 255 and images.dtype != np.uint16:
         notes: tuple[str, ...] = () if images.dtype == np.uint8 else (f"{seen} stored as uint8",)
         if low < high < _DIM:
             notes += (
-                f"values {low} to {high} fill only a corner of the range 0 to 255; if no others "
-                f"are possible, pass {pinned((0, high))}",
+                f"{values_seen} fill only a corner of the range 0 to 255; if no others "
+                f"are possible, pass {pinned((0.0, high))}",
             )
         return images.astype(np.uint8, copy=False), (0.0, 255.0), notes
     values = _floats(images, where)
@@ -146,7 +145,7 @@ def _from_integers(
         if bits and _is_filled((0.0, top), actual):
             note = (
                 f"{seen} kept exactly, as float32 with value range (0, {top:g}), {bits} bit; "
-                f"pass {pinned((0, top))} for other splits too"
+                f"pass {pinned((0.0, top))} for other splits too"
             )
             return values, (0.0, top), (note,)
     value_range, note = _range_of_values(values, (low, high))
@@ -203,7 +202,7 @@ def _is_slight(value_range: Range, actual: Range) -> bool:
 
 
 def _is_filled(value_range: Range, actual: Range) -> bool:
-    # Images of one value alone say nothing: the convention is likelier than that value.
+    # Images of one value alone tell nothing: the convention is likelier than that value.
     return actual[0] == actual[1] or (
         actual[1] - actual[0] >= _LEAST_FILLED * (value_range[1] - value_range[0])
     )
@@ -220,7 +219,7 @@ def _is_meant(ndim: int, value_range: Range, actual: Range) -> bool:
 
 
 def _range_of_values(values: Shaped[np.ndarray, "n *space c"], actual: Range) -> tuple[Range, str]:
-    """The range that the values have, and the note that says so."""
+    """The range that the values have, and a note on it."""
     low, high = actual
     if low == high:
         pad = max(1.0, abs(low)) / 2

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from vaeaug.data.splits import canonical
+from vaeaug.data.split_names import canonical
 from vaeaug.export._card import write_beside
 from vaeaug.export._publish import published_folder
 from vaeaug.export._samples import ExportError, Samples, png_bytes

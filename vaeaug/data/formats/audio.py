@@ -69,7 +69,7 @@ def _decode(library: Any, path: str) -> tuple[Float32[np.ndarray, "l c"], int]:
     blocks: list[np.ndarray] = []
     n = 0
     with open(path, "rb") as file, library.SoundFile(file) as sound:
-        # In blocks: what a damaged file says of its length may be more than any memory.
+        # In blocks: the length that a damaged file declares may exceed any memory.
         while not blocks or len(blocks[-1]) == _BLOCK:
             blocks.append(sound.read(_BLOCK, dtype="float32", always_2d=True))
             n += len(blocks[-1])
@@ -78,10 +78,10 @@ def _decode(library: Any, path: str) -> tuple[Float32[np.ndarray, "l c"], int]:
         expected, rate = sound.frames, sound.samplerate
         cut = _CUT_SHORT.search(sound.extra_info)
     if n != expected or n == 0:
-        raise EOFError(f"{n} samples where the file says {expected}; it is cut short or damaged")
-    # The library takes what is there for what there was.
+        raise EOFError(f"{n} of {expected} declared samples; it is cut short or damaged")
+    # The library takes the remaining bytes for all of them.
     if cut and int(cut[1]) > int(cut[2]) and int(cut[1]) != _UNKNOWN:
-        raise EOFError(f"{cut[2]} bytes of sound where the file says {cut[1]}; it is cut short")
+        raise EOFError(f"{cut[2]} of {cut[1]} declared bytes of sound; it is cut short")
     return np.concatenate(blocks), rate
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from vaeaug.data.finish import RawData
 from vaeaug.data.metadata import SourceMetadata
 from vaeaug.data.request import Request
-from vaeaug.data.splits import require_split
+from vaeaug.data.split_names import require_split
 
 # Of each class every fifth image, in the bundled order, is a test image.
 _TEST_EVERY = 5

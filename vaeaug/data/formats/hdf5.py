@@ -8,7 +8,7 @@ from typing import Any
 from vaeaug.data.checks import DataError
 from vaeaug.data.finish import RawData, RawImages
 from vaeaug.data.formats.hdf5_process import ForeignHDF5
-from vaeaug.data.formats.named_arrays import choose_arrays, choose_images
+from vaeaug.data.formats.named_arrays import choose_arrays, choose_images, load_arrays
 from vaeaug.data.metadata import SourceMetadata, is_range
 from vaeaug.data.request import STORED_LAYOUTS, Request
 
@@ -40,17 +40,7 @@ def read_hdf5(path: Path, request: Request) -> RawData:
         metadata = _metadata(file, names.images)
         if request.class_names is None:
             metadata = replace(metadata, class_names=_class_names(file, names.images, names.labels))
-        return RawData(
-            source=where,
-            split=names.split,
-            labels=file.load(names.labels),
-            labels_at=f"{where}[{names.labels}]",
-            reference=file.load(names.reference) if names.reference else None,
-            images=file.load(names.images),
-            images_at=f"{where}[{names.images}]",
-            metadata=metadata,
-            notes=names.notes,
-        )
+        return load_arrays(names, where, file.load, metadata)
 
 
 def read_hdf5_images(path: Path, request: Request) -> RawImages:

@@ -34,31 +34,19 @@ _BLOCK_TEXTS = 2**15
 _MOST_NAMES = 20_000
 
 
-class RefusedError(ValueError):
+class _RefusedError(ValueError):
     """The file holds something that is not read; the message is complete and names the file."""
 
 
-class Answers:
-    """The answers to all questions about one file.
-
-    Args:
-        file: The open file.
-        where: Its name, for messages.
-    """
+class _Answers:
+    """The answers to all questions about one file; each public method is a question."""
 
     def __init__(self, file: "h5py.File", where: str) -> None:
         self._file = file
         self._where = where
 
     def names(self) -> dict[str, str]:
-        """List the file; only hard links are followed.
-
-        Returns:
-            For the name of every link "group", "dataset" or "other".
-
-        Raises:
-            RefusedError: If there are too many.
-        """
+        """Every link's name, and "group", "dataset" or "other"; only hard links are followed."""
         import h5py
 
         kinds: dict[str, str] = {}
@@ -73,7 +61,7 @@ class Answers:
                     kind = {h5py.Group: "group", h5py.Dataset: "dataset"}.get(what, "other")
                 kinds[path] = kind
                 if len(kinds) > _MOST_NAMES:
-                    raise RefusedError(
+                    raise _RefusedError(
                         f"{self._where}: expected images in one array, got more than "
                         f"{_MOST_NAMES:,} names of arrays and groups; name those to read by "
                         f"keys={{'images': ..., 'labels': ...}}"
@@ -85,17 +73,7 @@ class Answers:
         return kinds
 
     def describe(self, name: str) -> dict[str, Any]:
-        """Describe a dataset, all of which must lie written in this file.
-
-        Args:
-            name: Its name.
-
-        Returns:
-            Its shape; its type (None for text) and bytes of one value; bytes of one part.
-
-        Raises:
-            RefusedError: If it is elsewhere, incomplete, or neither numbers nor text.
-        """
+        """Shape, type (None for text), bytes of a value and of a part of a dataset."""
         dataset = self._dataset(name)
         return {
             "shape": [int(n) for n in dataset.shape],
@@ -105,15 +83,9 @@ class Answers:
         }
 
     def attribute(self, name: str | None, attribute: str) -> list[Any] | None:
-        """Read an attribute.
+        """The values of an attribute of a dataset, or of the file; None where it has none.
 
-        Args:
-            name: The dataset that has it; None for the file.
-            attribute: The name of the attribute.
-
-        Returns:
-            Its values; what is neither text nor a plain number as its description. None where there
-            is no such attribute.
+        What is neither text nor a plain number comes as its description.
         """
         holder = self._file if name is None else self._dataset(name)
         if attribute not in holder.attrs:
@@ -124,14 +96,7 @@ class Answers:
         return [v if isinstance(v, plain) else f"<{type(v).__name__}>" for v in values]
 
     def load(self, name: str) -> Iterator[bytes | list[str]]:
-        """Read a dataset in parts.
-
-        Args:
-            name: Its name.
-
-        Returns:
-            The bytes of its values in C order, or its texts.
-        """
+        """A dataset in parts: the bytes of its values in C order, or its texts."""
         dataset = self._dataset(name)
         if self._is_text(dataset):
             texts = dataset.asstr()
@@ -149,7 +114,7 @@ class Answers:
     def _check_type(self, dataset: "h5py.Dataset", name: str) -> None:
         is_plain = dataset.dtype.kind in "biufc" and not dataset.dtype.hasobject
         if not is_plain and not self._is_text(dataset):
-            raise RefusedError(
+            raise _RefusedError(
                 f"{self._where}[{name}]: expected numbers or text, got {dataset.dtype} "
                 f"(references, ragged or structured arrays)"
             )
@@ -159,7 +124,7 @@ class Answers:
         import h5py
 
         if hops > _MOST_HOPS:
-            raise RefusedError(
+            raise _RefusedError(
                 f"{self._where}: expected a dataset at {name!r}, got a ring of links"
             )
         node: Any = self._file["/"]
@@ -170,12 +135,12 @@ class Answers:
             if link is None:
                 is_group = isinstance(node, h5py.Group)
                 present = ", ".join(sorted(node)[:20]) if is_group else "a dataset"
-                raise RefusedError(
+                raise _RefusedError(
                     f"{self._where}: expected a dataset {name!r}, got nothing at {at!r} (there is: "
                     f"{present})"
                 )
             if isinstance(link, h5py.ExternalLink):
-                raise RefusedError(
+                raise _RefusedError(
                     f"{self._where}: expected data inside the file, but {at!r} is an external link "
                     f"to {link.path!r} in the file {link.filename!r}; external links are never "
                     f"followed"
@@ -186,11 +151,11 @@ class Answers:
                 return self._dataset(target, hops + 1)
             node = node[part]
         if not isinstance(node, h5py.Dataset):
-            raise RefusedError(
+            raise _RefusedError(
                 f"{self._where}: expected a dataset at {name!r}, got a {type(node).__name__}"
             )
         if node.shape is None:
-            raise RefusedError(
+            raise _RefusedError(
                 f"{self._where}: expected an array at {name!r}, got an empty dataset"
             )
         self._check_type(node, name)
@@ -204,7 +169,7 @@ class Answers:
         if dataset.is_virtual:
             for source in dataset.virtual_sources():
                 if source.file_name != ".":
-                    raise RefusedError(
+                    raise _RefusedError(
                         f"{self._where}: expected data inside the file, but {name!r} is a virtual "
                         f"dataset of {source.dset_name!r} in the file {source.file_name!r}; other "
                         f"files are never followed; read them one by one or copy them into one file"
@@ -212,7 +177,7 @@ class Answers:
                 self._dataset(source.dset_name, hops + 1)
             return
         if dataset.external:
-            raise RefusedError(
+            raise _RefusedError(
                 f"{self._where}: expected data inside the file, but {name!r} keeps its data in the "
                 f"external file {dataset.external[0][0]!r}; external storage is never read"
             )
@@ -225,7 +190,7 @@ class Answers:
             expected = math.prod(-(-n // int(c)) for n, c in pairs)
             n_chunks = int(dataset.id.get_num_chunks())
             if n_chunks != expected:
-                raise RefusedError(
+                raise _RefusedError(
                     f"{self._where}: expected all of {name!r} in the file, got {n_chunks:,} of "
                     f"{expected:,} chunks; the others were never written, and HDF5 would give "
                     f"zeros for them"
@@ -234,13 +199,13 @@ class Answers:
         n_bytes = math.prod(shape) * dataset.dtype.itemsize
         offset = dataset.id.get_offset()
         if offset is None:
-            raise RefusedError(
+            raise _RefusedError(
                 f"{self._where}: expected the values of {name!r} in the file, got {n_bytes:,} "
                 f"bytes that are declared and were never written; HDF5 would give zeros for them"
             )
         size = Path(self._file.filename).stat().st_size
         if int(offset) + n_bytes > size:
-            raise RefusedError(
+            raise _RefusedError(
                 f"{self._where}: expected at least {int(offset) + n_bytes:,} bytes, which hold "
                 f"{name!r}, got a file of {size:,}: it is cut short or damaged"
             )
@@ -294,7 +259,7 @@ def _answer(ask: Any, arguments: list[Any], seconds: int) -> None:
                 signal.alarm(seconds)
             value = None
         _send({"value": value})
-    except RefusedError as error:
+    except _RefusedError as error:
         _send({"refused": str(error)})
     except Exception as error:  # HDF5 raises many things for damage
         _send({"damaged": f"{type(error).__name__}: {error}"})
@@ -325,13 +290,13 @@ def _serve() -> None:
         importlib.import_module(module)
     _limit_memory(job["memory"])
     _send({"value": None})
-    answers: Answers | None = None
+    answers: _Answers | None = None
     for line in sys.stdin:
         seconds, question, *arguments = json.loads(line)
         if answers is None:
             try:
                 signal.alarm(seconds)
-                answers = Answers(h5py.File(job["path"], "r"), job["path"])
+                answers = _Answers(h5py.File(job["path"], "r"), job["path"])
                 signal.alarm(0)
             except Exception as error:  # OSError, and others of a damaged file
                 _send({"damaged": f"{type(error).__name__}: {error}"})

@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vaeaug.data.checks import DataError
+from vaeaug.data.checks import DataError, data_errors
 from vaeaug.data.finish import RawData
 from vaeaug.data.formats.arrow import decode_image_column, load_array_column, load_label_column
 from vaeaug.data.formats.extras import import_extra
 from vaeaug.data.metadata import NO_METADATA, SourceMetadata, load_json, parse_metadata
 from vaeaug.data.request import Request
-from vaeaug.data.splits import canonical, require_split, without_splits
+from vaeaug.data.split_names import canonical, require_split, without_splits
 from vaeaug.data.vocabulary import IMAGES, LABELS, find
 
 _STATE, _INFO, _SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
@@ -71,13 +71,10 @@ def read_saved(folder: Path, request: Request) -> RawData:
     """
     library = import_extra("datasets", "huggingface", str(folder), "Hugging Face datasets")
     _check_saved(folder)
-    try:
+    # The errors of Arrow, of JSON and of the library cannot be listed.
+    with data_errors(str(folder), "a dataset that save_to_disk wrote"):
         # An absolute path, because the library takes "a::b" and "s3:..." for addresses.
         dataset = library.load_from_disk(str(folder.resolve()))
-    except Exception as error:  # of Arrow, of JSON, of the library: none of them can be listed
-        raise DataError(
-            f"{folder}: expected a dataset that save_to_disk wrote, got: {error}"
-        ) from error
     metadata, path = NO_METADATA, folder / _PROVENANCE
     if path.is_file() and isinstance(document := load_json(path), dict):
         metadata = parse_metadata(document, str(path))

@@ -14,7 +14,7 @@ from vaeaug.data.checks import DataError
 from vaeaug.data.finish import RawData, RawImages
 from vaeaug.data.metadata import SourceMetadata
 from vaeaug.data.request import Request
-from vaeaug.data.splits import canonical, require_split
+from vaeaug.data.split_names import canonical, require_split
 from vaeaug.memory import require_memory
 
 FASHION_MNIST = (

@@ -21,7 +21,7 @@ from vaeaug.data.request import Request
 from vaeaug.data.stack import Decoded, Stack
 
 # With more files the workers' start (0.2 s) is short compared to the decoding.
-PARALLEL_FROM = 2000
+_PARALLEL_FROM = 2000
 _MOST_WORKERS = 8
 # Room for a worker to run ahead of the parent; a hint that some systems ignore.
 _PIPE_BYTES = 2**20
@@ -74,7 +74,7 @@ def _decode_one(path: str, options: DecodeOptions) -> _Result:
 def _how_many(workers: int | None, n_files: int) -> int:
     if workers is not None:
         return min(workers, n_files)
-    if n_files <= PARALLEL_FROM or not sys.executable:
+    if n_files <= _PARALLEL_FROM or not sys.executable:
         return 0
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)

@@ -6,7 +6,7 @@ from pathlib import Path
 from vaeaug.data.checks import encodable
 from vaeaug.data.formats.media import MEDIA_ENDINGS
 from vaeaug.data.formats.walk import ending_of
-from vaeaug.data.splits import canonical
+from vaeaug.data.split_names import canonical
 
 
 class Lookup:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vaeaug.data.checks import DataError, encodable
+from vaeaug.data.checks import DataError, data_errors, encodable
 from vaeaug.data.finish import RawData
 from vaeaug.data.formats.extras import import_extra
 from vaeaug.data.formats.media import MEDIA_ENDINGS
@@ -15,7 +15,7 @@ from vaeaug.data.formats.rows import Row, labelled_files, open_table
 from vaeaug.data.formats.walk import walk
 from vaeaug.data.metadata import SourceMetadata, class_names_beside, parse_json
 from vaeaug.data.request import Request
-from vaeaug.data.splits import canonical
+from vaeaug.data.split_names import canonical
 from vaeaug.data.vocabulary import LABELS, find
 from vaeaug.memory import TEXT_FACTOR, require_memory
 
@@ -200,18 +200,14 @@ def _json_lines(lines: Iterable[str], table: Path) -> Iterator[dict[str, Any]]:
 
 def _load_parquet(table: Path, header_only: bool) -> _Table:
     parquet = import_extra("pyarrow.parquet", "huggingface", str(table), "Parquet files")
-    try:
-        with parquet.ParquetFile(table) as file:
-            columns, n_rows = list(file.schema_arrow.names), file.metadata.num_rows
-            if header_only:
-                return columns, []
-            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-            declared = sum(group.total_byte_size for group in groups)
-            # A column of one repeated value takes no bytes in the file, and some in Python.
-            needed = TEXT_FACTOR * max(declared, 8 * n_rows * file.metadata.num_columns)
-            require_memory(needed, str(table), f"{n_rows:,} rows", DataError)
-            return columns, file.read().to_pylist()
-    except DataError:
-        raise
-    except Exception as error:  # of Arrow, of its decompressors: none of them can be listed
-        raise DataError(f"{table}: expected a Parquet file, got: {error}") from error
+    # The errors of Arrow and of its decompressors cannot be listed.
+    with data_errors(str(table), "a Parquet file"), parquet.ParquetFile(table) as file:
+        columns, n_rows = list(file.schema_arrow.names), file.metadata.num_rows
+        if header_only:
+            return columns, []
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        declared = sum(group.total_byte_size for group in groups)
+        # A column of one repeated value takes no bytes in the file, and some in Python.
+        needed = TEXT_FACTOR * max(declared, 8 * n_rows * file.metadata.num_columns)
+        require_memory(needed, str(table), f"{n_rows:,} rows", DataError)
+        return columns, file.read().to_pylist()

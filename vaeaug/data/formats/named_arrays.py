@@ -1,11 +1,16 @@
 """Which arrays in a file of named arrays are the images and which are their labels."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Shaped
+
 from vaeaug.data.checks import DataError
+from vaeaug.data.finish import RawData
+from vaeaug.data.metadata import SourceMetadata
 from vaeaug.data.request import Request
-from vaeaug.data.splits import canonical, require_split, without_splits
+from vaeaug.data.split_names import canonical, require_split, without_splits
 from vaeaug.data.vocabulary import IMAGES, LABELS, plain
 
 # A pool of images without labels.
@@ -67,6 +72,36 @@ def choose_arrays(names: Collection[str], request: Request, where: str) -> Array
     raise DataError(
         f"{where}: expected arrays named {_EXAMPLES}; got {_listed(names)}; "
         f"pass keys={{'images': ..., 'labels': ...}} to name them"
+    )
+
+
+def load_arrays(
+    names: ArrayNames,
+    where: str,
+    load: Callable[[str], Shaped[np.ndarray, "..."]],
+    metadata: SourceMetadata,
+) -> RawData:
+    """Load the arrays that were chosen.
+
+    Args:
+        names: Their names.
+        where: The source, for messages.
+        load: Loads one array by its name.
+        metadata: What the source states of itself.
+
+    Returns:
+        The images with their labels.
+    """
+    return RawData(
+        source=where,
+        split=names.split,
+        labels=load(names.labels),
+        labels_at=f"{where}[{names.labels}]",
+        reference=load(names.reference) if names.reference else None,
+        images=load(names.images),
+        images_at=f"{where}[{names.images}]",
+        metadata=metadata,
+        notes=names.notes,
     )
 
 

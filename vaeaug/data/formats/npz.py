@@ -5,19 +5,22 @@ import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data.checks import DataError
+from vaeaug.data.checks import DataError, data_errors
 from vaeaug.data.finish import RawData, RawImages
-from vaeaug.data.formats.named_arrays import choose_arrays, choose_images
+from vaeaug.data.formats.named_arrays import choose_arrays, choose_images, load_arrays
 from vaeaug.data.metadata import SourceMetadata, parse_metadata
 from vaeaug.data.request import STORED_LAYOUTS, Request
 from vaeaug.memory import array_bytes, require_memory
 
+# Errors come from NumPy's parser of headers, from zip and from zlib.
+_ARRAY = "a NumPy array"
 _Binary = io.BufferedIOBase | IO[bytes]
 # NumPy's own limit; the header of an array of numbers is always shorter.
 _MOST_HEADER = 10_000
@@ -41,17 +44,8 @@ def read_npz(path: Path, request: Request) -> RawData:
     where = str(path)
     with _open_archive(path) as archive:
         names = choose_arrays(_names(archive), request, where)
-        return RawData(
-            source=where,
-            split=names.split,
-            images=_load_member(archive, names.images, where),
-            images_at=f"{where}[{names.images}]",
-            labels=_load_member(archive, names.labels, where),
-            labels_at=f"{where}[{names.labels}]",
-            reference=_load_member(archive, names.reference, where) if names.reference else None,
-            metadata=_metadata(archive, where),
-            notes=names.notes,
-        )
+        load = partial(_load_member, archive, where)
+        return load_arrays(names, where, load, _metadata(archive, where))
 
 
 def read_npz_images(path: Path, request: Request) -> RawImages:
@@ -70,7 +64,7 @@ def read_npz_images(path: Path, request: Request) -> RawImages:
     where = str(path)
     with _open_archive(path) as archive:
         name = choose_images(_names(archive), request, where)
-        images = _load_member(archive, name, where)
+        images = _load_member(archive, where, name)
     return RawImages(source=where, images=images, images_at=f"{where}[{name}]")
 
 
@@ -87,7 +81,7 @@ def load_npy(path: Path) -> Shaped[np.ndarray, "..."]:
         DataError: If it is damaged, needs pickle, or memory cannot hold it.
     """
     where = str(path)
-    with _array_errors(where), open(path, "rb") as file:
+    with data_errors(where, _ARRAY), open(path, "rb") as file:
         return _load_array(file, path.stat().st_size, where)
 
 
@@ -104,7 +98,7 @@ def parse_npy(data: bytes, where: str) -> Shaped[np.ndarray, "..."]:
     Raises:
         DataError: As `load_npy`.
     """
-    with _array_errors(where):
+    with data_errors(where, _ARRAY):
         return _load_array(io.BytesIO(data), len(data), where)
 
 
@@ -118,7 +112,7 @@ def _metadata(archive: zipfile.ZipFile, where: str) -> SourceMetadata:
         if f"{name}.npy" not in archive.namelist():
             continue
         try:
-            array = _load_member(archive, name, where)
+            array = _load_member(archive, where, name)
         except DataError:
             continue
         if array.dtype.kind == kind and array.ndim == rank:
@@ -146,20 +140,10 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
     return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
-def _load_member(archive: zipfile.ZipFile, name: str, where: str) -> Shaped[np.ndarray, "..."]:
+def _load_member(archive: zipfile.ZipFile, where: str, name: str) -> Shaped[np.ndarray, "..."]:
     info = archive.getinfo(f"{name}.npy")
-    with _array_errors(f"{where}[{name}]"), archive.open(info) as file:
+    with data_errors(f"{where}[{name}]", _ARRAY), archive.open(info) as file:
         return _load_array(file, info.file_size, f"{where}[{name}]")
-
-
-@contextmanager
-def _array_errors(where: str) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # of NumPy's parser of headers, of zip, of zlib
-        raise DataError(f"{where}: expected a NumPy array, got: {error}") from error
 
 
 def _load_array(file: _Binary, n_bytes: int, where: str) -> Shaped[np.ndarray, "..."]:
@@ -180,7 +164,7 @@ def _load_array(file: _Binary, n_bytes: int, where: str) -> Shaped[np.ndarray, "
     expected = file.tell() + math.prod(shape) * dtype.itemsize
     if n_bytes != expected:
         raise ValueError(
-            f"its header says {expected} bytes ({dtype}, shape {shape}), it has {n_bytes}"
+            f"its header declares {expected} bytes ({dtype}, shape {shape}), it has {n_bytes}"
         )
     what = f"an array of {dtype} of shape {shape}"
     require_memory(array_bytes(shape, dtype), where, what, DataError)

@@ -11,13 +11,13 @@ from typing import Any, TextIO
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data.checks import DataError
+from vaeaug.data.checks import DataError, data_errors
 from vaeaug.data.finish import RawData
 from vaeaug.data.formats.media import decode_media
 from vaeaug.data.labels import is_whole
 from vaeaug.data.metadata import NO_METADATA, SourceMetadata
 from vaeaug.data.request import Request
-from vaeaug.data.splits import select_split
+from vaeaug.data.split_names import select_split
 from vaeaug.data.stack import Faults
 from vaeaug.memory import TEXT_FACTOR, require_memory
 
@@ -59,12 +59,12 @@ def open_table(path: Path, *, whole: bool = True) -> Iterator[TextIO]:
     """
     if whole:
         require_memory(TEXT_FACTOR * path.stat().st_size, str(path), "rows", DataError)
-    try:
+    with (
+        data_errors(str(path), "a table in UTF-8", UnicodeDecodeError, csv.Error),
         # utf-8-sig: spreadsheets write a byte order mark, which would become part of a name.
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            yield file
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: expected a table in UTF-8, got: {error}") from error
+        open(path, newline="", encoding="utf-8-sig") as file,
+    ):
+        yield file
 
 
 def labelled_files(

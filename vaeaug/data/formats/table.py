@@ -14,7 +14,7 @@ from vaeaug.data.formats.rows import Row, labelled_files, open_table
 from vaeaug.data.formats.walk import ending_of
 from vaeaug.data.labels import is_whole
 from vaeaug.data.request import Request
-from vaeaug.data.splits import canonical
+from vaeaug.data.split_names import canonical
 from vaeaug.data.vocabulary import IDS, LABELS, PATHS, SPLITS, find_all, plain
 
 _DELIMITERS = (",", ";", "\t")
@@ -142,7 +142,7 @@ def _header_columns(
             if len(names) > 1:
                 raise DataError(
                     f"{where}: expected one column of {what}, got {' and '.join(names)}; pass "
-                    f"keys={{'images': {paths[0]!r}, 'labels': {labels[0]!r}}} to say which "
+                    f"keys={{'images': {paths[0]!r}, 'labels': {labels[0]!r}}} to choose "
                     f"(--set 'data.keys={{images: {paths[0]}, labels: {labels[0]}}}')"
                 )
     splits = find_all(SPLITS, first)

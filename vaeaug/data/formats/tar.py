@@ -9,12 +9,11 @@ import io
 import re
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaeaug.data.checks import DataError
+from vaeaug.data.checks import DataError, data_errors
 from vaeaug.data.formats.extras import import_extra
 from vaeaug.data.metadata import SourceMetadata, parse_json, parse_metadata
 from vaeaug.memory import require_memory
@@ -23,6 +22,7 @@ from vaeaug.memory import require_memory
 PAX_KEY = "VAEAUG.dataset"
 _PICKLES = ("pyd", "pickle", "pkl", "pth", "pt")
 _BLOCK = 512
+_ERRORS = (tarfile.TarError, OSError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def read_index(path: Path) -> TarIndex:
     keys: list[str] = []
     pickles: list[str] = []
     with (
-        _tar_errors(path),
+        data_errors(str(path), "a tar archive", *_ERRORS),
         _Bounded(path) as file,
         tarfile.open(fileobj=file, mode="r:") as archive,
     ):
@@ -100,16 +100,6 @@ def read_index(path: Path) -> TarIndex:
     document = parse_json(header, f"{path}: header {PAX_KEY}") if header else {}
     metadata = parse_metadata(document, f"{path}: header {PAX_KEY}")
     return TarIndex(path, len(keys), tuple(pickles), metadata)
-
-
-@contextmanager
-def _tar_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-        raise DataError(f"{path}: expected a tar archive, got: {error}") from error
 
 
 def _check_member(member: tarfile.TarInfo, path: Path) -> None:
@@ -161,7 +151,7 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
         _, suffix = iterators.base_plus_ext(name)
         return suffix is not None and not _is_pickle(suffix)
 
-    with _tar_errors(path), _Bounded(path) as file:
+    with data_errors(str(path), "a tar archive", *_ERRORS), _Bounded(path) as file:
         source = iter([{"url": str(path), "stream": file}])
         members = iterators.tar_file_expander(source, select_files=is_readable)
         yield from iterators.group_by_keys(members)

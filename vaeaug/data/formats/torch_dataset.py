@@ -17,7 +17,7 @@ from vaeaug.data.layout import IMAGE_CHANNELS, move_channels
 from vaeaug.data.metadata import SourceMetadata
 from vaeaug.data.pixels import check_resizable
 from vaeaug.data.request import Request
-from vaeaug.data.splits import canonical
+from vaeaug.data.split_names import canonical
 from vaeaug.data.stack import Stack
 
 # What an item is without a layout, by its rank.
@@ -112,7 +112,7 @@ def _note_split(dataset: Any, request: Request) -> tuple[str, ...]:
                 break
     if request.split != "train" or split not in ("val", "test"):
         return ()
-    return (f"taken as the training split, although the dataset says that it is of {split}",)
+    return (f"taken as the training split, although the dataset states that it is {split}",)
 
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vaeaug.data.checks import DataError
+from vaeaug.data.checks import DataError, data_errors
 from vaeaug.data.decode import ENDINGS, BadImageError, decode_bytes
 from vaeaug.data.finish import RawData
 from vaeaug.data.formats.extras import import_extra
@@ -17,7 +17,7 @@ from vaeaug.data.formats.tar import TarIndex, is_tar, read_index, read_samples
 from vaeaug.data.labels import UNLABELLED, is_whole
 from vaeaug.data.metadata import SourceMetadata, class_names_beside, parse_json
 from vaeaug.data.request import Request
-from vaeaug.data.splits import canonical, mentioned, select_split
+from vaeaug.data.split_names import canonical, mentioned, select_split
 from vaeaug.data.stack import Stack
 from vaeaug.data.vocabulary import LABELS, find
 
@@ -126,10 +126,8 @@ def _files(path: Path) -> list[tuple[str | None, Path]]:
 def _expand(pattern: str) -> list[str]:
     # A dependency of webdataset.
     library = import_extra("braceexpand", "webdataset", pattern, "patterns of tar archives")
-    try:
+    with data_errors(pattern, "braces such as {000..003}", ValueError):
         return list(library.braceexpand(pattern))
-    except ValueError as error:
-        raise DataError(f"{pattern}: expected braces such as {{000..003}}, got: {error}") from error
 
 
 def _split_of(file: Path) -> str | None:

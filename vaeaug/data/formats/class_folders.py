@@ -12,7 +12,7 @@ from vaeaug.data.formats.audio import ENDINGS as SOUND_ENDINGS
 from vaeaug.data.formats.media import MEDIA_ENDINGS, decode_media
 from vaeaug.data.formats.walk import ending_of, walk, walk_notes
 from vaeaug.data.request import Request
-from vaeaug.data.splits import begins, canonical, mentioned, require_split, without_splits
+from vaeaug.data.split_names import begins, canonical, mentioned, require_split, without_splits
 from vaeaug.data.stack import Decoded
 
 _SHOWN = 5
