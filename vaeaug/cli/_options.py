@@ -195,6 +195,7 @@ def data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "L
 def evaluation_of(
     seed: int,
     workers: int | None,
+    *,
     budget: float | None,
     splits: int | None,
     steps: int | None,

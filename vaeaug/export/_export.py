@@ -99,7 +99,15 @@ def export_dataset(
     if chosen == "huggingface":
         # Before anything is read that takes time.
         huggingface_library()
-    samples, classes = _samples(out_dir, real, share, balance, seed, on_mismatch, class_names)
+    samples, classes = _samples(
+        out_dir,
+        real,
+        share=share,
+        balance=balance,
+        seed=seed,
+        on_mismatch=on_mismatch,
+        class_names=class_names,
+    )
     with claimed(path):
         # What another export has written since, or left, counts as well.
         check_free(path, folder=folder, overwrite=overwrite)
@@ -139,6 +147,7 @@ def _format_of(path: Path, asked: str | None) -> Format:
 def _samples(
     out_dir: str | Path | Manifest | ShardDataset,
     real: Any,
+    *,
     share: Share | None,
     balance: Balance,
     seed: int,

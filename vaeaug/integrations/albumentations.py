@@ -52,6 +52,7 @@ class _LabelledTransform(ImageOnlyTransform):
     def __init__(
         self,
         path: str | Path,
+        *,
         sha256: str | None,
         class_names: Sequence[str] | None,
         label_key: str,
@@ -191,7 +192,14 @@ class SyntheticPool(_LabelledTransform):
         p: float = 0.3,
         value_range: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(path, sha256, class_names, label_key, p, value_range)
+        super().__init__(
+            path,
+            sha256=sha256,
+            class_names=class_names,
+            label_key=label_key,
+            p=p,
+            value_range=value_range,
+        )
         folder = Path(self.path)
         if self.sha256 is None:
             self.sha256 = hash_of_run(Manifest.load(folder))
@@ -272,7 +280,14 @@ class LatentAugment(_LabelledTransform):
         p: float = 0.5,
         value_range: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(path, sha256, class_names, label_key, p, value_range)
+        super().__init__(
+            path,
+            sha256=sha256,
+            class_names=class_names,
+            label_key=label_key,
+            p=p,
+            value_range=value_range,
+        )
         if not 0 <= strength <= 1:
             raise TransformError(f"strength: expected a number from 0 to 1, got {strength!r}")
         self.strength, self.residual = strength, residual

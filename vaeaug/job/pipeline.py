@@ -142,7 +142,7 @@ def _draw(
     generator.attach(data)
     if not diagnosed:
         generator = _diagnosed(run, generator, data, drawn_by, screener)
-    write_classes(written, plan, generator, screener, drawn_by, provenance, progress=progress)
+    write_classes(written, plan, generator, screener, drawn_by, progress=progress)
     return result_of(
         run, written, data, plan, provenance, job=job, drawn_by=drawn_by, search=search
     )

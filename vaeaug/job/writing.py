@@ -68,7 +68,6 @@ def write_classes(
     generator: Synthesizer,
     screener: Screener | None,
     config: AugmentConfig,
-    provenance: ShardProvenance,
     *,
     progress: Progress | None = None,
 ) -> None:
@@ -80,7 +79,6 @@ def write_classes(
         generator: Draws them.
         screener: Judges them; may be None where none are missing.
         config: Sampler, budget and shards.
-        provenance: Written into the shards.
         progress: Reports accepted of wanted samples of each class.
 
     Raises:
@@ -88,7 +86,7 @@ def write_classes(
     """
     for class_plan in plan:
         if class_plan.label not in written.classes:
-            writer = _ClassWriter(written, generator, config, provenance)
+            writer = _ClassWriter(written, generator, config)
             written.add(writer.write(class_plan, screener, progress))
 
 
@@ -99,7 +97,6 @@ class _ClassWriter:
     written: "WrittenClasses"
     generator: Synthesizer
     config: AugmentConfig
-    provenance: ShardProvenance
 
     def write(
         self, class_plan: ClassPlan, screener: Screener | None, progress: Progress | None
@@ -150,7 +147,7 @@ class _ClassWriter:
             image_shape=generator.image_shape,
             value_range=generator.value_range,
             n_latents=generator.model.latent_dim,
-            provenance=self.provenance,
+            provenance=self.written.provenance,
             max_bytes=shards.max_bytes,
             compress=shards.compress,
             first_index=len(self.written.shards) + n_before,

@@ -111,7 +111,12 @@ class CVAE(nn.Module):
         self.image_shape = tuple(image_shape)
         self.geometry = None if network == "mlp" else Geometry.of(self.image_shape)
         self.groups = groups_of(
-            self.image_shape, network, latent, latent_dim, latent_channels, levels
+            self.image_shape,
+            network=network,
+            latent=latent,
+            latent_dim=latent_dim,
+            latent_channels=latent_channels,
+            levels=levels,
         )
         self.latent_dim = self.groups[-1].start + self.groups[-1].size
         self.n_classes, self.conditional = n_classes, conditional
@@ -263,6 +268,7 @@ class CVAE(nn.Module):
 
 def groups_of(
     image_shape: Sequence[int],
+    *,
     network: str,
     latent: str,
     latent_dim: int | None,
@@ -270,6 +276,17 @@ def groups_of(
     levels: int,
 ) -> tuple[LatentGroup, ...]:
     """The groups of latents of a model; see `latent_groups` and `dense_groups`.
+
+    Args:
+        image_shape: (space..., channels).
+        network: "conv" or "mlp".
+        latent: "vector", "spatial" or "hierarchical".
+        latent_dim: Length of the vector; None for the default.
+        latent_channels: Channels of the grid; None for the default.
+        levels: Levels of hierarchical latents.
+
+    Returns:
+        The groups, those nearest to the decoder's start first.
 
     Raises:
         ValueError: If the network is unknown, or the samples or the kind of latent are not for it.

@@ -49,11 +49,11 @@ def bytes_per_sample(data: LabelledImages, config: AugmentConfig) -> int:
     model = config.model
     groups = groups_of(
         data.image_shape,
-        model.network,
-        model.latent,
-        model.latent_dim,
-        model.latent_channels,
-        model.levels,
+        network=model.network,
+        latent=model.latent,
+        latent_dim=model.latent_dim,
+        latent_channels=model.latent_channels,
+        levels=model.levels,
     )
     n_latents = groups[-1].start + groups[-1].size
     has_soft_labels = config.recipe.sampler == "blend" or config.recipe.soft

@@ -102,6 +102,7 @@ class ElboObjective:
         x: Tensor,
         y: Tensor,
         step: int,
+        *,
         what: str = "",
         log_sigma2: Tensor | None = None,
     ) -> ElboTerms:

@@ -47,14 +47,8 @@ class FlowObjective:
         rows = torch.from_numpy(
             self.batches.rows_of(self.stage, step, self.config.density.batch_size)
         ).to(self.batches.device)
-        loss = self._loss(
-            _flow(state.model),
-            self.mean[rows],
-            self.logvar[rows],
-            self.batches.labels[rows],
-            self.stage.name,
-            step,
-        ).mean()
+        posterior = self.mean[rows], self.logvar[rows], self.batches.labels[rows]
+        loss = self._loss(_flow(state.model), *posterior, stream=(self.stage.name, step)).mean()
         return StepLoss(loss, (float(loss.detach()), 0.0), {})
 
     @torch.no_grad()
@@ -67,8 +61,7 @@ class FlowObjective:
                 self.held_mean[begin : begin + 512],
                 self.held_logvar[begin : begin + 512],
                 self.held_labels[begin : begin + 512],
-                f"{self.stage.name}/held-out",
-                begin,
+                stream=(f"{self.stage.name}/held-out", begin),
             )
             for begin in range(0, len(self.held_mean), 512)
         ]
@@ -84,8 +77,10 @@ class FlowObjective:
         """Nothing."""
 
     def _loss(
-        self, flow: LatentFlow, mean: Tensor, logvar: Tensor, y: Tensor, name: str, step: int
+        self, flow: LatentFlow, mean: Tensor, logvar: Tensor, y: Tensor, *, stream: tuple[str, int]
     ) -> Tensor:
+        """The loss of latents; `stream` names their random numbers."""
+        name, step = stream
         shape = tuple(mean.shape)
         z = mean + torch.exp(0.5 * logvar) * self.batches.noise(f"{name}/posterior", step, shape)
         uniform = self.batches.uniform(f"{name}/time", step, (2, len(z)))

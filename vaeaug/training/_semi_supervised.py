@@ -146,7 +146,12 @@ class M2Objective(ElboObjective):
         log_q, classes = log_q.topk(k, dim=1)
         log_q = F.log_softmax(log_q, dim=1)
         terms = self.terms(
-            model, x.repeat_interleave(k, dim=0), classes.flatten(), step, "/unlabelled", log_sigma2
+            model,
+            x.repeat_interleave(k, dim=0),
+            classes.flatten(),
+            step,
+            what="/unlabelled",
+            log_sigma2=log_sigma2,
         )
         factor, _ = state.record.collapse_adjustment
         beta = self.config.model.beta * factor * self._kl_weight(done)

@@ -14,7 +14,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from vaeaug.config import AugmentConfig, as_config
 from vaeaug.data import LabelledImages
 from vaeaug.generator import WITH_SOURCE, Synthesizer
-from vaeaug.integrations.oversampling._checked import (
+from vaeaug.integrations.oversampling._encoding import Columns
+from vaeaug.integrations.oversampling._input import (
     as_dtype,
     as_samples,
     as_stored,
@@ -23,7 +24,6 @@ from vaeaug.integrations.oversampling._checked import (
     rank,
     value_range,
 )
-from vaeaug.integrations.oversampling._encoding import Columns
 from vaeaug.integrations.oversampling._resampling import ImageJudge, Judge, TableJudge, fill_class
 from vaeaug.screening import Screener
 from vaeaug.stages import fit
