@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,7 +56,8 @@ def test_a_public_function_says_what_it_takes_and_gives(name: str, function: Any
     ]
     if arguments:
         assert "\nArgs:\n" in text, name
-    described = text.partition("\nArgs:\n")[2].partition("\n\n")[0]
+    section = text.partition("\nArgs:\n")[2]
+    described = re.split(r"^(?:Returns|Yields|Raises|Warns):$", section, flags=re.M)[0]
     missing = [each for each in arguments if f"    {each}:" not in described.replace("*", "")]
     assert not missing, f"{name}: {missing}"
     gives = inspect.signature(function).return_annotation
