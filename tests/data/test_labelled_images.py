@@ -107,6 +107,7 @@ def nan_image():
         ),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_parts_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(DataError, match=f"LabelledImages: expected .*{message}"):
         make(**changes)
@@ -178,6 +179,7 @@ def test_subset_takes_the_asked_images_in_order():
         ([[1]], r"got int64 of shape \(1, 1\)"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_subset_refuses(indices, message):
     with pytest.raises(DataError, match=f"subset: expected .*{message}"):
         make().subset(indices)

@@ -302,6 +302,7 @@ def test_clipping_whole_numbers_keeps_their_type(save):
     assert any(note.startswith("1 values outside") for note in data.notes)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_values_outside_of_the_stated_range_are_refused(save):
     images = np.linspace(0, 250, 6 * 20).reshape(6, 5, 4)
     path = save(images=images, labels=LABELS)
@@ -488,6 +489,7 @@ def test_bad_labels(save, labels, message):
 
 
 @pytest.mark.parametrize("odd", [1.5, None, ["a"], 7])
+@pytest.mark.usefixtures("unchecked")
 def test_class_names_that_are_no_texts(save, odd):
     path = save(images=np.zeros((6, 2, 2), "uint8"), labels=LABELS)
     with pytest.raises(DataError, match=r"class_names: expected texts, got .* among them"):

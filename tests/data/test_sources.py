@@ -445,6 +445,7 @@ def test_file_of_an_unknown_kind(tmp_path):
         ({"keys": {"images": "a", "labels": "b"}}, r"digits: keys= is for \.npz, \.h5, \.hdf5"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_bad_arguments(arguments, message):
     with pytest.raises(DataError, match=message):
         read("digits", **arguments)

@@ -117,6 +117,7 @@ def test_rows_count_on_into_the_pool(data, noise):
         (np.zeros((2, 5, 4, 1), "float32"), r"got float32 of shape"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_pools_that_do_not_fit(data, pool, message):
     with pytest.raises(DataError, match=rf"arrays: unlabelled: expected .*{message}"):
         data.with_unlabelled(pool)

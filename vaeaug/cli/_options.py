@@ -176,20 +176,34 @@ def request(
     source: str, pool: str | None, workers: int | None, **configuration: Any
 ) -> tuple["AugmentConfig", "LabelledImages"]:
     """The configuration that the options make up, and the data it is for."""
-    from vaeaug.job.reading import read_data
+    from vaeaug.data import read_configured
 
     config = config_of(**configuration)
-    return config, read_data(source, config, pool=pool, workers=workers, progress=wanted_progress())
+    return config, read_configured(
+        source,
+        config.data.model_dump(),
+        seed=config.seed,
+        pool=pool,
+        workers=workers,
+        progress=wanted_progress(),
+    )
 
 
 def data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "LabelledImages":
     """Data, read as the run in OUT read it."""
     from vaeaug.config import make_config
+    from vaeaug.data import read_configured
     from vaeaug.job.folder import read_run
-    from vaeaug.job.reading import read_data
 
     config = make_config(read_run(out)["config"], where=f"{out}/run.json", warn=False)
-    return read_data(source, config, pool=pool, workers=workers, progress=wanted_progress())
+    return read_configured(
+        source,
+        config.data.model_dump(),
+        seed=config.seed,
+        pool=pool,
+        workers=workers,
+        progress=wanted_progress(),
+    )
 
 
 def evaluation_of(

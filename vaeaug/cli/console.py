@@ -1,5 +1,6 @@
 """What the command line shows on stdout: tables, or one JSON document."""
 
+import io
 import json
 import sys
 from collections.abc import Iterable
@@ -199,16 +200,23 @@ def _percent(part: float | None) -> str:
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> str:
-    cells = [header, *([printable(str(cell)) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    numeric = [all(_is_number(row[column]) for row in cells[1:]) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in cells
-    )
+    """A table without lines; columns of numbers are flush right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column, name in enumerate(header):
+        numeric = all(_is_number(row[column]) for row in cells)
+        table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=True)
+    for row in cells:
+        table.add_row(*map(Text, row))  # a class may be called "[/b]", which is no markup
+    # As wide as it has to be: other programs read it too.
+    console = Console(file=io.StringIO(), width=10_000, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def _is_number(text: str) -> bool:

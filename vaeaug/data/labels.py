@@ -62,10 +62,6 @@ def normalise_labels(
     training_site = _Site(f"{where} (training split)")
     values = _vector(raw, site)
     known = None if reference is None else _vector(reference, training_site)
-    # Of a damaged file.
-    odd = [name for name in stated or () if not isinstance(name, str)]
-    if odd:
-        raise site.error(f"class names as texts, got {odd[0]!r} among them")
     class_names = request.class_names or (None if stated is None else tuple(stated))
     if values.dtype.kind in "SUT":
         texts = _texts(values, site)

@@ -7,12 +7,11 @@ from typing import Any
 import torch
 
 from vaeaug.config import AugmentConfig, EvaluationConfig, Recipe, make_config
-from vaeaug.data import LabelledImages
+from vaeaug.data import LabelledImages, read_configured
 from vaeaug.evaluation import GateResult, ProbeFactory
 from vaeaug.job.evaluation import RunEvaluation
 from vaeaug.job.folder import RunError, RunFolder, read_run
 from vaeaug.job.publishing import publish
-from vaeaug.job.reading import read_data
 from vaeaug.job.result import RunResult, recipe_of
 from vaeaug.progress import Progress, shown
 from vaeaug.shards import Manifest
@@ -128,7 +127,7 @@ def _job_of(
     run = read_run(out_dir)
     job = make_config(run["config"], where=f"{out_dir}/run.json", warn=False)
     if not isinstance(data, LabelledImages):
-        data = read_data(data, job)
+        data = read_configured(data, job.data.model_dump(), seed=job.seed, progress=False)
     if data.fingerprint != run["data"]["fingerprint"]:
         raise RunError(
             f"{out_dir}: expected the training split that the run was made from (fingerprint "

@@ -12,14 +12,13 @@ from typing import Any
 import torch
 
 from vaeaug.config import AugmentConfig, EvaluationConfig, as_config
-from vaeaug.data import LabelledImages
+from vaeaug.data import LabelledImages, read_configured
 from vaeaug.evaluation import ProbeFactory, SearchResult
 from vaeaug.files.json_text import sealed
 from vaeaug.generator import Synthesizer
 from vaeaug.job.evaluation import RunEvaluation
 from vaeaug.job.folder import RunError, RunFolder, library_versions
 from vaeaug.job.publishing import publish
-from vaeaug.job.reading import read_data
 from vaeaug.job.result import AugmentResult, RunResult, result_of
 from vaeaug.job.writing import WrittenClasses, write_classes
 from vaeaug.plan import Plan
@@ -77,7 +76,7 @@ def augment(
     """
     job = as_config(config)
     if not isinstance(data, LabelledImages):
-        data = read_data(data, job)
+        data = read_configured(data, job.data.model_dump(), seed=job.seed, progress=False)
     job = _with_plain_strategy(job, data)
     plan = _plan_something(data, job)
     device = resolve_device(device)

@@ -152,7 +152,10 @@ def _read(
         decode_image_column, rows, image_name, request, images_at, local_files=local_files
     )
     is_files = _kind(images_in) == "Image"
-    names = _class_names(labels_in) or metadata.class_names
+    names = _class_names(labels_in)
+    # Of a damaged file.
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise DataError(f"{labels_at}: expected class names as texts, got {odd[0]!r} among them")
     return RawData(
         source=where,
         split=split,
@@ -161,7 +164,7 @@ def _read(
         labels=labels,
         labels_at=labels_at,
         reference=reference,
-        metadata=replace(metadata, class_names=names),
+        metadata=replace(metadata, class_names=names or metadata.class_names),
         notes=notes,
     )
 
@@ -230,9 +233,8 @@ def _is_array(feature: Any) -> bool:
     return isinstance(feature, list) or _kind(feature) in kinds
 
 
-def _class_names(feature: Any) -> tuple[str, ...] | None:
-    is_named = _kind(feature) == "ClassLabel" and feature.names
-    return tuple(feature.names) if is_named else None
+def _class_names(feature: Any) -> tuple[Any, ...]:
+    return tuple(feature.names or ()) if _kind(feature) == "ClassLabel" else ()
 
 
 def _only(names: Sequence[str]) -> str | None:
