@@ -109,8 +109,8 @@ def test_a_number_is_a_ratio_of_two_classes(large: int, small: int, ratio: float
 
 def test_fewer_than_there_are() -> None:
     assert refused(labels_of([9, 4]), {"dog": 3}, class_names=("cat", "dog")) == (
-        "sampling_strategy: class 'dog' has 4 real images and a total of 3 is requested; totals include "
-        "the real ones, so expected at least 4"
+        "sampling_strategy: class 'dog' has 4 real images and a total of 3 is requested; totals "
+        "include the real ones, so expected at least 4"
     )
 
 

@@ -58,8 +58,8 @@ class GeneratorTransform(v2.Transform):
             if isinstance(inpt, refused):
                 raise TransformError(
                     f"{type(self).__name__}: expected images and labels, got "
-                    f"{type(inpt).__name__}: boxes, masks and keypoints of a real image do not match "
-                    "the shapes of a synthetic one"
+                    f"{type(inpt).__name__}: boxes, masks and keypoints of a real image do not "
+                    "match the shapes of a synthetic one"
                 )
 
     def _generator(self, device: torch.device) -> Synthesizer:
@@ -87,8 +87,8 @@ class GeneratorTransform(v2.Transform):
         slack = RANGE_SLACK * (high - low)
         if not (smallest >= low - slack and largest <= high + slack):
             raise TransformError(
-                f"{type(self).__name__}: expected values from {low:g} to {high:g}, got {smallest:g} "
-                f"to {largest:g}; apply it before Normalize, or pass value_range"
+                f"{type(self).__name__}: expected values from {low:g} to {high:g}, got "
+                f"{smallest:g} to {largest:g}; apply it before Normalize, or pass value_range"
             )
 
     def _indices(self, generator: Synthesizer, labels: Tensor) -> Tensor:
