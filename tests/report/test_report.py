@@ -775,7 +775,7 @@ def test_signals_and_volumes_are_called_what_they_are(tmp_path, layout, many):
     text = Page(page_of(tmp_path, document)).text
     one = many.removesuffix("s")
     assert f"Real {many}" in text
-    assert f"Synthetic {many} carry the biases of the {many}" in re.sub(r"\s+", " ", text)
+    assert f"Synthetic {many} carry the biases of the real {many}" in re.sub(r"\s+", " ", text)
     assert f"Shape of a {one}" in text
     # Classes keep their names, whatever these are.
     assert "an image" in text
