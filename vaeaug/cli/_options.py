@@ -182,7 +182,11 @@ workers_option = click.option(
 
 
 def progress_enabled() -> bool:
-    """Whether to say how far the work is: not with --quiet."""
+    """Check whether progress is shown, which --quiet disables.
+
+    Returns:
+        Whether it is.
+    """
     return logging.getLogger("vaeaug").isEnabledFor(logging.INFO)
 
 

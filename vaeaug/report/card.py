@@ -160,8 +160,8 @@ def _how_made(document: Document) -> str:
         words.of_kind(
             "By a variational autoencoder with densities of each class in its latent space. Its "
             "samples were screened for values that are not finite or out of range, near-copies of "
-            "training images, duplicates, and what is plainly another class to a classifier "
-            "trained on real images only.",
+            "training images, duplicates, and samples that a classifier trained on real images "
+            "only clearly assigns to another class.",
             document,
         ),
         "",

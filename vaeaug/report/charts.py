@@ -221,8 +221,8 @@ def _svg(lines: Sequence[tuple[str, Points]], prefix: str) -> str:
         axes.locator_params(axis="y", nbins=5)
         axes.locator_params(axis="x", nbins=6)
         buffer = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing)
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=no_metadata)
     return _for_page(buffer.getvalue(), prefix)
 
 

@@ -21,7 +21,7 @@ from vaeaug.report.words import NONE, count, duration, num, pct, sentence, sever
 MAX_ROWS = 150
 MAX_ARMS = 16
 
-NOT_EVALUATED = "Not evaluated: nobody knows yet whether this data helps"
+NOT_EVALUATED = "Not evaluated: it is not known whether this data helps"
 # Word, class of the style sheet, and icon: a tick, a cross, a question mark or a dash, so that the
 # verdict does not depend on colour alone.
 _VERDICTS = {

@@ -66,19 +66,19 @@ def write_samples(
     cell_h, cell_w = height + _GAP, width + _GAP
     font = ImageFont.load_default(13)
     title = 22
-    left = 100
+    images_left = 100
     panel_h = title + len(_ROWS) * cell_h + 8
     footer = 24 if len(panels) > len(shown) else 4
     sheet = Image.new(
-        "RGB", (left + max(COLUMNS * cell_w, 320) + 8, panel_h * len(shown) + footer), _PAPER
+        "RGB", (images_left + max(COLUMNS * cell_w, 320) + 8, panel_h * len(shown) + footer), _PAPER
     )
     draw = ImageDraw.Draw(sheet)
     for number, panel in enumerate(shown):
         top = number * panel_h
         name = printable(panel.name)
         draw.text((8, top + 4), name, _INK, font)
-        after = 8 + draw.textlength(name, font) + 12
-        draw.text((max(after, left), top + 4), printable(panel.note), _QUIET, font)
+        note_left = 8 + draw.textlength(name, font) + 12
+        draw.text((max(note_left, images_left), top + 4), printable(panel.note), _QUIET, font)
         for row, (name, images) in enumerate(
             zip(_ROWS, (panel.real, panel.synthetic, panel.nearest), strict=True)
         ):
@@ -86,9 +86,9 @@ def write_samples(
             draw.text((8, y + cell_h / 2 - 9), name, _QUIET, font)
             for column, image in enumerate(images[:COLUMNS]):
                 tile = _tile(image, value_range, (width, height))
-                sheet.paste(tile, (left + column * cell_w, y))
+                sheet.paste(tile, (images_left + column * cell_w, y))
             if not len(images):
-                draw.text((left, y + cell_h / 2 - 9), "none", _QUIET, font)
+                draw.text((images_left, y + cell_h / 2 - 9), "none", _QUIET, font)
     if len(panels) > len(shown):
         text = f"{len(panels) - len(shown)} larger classes are not shown"
         draw.text((8, panel_h * len(shown) + 4), text, _QUIET, font)
@@ -213,7 +213,9 @@ def _outline(
     if len(signal) <= 4 * max_points:
         return signal
     stretches = np.array_split(signal, max_points // 2)
-    return np.stack([end for part in stretches for end in (part.min(axis=0), part.max(axis=0))])
+    return np.stack(
+        [end for stretch in stretches for end in (stretch.min(axis=0), stretch.max(axis=0))]
+    )
 
 
 def _rgb(

@@ -337,8 +337,8 @@ def _flat(value: Any, path: str = "") -> list[tuple[str, str]]:
     if isinstance(value, Mapping) and value:
         return [
             pair
-            for key, inner in value.items()
-            for pair in _flat(inner, f"{path}.{key}" if path else str(key))
+            for key, item in value.items()
+            for pair in _flat(item, f"{path}.{key}" if path else str(key))
         ]
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return [(path, text if len(text) <= _MAX_VALUE else text[:_MAX_VALUE] + " …")]
