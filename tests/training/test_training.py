@@ -514,7 +514,7 @@ def test_no_class_is_worse_for_adapting_when_scored_again(rate, few):
     held = sorted(set(batches.held_labels.tolist()))
     assert len(held) > 3
     for label in held:
-            assert again.record.best[label] == pytest.approx(state.best[label], abs=1e-3)
+        assert again.record.best[label] == pytest.approx(state.best[label], abs=1e-3)
         assert state.best[label] >= state.first[label]
 
 
