@@ -109,8 +109,8 @@ def test_a_number_is_a_ratio_of_two_classes(large: int, small: int, ratio: float
 
 def test_fewer_than_there_are() -> None:
     assert refused(labels_of([9, 4]), {"dog": 3}, class_names=("cat", "dog")) == (
-        "sampling_strategy: class 'dog' has 4 real images and 3 are asked for in all; totals count "
-        "the real ones, so expected at least 4"
+        "sampling_strategy: class 'dog' has 4 real images and a total of 3 is requested; totals "
+        "include the real ones, so expected at least 4"
     )
 
 
@@ -160,7 +160,7 @@ def test_a_class_without_images_cannot_be_asked_for() -> None:
         ([], "expected a non-empty 1-D array of integers"),
         ([[0, 1]], "expected a non-empty 1-D array of integers, got int64 of shape (1, 2)"),
         ([0.0, 1.0], "expected a non-empty 1-D array of integers, got float64"),
-        ([-1, -1], "expected at least one labelled image, got unlabelled ones alone"),
+        ([-1, -1], "expected at least one labelled image, got only unlabelled ones"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

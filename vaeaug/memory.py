@@ -1,7 +1,7 @@
-"""How much memory there is, asked before anything is allocated for a size that a file declares.
+"""Available memory, which is checked before memory is allocated for a size that a file declares.
 
-A file of a few kilobytes can declare, or expand to, terabytes. Linux grants such memory and ends
-the process when it is touched, so the size is compared with what there is before it is asked for.
+A file of a few kilobytes can declare, or expand to, terabytes. Linux grants such memory and kills
+the process when it is used. The size is therefore compared with the available memory first.
 """
 
 import ctypes
@@ -18,46 +18,54 @@ import numpy as np
 _MEMINFO = Path("/proc/meminfo")
 _GROUPS = Path("/sys/fs/cgroup")
 _KIB = 1024
-# Values that go through a network at a time, at most, where no gradient is wanted; and how many do
-# where that is exceeded: several arrays of doubles of that size may be needed.
+# Maximum number of values that go through a network at a time without gradients, and the number if
+# a block would exceed it: several arrays of doubles of that size may be needed.
 VALUES_AT_ONCE, FEWER_VALUES = 2**25, 2**23
-# Parameters of glibc's `mallopt`, and its bounds for freed memory that is kept by default.
+# Parameters of glibc's `mallopt`, and its default and maximum threshold for keeping freed memory.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_MMAP_DEFAULT, _MOST_KEPT = 2**25, 2**31 - 1
-# A text file of short lines takes about so many times its size as Python's objects.
+_MMAP_DEFAULT, _MAX_THRESHOLD = 2**25, 2**31 - 1
+# Python objects of a text file of short lines take about this multiple of its size.
 TEXT_FACTOR = 8
 
 
 def available_memory() -> int | None:
-    """Bytes that this process can still take, or None where the system does not say.
+    """Return the memory that this process can still allocate.
 
-    The least of what the machine has left, what the control groups of the process leave (a
-    container's limit is one) and what the limit on its address space leaves.
+    It is the minimum of what the machine has left, what the control groups of the process allow
+    (such as the limit of a container) and what the limit of its address space allows.
+
+    Returns:
+        Bytes, or None if the system does not report them.
     """
     limits = [*_machine(), *_control_groups(), *_address_space()]
     return max(0, min(limits)) if limits else None
 
 
 def require_memory(n_bytes: int, where: str, what: str, error: type[Exception]) -> None:
-    """Refuse what memory cannot hold.
+    """Raise an error if memory cannot hold an allocation.
 
     Args:
-        n_bytes: Bytes that are about to be allocated.
+        n_bytes: Bytes to allocate.
         where: The file, for the message.
         what: What takes them, such as "images of shape (10, 8, 8)".
-        error: Raised with the message.
+        error: Type of the error.
     """
-    there = available_memory()
-    if there is not None and n_bytes > there:
+    available = available_memory()
+    if available is not None and n_bytes > available:
         raise error(
             f"{where}: expected what memory can hold, got {what}, which take {sized(n_bytes)}; "
-            f"{sized(there)} are available"
+            f"{sized(available)} are available"
         )
 
 
 @contextmanager
 def memory_errors(source: object, error: type[Exception]) -> Iterator[None]:
-    """What memory could not hold although nothing declared it becomes an error that says where."""
+    """Convert a `MemoryError` inside the block to an error that names the source.
+
+    Args:
+        source: The path or the object that is being read.
+        error: Type of the error.
+    """
     try:
         yield
     except MemoryError as cause:
@@ -68,10 +76,18 @@ def memory_errors(source: object, error: type[Exception]) -> Iterator[None]:
 
 
 def blocks(n: int, n_values: int, most: int) -> Iterator[slice]:
-    """The rows of n samples of so many values in blocks of `most`, or smaller where they are large.
+    """Divide the rows of n samples into blocks of a fixed size, or smaller ones for large samples.
 
-    What is drawn for a block depends on where it begins: for samples of up to
-    ``VALUES_AT_ONCE / most`` values these places are multiples of `most`.
+    Random draws of a block depend on its first row: for samples of up to ``VALUES_AT_ONCE / size``
+    values, first rows are multiples of the block size.
+
+    Args:
+        n: Number of samples.
+        n_values: Values per sample.
+        most: Block size.
+
+    Yields:
+        Rows of each block.
     """
     fits = most * n_values <= VALUES_AT_ONCE
     step = most if fits else max(1, min(most, FEWER_VALUES // n_values))
@@ -81,21 +97,21 @@ def blocks(n: int, n_values: int, most: int) -> Iterator[slice]:
 
 @contextmanager
 def kept_memory(array_bytes: int) -> Iterator[None]:
-    """Freed memory is used again inside, instead of going back to the system each time.
+    """Reuse freed memory inside the block instead of returning it to the system each time.
 
-    By default glibc returns every array of more than 32 MiB when it is freed, and the system clears
-    each page of the next one: with large samples that takes longer than what is computed. Nothing
-    happens for smaller arrays, or where the C library is another one.
+    By default, glibc returns every array of more than 32 MiB when it is freed, and the system
+    clears each page of the next one, which for large samples takes longer than the computation.
+    This has no effect for smaller arrays, or with another C library.
 
     Args:
-        array_bytes: Size of the arrays that each step makes.
+        array_bytes: Size of the arrays that each step creates.
     """
     change = _mallopt() if array_bytes >= _MMAP_DEFAULT else None
     if change is None:
         yield
         return
-    change(_MMAP_THRESHOLD, min(4 * array_bytes, _MOST_KEPT))
-    change(_TRIM_THRESHOLD, _MOST_KEPT)
+    change(_MMAP_THRESHOLD, min(4 * array_bytes, _MAX_THRESHOLD))
+    change(_TRIM_THRESHOLD, _MAX_THRESHOLD)
     try:
         yield
     finally:
@@ -113,16 +129,30 @@ def _mallopt() -> Callable[[int, int], int] | None:
 
 
 def array_bytes(shape: Sequence[int], dtype: np.dtype[Any]) -> int:
-    """Bytes of an array as it is read: itself, and its copy as float32 or int64 where it gets one.
+    """Return the bytes of an array and of its copy as float32 or int64, if reading makes one.
 
-    In whole numbers of Python: a declared shape may not fit any integer of the machine.
+    Python integers are used, because a declared shape may exceed any integer of the machine.
+
+    Args:
+        shape: Shape of the array.
+        dtype: Its stored type.
+
+    Returns:
+        Bytes.
     """
     per_value = dtype.itemsize + (0 if dtype == np.uint8 else 4)
     return math.prod(int(n) for n in shape) * per_value
 
 
 def sized(n_bytes: float) -> str:
-    """Bytes as people say them: "3.1 GiB"."""
+    """Format bytes with a unit, as in "3.1 GiB".
+
+    Args:
+        n_bytes: Bytes.
+
+    Returns:
+        Text.
+    """
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
         if n_bytes < _KIB or unit == "TiB":
             break
@@ -144,7 +174,7 @@ def _machine() -> Iterator[int]:
 
 
 def _control_groups() -> Iterator[int]:
-    """What each group of the process, up to the outermost, leaves: versions 2 and 1 of Linux."""
+    """Yield the memory that each control group (version 1 or 2) of the process has left."""
     try:
         lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -159,22 +189,22 @@ def _control_groups() -> Iterator[int]:
         else:
             continue
         group = root / path.lstrip("/")
-        # Inside a container the path may be that of the host, where only the root is to be seen.
+        # Inside a container, the path may be that of the host; then only the root is visible.
         for folder in (group, *group.parents):
             if folder.is_relative_to(root):
-                yield from _left(folder, *names)
+                yield from _remaining(folder, *names)
 
 
-def _left(group: Path, limit: str, usage: str, cache: str) -> Iterator[int]:
+def _remaining(group: Path, limit: str, usage: str, cache: str) -> Iterator[int]:
     try:
-        most = (group / limit).read_text(encoding="ascii").strip()
-        if most == "max":
+        max_usage = (group / limit).read_text(encoding="ascii").strip()
+        if max_usage == "max":
             return
         used = int((group / usage).read_text(encoding="ascii"))
         stat = (group / "memory.stat").read_text(encoding="ascii").split()
-        # Pages of files that can be dropped at once count as used.
+        # File pages that can be dropped immediately are counted as used.
         used -= int(stat[stat.index(cache) + 1]) if cache in stat else 0
-        yield int(most) - used
+        yield int(max_usage) - used
     except (OSError, ValueError):
         return
 

@@ -1,11 +1,10 @@
-"""Class counts and a sampling strategy in, how many samples to make of each class out.
+"""The plan: from class counts and a sampling strategy to the number of samples of each class.
 
-The strategy is imbalanced-learn's, resolved once by its own `check_sampling_strategy`. It says how
-large each class is to be. Synthetic samples for the rare classes alone were measured to teach a
-classifier that "looks synthetic" means "rare", so that size is not filled with synthetic samples:
-every class gets the same synthetic share on top of it, and real images are repeated where a class
-has fewer than its size. Around it stand the bounds that a generator needs: a class too small to
-learn from gets nothing.
+The strategy is that of imbalanced-learn, resolved by its `check_sampling_strategy`, and sets the
+size of each class. With synthetic samples for only the rare classes, classifiers were measured to
+learn that "looks synthetic" means "rare". Therefore, a size is not filled with synthetic samples:
+real images are repeated up to it, and every class gets the same synthetic share on top. Bounds
+apply as well: a class that is too small to learn from gets no samples.
 """
 
 import math
@@ -16,28 +15,28 @@ from typing import Any
 
 import numpy as np
 
-# Synthetic part of every class where the strategy is a rule (see `make_plan`).
+# Default synthetic share of every class if the strategy is a rule (see `make_plan`).
 DEFAULT_SHARE = 0.3
 
 
 class PlanError(ValueError):
-    """A sampling strategy that these labels cannot satisfy."""
+    """These labels cannot satisfy the sampling strategy."""
 
 
 @dataclass(frozen=True)
 class ClassPlan:
-    """What is wanted of one class.
+    """The plan of one class.
 
     Attributes:
         label: Class index.
         name: Class name.
-        real: Real images of the class.
-        size: Slots for real images; where there are more than real images, these are repeated.
-        share: Synthetic part of the class when it is merged, ``1 - size / target_count``, or 0 for
-            a class that gets no samples.
-        target_count: Total when merged: real images, repeated ones and synthetic samples.
-        n_synthetic: Samples to make.
-        reason: Why this many, in words for the user.
+        real: Number of real images of the class.
+        size: Number of slots for real images, which are repeated if there are fewer.
+        share: Synthetic fraction of the merged class, ``1 - size / target_count``, or 0 for a class
+            that gets no samples.
+        target_count: Size of the merged class: real images, repeated ones and synthetic samples.
+        n_synthetic: Number of samples to generate.
+        reason: Explanation of this number for the user.
     """
 
     label: int
@@ -51,21 +50,21 @@ class ClassPlan:
 
     @classmethod
     def of_real_images(cls, label: int, name: str, real: int) -> "ClassPlan":
-        """A class of its real images alone.
+        """Create a plan without synthetic samples.
 
         Args:
             label: Class index.
             name: Class name.
-            real: Real images.
+            real: Number of real images.
 
         Returns:
-            A plan without synthetic samples.
+            The plan.
         """
         return cls(label, name, real, real, 0.0, real, 0, "")
 
     @property
     def repeated(self) -> int:
-        """Slots of the merged class that repeat an image."""
+        """Number of slots of the merged class that repeat an image."""
         return self.target_count - self.real - self.n_synthetic
 
 
@@ -86,11 +85,11 @@ class Plan:
 
     @property
     def n_synthetic(self) -> int:
-        """Samples to make in all."""
+        """Number of samples to generate for all classes."""
         return sum(row.n_synthetic for row in self.classes)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The plan as plain JSON types.
+        """Convert the plan to JSON types.
 
         Returns:
             A mapping for each class.
@@ -112,37 +111,37 @@ def make_plan(
     min_class_count: int = 1,
     share: float | None = None,
 ) -> Plan:
-    """Decide how many samples to make of each class, and how large it is when merged.
+    """Decide how many samples to generate for each class, and its size when merged.
 
-    A rule or a ratio says how large each class is to be: real images, repeated where there are
-    fewer. On top of that every class gets the same synthetic share, so that class sizes keep the
-    proportions of the strategy and nothing that looks synthetic tells one class from another.
-    Where the strategy names classes or totals it is followed to the letter: each real image once,
-    and synthetic samples up to the total.
+    A rule or a ratio sets the size of each class: real images, which are repeated if there are
+    fewer. On top of that, every class gets the same synthetic share, so that class sizes keep the
+    proportions of the strategy and a synthetic look carries no information about the class. If the
+    strategy names classes or totals, it is followed literally: each real image occurs once, and
+    synthetic samples fill the class up to the total.
 
     Args:
-        labels: Class index of every real image, shape (N,). Negative labels (unlabelled) are
-            left out of the counts.
+        labels: Class index of every real image, shape (N,). Negative labels (unlabelled) are not
+            counted.
         sampling_strategy: imbalanced-learn's over-sampling strategy. A string rule ("auto",
-            "minority", "not minority", "not majority", "all"); a float (two classes only: wanted
-            ratio of the rarer to the larger class); a mapping class -> total wanted; a callable
-            from labels to such a mapping; or a list of classes to bring up to the largest one
-            (imbalanced-learn has lists for cleaning only). Classes by index or by name.
+            "minority", "not minority", "not majority", "all"); a float (two classes only: desired
+            ratio of the rarer to the larger class); a mapping from class to desired total; a
+            callable from labels to such a mapping; or a list of classes to bring up to the largest
+            one (imbalanced-learn has lists only for cleaning). Classes are given by index or name.
         class_names: Names by class index. Default: the indices.
         target_ratio: With a string rule: bring its classes to this fraction of the largest class
-            instead of to all of it. In (0, 1]; any number of classes.
-        max_synthetic_ratio: Bound on synthetic samples per real image of a class.
-        min_class_count: A class with fewer real images gets none.
-        share: Synthetic part of every class when it is merged, in [0, 1). 0 follows a rule to the
-            letter too, as imbalanced-learn does. Where the strategy names classes or totals: the
-            least part. None: 0.3 for rules and ratios, 0 for those.
+            instead of all of it. In (0, 1]; any number of classes.
+        max_synthetic_ratio: Maximum number of synthetic samples per real image of a class.
+        min_class_count: A class with fewer real images gets no samples.
+        share: Synthetic fraction of every merged class, in [0, 1). With 0, a rule is followed
+            literally too, as in imbalanced-learn. If the strategy names classes or totals, this is
+            the minimum fraction. None: 0.3 for rules and ratios, otherwise 0.
 
     Returns:
         The plan, one `ClassPlan` per class.
 
     Raises:
-        PlanError: If the strategy asks for fewer than there are, names an unknown class, or is
-            not a strategy.
+        PlanError: If the strategy requests fewer samples than exist, names an unknown class, or is
+            invalid.
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.size == 0 or not np.issubdtype(labels.dtype, np.integer):
@@ -152,7 +151,7 @@ def make_plan(
         )
     labels = labels[labels >= 0]
     if not labels.size:
-        raise PlanError("labels: expected at least one labelled image, got unlabelled ones alone")
+        raise PlanError("labels: expected at least one labelled image, got only unlabelled ones")
     n_classes = len(class_names) if class_names is not None else int(labels.max(initial=-1)) + 1
     counts = np.bincount(labels, minlength=n_classes)
     if len(counts) > n_classes:
@@ -161,17 +160,17 @@ def make_plan(
     _check_bounds(target_ratio, max_synthetic_ratio, min_class_count, share)
 
     explicit = not isinstance(sampling_strategy, str | Real)
-    wanted = _resolve(sampling_strategy, labels, counts, names, target_ratio)
+    requested = _resolve(sampling_strategy, labels, counts, names, target_ratio)
     if share is None:
         share = 0.0 if explicit else DEFAULT_SHARE
-    plan_class = _to_the_letter if explicit or share == 0 else _in_proportion
+    plan_class = _literal_plan if explicit or share == 0 else _proportional_plan
     return Plan(
         tuple(
             plan_class(
                 ClassPlan.of_real_images(label, names[label], int(counts[label])),
-                wanted.get(label, 0),
+                requested.get(label, 0),
                 share,
-                _most(int(counts[label]), max_synthetic_ratio, min_class_count),
+                _upper_bound(int(counts[label]), max_synthetic_ratio, min_class_count),
             )
             for label in range(n_classes)
         )
@@ -179,48 +178,58 @@ def make_plan(
 
 
 def companions(size: int, share: float) -> int:
-    """Synthetic samples that make up a share of a class beside so many slots for real images."""
+    """Return the number of synthetic samples that make up a share beside `size` real slots.
+
+    Args:
+        size: Number of slots for real images.
+        share: Synthetic share, in [0, 1).
+
+    Returns:
+        Number of synthetic samples.
+    """
     return round(size * share / (1 - share))
 
 
-def _in_proportion(
-    plain: ClassPlan, missing: int, share: float, most: tuple[int | None, str]
+def _proportional_plan(
+    real_only: ClassPlan, missing: int, share: float, upper_bound: tuple[int | None, str]
 ) -> ClassPlan:
-    """A size of real images, repeated where there are fewer, and the share of every class.
+    """Plan a class with the common share on top of its size, which real images fill by repetition.
 
-    A class that gets fewer samples than that, or none, is as large: more of its images repeat.
+    A class that gets fewer samples, or none, has the same total: more of its images are repeated.
     """
-    size = plain.real + missing
+    size = real_only.real + missing
     n, reason = companions(size, share), f"{share:.0%} of every class"
     total = size + n
-    bound, why = most
+    bound, why = upper_bound
     if bound is not None and n > bound:
         n, reason = bound, why
     share = share if n else 0.0
-    return replace(plain, size=size, share=share, target_count=total, n_synthetic=n, reason=reason)
+    return replace(
+        real_only, size=size, share=share, target_count=total, n_synthetic=n, reason=reason
+    )
 
 
-def _to_the_letter(
-    plain: ClassPlan, missing: int, share: float, most: tuple[int | None, str]
+def _literal_plan(
+    real_only: ClassPlan, missing: int, share: float, upper_bound: tuple[int | None, str]
 ) -> ClassPlan:
-    """Each real image once, and synthetic samples for all that is missing."""
+    """Plan a class with each real image once, and synthetic samples up to its total."""
     n, reason = missing, "sampling strategy" if missing else "not in the strategy"
-    # The small slack keeps 0.25 / 0.75 * 3 at 1 where floating point makes it 1.0000000000000002.
-    least = math.ceil(share / (1 - share) * plain.real - 1e-9)
-    if least > n:
-        n, reason = least, f"so that {share:.0%} of the class is synthetic, as of the others"
-    bound, why = most
+    # The small slack keeps 0.25 / 0.75 * 3, which is 1.0000000000000002 in floating point, at 1.
+    minimum = math.ceil(share / (1 - share) * real_only.real - 1e-9)
+    if minimum > n:
+        n, reason = minimum, f"so that {share:.0%} of the class is synthetic, as of the others"
+    bound, why = upper_bound
     if bound is not None and n > bound:
         n, reason = bound, why
-    total = plain.real + n
+    total = real_only.real + n
     share = n / total if total else 0.0
-    return replace(plain, share=share, target_count=total, n_synthetic=n, reason=reason)
+    return replace(real_only, share=share, target_count=total, n_synthetic=n, reason=reason)
 
 
-def _most(
+def _upper_bound(
     real: int, max_synthetic_ratio: float | None, min_class_count: int
 ) -> tuple[int | None, str]:
-    """Most samples that a class may get, None without a bound, and why."""
+    """Return the maximum number of samples of a class, None if unbounded, and the reason."""
     if real < min_class_count:
         return 0, (
             f"too few real images ({real} of at least {min_class_count}) to learn from: use "
@@ -243,8 +252,8 @@ def _resolve(
 
     if target_ratio is not None and not isinstance(strategy, str):
         raise PlanError(
-            "target_ratio: expected a string sampling_strategy beside it, got "
-            f"{type(strategy).__name__}; give one or the other"
+            "target_ratio: expected a string sampling_strategy with it, got "
+            f"{type(strategy).__name__}; pass one or the other"
         )
     if isinstance(strategy, bool) or not (
         isinstance(strategy, str | Real | Mapping | Sequence) or callable(strategy)
@@ -266,8 +275,8 @@ def _resolve(
             if total < counts[key]:
                 raise PlanError(
                     f"sampling_strategy: class {names[key]!r} has {counts[key]} real images and "
-                    f"{total} are asked for in all; totals count the real ones, so expected at "
-                    f"least {counts[key]}"
+                    f"a total of {total} is requested; totals include the real ones, so expected "
+                    f"at least {counts[key]}"
                 )
     elif isinstance(strategy, Sequence) and not isinstance(strategy, str):
         strategy = {_class_index(key, names): int(counts.max()) for key in strategy}
@@ -277,16 +286,16 @@ def _resolve(
             f"{np.count_nonzero(counts)}; for more classes use target_ratio={strategy}"
         )
     try:
-        wanted = {
+        requested = {
             int(key): int(total)
             for key, total in check_sampling_strategy(strategy, labels, "over-sampling").items()
         }
     except ValueError as error:
         raise PlanError(f"sampling_strategy: {error}") from None
     if target_ratio is not None:
-        goal = math.ceil(target_ratio * int(counts.max()) - 1e-9)
-        wanted = {key: max(0, goal - int(counts[key])) for key in wanted}
-    return wanted
+        target = math.ceil(target_ratio * int(counts.max()) - 1e-9)
+        requested = {key: max(0, target - int(counts[key])) for key in requested}
+    return requested
 
 
 def _class_index(key: object, names: tuple[str, ...]) -> int:
@@ -295,7 +304,7 @@ def _class_index(key: object, names: tuple[str, ...]) -> int:
     if isinstance(key, int | np.integer) and 0 <= key < len(names):
         return int(key)
     if isinstance(key, str) and key.isdigit() and int(key) < len(names):
-        return int(key)  # JSON and YAML turn the keys of a mapping into text
+        return int(key)  # JSON and YAML convert the keys of a mapping to strings
     raise PlanError(
         f"sampling_strategy: unknown class {key!r}; expected one of {', '.join(names[:20])}"
         f"{', ...' if len(names) > 20 else ''} or an index below {len(names)}"

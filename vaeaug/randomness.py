@@ -1,8 +1,8 @@
-"""Torch code that draws from a generator of its own, whatever other threads draw or have set.
+"""Seeded random draws of torch code, independent of other threads.
 
-Torch's initialisers and dropout take no generator from the modules that call them: they draw from
-the process's one, which another thread may draw from in between. Its default type is the process's
-too. Within `seeded_torch` both are the thread's own.
+Torch's initialisers and dropout receive no generator from the modules that call them. They use the
+generator of the process, from which other threads may draw in between, and the default float type
+of the process. Inside `seeded_torch`, both are local to the thread.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 _DRAWING: frozenset[Callable[..., Any]] = frozenset(
     {
-        torch._sample_dirichlet,  # of Beta and Dirichlet, which Mixup and CutMix draw from
+        torch._sample_dirichlet,  # used by Beta and Dirichlet, and so by Mixup and CutMix
         torch._standard_gamma,
         torch.bernoulli,
         torch.binomial,
@@ -48,14 +48,14 @@ _DRAWING: frozenset[Callable[..., Any]] = frozenset(
         init.xavier_uniform_,
     }
 )
-# What makes floats of the default type where none is said.
-_MAKING: frozenset[Callable[..., Any]] = frozenset(
+# Functions that create floats of the default type unless a type is given.
+_CREATING: frozenset[Callable[..., Any]] = frozenset(
     {torch.empty, torch.eye, torch.linspace, torch.ones, torch.rand, torch.randn, torch.zeros}
 )
 
 
-class _OwnDraws(TorchFunctionMode):
-    """Draws from generators of its own, one for each device; floats are float32."""
+class _SeededDraws(TorchFunctionMode):
+    """A torch mode with its own generator for each device, and float32 as the default type."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class _OwnDraws(TorchFunctionMode):
             return self._dropout(*args, **kwargs)
         if func in _DRAWING and kwargs.get("generator") is None:
             kwargs = {**kwargs, "generator": self._generator(_device_of(args, kwargs))}
-        if func in _MAKING and kwargs.get("dtype") is None:
+        if func in _CREATING and kwargs.get("dtype") is None:
             kwargs = {**kwargs, "dtype": torch.float32}
         elif func is torch.tensor and kwargs.get("dtype") is None:
             result = func(*args, **kwargs)
@@ -86,8 +86,8 @@ class _OwnDraws(TorchFunctionMode):
     ) -> Tensor:
         if not training or p == 0:
             return input
-        kept = torch.empty_like(input).bernoulli_(1 - p, generator=self._generator(input.device))
-        return input * kept.div_(max(1 - p, torch.finfo(input.dtype).tiny))
+        mask = torch.empty_like(input).bernoulli_(1 - p, generator=self._generator(input.device))
+        return input * mask.div_(max(1 - p, torch.finfo(input.dtype).tiny))
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:
@@ -97,27 +97,28 @@ class _OwnDraws(TorchFunctionMode):
 
 @contextmanager
 def seeded_torch(seed: int, *, foreign: bool = False) -> Iterator[None]:
-    """What is drawn in here is a function of the seed alone; nothing outside is changed by it.
+    """Make random draws inside the block a function of the seed; outer generators are unaffected.
 
-    Gradients are computed in here, whatever surrounds the call.
+    Gradients are computed inside the block, even within `torch.no_grad`.
 
     Args:
-        seed: Of the draws.
-        foreign: Code of others runs in here, which may draw by ways that take no generator. The
-            process's generators are then seeded too, and put back.
+        seed: Seed of the draws.
+        foreign: Whether code of other libraries runs in the block, which may draw in ways that take
+            no generator. The generators of the process are then seeded too, and restored
+            afterwards.
     """
-    with torch.inference_mode(False), torch.enable_grad(), _OwnDraws(seed):
+    with torch.inference_mode(False), torch.enable_grad(), _SeededDraws(seed):
         if not foreign:
             yield
             return
-        # `torch.random.fork_rng` looks at all devices; seeding is meant for those it puts back.
+        # `fork_rng` saves and restores the generators of all devices, which are seeded here.
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             yield
 
 
 def _device_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
-    """The device of what is drawn: of the first tensor, or as it is asked for."""
+    """Return the device of a draw: that of the first tensor, or the requested one."""
     for argument in (*args, *kwargs.values()):
         if isinstance(argument, Tensor):
             return argument.device

@@ -425,11 +425,11 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     ("text", "message"),
     [
         (LAUGHS, r"line \d+: expected at most 200,000 values, got [\d,]+ or more"),
-        ("seed: &a [*a]", "line 1: expected values, got one that holds itself"),
+        ("seed: &a [*a]", "line 1: expected values, got one that contains itself"),
         ("seed: 2024-99-99", "not valid YAML: month must be in 1..12"),
         ("seed: " + "9" * 5000, "not valid YAML: Exceeds the limit"),
         ("seed: " + "[" * 5000, "not valid YAML: nested too deeply"),
-        ("seed: " + "[" * 100 + "]" * 100, "expected at most 64 levels of values in one another"),
+        ("seed: " + "[" * 100 + "]" * 100, "expected at most 64 levels of nested values"),
         ("seed: 1\nmodel: {}\nseed: 2\n", "line 3: expected each key once, got 'seed' twice"),
         ("seed: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
         ("? [1]\n: 2\n", "found unhashable key"),

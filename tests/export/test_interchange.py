@@ -402,7 +402,9 @@ def test_other_class_names_are_numbered(names):
 def test_what_is_there_is_kept_unless_told(finished, tmp_path, name):
     path = export(finished.out_dir, tmp_path, name)
     before = contents(path)
-    with pytest.raises(vaeaug.ExportError, match=r"expected nothing there \(or overwrite\)"):
+    with pytest.raises(
+        vaeaug.ExportError, match=r"expected no such file or folder \(or overwrite\)"
+    ):
         export(finished.out_dir, tmp_path, name)
     assert contents(path) == before
     make_run(tmp_path / "other", shape=(3, 3, 1))
@@ -417,7 +419,7 @@ def test_the_second_writer_is_refused_and_leftovers_are_cleaned(finished, tmp_pa
     before = contents(path)
     with (
         claim_target(path),
-        pytest.raises(vaeaug.ExportError, match="another process writes it; wait for it"),
+        pytest.raises(vaeaug.ExportError, match="another process is writing it; wait for it"),
     ):
         export(finished.out_dir, tmp_path, name, overwrite=True)
     assert contents(path) == before
@@ -488,7 +490,7 @@ def test_a_full_disk_leaves_nothing_and_says_what_was_needed(finished, tmp_path,
         export(finished.out_dir, tmp_path, name)
     message = str(caught.value)
     assert message.startswith(f"{path}: cannot be written: File too large. It needs ")
-    assert "the run folder is untouched" in message
+    assert "the run folder is unchanged" in message
     assert caught.value.errno == errno.EFBIG
     assert list(tmp_path.iterdir()) == []
 
@@ -562,7 +564,7 @@ def test_the_command_line_writes_samples(finished, tmp_path):
     for _ in range(2):
         done = run("export", finished.out_dir, "--to", folder, "--format", "imagefolder")
     assert done.exit_code == 1
-    assert "expected nothing there (or overwrite)" in done.stderr
+    assert "expected no such file or folder (or overwrite)" in done.stderr
     again = run(
         "export", finished.out_dir, "--to", folder, "--format", "imagefolder", "--overwrite"
     )

@@ -230,7 +230,7 @@ def test_the_same_seed_gives_the_same_images(out, digits, kind):
 )
 def test_places_in_an_image_are_refused(out, digits, kind, more):
     chain = A.Compose([kind(out, p=0.0)], keypoint_params=A.KeypointParams("xy"))
-    with pytest.raises(TransformError, match="masks, boxes and keypoints of the real one would"):
+    with pytest.raises(TransformError, match="masks, boxes and keypoints of the real image do not"):
         chain(image=image_of(digits), label=3, **{"keypoints": np.empty((0, 2)), **more})
 
 
@@ -281,7 +281,7 @@ def test_inputs_that_do_not_fit_are_refused(out, digits, kind, given, message):
 @pytest.mark.parametrize("values", [(2, 2), (0, 255), (-1, 1)])
 def test_values_outside_the_range_are_refused(out, kind, values):
     image = np.linspace(*values, 64, dtype=np.float32).reshape(8, 8, 1)
-    message = "expected values from 0 to 1, got {} to {}; .*Normalize, or say value_range"
+    message = "expected values from 0 to 1, got {} to {}; .*Normalize, or pass value_range"
     with pytest.raises(TransformError, match=message.format(*values)):
         kind(out, p=1.0)(image=image, label=3)
 

@@ -253,7 +253,7 @@ def test_arguments_that_make_no_epoch_are_refused(run, options, message):
 
 @pytest.mark.usefixtures("unchecked")
 def test_another_dataset_is_refused():
-    with pytest.raises(MergeError, match=r"expected what vaeaug\.merge gives, got list"):
+    with pytest.raises(MergeError, match=r"expected what vaeaug\.merge returns, got list"):
         BalancedSampler([1, 2, 3])
 
 

@@ -525,7 +525,7 @@ def test_other_layouts_and_floats(tmp_path, layout):
         ({"images": np.zeros((23, 6, 5, 1), np.uint8)}, r"image shape: expected \(6, 5, 3\) .*1\)"),
         (
             {"images": np.zeros((23, 6, 5, 3), np.float32), "value_range": (-9, 7)},
-            "expected values as in the run .uint8 from 0 to 255.* got float32 from -9 to 7; say",
+            "expected values as in the run .uint8 from 0 to 255.* got float32 from -9 to 7; pass",
         ),
         (
             {"images": np.zeros((23, 6, 5, 3), np.int32)},
@@ -595,7 +595,10 @@ def test_samples_are_given_in_the_units_of_the_real_images(run, caplog, dtype, v
     ]
     plain = merge(data, run, 0.5)
     merged = merge(items, run, 0.5, value_range=said)
-    assert any("the samples are given as the real images are" in line for line in caplog.messages)
+    assert any(
+        "the samples are converted to the units of the real images" in line
+        for line in caplog.messages
+    )
     for slot in np.flatnonzero(merged.is_synthetic)[:5]:
         image, label = merged[int(slot)]
         stored, other = plain[int(slot)]
@@ -771,7 +774,7 @@ def test_write_merged(run, tmp_path):
 
 def test_the_second_writer_of_one_file_is_refused(run, tmp_path):
     path = tmp_path / "merged.h5"
-    with claim_target(path), pytest.raises(MergeError, match="another process writes it; wait"):
+    with claim_target(path), pytest.raises(MergeError, match="another process is writing it; wait"):
         write_merged(real_images(), run, path)
     assert list(tmp_path.iterdir()) == []
     left = tmp_path / ".merged.h5.0123456789abcdef.tmp"

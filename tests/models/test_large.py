@@ -200,7 +200,7 @@ def test_the_whole_job(shape, tmp_path):
         ((1080, 1920, 3), "got 1080x1920; --size 288x512 (size= in Python) resizes them"),
         ((7, 14, 1), "got 7x14; --size 8x16 "),
         ((160_001, 1), "signals: expected 8 to 160,000 values, got 160,001; cut them into pieces"),
-        ((7, 1), "signals: expected 8 to 160,000 values, got 7; add values to them"),
+        ((7, 1), "signals: expected 8 to 160,000 values, got 7; pad them"),
         ((4, 3, 4, 1), "volumes: expected sides of 4 to 128 voxels, got 4x3x4; resample them"),
     ],
 )

@@ -30,11 +30,15 @@ def resealed(folder, change):
         ('"extra": {}', '"extra": {"\\udfff": 1}', "expected text in UTF-8"),
         ('"extra": {}', '"extra": {"a": 1e999}', "expected finite numbers"),
         ('"extra": {}', '"extra": {"a": NaN}', "NaN is not JSON"),
-        ('"extra": {}', f'"extra": {{"a": {DEEP}}}', "expected at most 100 lists and objects"),
-        ('"extra": {}', '"extra": {"a": ' + "[" * 10**5, "in one another too deeply"),
+        (
+            '"extra": {}',
+            f'"extra": {{"a": {DEEP}}}',
+            "expected at most 100 nested lists and objects",
+        ),
+        ('"extra": {}', '"extra": {"a": ' + "[" * 10**5, "nested too deeply"),
         ('"extra": {}', '"extra": {"a": ' + "9" * 5000 + "}", "Exceeds the limit"),
         ('"run_seed": 7', '"run_seed": 1e400', "expected finite numbers"),
-        ('"run_seed": 7', f'"run_seed": {DEEP}', "expected at most 100 lists"),
+        ('"run_seed": 7', f'"run_seed": {DEEP}', "expected at most 100 nested lists"),
     ],
     ids=lambda text: text[:24],
 )
@@ -92,7 +96,7 @@ def test_a_pipe_in_a_run_folder_is_reported_and_not_waited_for(tmp_path, name):
         ("plan", [{"target_count": -1}], r"plan\[0\].target_count: expected an integer >= 0"),
         ("plan", [{"target_count": 2**50}], "expected what memory can hold, got extra.plan of"),
         ("recipe", None, "extra.recipe: expected an object, got 'None'"),
-        ("samplers", {"cat": 3}, "extra.samplers: expected an object of texts"),
+        ("samplers", {"cat": 3}, "extra.samplers: expected an object of strings"),
         ("search", {"seed": "x"}, "extra.search.seed: expected an integer, got 'x'"),
     ],
 )

@@ -1,6 +1,6 @@
-"""The samples of a run for programs that know nothing of vaeaug.
+"""Export of the samples of a run in formats of other programs.
 
-`vaeaug.read` takes each of these formats back. What they hold is in ``docs/interchange.md``.
+`vaeaug.read` reads each of these formats back. ``docs/interchange.md`` describes their content.
 """
 
 from vaeaug.export._export import FORMATS, Exported, export_dataset

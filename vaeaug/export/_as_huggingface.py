@@ -1,4 +1,4 @@
-"""A folder that ``datasets.load_from_disk`` opens; needs the extra ``vaeaug[huggingface]``."""
+"""Export for ``datasets.load_from_disk``; it needs the extra ``vaeaug[huggingface]``."""
 
 import hashlib
 import json
@@ -20,11 +20,15 @@ datasets.load_from_disk("path/to/this/folder")
 
 
 def write_huggingface(samples: Samples, path: Path) -> None:
-    """Write the files of `Dataset.save_to_disk`, and `README.md` and `provenance.json` with them.
+    """Write the files of `Dataset.save_to_disk`, plus `README.md` and `provenance.json`.
 
-    The Arrow file is written once, block by block, by the library; the two small JSON files say
-    what `save_to_disk` would, but for its fingerprint: here it is that of the file, so that the
-    same samples give the same bytes.
+    The library writes the Arrow file once, block by block. The two small JSON files are those of
+    `save_to_disk`, except for the fingerprint: it is the hash of the Arrow file, so that the same
+    samples give the same bytes.
+
+    Args:
+        samples: The samples.
+        path: The folder to write.
 
     Raises:
         ExportError: If the library is not installed.
@@ -59,7 +63,10 @@ def write_huggingface(samples: Samples, path: Path) -> None:
 
 
 def huggingface_library() -> Any:
-    """The `datasets` library.
+    """Import the `datasets` library.
+
+    Returns:
+        The module.
 
     Raises:
         ExportError: If it is not installed.

@@ -1,6 +1,6 @@
-"""A folder of PNG files for each class, with a table beside them.
+"""Export as a folder of PNG files for each class, with a metadata table.
 
-torchvision's ImageFolder reads the class folders, Hugging Face's imagefolder the table.
+torchvision's ImageFolder reads the class folders, and Hugging Face's imagefolder reads the table.
 """
 
 import csv
@@ -27,7 +27,7 @@ import datasets
 torchvision.datasets.ImageFolder(".")
 datasets.load_dataset("path/to/this/folder", split="train")  # with the columns of metadata.csv
 """
-# Every folder is one class: names such as "test_tube" are no splits.
+# Every folder is a class: names such as "test_tube" must not be taken for splits.
 _FRONT = {
     "configs": [
         {
@@ -38,14 +38,18 @@ _FRONT = {
 }
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _FORBIDDEN = set('<>:"/\\|?*')
-_MOST_BYTES = 100
+_MAX_NAME_BYTES = 100
 
 
 def write_imagefolder(samples: Samples, path: Path) -> None:
     """Write `<class>/<row>.png`, `metadata.csv`, `classes.json`, `provenance.json`, `README.md`.
 
+    Args:
+        samples: The samples.
+        path: The folder to write.
+
     Raises:
-        ExportError: If the samples are none that PNG keeps exactly.
+        ExportError: If PNG cannot store the images exactly.
     """
     if not samples.pictures:
         raise ExportError(
@@ -77,17 +81,28 @@ def write_imagefolder(samples: Samples, path: Path) -> None:
                     if soft is not None:
                         record["soft_label"] = json.dumps(soft[i])
                     table.writerow(record)
-        numbered = {name: label for label, name in enumerate(folders)}
+        label_of_folder = {name: label for label, name in enumerate(folders)}
         write_beside(
-            samples, root, load=_LOAD, front=_FRONT, classes={"folders": numbered, "note": _NOTE}
+            samples,
+            root,
+            load=_LOAD,
+            front=_FRONT,
+            classes={"folders": label_of_folder, "note": _NOTE},
         )
 
 
 def folder_names(class_names: tuple[str, ...]) -> tuple[str, ...]:
-    """A folder for each class, whose names sort as the labels do.
+    """Return a folder name for each class, so that the names sort in the order of the labels.
 
-    They are the class names, if every one is a safe name of a folder on any system and they sort
-    as the labels do; else every one is the label and what is safe of the name: "03_T-shirt_top".
+    They are the class names if all are safe as folder names on any system and sort in the order of
+    the labels. Otherwise each one is the label and the safe characters of the name:
+    "03_T-shirt_top".
+
+    Args:
+        class_names: Names in the order of the labels.
+
+    Returns:
+        Folder names in the order of the labels.
     """
     folded = {unicodedata.normalize("NFC", name).casefold() for name in class_names}
     if (
@@ -97,7 +112,7 @@ def folder_names(class_names: tuple[str, ...]) -> tuple[str, ...]:
     ):
         return class_names
     width = len(str(len(class_names) - 1))
-    return tuple(f"{label:0{width}d}{_safe_end(name)}" for label, name in enumerate(class_names))
+    return tuple(f"{label:0{width}d}{_safe_suffix(name)}" for label, name in enumerate(class_names))
 
 
 def _is_safe(name: str) -> bool:
@@ -109,13 +124,13 @@ def _is_safe(name: str) -> bool:
         and name == name.strip()
         and not name.startswith(".")
         and not name.endswith(".")
-        and len(name.encode()) <= _MOST_BYTES
+        and len(name.encode()) <= _MAX_NAME_BYTES
         and not _WINDOWS_DEVICE.fullmatch(name)
-        # A reader would take it for a split of the data.
+        # Readers would take such a name for a split of the data.
         and canonical(name) is None
     )
 
 
-def _safe_end(name: str) -> str:
+def _safe_suffix(name: str) -> str:
     words = re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_-")[:40]
     return f"_{words}" if words else ""

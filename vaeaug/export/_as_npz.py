@@ -1,4 +1,4 @@
-"""One `.npz` file, as ``numpy.load`` reads it without pickle."""
+"""Export as one `.npz` file, which ``numpy.load`` reads without pickle."""
 
 import json
 import zipfile
@@ -10,12 +10,17 @@ import numpy as np
 from vaeaug.export._publish import published_file
 from vaeaug.export._samples import Samples
 
-# The earliest that zip knows: the same samples give the same bytes.
+# The earliest time of the zip format, so that the same samples give the same bytes.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def write_npz(samples: Samples, path: Path) -> None:
-    """Write all arrays; the images block by block, so that they are never in memory together."""
+    """Write all arrays; images are written block by block and are never all in memory.
+
+    Args:
+        samples: The samples.
+        path: The file to write.
+    """
     n = len(samples)
     arrays: dict[str, np.ndarray] = {
         "labels": samples.labels.astype("<i8"),
@@ -50,7 +55,7 @@ def write_npz(samples: Samples, path: Path) -> None:
 def _member(archive: zipfile.ZipFile, name: str) -> Any:
     info = zipfile.ZipInfo(f"{name}.npy", date_time=_NO_TIME)
     info.create_system, info.external_attr = 3, 0o644 << 16
-    # The size is not known before: without this a member is limited to 2 GiB.
+    # The size is not known in advance: without force_zip64, a member is limited to 2 GiB.
     return archive.open(info, "w", force_zip64=True)
 
 

@@ -1,4 +1,4 @@
-"""WebDataset: tar archives of samples; writing them needs no library."""
+"""Export as WebDataset: tar archives of samples; writing them needs no library."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from vaeaug.export._publish import published_file, published_folder
 from vaeaug.export._samples import Samples, npy_bytes, png_bytes
 
 _TAR_BLOCK = 512
-_STATED = ("class_names", "layout", "image_value_range")
+_HEADER_KEYS = ("class_names", "layout", "image_value_range")
 _ORIGIN = ("data_fingerprint", "model_sha256", "config_sha256", "run_seed", "vaeaug_version")
 _CARD = """
 from glob import glob
@@ -29,24 +29,30 @@ dataset = dataset.decode("pil").to_tuple({image}, "cls")
 
 
 def write_webdataset(samples: Samples, path: Path, *, seed: int, shard_bytes: int) -> None:
-    """Write one archive, or a folder of archives of about `shard_bytes`, in a random order.
+    """Write one archive, or a folder of archives of about `shard_bytes`, in random order.
 
-    A trainer reads archives from front to back: samples sorted by class would come in batches of
-    one class. The key of a sample is its row in the order of the other formats.
+    Trainers read archives from front to back, so that samples sorted by class would come in batches
+    of one class. The key of a sample is its row in the order of the other formats.
+
+    Args:
+        samples: The samples.
+        path: The file ``.tar`` or the folder to write.
+        seed: Seed of the order.
+        shard_bytes: Size at which a further archive is started.
     """
     order = np.random.default_rng(seed).permutation(len(samples))
     members = _members(samples, order)
-    # A header and, on average, half a block of filling for each of three members.
+    # Each of the three members has a header and, on average, half a block of padding.
     needed = len(samples) * (samples.image_bytes + 6 * _TAR_BLOCK)
     if path.suffix.lower() == ".tar":
         with published_file(path, needed=needed) as file:
-            _write_archive(samples, file, members, most=None)
+            _write_archive(samples, file, members, max_bytes=None)
         return
     with published_folder(path, needed=needed) as folder:
         more, k = True, 0
         while more:
             with open(folder / f"shard-{k:06d}.tar", "wb") as file:
-                more = _write_archive(samples, file, members, most=shard_bytes)
+                more = _write_archive(samples, file, members, max_bytes=shard_bytes)
             k += 1
         image = '"png"' if samples.pictures else '"npy"'
         write_beside(samples, folder, load=_CARD.format(image=image))
@@ -75,23 +81,27 @@ def _members(samples: Samples, order: np.ndarray) -> Iterator[Member]:
 
 
 def _write_archive(
-    samples: Samples, file: BinaryIO, members: Iterator[Member], *, most: int | None
+    samples: Samples, file: BinaryIO, members: Iterator[Member], *, max_bytes: int | None
 ) -> bool:
-    """Write samples until there are none or the archive is full; whether there may be more."""
-    stated = {key: samples.provenance[key] for key in _STATED}
-    # Said in a global header, which no reader takes for a sample, unlike a member.
+    """Write samples until there are none or the archive is full.
+
+    Returns:
+        Whether samples may remain.
+    """
+    header = {key: samples.provenance[key] for key in _HEADER_KEYS}
+    # It is stored in a global header because readers would take a member for a sample.
     with tarfile.open(
         fileobj=file,
         mode="w",
         format=tarfile.PAX_FORMAT,
-        pax_headers={PAX_KEY: json.dumps(stated, ensure_ascii=False)},
+        pax_headers={PAX_KEY: json.dumps(header, ensure_ascii=False)},
     ) as archive:
         for name, data, ends in members:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-            # It keeps a description of every member, which nothing needs here.
+            # TarFile keeps a description of every member, which is not needed here.
             archive.members = []  # type: ignore[attr-defined]
-            if ends and most is not None and file.tell() >= most:
+            if ends and max_bytes is not None and file.tell() >= max_bytes:
                 return True
     return False

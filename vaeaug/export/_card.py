@@ -1,4 +1,4 @@
-"""What lies beside the samples in a folder: class names, provenance and a dataset card."""
+"""The files beside exported samples: class names, provenance and a dataset card."""
 
 import json
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ def write_beside(
     """Write `classes.json`, `provenance.json` and `README.md`.
 
     Args:
-        samples: What is in the folder.
-        folder: Where they go.
-        load: Python that reads it without vaeaug, for the card.
-        classes: More for `classes.json` than the names in the order of the labels.
-        front: More for the front matter of the card, as the Hugging Face hub reads it.
+        samples: The samples in the folder.
+        folder: The folder.
+        load: Python code that reads the folder without vaeaug, for the card.
+        classes: Additional content of `classes.json`, besides the names in the order of the labels.
+        front: Additional front matter of the card, as the Hugging Face Hub reads it.
     """
     _write_json(
         folder / "classes.json", {"class_names": list(samples.class_names), **(classes or {})}
@@ -47,12 +47,12 @@ def _write_json(path: Path, document: Mapping[str, Any]) -> None:
 def _card(samples: Samples, load: str, front: Mapping[str, Any]) -> str:
     import yaml
 
-    said = samples.provenance
+    provenance = samples.provenance
     n, n_synthetic = len(samples), int(samples.is_synthetic.sum())
     metadata = {
         "pretty_name": "Synthetic samples" if n == n_synthetic else "Real and synthetic samples",
         "tags": ["synthetic", "vaeaug", "augmentation"],
-        "task_categories": [_TASKS.get(str(said["layout"]), "other")],
+        "task_categories": [_TASKS.get(str(provenance["layout"]), "other")],
         **front,
     }
     header = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
@@ -64,7 +64,7 @@ def _card(samples: Samples, load: str, front: Mapping[str, Any]) -> str:
         for label, name in enumerate(samples.class_names)
     ]
     origin = [
-        f"| {key} | {for_code(said[key])} |"
+        f"| {key} | {for_code(provenance[key])} |"
         for key in ("data_fingerprint", "model_sha256", "config_sha256", "run_seed")
     ]
     return "\n".join(
@@ -77,10 +77,10 @@ def _card(samples: Samples, load: str, front: Mapping[str, Any]) -> str:
             "",
             f"{n:,} samples of shape {'x'.join(map(str, samples.image_shape))} ({samples.dtype}), "
             f"of which {n_synthetic:,} are **synthetic**, made by vaeaug "
-            f"{for_markdown(said['vaeaug_version'])} "
+            f"{for_markdown(provenance['vaeaug_version'])} "
             "(`is_synthetic`). Synthetic samples are derived from real ones: treat them as such.",
             "",
-            f"Whether they help a classifier: {for_markdown(said['evaluation'])}.",
+            f"Whether they help a classifier: {for_markdown(provenance['evaluation'])}.",
             "",
             "| label | class | real | synthetic |",
             "|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""`export_dataset`: chooses what is written, and how."""
+"""`export_dataset`: choice of samples and format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ SHARD_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     Attributes:
         path: The file or folder.
         format: One of `FORMATS`.
-        n: Samples in it.
-        n_synthetic: How many of them are synthetic.
-        classes: The same by class, with what is repeated.
+        n: Number of samples.
+        n_synthetic: Number of synthetic samples.
+        classes: Counts of each class, including repeated samples.
     """
 
     path: Path
@@ -55,37 +55,38 @@ def export_dataset(
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> Exported:
-    """Write the samples of a finished run for other programs, alone or merged with real ones.
+    """Export the samples of a finished run for other programs, alone or merged with real ones.
 
-    Every format carries, for each sample, label, class name, `is_synthetic`, `source_index` (row of
-    the real image: its own, or that behind a synthetic sample; -1 for a draw from a density),
-    `weight`, and class probabilities where the run has them; and for all of them where they come
-    from. The file or folder appears whole or not at all, and a few megabytes of images are in
-    memory at a time. The same samples give the same bytes.
+    Every format holds, for each sample, its label, class name, `is_synthetic`, `source_index` (row
+    of the real image itself, or of the one from which a synthetic sample was made; -1 for a draw
+    from a density), `weight` and, if the run has them, class probabilities. It also holds their
+    common provenance. The file or folder appears whole or not at all, and only a few megabytes of
+    images are in memory at a time. The same samples give the same bytes.
 
     Args:
         out_dir: A finished run folder (or its manifest, or an open ``ShardDataset``).
         to: The file or folder to write.
-        format: "npz"; "webdataset", one ``.tar`` or a folder of them, in an order by `seed`;
+        format: "npz"; "webdataset", one ``.tar`` or a folder of them, in a random order;
             "imagefolder", PNG files in class folders with a ``metadata.csv``; "huggingface", a
-            folder for ``datasets.load_from_disk``. None takes it from the ending .npz or .tar.
-        real: The real dataset to merge with, as for `merge`; None writes synthetic samples alone.
-        share: As for `merge`; with `real` only.
-        balance: As for `merge`; with `real` only.
-        seed: As for `merge`, and of the order in WebDataset archives.
+            folder for ``datasets.load_from_disk``. None: derived from the suffix .npz or .tar.
+        real: The real dataset to merge with, as for `merge`; None: only synthetic samples are
+            written.
+        share: As for `merge`; only with `real`.
+        balance: As for `merge`; only with `real`.
+        seed: As for `merge`; also the seed of the order in WebDataset archives.
         on_mismatch: As for `merge`.
         class_names: As for `merge`.
-        overwrite: Replace a file, or a folder that an export wrote.
-        shard_bytes: Size at which a further archive is begun in a folder of them.
+        overwrite: Replace an existing file, or a folder that an export wrote.
+        shard_bytes: Size at which a further archive is started in a folder of them.
 
     Returns:
-        What was written.
+        The path and the counts of what was written.
 
     Raises:
-        ExportError: If the format does not fit the target or the samples, its library is not
-            installed, or the target is there.
+        ExportError: If the format does not suit the target or the samples, its library is not
+            installed, or the target exists.
         MergeError: As for `merge`.
-        ShardError: If the run is not whole, or the target cannot be written.
+        ShardError: If the run is incomplete, or the target cannot be written.
 
     Warns:
         UserWarning: If the evaluation of the run found that its samples do not help.
@@ -97,7 +98,7 @@ def export_dataset(
     if shard_bytes < 1:
         raise ExportError(f"shard_bytes: expected at least 1, got {shard_bytes}")
     if chosen == "huggingface":
-        # Before anything is read that takes time.
+        # Fail early if the library is missing.
         huggingface_library()
     samples, classes = _samples(
         out_dir,
@@ -109,7 +110,7 @@ def export_dataset(
         class_names=class_names,
     )
     with claimed(path):
-        # What another export has written since, or left, counts as well.
+        # Another export may have written the target in the meantime.
         check_free(path, folder=folder, overwrite=overwrite)
         if chosen == "npz":
             write_npz(samples, path)
@@ -122,9 +123,9 @@ def export_dataset(
     return Exported(path, chosen, len(samples), int(samples.is_synthetic.sum()), classes)
 
 
-def _format_of(path: Path, asked: str | None) -> Format:
+def _format_of(path: Path, requested: str | None) -> Format:
     by_ending = _BY_ENDING.get(path.suffix.lower())
-    if asked is None:
+    if requested is None:
         if by_ending is None:
             raise ExportError(
                 f"{path}: expected a path that ends in {' or '.join(_BY_ENDING)}, or format= (one "
@@ -132,16 +133,16 @@ def _format_of(path: Path, asked: str | None) -> Format:
             )
         return by_ending
     for name in get_args(Format):
-        if asked == name:
+        if requested == name:
             fits = by_ending == name or (by_ending is None and name != "npz")
             if not fits:
-                wants = {"npz": "a file .npz", "webdataset": "a file .tar or a folder"}
+                targets = {"npz": "a file .npz", "webdataset": "a file .tar or a folder"}
                 raise ExportError(
-                    f"{path}: expected {wants.get(name, 'a folder')} for the format {name}, got "
+                    f"{path}: expected {targets.get(name, 'a folder')} for the format {name}, got "
                     f"the ending {path.suffix!r}"
                 )
             return name
-    raise ExportError(f"format: expected one of {', '.join(FORMATS)}, got {asked!r}")
+    raise ExportError(f"format: expected one of {', '.join(FORMATS)}, got {requested!r}")
 
 
 def _samples(
@@ -165,8 +166,8 @@ def _samples(
             class_names=class_names,
         )
         return merged_samples(merged), tuple(merged.counts)
-    asked = None if balance == "plan" else balance
-    for name, value in (("share", share), ("balance", asked), ("class_names", class_names)):
+    requested = None if balance == "plan" else balance
+    for name, value in (("share", share), ("balance", requested), ("class_names", class_names)):
         if value is not None:
             raise ExportError(f"{name}: expected real= with it, got none to merge with")
     synthetic = out_dir if isinstance(out_dir, ShardDataset) else ShardDataset(out_dir)

@@ -1,4 +1,4 @@
-"""Files and folders that appear under their name whole or not at all."""
+"""Atomic publication of exported files and folders."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,25 +11,30 @@ from vaeaug.files.json_text import JSONTextError, parse_strict
 from vaeaug.shards._hdf5_output import write_error
 
 PROVENANCE_FILE = "provenance.json"
-_KEPT = "the run folder is untouched"
+_KEPT = "the run folder is unchanged"
 
 
 def check_free(path: Path, *, folder: bool, overwrite: bool) -> None:
-    """Refuse a target that is there, or that must not be replaced.
+    """Reject a target that exists, or that must not be replaced.
+
+    Args:
+        path: The target.
+        folder: Whether a folder will be written, rather than a file.
+        overwrite: Whether an existing target may be replaced.
 
     Raises:
-        ExportError: Naming it and what is wrong with it.
+        ExportError: If the target is rejected.
     """
     if not path.parent.is_dir():
         raise ExportError(f"{path}: expected a folder {path.parent} to write it in, got none")
     if not (path.exists() or path.is_symlink()):
         return
     if not overwrite:
-        raise ExportError(f"{path}: expected nothing there (or overwrite), got one")
+        raise ExportError(f"{path}: expected no such file or folder (or overwrite), got one")
     if path.is_dir() != folder:
         kinds = ("a file", "a folder")
         raise ExportError(f"{path}: expected {kinds[folder]} to replace, got {kinds[not folder]}")
-    # A folder of something else that is named by mistake would be gone.
+    # Protects other folders that are named by mistake.
     if folder and not _is_export(path):
         raise ExportError(
             f"{path}: expected a folder that an export wrote ({PROVENANCE_FILE}), got another, "
@@ -39,16 +44,21 @@ def check_free(path: Path, *, folder: bool, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def claimed(path: Path) -> Iterator[None]:
-    """The target is this process's alone; what killed exports left of it is put right.
+    """Claim a target for this process; leftovers of killed exports are cleaned up.
+
+    Args:
+        path: The target.
 
     Raises:
-        ExportError: If another process writes it.
+        ExportError: If another process is writing it.
         ShardError: If it cannot be written.
     """
     try:
         claim = claim_target(path)
     except InUseError:
-        raise ExportError(f"{path}: another process writes it; wait for it or stop it") from None
+        raise ExportError(
+            f"{path}: another process is writing it; wait for it or stop it"
+        ) from None
     except OSError as error:
         raise write_error(path, error, 0, _KEPT) from error
     with claim:
@@ -57,14 +67,17 @@ def claimed(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def published_file(path: Path, *, needed: int) -> Iterator[BinaryIO]:
-    """A file to fill, which takes the name ``path`` when the block ends well.
+    """Open a file to fill; it is renamed to ``path`` when the block succeeds.
 
     Args:
-        path: The name that it gets; a file there is replaced.
-        needed: Bytes it takes, for the message when there is no room.
+        path: The final name; an existing file is replaced.
+        needed: Size of the file in bytes, for the message if there is no space.
+
+    Yields:
+        The open file.
 
     Raises:
-        ShardError: From the ``OSError`` of the system, with its ``errno``.
+        ShardError: If the system raises an ``OSError``; it has the same ``errno``.
     """
     try:
         with new_file(path) as file:
@@ -75,7 +88,18 @@ def published_file(path: Path, *, needed: int) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def published_folder(path: Path, *, needed: int) -> Iterator[Path]:
-    """The same for a folder: an empty one to fill, which takes the name ``path`` at the end."""
+    """Create a folder to fill; it is renamed to ``path`` when the block succeeds.
+
+    Args:
+        path: The final name; an existing folder is replaced.
+        needed: Size of the folder in bytes, for the message if there is no space.
+
+    Yields:
+        The empty folder.
+
+    Raises:
+        ShardError: If the system raises an ``OSError``; it has the same ``errno``.
+    """
     try:
         with new_folder(path) as folder:
             yield folder

@@ -1,4 +1,4 @@
-"""`Samples`: what is written, whichever the format."""
+"""`Samples`: the samples to export, independent of the format."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -18,25 +18,26 @@ Gather = Callable[[np.ndarray], np.ndarray]
 
 
 class ExportError(ValueError):
-    """Samples that cannot be written as asked, or a target that is in the way."""
+    """Samples cannot be exported in this way, or the target must not be replaced."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Samples in the order in which they are written; their images stay where they are.
+    """Samples in the order in which they are written; images are loaded only when needed.
 
     Attributes:
-        images_at: Images of rows, channels last, (m, space..., C).
-        soft_labels_at: Class probabilities of rows, (m, K) float32; None where the run has none.
-        labels: (n,) index of the class.
-        is_synthetic: (n,).
-        source_index: (n,) row of the real image: of itself, or behind a synthetic sample; -1 for a
-            draw from a density.
-        weight: (n,) loss weight.
+        images_at: Returns the images of some rows, channels last, (m, space..., C).
+        soft_labels_at: Returns class probabilities of some rows, (m, K) float32; None if the run
+            has none.
+        labels: Class indices, (n,).
+        is_synthetic: Whether each sample is synthetic, (n,).
+        source_index: Row of the real image itself, or of the one from which a synthetic sample was
+            made; -1 for a draw from a density, (n,).
+        weight: Loss weights, (n,).
         class_names: The K names in the order of the labels.
-        image_shape: (space..., C).
-        dtype: uint8 or float32.
-        provenance: What they are and where they come from; JSON.
+        image_shape: Shape of one image, (space..., C).
+        dtype: Type of the images, uint8 or float32.
+        provenance: Description and origin of the samples, as JSON types.
     """
 
     images_at: Gather
@@ -55,22 +56,25 @@ class Samples:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of one image, decoded."""
+        """Bytes of one decoded image."""
         return int(np.prod(self.image_shape)) * self.dtype.itemsize
 
     @property
     def pictures(self) -> bool:
-        """Whether the images are ones that PNG keeps exactly."""
+        """Whether PNG can store the images exactly."""
         channels = self.image_shape[-1]
         return self.dtype == np.uint8 and len(self.image_shape) == 3 and channels in _PNG_CHANNELS
 
     def blocks(
         self, order: np.ndarray | None = None
     ) -> Iterator[tuple[Int64[np.ndarray, " m"], Shaped[np.ndarray, "m *space c"]]]:
-        """Rows and their images, a few megabytes at a time.
+        """Iterate over rows and their images, a few megabytes at a time.
 
         Args:
-            order: All rows in the order in which they are wanted; None is their own.
+            order: All rows in the desired order; None: their own order.
+
+        Yields:
+            Row numbers and their images.
 
         Raises:
             ExportError: If images cannot be read.
@@ -80,33 +84,54 @@ class Samples:
             try:
                 images = self.images_at(rows[start:stop])
             except OSError as error:
-                # Not to be taken for an error of the file that is being written.
+                # An OSError would be taken for an error of the file that is being written.
                 raise ExportError(
                     f"samples {start} to {stop - 1} of {len(self)}: cannot be read: {error}"
                 ) from error
             yield rows[start:stop], images
 
     def record(self, row: int) -> dict[str, Any]:
-        """What is known of one sample beside its image and class probabilities; JSON."""
+        """Return the metadata of a sample, except its class probabilities.
+
+        Args:
+            row: Row number.
+
+        Returns:
+            JSON types by name.
+        """
         label = int(self.labels[row])
         return {
             "label": label,
             "class_name": self.class_names[label],
             "is_synthetic": bool(self.is_synthetic[row]),
             "source_index": int(self.source_index[row]),
-            # The shortest text that is this float32 again.
+            # The shortest number that gives this float32.
             "weight": float(str(self.weight[row])),
         }
 
     def soft_labels(self, rows: np.ndarray) -> list[list[float]] | None:
-        """Class probabilities of rows as numbers that read short; None where there are none."""
+        """Return the class probabilities of some rows as numbers with a short representation.
+
+        Args:
+            rows: Row numbers, (m,).
+
+        Returns:
+            A list of K numbers for each row; None if the run has none.
+        """
         if self.soft_labels_at is None:
             return None
         return [[float(str(p)) for p in row] for row in self.soft_labels_at(rows)]
 
 
 def synthetic_samples(synthetic: ShardDataset) -> Samples:
-    """The samples of a run alone."""
+    """Describe the samples of a run alone.
+
+    Args:
+        synthetic: The samples of the run.
+
+    Returns:
+        The samples to export.
+    """
     n = len(synthetic)
     return _samples(
         synthetic.manifest,
@@ -123,7 +148,14 @@ def synthetic_samples(synthetic: ShardDataset) -> Samples:
 
 
 def merged_samples(merged: MergedDataset) -> Samples:
-    """Real and synthetic samples as they are merged in epoch 0."""
+    """Describe real and synthetic samples as they are merged in epoch 0.
+
+    Args:
+        merged: The merged dataset.
+
+    Returns:
+        The samples to export.
+    """
     import torch
 
     def images_at(rows: np.ndarray) -> np.ndarray:
@@ -172,7 +204,7 @@ def _samples(
         "model_sha256": manifest.model_sha256,
         "config_sha256": manifest.config_sha256,
         "run_seed": manifest.run_seed,
-        # Of the library that made them, not of the one that writes them here.
+        # The version that generated the samples, not the one that exports them.
         "vaeaug_version": manifest.versions.get("vaeaug", "unknown"),
         "evaluation": gate if isinstance(gate, str) else gate.get("verdict"),
     }
@@ -188,7 +220,14 @@ def _samples(
 
 
 def png_bytes(image: Shaped[np.ndarray, "h w c"]) -> bytes:
-    """A PNG file of an image that is one of `Samples.pictures`; it gives the same pixels back."""
+    """Encode an image, as described by `Samples.pictures`, as a PNG file without loss.
+
+    Args:
+        image: The image, uint8 with 1, 3 or 4 channels.
+
+    Returns:
+        Content of the file.
+    """
     from PIL import Image
 
     file = io.BytesIO()
@@ -197,7 +236,14 @@ def png_bytes(image: Shaped[np.ndarray, "h w c"]) -> bytes:
 
 
 def npy_bytes(array: Shaped[np.ndarray, "..."]) -> bytes:
-    """An `.npy` file of an array."""
+    """Encode an array as an `.npy` file.
+
+    Args:
+        array: The array.
+
+    Returns:
+        Content of the file.
+    """
     file = io.BytesIO()
     np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
     return file.getvalue()

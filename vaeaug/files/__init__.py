@@ -1,4 +1,4 @@
-"""Every write of the package, and the texts that it writes: JSON, YAML, names made safe to show."""
+"""Atomic writes, strict JSON and YAML, and safe display of names."""
 
 from vaeaug.files._writes import (
     MOST_BYTES,

@@ -1,8 +1,8 @@
-"""Every write of this package: files and folders that appear under their name whole or not at all.
+"""Atomic writes: files and folders appear under their name completely or not at all.
 
-A temporary file has a name that nobody can foresee, is made new (`O_EXCL`, `O_NOFOLLOW`) in a
-folder that is opened once, and takes its name by a rename: a link that somebody planted is neither
-followed nor written through. Errors are those of the system, with the file that was wanted.
+A temporary file has an unpredictable name, is created exclusively (`O_EXCL`, `O_NOFOLLOW`) in a
+folder that is opened once, and is renamed at the end. Links that somebody planted are neither
+followed nor written through. Errors are those of the system and name the intended file.
 """
 
 import contextlib
@@ -20,40 +20,43 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-# Of a manifest with hundreds of thousands of shards.
+# Size of a manifest with hundreds of thousands of shards.
 MOST_BYTES = 2**28
 _DIGITS = 16
 _TEMPORARY = re.compile(rf"\.(?P<name>.+)\.[0-9a-f]{{{_DIGITS}}}\.(?P<kind>tmp|old)", re.DOTALL)
 _IN_USE = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 _TRIES = 20
-# Of renameat2, which swaps two names at once.
+# Flag of renameat2 that swaps two names atomically.
 _EXCHANGE = 2
 _AT_FDCWD = -100
-# The longest that a name may be on all systems in use, less what is added to it.
+# The maximum length of a name on all systems in use, minus what is added to it.
 _MOST_NAME = 255 - _DIGITS - len("..") - len(".tmp")
 
 
 class InUseError(OSError):
-    """Another process has claimed it."""
+    """Another process has claimed the name."""
 
 
 class NoLocksError(OSError):
-    """The file system cannot tell whether another process has claimed it."""
+    """The file system has no locks, so that other processes cannot be detected."""
 
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to fill, which takes the name ``path`` when the block ends well.
+    """Open a file to fill; it is renamed to ``path`` when the block succeeds.
 
-    It is synced and renamed, and its folder is synced. If anything fails it is removed, and what
-    is at ``path`` is as it was. A link there is replaced, not followed.
+    The file is synced and renamed, and its folder is synced. If anything fails, the file is removed
+    and ``path`` is unchanged. A link at ``path`` is replaced, not followed.
 
     Args:
-        path: The name that it gets.
+        path: The final name.
+
+    Yields:
+        The open file.
 
     Raises:
-        OSError: Of the system, naming ``path``.
+        OSError: Error of the system, naming ``path``.
     """
     with _opened_folder(path) as folder:
         temporary = temporary_name(path.name)
@@ -70,26 +73,36 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
                 os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
                 os.fsync(folder)
         except BaseException:
-            with contextlib.suppress(OSError):  # never made, or published already
+            with contextlib.suppress(OSError):  # never created, or already published
                 os.unlink(temporary, dir_fd=folder)
             raise
 
 
 def publish(path: Path, data: bytes) -> None:
-    """Write ``data`` under the name ``path``, whole or not at all.
+    """Write a file atomically.
+
+    Args:
+        path: The file.
+        data: Its content.
 
     Raises:
-        OSError: Of the system, naming ``path``.
+        OSError: Error of the system, naming ``path``.
     """
     with new_file(path) as file, named(path):
         file.write(data)
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """A file to read, if it is one: opening a pipe would wait for ever for its other end.
+    """Open a regular file for reading; opening a pipe would wait forever for its other end.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The open file.
 
     Raises:
-        OSError: Of the system, naming ``path``.
+        OSError: Error of the system, naming ``path``, or if it is not a regular file.
     """
     with named(path):
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -100,10 +113,16 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 
 def read_whole(path: Path) -> bytes:
-    """The bytes of a file of our own, none of which is larger than `MOST_BYTES`.
+    """Read a file that this package wrote; none is larger than `MOST_BYTES`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
 
     Raises:
-        OSError: Of the system, naming ``path``.
+        OSError: Error of the system, naming ``path``, or if the file is too large.
     """
     with open_regular(path) as file, named(path):
         data = file.read(MOST_BYTES + 1)
@@ -113,10 +132,15 @@ def read_whole(path: Path) -> bytes:
 
 
 def append(path: Path, data: bytes, *, sync: bool = False) -> None:
-    """Add ``data`` at the end of a file, which is made where it is missing; no link is followed.
+    """Append to a file, which is created if missing; links are not followed.
+
+    Args:
+        path: The file.
+        data: Bytes to append.
+        sync: Whether to sync the file to disk.
 
     Raises:
-        OSError: Of the system, naming ``path``.
+        OSError: Error of the system, naming ``path``.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with named(path), open(os.open(path, flags, 0o666), "ab") as file:
@@ -128,14 +152,20 @@ def append(path: Path, data: bytes, *, sync: bool = False) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to fill, which takes the name ``path`` when the block ends well.
+    """Create a folder to fill; it is renamed to ``path`` when the block succeeds.
 
-    A folder that is there is swapped with the new one at once where the system can, and deleted
-    after that. Where it cannot, the old one is moved aside first, and `recover` brings it back if
-    the process ends between the two renames.
+    An existing folder is swapped with the new one atomically, if the system supports it, and then
+    deleted. Otherwise, the old one is moved aside first, and `recover` restores it if the process
+    ends between the two renames.
+
+    Args:
+        path: The final name.
+
+    Yields:
+        The empty folder.
 
     Raises:
-        OSError: Of the system, naming ``path``.
+        OSError: Error of the system, naming ``path``.
     """
     temporary = path.with_name(temporary_name(path.name))
     try:
@@ -143,7 +173,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             temporary.mkdir()
         yield temporary
         with named(path):
-            # Of many small files: syncing all at once takes a fraction of the time of one by one.
+            # For many small files, one sync takes a fraction of the time of one per file.
             os.sync()
             _swap_in(temporary, path)
             fsync_folder(path.parent)
@@ -166,7 +196,7 @@ def _swap_in(new: Path, path: Path) -> None:
 
 
 def _exchange(a: Path, b: Path) -> bool:
-    """Swap two names at once; whether the system can."""
+    """Swap two names atomically; returns False if the system cannot."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
@@ -175,10 +205,13 @@ def _exchange(a: Path, b: Path) -> bool:
 
 
 def recover(path: Path) -> None:
-    """Put right what a killed process left of writing ``path``; to be called by who claimed it.
+    """Clean up after a killed writer of ``path``; only the owner of the claim may call it.
 
-    An old folder that was moved aside takes its name again if nothing has it; temporary files and
-    folders are deleted.
+    An old folder that was moved aside gets its name back unless the name is taken. Temporary files
+    and folders are deleted.
+
+    Args:
+        path: The file or folder.
     """
     for leftover, kind in leftovers(path.parent, path.name):
         if kind == "old" and not os.path.lexists(path):
@@ -190,26 +223,34 @@ def recover(path: Path) -> None:
 
 
 def leftovers(folder: Path, name: str | None = None) -> list[tuple[Path, str]]:
-    """What killed writers left in a folder, of one name or of any, each with "tmp" or "old"."""
-    remains = []
-    wanted = None if name is None else _shortened(name)
+    """Find what killed writers left in a folder.
+
+    Args:
+        folder: The folder.
+        name: Name of the file or folder that was written; None: any.
+
+    Returns:
+        Paths, each with its kind, "tmp" or "old".
+    """
+    found_leftovers = []
+    stem = None if name is None else _shortened(name)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         match = _TEMPORARY.fullmatch(path.name)
-        if match is not None and wanted in (None, match["name"]):
-            remains.append((path, match["kind"]))
-    return remains
+        if match is not None and stem in (None, match["name"]):
+            found_leftovers.append((path, match["kind"]))
+    return found_leftovers
 
 
 class Claim:
-    """A name that is this process's alone, until it is released or the process ends.
+    """An exclusive claim to a name, held until it is released or the process ends.
 
     Args:
-        lock: The file that stands for it; made where it is missing, deleted in the end.
+        lock: The lock file; it is created if missing, and deleted at the end.
 
     Raises:
-        InUseError: If another process has it.
+        InUseError: If another process holds the claim.
         NoLocksError: If the file system has no locks.
-        OSError: If the file cannot be made, or is a link or no file.
+        OSError: If the lock file cannot be created, or is a link or not a regular file.
     """
 
     def __init__(self, lock: Path) -> None:
@@ -218,7 +259,7 @@ class Claim:
             fd = self._open()
             try:
                 self._take(fd)
-                # Whoever had it may have ended, and deleted the file, since it was opened.
+                # The previous owner may have deleted the file after it was opened here.
                 if os.path.samestat(os.fstat(fd), lock.lstat()):
                     self._fd = fd
                     return
@@ -228,10 +269,10 @@ class Claim:
                 os.close(fd)
                 raise
             os.close(fd)
-        raise InUseError(errno.EWOULDBLOCK, "it is claimed again and again", str(lock))
+        raise InUseError(errno.EWOULDBLOCK, "other processes keep claiming it", str(lock))
 
     def release(self) -> None:
-        """Give the name back."""
+        """Release the claim."""
         self._lock.unlink(missing_ok=True)
         os.close(self._fd)
 
@@ -261,17 +302,23 @@ class Claim:
         except OSError as error:
             path = str(self._lock)
             if error.errno in _IN_USE:
-                raise InUseError(error.errno, "another process has it", path) from error
+                raise InUseError(error.errno, "another process has claimed it", path) from error
             if error.errno in _NO_LOCKS:
                 raise NoLocksError(error.errno, os.strerror(error.errno), path) from error
             raise
 
 
 def claim_target(path: Path) -> Claim:
-    """Claim the name of a file or folder that is to be written, and clean up what was left of it.
+    """Claim the name of a file or folder to write, and clean up leftovers of it.
+
+    Args:
+        path: The file or folder.
+
+    Returns:
+        The claim.
 
     Raises:
-        InUseError: If another process writes it.
+        InUseError: If another process is writing it.
         OSError: As for `Claim`.
     """
     claim = Claim(path.with_name(f".{_shortened(path.name)}.lock"))
@@ -280,12 +327,24 @@ def claim_target(path: Path) -> Claim:
 
 
 def temporary_name(name: str, kind: str = "tmp") -> str:
-    """A name beside ``name`` that nobody can foresee, and that `leftovers` knows."""
+    """Create an unpredictable name that `leftovers` recognises.
+
+    Args:
+        name: The final name.
+        kind: "tmp" or "old".
+
+    Returns:
+        The temporary name, for the same folder.
+    """
     return f".{_shortened(name)}.{secrets.token_hex(_DIGITS // 2)}.{kind}"
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make a rename inside ``folder`` last through a power cut."""
+    """Sync a folder, so that a rename inside it survives a power failure.
+
+    Args:
+        folder: The folder.
+    """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -294,7 +353,17 @@ def fsync_folder(folder: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError, needed: int, kept: str) -> str:
-    """The sentence that says which file, what it needed, and what there is."""
+    """Describe a failed write: the file, the space that it needs and the free space.
+
+    Args:
+        path: The file or folder.
+        error: The error of the system.
+        needed: Bytes that it needs.
+        kept: Statement of what remains intact.
+
+    Returns:
+        One or two sentences.
+    """
     try:
         free = f"{shutil.disk_usage(path.parent).free:,} bytes are free there"
     except OSError:
@@ -305,7 +374,14 @@ def cannot_write(path: Path, error: OSError, needed: int, kept: str) -> str:
 
 @contextlib.contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Errors of the system inside the block name ``path``, and no temporary file."""
+    """Let errors of the system inside the block name ``path`` instead of a temporary file.
+
+    Args:
+        path: The file or folder.
+
+    Raises:
+        OSError: The error of the system, naming ``path``.
+    """
     try:
         yield
     except OSError as error:
@@ -326,7 +402,7 @@ def _opened_folder(path: Path) -> Iterator[int]:
 
 
 def _shortened(name: str) -> str:
-    """As much of a name as leaves room for what is added to it."""
+    """Shorten a name to leave room for what is added to it."""
     while len(os.fsencode(name)) > _MOST_NAME:
         name = name[:-1]
     return name

@@ -1,7 +1,7 @@
-"""JSON that this package wrote, read again: strictly, because it may have been damaged or made up.
+"""Strict reading of JSON that this package wrote, because it may be damaged or forged.
 
-What Python's reader lets pass and its writer, or UTF-8, then fails at is refused: infinite numbers,
-halves of surrogate pairs, lists in lists a thousand deep, a key that stands there twice.
+Content that Python's reader accepts but its writer, or UTF-8, cannot represent is rejected:
+infinite numbers, unpaired surrogates and very deep nesting. A repeated key is rejected too.
 """
 
 import hashlib
@@ -15,20 +15,26 @@ _SEAL = "sha256"
 
 
 class JSONTextError(ValueError):
-    """A text that is no JSON as we write it. The message does not say where it stood."""
+    """A text is not JSON as this package writes it. The message does not name the file."""
 
 
 def parse_strict(data: bytes | str) -> Any:
-    """The value of a JSON text.
+    """Parse a JSON text.
+
+    Args:
+        data: The text, as bytes in UTF-8 or as a string.
+
+    Returns:
+        Its value.
 
     Raises:
-        JSONTextError: If it is none, or holds what could not be written again.
+        JSONTextError: If it is not JSON, or has content that cannot be written.
     """
     try:
         text = data if isinstance(data, str) else data.decode()
-        value = json.loads(text, object_pairs_hook=_no_doubles, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_reject_constant)
     except RecursionError:
-        raise JSONTextError("lists or objects in one another too deeply") from None
+        raise JSONTextError("lists or objects are nested too deeply") from None
     except ValueError as error:
         raise JSONTextError(str(error)) from error
     _check(value)
@@ -36,7 +42,15 @@ def parse_strict(data: bytes | str) -> Any:
 
 
 def seal_of(document: Mapping[str, Any], name: str = _SEAL) -> str:
-    """SHA-256 of a document without its seal: sorted keys, no spaces, unescaped, in UTF-8."""
+    """Hash a document without its seal: sorted keys, no spaces, unescaped, in UTF-8.
+
+    Args:
+        document: JSON types.
+        name: Key of the seal.
+
+    Returns:
+        SHA-256 in lower-case hexadecimal digits.
+    """
     unsealed = {key: value for key, value in document.items() if key != name}
     text = json.dumps(
         unsealed, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -45,21 +59,27 @@ def seal_of(document: Mapping[str, Any], name: str = _SEAL) -> str:
 
 
 def sealed(document: Mapping[str, Any], *, sort_keys: bool = True) -> bytes:
-    """A JSON file with the hash of its content, so that damage is found.
+    """Serialise a document with the hash of its content, so that damage is detected.
 
     Args:
         document: JSON types.
-        sort_keys: False keeps the order of the keys, which the hash does not depend on.
+        sort_keys: False keeps the order of the keys, on which the hash does not depend.
 
     Returns:
         The content of the file.
     """
-    whole = {**document, _SEAL: seal_of(document)}
-    return (json.dumps(whole, indent=2, sort_keys=sort_keys) + "\n").encode()
+    complete = {**document, _SEAL: seal_of(document)}
+    return (json.dumps(complete, indent=2, sort_keys=sort_keys) + "\n").encode()
 
 
 def unsealed(data: bytes) -> dict[str, Any]:
-    """What `sealed` was given.
+    """Parse a document that `sealed` serialised.
+
+    Args:
+        data: Content of the file.
+
+    Returns:
+        The document.
 
     Raises:
         JSONTextError: If it is something else, or was changed.
@@ -76,28 +96,28 @@ def unsealed(data: bytes) -> dict[str, Any]:
     return document
 
 
-def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):
         raise ValueError("a key occurs twice")
     return content
 
 
-def _no_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
 def _check(value: Any) -> None:
-    """Refuse what could not be written again; without recursion, whose depth is what is asked."""
-    todo = [(value, 0)]
-    while todo:
-        node, depth = todo.pop()
+    """Reject content that cannot be written; iteratively, because the nesting may be deep."""
+    pending = [(value, 0)]
+    while pending:
+        node, depth = pending.pop()
         if depth > MOST_DEPTH:
-            raise JSONTextError(f"expected at most {MOST_DEPTH} lists and objects in one another")
+            raise JSONTextError(f"expected at most {MOST_DEPTH} nested lists and objects")
         if isinstance(node, dict):
-            todo += ((item, depth + 1) for pair in node.items() for item in pair)
+            pending += ((item, depth + 1) for pair in node.items() for item in pair)
         elif isinstance(node, list):
-            todo += ((item, depth + 1) for item in node)
+            pending += ((item, depth + 1) for item in node)
         elif isinstance(node, float) and not math.isfinite(node):
             raise JSONTextError("expected finite numbers, got one that is too large")
         elif isinstance(node, str):

@@ -1,8 +1,8 @@
-"""Synthetic data in a data loader, one file for each library whose transforms it joins.
+"""Integrations with other libraries: transforms for data loaders, and data modules.
 
-`VAEMix` and `LatentAugment` are torchvision v2 transforms, `SyntheticPool` and
-`vaeaug.integrations.albumentations.LatentAugment` albumentations ones. Each library is loaded when
-one of its transforms is first used.
+`VAEMix` and `LatentAugment` are torchvision v2 transforms; `SyntheticPool` and
+`vaeaug.integrations.albumentations.LatentAugment` are albumentations transforms. Each library is
+loaded when one of its transforms is first used.
 """
 
 import importlib

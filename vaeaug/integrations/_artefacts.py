@@ -1,4 +1,4 @@
-"""What a transform draws from: a generator or a run folder, opened in each process for itself."""
+"""The sources of transforms: a generator or a run folder, opened separately in each process."""
 
 import hashlib
 import multiprocessing.context
@@ -20,24 +20,23 @@ _ADVICE = (
     "to the CPU: generator.to('cpu')"
 )
 
-
-# What scaling to a range and back may leave, as a part of the range.
+# Tolerated rounding error of scaling to a range and back, as a fraction of the range.
 RANGE_SLACK = 1e-3
 
 
 class TransformError(ValueError):
-    """An input that a transform cannot change, or an artefact that is not what it should be."""
+    """A transform does not support an input, or its generator or run is not the expected one."""
 
 
 class GeneratorSource:
-    """A generator at hand, or one in a folder that every process loads when it first needs it.
+    """A generator, or a folder from which every process loads one when it first needs it.
 
     Args:
         synthesizer: A `Synthesizer`, a folder that its ``save`` wrote, or a run folder.
-        sha256: Hash that the folder must have (see `hash_of_generator`); None is not checked.
+        sha256: Expected hash of the folder (see `hash_of_generator`); None: its current hash.
 
     Raises:
-        TransformError: If there is no such folder and no hash of what it should hold.
+        TransformError: If the folder holds no generator and no hash is given.
     """
 
     def __init__(self, synthesizer: Synthesizer | str | Path, sha256: str | None = None) -> None:
@@ -48,10 +47,16 @@ class GeneratorSource:
         self._loaded = synthesizer if isinstance(synthesizer, Synthesizer) else None
 
     def on(self, device: torch.device) -> Synthesizer:
-        """The generator on a device.
+        """Return the generator on a device.
+
+        Args:
+            device: The device.
+
+        Returns:
+            The generator.
 
         Raises:
-            TransformError: If it is another than the hash says, or an accelerator would be used in
+            TransformError: If its hash is not the expected one, or an accelerator would be used in
                 a worker process of a ``DataLoader``.
         """
         refuse_in_worker(device)
@@ -73,53 +78,70 @@ class GeneratorSource:
             return {**self.__dict__, "_loaded": None}
         assert self._loaded is not None
         if multiprocessing.context.get_spawning_popen() is not None:
-            _refuse(self._loaded.device, "handed to a worker process")
+            _reject_accelerator(self._loaded.device, "handed to a worker process")
         return self.__dict__
 
 
 def refuse_in_worker(device: torch.device) -> None:
-    """Refuse an accelerator in a worker process of a ``DataLoader``.
+    """Reject an accelerator in a worker process of a ``DataLoader``.
 
-    A forked process cannot use CUDA, and in others every worker would hold its own context and
-    model on the device.
+    A forked process cannot use CUDA, and with other start methods every worker would hold its own
+    context and model on the device.
+
+    Args:
+        device: The device.
 
     Raises:
-        TransformError: With advice.
+        TransformError: If the device is an accelerator and this is a worker; the message has
+            advice.
     """
     info = get_worker_info()
     if info is not None:
-        _refuse(device, f"used in worker process {info.id}")
+        _reject_accelerator(device, f"used in worker process {info.id}")
 
 
-def _refuse(device: torch.device, what: str) -> None:
+def _reject_accelerator(device: torch.device, use: str) -> None:
     if device.type != "cpu":
-        raise TransformError(f"a generator on {device} cannot be {what} of a DataLoader; {_ADVICE}")
+        raise TransformError(f"a generator on {device} cannot be {use} of a DataLoader; {_ADVICE}")
 
 
 def hash_of_generator(folder: Path) -> str:
-    """SHA-256 over the files of a generator.
+    """Hash the files of a generator.
+
+    Args:
+        folder: Folder of the generator, or a run folder.
+
+    Returns:
+        SHA-256 in lower-case hexadecimal digits.
 
     Raises:
-        TransformError: If one is missing.
+        TransformError: If a file is missing.
     """
-    at = folder / "model" if (folder / "model" / FILES[0]).exists() else folder
-    missing = [name for name in FILES if not (at / name).exists()]
+    model_folder = folder / "model" if (folder / "model" / FILES[0]).exists() else folder
+    missing = [name for name in FILES if not (model_folder / name).exists()]
     if missing:
         raise TransformError(
             f"{folder}: expected a generator or a run folder, but {', '.join(missing)} is missing"
         )
     digest = hashlib.sha256()
     for name in FILES:
-        digest.update(f"{name} {sha256_file(at / name)}\n".encode())
+        digest.update(f"{name} {sha256_file(model_folder / name)}\n".encode())
     return digest.hexdigest()
 
 
 def open_pool(path: Path, sha256: str | None) -> ShardDataset:
-    """The synthetic samples of a finished run.
+    """Open the synthetic samples of a finished run.
+
+    Args:
+        path: The run folder.
+        sha256: Expected hash of the run (see `hash_of_run`); None: any.
+
+    Returns:
+        The samples.
 
     Raises:
-        TransformError: If it is another run than the hash says.
-        ShardError: If it is not finished or damaged.
+        TransformError: If the hash of the run is not the expected one.
+        ShardError: If the run is not finished or damaged.
     """
     manifest = Manifest.load(path)
     digest = hash_of_run(manifest)
@@ -129,20 +151,30 @@ def open_pool(path: Path, sha256: str | None) -> ShardDataset:
 
 
 def warn_if_run_is_unhelpful(folder: Path | None, *, stacklevel: int) -> None:
-    """What the evaluation of a run found, where the folder is one; see `warn_if_unhelpful`.
+    """Warn if the evaluation of a run found that it does not help; see `warn_if_unhelpful`.
 
-    Said when a transform is made, and not again in every worker. A transform that was read from a
-    file may be of a folder that is not there yet.
+    Transforms call this when they are created, not in every worker. The folder of a deserialised
+    transform may not exist yet.
+
+    Args:
+        folder: The folder; nothing happens if it is no run folder or None.
+        stacklevel: Stack level of the warning; 1 is the line of the caller.
     """
     if folder is not None and (folder / MANIFEST_NAME).exists():
         warn_if_unhelpful(Manifest.load(folder), stacklevel=stacklevel + 1)
 
 
 def hash_of_run(manifest: Manifest) -> str:
-    """SHA-256 over the hashes of a finished run's shards; an evaluation does not change it.
+    """Hash the class names and shard hashes of a finished run; evaluating it changes neither.
+
+    Args:
+        manifest: Manifest of the run.
+
+    Returns:
+        SHA-256 in lower-case hexadecimal digits.
 
     Raises:
-        ShardError: If it has no shards.
+        ShardError: If the run has no shards.
     """
     if not manifest.shards:
         raise ShardError(f"{manifest.folder}: expected shards to draw from, got none")
@@ -157,12 +189,16 @@ def hash_of_run(manifest: Manifest) -> str:
 def class_indices(
     class_names: Sequence[str] | None, known: Sequence[str], where: str
 ) -> Int64[np.ndarray, " k"]:
-    """For each label of the user's, the index of that class in the artefact.
+    """Map the user's labels to class indices of the generator or run.
 
     Args:
-        class_names: Names of the user's classes in the order of their labels; None: the artefact's.
-        known: Names in the artefact.
-        where: Named in the error.
+        class_names: Names of the user's classes in the order of their labels; None: those of the
+            generator or run.
+        known: Names of the generator or run.
+        where: Name of the transform, for errors.
+
+    Returns:
+        For each label, the index of the class in `known`.
 
     Raises:
         TransformError: If a name is unknown or occurs twice.

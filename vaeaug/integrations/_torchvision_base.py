@@ -1,4 +1,4 @@
-"""What the torchvision transforms share: the generator, units, labels, and what is refused."""
+"""The common part of the torchvision transforms: generator, value ranges, labels and checks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ LabelsGetter = Callable[[Any], Labels | None] | Literal["default"]
 
 
 class GeneratorTransform(v2.Transform):
-    """What both transforms share: the generator, units, labels, and what is refused."""
+    """Base class of both transforms: generator, value ranges, labels and input checks."""
 
     def __init__(
         self,
@@ -52,21 +52,21 @@ class GeneratorTransform(v2.Transform):
         self._labels_getter = default_labels if labels_getter == "default" else labels_getter
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
-        """Refuse what describes places in an image: the image that comes out has others."""
+        """Reject boxes, masks and keypoints, which do not apply to the resulting image."""
         refused = (tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints)
         for inpt in flat_inputs:
             if isinstance(inpt, refused):
                 raise TransformError(
                     f"{type(self).__name__}: expected images and labels, got "
-                    f"{type(inpt).__name__}: a synthetic image shows other shapes at other places, "
-                    "which boxes, masks and keypoints of the real one would not fit"
+                    f"{type(inpt).__name__}: boxes, masks and keypoints of a real image do not "
+                    "match the shapes of a synthetic one"
                 )
 
     def _generator(self, device: torch.device) -> Synthesizer:
         return self._source.on(device)
 
     def _range(self, generator: Synthesizer, dtype: torch.dtype) -> tuple[float, float]:
-        """Lowest and highest value of images of a type, by torchvision's convention."""
+        """Return the value range of images of a type, by torchvision's convention."""
         if self.value_range is not None:
             return self.value_range
         if dtype == torch.uint8:
@@ -75,24 +75,24 @@ class GeneratorTransform(v2.Transform):
             raise TransformError(
                 f"{type(self).__name__}: expected uint8 or floating-point images, got {dtype}"
             )
-        # A generator of 8-bit images: floats are those images scaled to [0, 1].
+        # With a generator of 8-bit images, floats are such images scaled to [0, 1].
         return (0.0, 1.0) if generator.dtype == np.uint8 else generator.value_range
 
     def _check_values(self, images: Tensor, value_range: tuple[float, float]) -> None:
-        """Refuse images in other units than the samples that would stand among them."""
+        """Reject images whose values are outside the range of the samples that join them."""
         low, high = value_range
         if not images.dtype.is_floating_point or not images.numel():
             return
-        least, most = (float(end) for end in images.detach().aminmax())
+        smallest, largest = (float(end) for end in images.detach().aminmax())
         slack = RANGE_SLACK * (high - low)
-        if not (least >= low - slack and most <= high + slack):
+        if not (smallest >= low - slack and largest <= high + slack):
             raise TransformError(
-                f"{type(self).__name__}: expected values from {low:g} to {high:g}, got {least:g} "
-                f"to {most:g}; apply it before Normalize, or say value_range"
+                f"{type(self).__name__}: expected values from {low:g} to {high:g}, got "
+                f"{smallest:g} to {largest:g}; apply it before Normalize, or pass value_range"
             )
 
     def _indices(self, generator: Synthesizer, labels: Tensor) -> Tensor:
-        """The user's class indices as those of the generator."""
+        """Convert the user's class indices to those of the generator."""
         indices = class_indices(self.class_names, generator.class_names, type(self).__name__)
         classes = labels.detach().cpu().numpy().astype(np.int64)
         bad = classes[(classes < 0) | (classes >= len(indices))]
@@ -120,7 +120,14 @@ class GeneratorTransform(v2.Transform):
 
 
 def default_labels(sample: Any) -> Labels | None:
-    """The labels of a sample, or None: the second entry, or one of a name in use for them."""
+    """Find the labels of a sample: the second entry, or the one with a common name for labels.
+
+    Args:
+        sample: The input of a transform.
+
+    Returns:
+        The labels, or None.
+    """
     if isinstance(sample, Mapping):
         key = find(LABELS, (key for key in sample if isinstance(key, str)))
         labels = None if key is None else sample[key]
@@ -137,42 +144,95 @@ def default_labels(sample: Any) -> Labels | None:
 
 
 def are_indices(labels: Tensor) -> bool:
-    """Whether labels are a class index for each image, and not probabilities."""
+    """Check whether labels are a class index for each image, rather than probabilities.
+
+    Args:
+        labels: Labels of a batch, (n,), (n, 1) or (n, K).
+
+    Returns:
+        Whether they are indices.
+    """
     if labels.is_floating_point() or labels.is_complex():
         return False
     return labels.ndim == 1 or labels.shape[1] == 1
 
 
 def in_unit_interval(name: str, value: float) -> None:
-    """Refuse a number outside [0, 1]."""
+    """Reject a number outside [0, 1].
+
+    Args:
+        name: Name of the argument.
+        value: Its value.
+
+    Raises:
+        TransformError: If it is outside.
+    """
     if not 0 <= value <= 1:
         raise TransformError(f"{name}: expected a number from 0 to 1, got {value!r}")
 
 
 def device_of(inpt: Any) -> torch.device:
-    """Where an input is."""
+    """Return the device of an input.
+
+    Args:
+        inpt: A tensor or a PIL image.
+
+    Returns:
+        The device.
+    """
     return inpt.device if isinstance(inpt, Tensor) else torch.device("cpu")
 
 
 def dtype_of(inpt: Any) -> torch.dtype:
-    """Type of an input's values."""
+    """Return the type of the values of an input.
+
+    Args:
+        inpt: A tensor or a PIL image.
+
+    Returns:
+        The type.
+    """
     return inpt.dtype if isinstance(inpt, Tensor) else torch.uint8
 
 
 def is_tv(inpt: Any) -> bool:
-    """Whether an input is one of torchvision's tensors."""
+    """Check whether an input is one of torchvision's tensor subclasses.
+
+    Args:
+        inpt: Any input.
+
+    Returns:
+        Whether it is.
+    """
     return isinstance(inpt, tv_tensors.TVTensor)
 
 
 def from_unit(unit: Tensor, value_range: tuple[float, float], dtype: torch.dtype) -> Tensor:
-    """Images in [0, 1] in another range and type."""
+    """Convert images from [0, 1] to another range and type.
+
+    Args:
+        unit: Images in [0, 1].
+        value_range: Lowest and highest value.
+        dtype: Type of the result.
+
+    Returns:
+        The converted images.
+    """
     low, high = value_range
     images = unit * (high - low) + low
     return (images if dtype.is_floating_point else images.round()).to(dtype)
 
 
 def like(batch: Tensor, inpt: Any) -> Any:
-    """A batch in the shape and type of what came in."""
+    """Convert a batch to the shape and type of the input.
+
+    Args:
+        batch: Images, (n, c, *space).
+        inpt: The input.
+
+    Returns:
+        The output of the transform.
+    """
     if isinstance(inpt, PIL.Image.Image):
         return v2.functional.to_pil_image(batch[0], mode=inpt.mode)
     output = batch if batch.ndim == inpt.ndim else batch[0]

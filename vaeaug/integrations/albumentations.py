@@ -1,11 +1,11 @@
-"""albumentations 2.0.8 transforms: `SyntheticPool` and `LatentAugment`. Nothing else uses it.
+"""albumentations 2.0.8 transforms: `SyntheticPool` and `LatentAugment`.
 
-Both take ``label`` beside ``image``: ``transform(image=image, label=label)``. Import this module
+Both take ``label`` besides ``image``: ``transform(image=image, label=label)``. Import this module
 before ``A.from_dict`` or ``A.load``, so that albumentations knows the classes.
 
-In albumentations 2.0.8 every worker of a ``DataLoader`` starts from a copy of one random state,
-in every epoch again. These transforms draw from the worker's seed instead, which torch makes anew
-for each worker and epoch; `worker_init_fn` cures it for all others.
+In albumentations 2.0.8, all workers of a ``DataLoader`` start every epoch from copies of the same
+random state. These transforms use the seed of the worker instead, which torch draws anew for each
+worker and epoch; `worker_init_fn` does the same for all other transforms.
 """
 
 import functools
@@ -33,12 +33,12 @@ from vaeaug.integrations._artefacts import (
 )
 from vaeaug.shards import Manifest, ShardDataset
 
-# What describes places in an image, or more than one image.
+# Targets that describe positions in an image, or more than one image.
 _REFUSED = ("mask", "masks", "mask3d", "masks3d", "bboxes", "keypoints", "volume", "volumes")
 
 
 class _LabelledTransform(ImageOnlyTransform):
-    """An image-only transform that knows the label, and draws its own numbers in each worker."""
+    """An image-only transform that uses the label and has its own random state in each worker."""
 
     class InitSchema(ImageOnlyTransform.InitSchema):
         """Arguments of every transform here."""
@@ -73,11 +73,11 @@ class _LabelledTransform(ImageOnlyTransform):
 
     @property
     def targets_as_params(self) -> list[str]:
-        """The label decides what the image becomes."""
+        """Inputs on which the parameters depend: the label."""
         return [self.label_key]
 
     def __call__(self, *args: Any, force_apply: bool = False, **data: Any) -> Any:
-        """Transform ``image`` by ``label``; everything else comes back as it is.
+        """Transform ``image`` depending on ``label``; all other entries are returned unchanged.
 
         Raises:
             TransformError: For masks, boxes, keypoints or volumes.
@@ -86,13 +86,13 @@ class _LabelledTransform(ImageOnlyTransform):
         if refused:
             raise TransformError(
                 f"{type(self).__name__}: expected image and {self.label_key}, got also "
-                f"{', '.join(refused)}: the image becomes one that shows other shapes at other "
-                "places, which masks, boxes and keypoints of the real one would not fit"
+                f"{', '.join(refused)}: masks, boxes and keypoints of the real image do not match "
+                "the shapes of the transformed one"
             )
-        self._draw_anew_in_a_worker()
+        self._use_worker_seed()
         return super().__call__(*args, force_apply=force_apply, **data)
 
-    def _draw_anew_in_a_worker(self) -> None:
+    def _use_worker_seed(self) -> None:
         info = get_worker_info()
         if info is None or info.seed == self._worker_seed:
             return
@@ -102,16 +102,16 @@ class _LabelledTransform(ImageOnlyTransform):
         self.set_random_state(generator, random.Random(int(generator.integers(2**62))))
 
     def set_random_seed(self, seed: int | None) -> None:
-        """Draw from this seed, in a worker together with the worker's own."""
+        """Set the seed; in a worker it is combined with the seed of the worker."""
         self._worker_seed = None
         super().set_random_seed(seed)
 
     def get_transform_init_args_names(self) -> tuple[str, ...]:
-        """What ``to_dict`` keeps: where the artefact is and its hash, never the artefact."""
+        """Return the arguments that ``to_dict`` stores; they include the path and the hash."""
         return ("path", "sha256", "class_names", "label_key", "value_range")
 
     def get_transform_init_args(self) -> dict[str, Any]:
-        """The constructor's arguments, in plain types."""
+        """Return the arguments of the constructor as plain types."""
         arguments = {name: getattr(self, name) for name in self.get_transform_init_args_names()}
         if self.class_names is not None:
             arguments["class_names"] = list(self.class_names)
@@ -122,20 +122,20 @@ class _LabelledTransform(ImageOnlyTransform):
     def _range(
         self, img: np.ndarray, dtype: np.dtype[Any], learned: tuple[float, float]
     ) -> tuple[float, float]:
-        """Lowest and highest value that an image of this type may have; refused outside them."""
+        """Return the value range of images of this type; reject an image outside it."""
         low, high = self.value_range or _range_of(img, dtype, learned)
         if img.dtype == np.float32 and img.size:
-            least, most = float(img.min()), float(img.max())
+            smallest, largest = float(img.min()), float(img.max())
             slack = RANGE_SLACK * (high - low)
-            if not (least >= low - slack and most <= high + slack):
+            if not (smallest >= low - slack and largest <= high + slack):
                 raise TransformError(
                     f"{type(self).__name__}: expected values from {low:g} to {high:g}, got "
-                    f"{least:g} to {most:g}; apply it before Normalize, or say value_range"
+                    f"{smallest:g} to {largest:g}; apply it before Normalize, or pass value_range"
                 )
         return low, high
 
     def _index_of(self, label: Any, indices: Int64[np.ndarray, " k"], known: Sequence[str]) -> int:
-        """Index of a label in the artefact; it may be an index or a name."""
+        """Convert a label, an index or a name, to a class index of the generator or run."""
         if isinstance(label, str):
             if label in known:
                 return known.index(label)
@@ -152,28 +152,30 @@ class _LabelledTransform(ImageOnlyTransform):
 
 
 class SyntheticPool(_LabelledTransform):
-    """Puts a synthetic image of the same label in the place of an image, from a finished run.
+    """Replaces an image by a synthetic one of the same label from a finished run.
 
-    The images are those that `vaeaug.merge` draws: screened, and mapped from the shards, so that a
-    draw takes microseconds and no worker holds a model.
+    The samples are those that `vaeaug.merge` draws: they are screened and memory-mapped from the
+    shards, so that a draw takes microseconds and workers need no model.
 
     Args:
         path: A finished run folder.
-        sha256: Hash that the run must have. None: taken now, so that ``to_dict`` holds it.
-        class_names: Names of the classes in the order of the labels, where that is not the run's.
+        sha256: Expected hash of the run. None: its current hash, which ``to_dict`` then stores.
+        class_names: Class names in the order of the labels, if it differs from that of the run.
         label_key: Name of the label among the inputs.
-        p: Probability that an image is replaced: the synthetic share. The same for every class:
-            synthetic samples of some classes alone teach that synthetic means these classes.
-        value_range: Lowest and highest value of the images, where that is not albumentations'
-            convention: the samples are scaled to it.
+        p: Probability that an image is replaced: the synthetic share. It is the same for every
+            class: with synthetic samples of only some classes, a classifier learns that synthetic
+            means these classes.
+        value_range: Lowest and highest value of the images, if it differs from albumentations'
+            convention; the samples are scaled to it.
 
-    Targets: image. The image is ``uint8`` or ``float32`` (H, W) or (H, W, C) of the run's size;
-    where the run is ``uint8`` and the image ``float32``, it is in [0, 1] by albumentations'
-    convention. An image of a class without synthetic samples stays. Values outside the range are
-    refused: samples in other units would be told by their brightness.
+    Targets: image. The image is ``uint8`` or ``float32`` (H, W) or (H, W, C) of the size of the
+    run; if the run is ``uint8`` and the image ``float32``, its values are in [0, 1] by
+    albumentations' convention. Images of a class without synthetic samples are returned unchanged.
+    Values outside the range are rejected, because brightness would reveal which images are
+    synthetic.
 
     Raises:
-        TransformError: If the run is another than the hash says, or an input does not fit.
+        TransformError: If the hash of the run differs, or an input is not supported.
         ShardError: If the folder is no finished run.
 
     Warns:
@@ -181,7 +183,7 @@ class SyntheticPool(_LabelledTransform):
     """
 
     class InitSchema(_LabelledTransform.InitSchema):
-        """Its arguments."""
+        """Arguments of the transform."""
 
     def __init__(
         self,
@@ -203,36 +205,36 @@ class SyntheticPool(_LabelledTransform):
         folder = Path(self.path)
         if self.sha256 is None:
             self.sha256 = hash_of_run(Manifest.load(folder))
-        warn_if_run_is_unhelpful(folder, stacklevel=3)  # past albumentations' own wrapper
+        warn_if_run_is_unhelpful(folder, stacklevel=3)  # skips albumentations' wrapper
         self._pool: ShardDataset | None = None
         self._rows: list[Int64[np.ndarray, " n"]] = []
-        self._own = np.empty(0, np.int64)
+        self._artefact_labels = np.empty(0, np.int64)
 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Which sample of the label's class; None where there is none."""
-        pool = self._opened()
-        label = self._index_of(data[self.label_key], self._own, pool.class_names)
+        """Choose a sample of the class of the label; None if there is none."""
+        pool = self._open()
+        label = self._index_of(data[self.label_key], self._artefact_labels, pool.class_names)
         rows = self._rows[label]
         if not len(rows):
             return {"row": None}
         return {"row": int(rows[int(self.random_generator.random() * len(rows))])}
 
     def apply(self, img: np.ndarray, row: int | None = None, **params: Any) -> np.ndarray:
-        """The sample in the place of an image."""
+        """Replace the image by the sample."""
         if row is None:
             return img
-        pool = self._opened()
+        pool = self._open()
         sample = pool.image_at(row)
-        wanted = self._range(img, sample.dtype, pool.value_range)
-        return _fitted(sample, img, pool.value_range, wanted, type(self).__name__)
+        target_range = self._range(img, sample.dtype, pool.value_range)
+        return _fitted(sample, img, pool.value_range, target_range, type(self).__name__)
 
-    def _opened(self) -> ShardDataset:
+    def _open(self) -> ShardDataset:
         if self._pool is None:
             self._pool = open_pool(Path(self.path), self.sha256)
             names = self._pool.class_names
-            self._own = class_indices(self.class_names, names, type(self).__name__)
+            self._artefact_labels = class_indices(self.class_names, names, type(self).__name__)
             self._rows = [np.flatnonzero(self._pool.labels == c) for c in range(len(names))]
         return self._pool
 
@@ -240,31 +242,32 @@ class SyntheticPool(_LabelledTransform):
 class LatentAugment(_LabelledTransform):
     """Moves an image within its class in latent space; see `vaeaug.integrations.LatentAugment`.
 
-    The generator runs in the worker, on the CPU: a few milliseconds an image.
+    The generator runs in the worker on the CPU and takes a few milliseconds per image.
 
     Args:
         path: Folder of a generator, or a run folder.
-        strength: Largest part of the way to a neighbour of the class, in [0, 1].
+        strength: Largest fraction of the way to a neighbour of the class, in [0, 1].
         residual: Keep the detail that the decoder would lose.
-        sha256: Hash that the generator must have. None: taken now, so that ``to_dict`` holds it.
-        class_names: Names of the classes in the order of the labels, where that is not the
-            generator's.
+        sha256: Expected hash of the generator. None: its current hash, which ``to_dict`` then
+            stores.
+        class_names: Class names in the order of the labels, if it differs from that of the
+            generator.
         label_key: Name of the label among the inputs.
         p: Probability that an image is moved.
         value_range: As for `SyntheticPool`.
 
-    Targets: image, ``uint8`` or ``float32`` (H, W) or (H, W, C) of the size that the generator was
-    trained on; a ``float32`` one is in [0, 1] where the generator learned from ``uint8``.
+    Targets: image, ``uint8`` or ``float32`` (H, W) or (H, W, C) of the size of the training images;
+    ``float32`` values are in [0, 1] if the generator was trained on ``uint8``.
 
     Raises:
-        TransformError: If the generator is another than the hash says, or an input does not fit.
+        TransformError: If the hash of the generator differs, or an input is not supported.
 
     Warns:
-        UserWarning: If the folder is a run that was found not to help.
+        UserWarning: If the folder is a run whose evaluation found that it does not help.
     """
 
     class InitSchema(_LabelledTransform.InitSchema):
-        """Its arguments."""
+        """Arguments of the transform."""
 
         strength: float
         residual: bool
@@ -297,14 +300,14 @@ class LatentAugment(_LabelledTransform):
         self._mover: ClassMover | None = None
 
     def get_transform_init_args_names(self) -> tuple[str, ...]:
-        """What ``to_dict`` keeps."""
+        """Return the arguments that ``to_dict`` stores."""
         return (*super().get_transform_init_args_names(), "strength", "residual")
 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Which neighbour, how far, and the class."""
-        generator = self._moving().generator
+        """Draw the neighbour and the distance, and determine the class."""
+        generator = self._class_mover().generator
         indices = class_indices(self.class_names, generator.class_names, type(self).__name__)
         label = self._index_of(data[self.label_key], indices, generator.class_names)
         if not len(generator.rows[label]):
@@ -320,8 +323,8 @@ class LatentAugment(_LabelledTransform):
         }
 
     def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
-        """The moved image."""
-        mover = self._moving()
+        """Move the image."""
+        mover = self._class_mover()
         generator = mover.generator
         low, high = self._range(img, generator.dtype, generator.value_range)
         shape = generator.image_shape
@@ -341,42 +344,42 @@ class LatentAugment(_LabelledTransform):
         return np.ascontiguousarray(output.astype(img.dtype).reshape(img.shape))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_mover": None}  # every process loads the generator for itself
+        return {**self.__dict__, "_mover": None}  # every process loads its own generator
 
-    def _moving(self) -> ClassMover:
+    def _class_mover(self) -> ClassMover:
         if self._mover is None:
             self._mover = ClassMover(self._source.on(torch.device("cpu")))
         return self._mover
 
 
 def worker_init_fn(worker_id: int) -> None:
-    """``worker_init_fn`` of a ``DataLoader`` whose dataset holds albumentations transforms.
+    """Give albumentations transforms their own random state in each worker; a ``worker_init_fn``.
 
-    Gives every albumentations transform and ``Compose`` that the dataset holds, in attributes,
-    lists, mappings, other datasets, partial functions and closures, randomness of its own in each
-    worker and epoch. With the same torch seed it is the same again.
+    It reseeds every albumentations transform and ``Compose`` that the dataset of a ``DataLoader``
+    holds in attributes, lists, mappings, other datasets, partial functions and closures. The seeds
+    differ between workers and epochs, and are reproducible with the same torch seed.
 
     Args:
-        worker_id: As ``DataLoader`` gives it.
+        worker_id: Number of the worker, as ``DataLoader`` passes it.
     """
     info = get_worker_info()
     if info is not None:
         _reseed(info.dataset, info.seed, set())
 
 
-def _reseed(holder: Any, seed: int, seen: set[int]) -> None:
-    if id(holder) in seen or isinstance(holder, (str, bytes, np.ndarray, torch.Tensor, type)):
+def _reseed(holder: Any, seed: int, visited: set[int]) -> None:
+    if id(holder) in visited or isinstance(holder, (str, bytes, np.ndarray, torch.Tensor, type)):
         return
-    seen.add(id(holder))
+    visited.add(id(holder))
     if isinstance(holder, (BaseCompose, BasicTransform)):
         own_seed = [] if holder.seed is None else [holder.seed]
-        # One number for the whole Compose, which hands it to its transforms, as its own seed is.
+        # A Compose receives one seed, which it passes on to its transforms.
         holder.set_random_seed(int(np.random.SeedSequence([*own_seed, seed]).generate_state(1)[0]))
         return
     if isinstance(holder, Mapping):
         inner = list(holder.values())
     elif isinstance(holder, (list, tuple, set)):
-        # Long lists are data, and hold no transforms.
+        # Long lists are data and contain no transforms.
         inner = list(holder) if len(holder) <= 1000 else []
     elif isinstance(holder, functools.partial):
         inner = [holder.func, *holder.args, *holder.keywords.values()]
@@ -386,13 +389,13 @@ def _reseed(holder: Any, seed: int, seen: set[int]) -> None:
         inner += list(getattr(holder, "__dict__", {}).values())
         inner.append(getattr(holder, "__self__", None))  # of a bound method
     for transform in inner:
-        _reseed(transform, seed, seen)
+        _reseed(transform, seed, visited)
 
 
 def _range_of(
     img: np.ndarray, dtype: np.dtype[Any], value_range: tuple[float, float]
 ) -> tuple[float, float]:
-    """Lowest and highest value of an image, by albumentations' convention."""
+    """Return the value range of an image, by albumentations' convention."""
     if img.dtype == np.uint8:
         return 0.0, 255.0
     if img.dtype == np.float32:
@@ -404,22 +407,23 @@ def _fitted(
     sample: Shaped[np.ndarray, "*space c"],
     img: np.ndarray,
     value_range: tuple[float, float],
-    wanted: tuple[float, float],
+    target_range: tuple[float, float],
     where: str,
 ) -> np.ndarray:
-    """A sample in the shape, type and range of the image whose place it takes."""
+    """Convert a sample to the shape, type and range of the image that it replaces."""
     if img.shape != sample.shape and (*img.shape, 1) != sample.shape:
         raise _other_shape(where, sample.shape, img)
-    if img.dtype == sample.dtype and wanted == value_range:
+    if img.dtype == sample.dtype and target_range == value_range:
         return cast(np.ndarray, sample.reshape(img.shape))
-    (low, high), (least, most) = wanted, value_range
-    scaled = (sample.astype(np.float32) - least) / (most - least) * (high - low) + low
+    (low, high), (source_low, source_high) = target_range, value_range
+    scaled = (sample.astype(np.float32) - source_low) / (source_high - source_low)
+    scaled = scaled * (high - low) + low
     scaled = scaled.round() if img.dtype == np.uint8 else scaled
     return cast(np.ndarray, scaled.astype(img.dtype).reshape(img.shape))
 
 
 def _other_shape(where: str, shape: Sequence[int], img: np.ndarray) -> TransformError:
     return TransformError(
-        f"{where}: expected an image of shape {tuple(shape)}, got {img.shape}; put it before "
-        "crops, and where sizes vary after a resize to the run's"
+        f"{where}: expected an image of shape {tuple(shape)}, got {img.shape}; apply it before "
+        "crops and, if sizes vary, after a resize to this shape"
     )

@@ -32,10 +32,10 @@ def to_hub(generator: Synthesizer, repository: str, *, private: bool = True, **o
     """Upload a generator with a model card.
 
     Args:
-        generator: What is shared, its training images' latents included.
+        generator: The generator to share, including the latents of its training images.
         repository: "user/name" on the hub.
-        private: Whether only its owner sees it.
-        **options: Of ``huggingface_hub.HfApi``, such as `token`.
+        private: Whether only the owner can see it.
+        **options: Options of ``huggingface_hub.HfApi``, such as `token`.
 
     Returns:
         Address of the commit.
@@ -53,11 +53,11 @@ def to_hub(generator: Synthesizer, repository: str, *, private: bool = True, **o
 
 
 def write_for_hub(generator: Synthesizer, folder: str | Path, repository: str) -> None:
-    """Write what `to_hub` uploads: the generator's files and a README.
+    """Write the files that `to_hub` uploads: the generator and a README.
 
     Args:
-        generator: What is shared.
-        folder: Made where it is missing.
+        generator: The generator to share.
+        folder: The folder; it is created if missing.
         repository: "user/name", for the README.
     """
     generator.save(folder)
@@ -72,17 +72,18 @@ def write_for_hub(generator: Synthesizer, folder: str | Path, repository: str) -
 
 
 def from_hub(repository: str, **options: Any) -> Synthesizer:
-    """Download a generator; nothing of it is executed.
+    """Download a generator without executing any of its files.
 
     Args:
         repository: "user/name" on the hub.
-        **options: Of ``huggingface_hub.snapshot_download``, such as `revision` or `token`.
+        **options: Options of ``huggingface_hub.snapshot_download``, such as `revision` or `token`.
 
     Returns:
         The generator, on the CPU.
 
     Raises:
-        SamplingError: If ``huggingface_hub`` is not installed, or it is no generator.
+        SamplingError: If ``huggingface_hub`` is not installed, or the repository is not a
+            generator.
     """
     folder = _library().snapshot_download(
         repository, allow_patterns=["*.json", "*.safetensors"], **options

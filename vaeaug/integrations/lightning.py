@@ -1,4 +1,4 @@
-"""Merged data for Lightning; needs the extra ``vaeaug[lightning]``.
+"""Merged data for Lightning; it needs the extra ``vaeaug[lightning]``.
 
 One line gives a trainer real and synthetic images::
 
@@ -26,32 +26,31 @@ except ImportError:
 
 
 class MergedDataModule(LightningDataModule):
-    """Batches of real and synthetic images for training, of real ones for validation and test.
+    """Real and synthetic images for training, and real ones for validation and test.
 
-    Training batches are `MergedBatch` (images, labels, is_synthetic, weights) with ``details``,
-    else (images, labels); validation and test batches are (images, labels). Classes are drawn
-    equally often by a `BalancedSampler`, which Lightning moves on from epoch to epoch and leaves in
-    place in distributed training; a recipe's ending on real images follows the trainer's
-    ``max_epochs``.
+    With ``details``, training batches are `MergedBatch` (images, labels, is_synthetic, weights),
+    otherwise (images, labels). Validation and test batches are (images, labels). A
+    `BalancedSampler` draws all classes equally often. Lightning sets its epoch and does not replace
+    it in distributed training. A recipe that ends on real images uses the trainer's ``max_epochs``.
 
     Args:
         real: Training images, as for `merge`.
         out_dir: A finished run folder, as for `merge`.
         val: Real images for validation, of the same classes and shape; None: no validation.
-        test: Real images for a test.
-        share: Synthetic part of every class, as for `merge`. None: the run's recipe.
-        batch_size: Of one process.
+        test: Real images for testing; None: no test.
+        share: Synthetic fraction of every class, as for `merge`. None: that of the run's recipe.
+        batch_size: Batch size of one process.
         balanced: Draw every class equally often; False keeps the real class counts.
-        transform: Of each training image.
-        eval_transform: Of each validation and test image.
+        transform: Applied to each training image.
+        eval_transform: Applied to each validation and test image.
         soft: As for `merge`.
-        details: Training batches carry weights and which images are synthetic.
-        seed: Of the draws and their order.
-        num_workers: Of each loader.
-        loader_options: More arguments of each ``DataLoader``, such as ``pin_memory``.
+        details: Training batches include weights and which images are synthetic.
+        seed: Seed of the draws and their order.
+        num_workers: Workers of each loader.
+        loader_options: Further arguments of each ``DataLoader``, such as ``pin_memory``.
 
     Raises:
-        MergeError: As `merge` does, or if there is nothing to validate or test on when asked to.
+        MergeError: As for `merge`, or if a test is requested without test images.
     """
 
     def __init__(
@@ -94,7 +93,7 @@ class MergedDataModule(LightningDataModule):
         return self.train_set.class_names
 
     def train_dataloader(self) -> "DataLoader[Any]":
-        """Batches of real and synthetic images.
+        """Create the loader of real and synthetic images.
 
         Returns:
             The loader.
@@ -113,18 +112,21 @@ class MergedDataModule(LightningDataModule):
         return DataLoader(self.train_set, batch_size=self.batch_size, **options)
 
     def val_dataloader(self) -> Any:
-        """Batches of real images to validate on.
+        """Create the loader of real validation images.
 
         Returns:
-            The loader; an empty list where there are no such images.
+            The loader; an empty list if there are no such images.
         """
         return [] if self.val_set is None else self._plain(self.val_set)
 
     def test_dataloader(self) -> "DataLoader[Any]":
-        """Batches of real images to test on.
+        """Create the loader of real test images.
 
         Returns:
             The loader.
+
+        Raises:
+            MergeError: If there are no such images.
         """
         if self.test_set is None:
             raise MergeError("test: expected real images to test on, got none")
@@ -136,7 +138,7 @@ class MergedDataModule(LightningDataModule):
     def _real_only(
         self, what: str, real: Any, transform: Callable[[Any], Any] | None
     ) -> MergedDataset:
-        # Another split than the generator's: its fingerprint is another, its classes are not.
+        # This is not the generator's split: its fingerprint differs, but its classes do not.
         merged = merge(
             real,
             self.train_set.synthetic,

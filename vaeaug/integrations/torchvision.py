@@ -1,7 +1,7 @@
 """torchvision v2 transforms: `VAEMix` for batches, `LatentAugment` for images and batches.
 
-All randomness is drawn from torch's generator in ``make_params``, none in ``transform``; what is no
-image passes through as the same object.
+All random numbers are drawn from torch's generator in ``make_params``, none in ``transform``.
+Entries other than images are passed through as the same objects.
 """
 
 from collections.abc import Sequence
@@ -33,35 +33,37 @@ from vaeaug.integrations._torchvision_base import (
 
 
 class VAEMix(GeneratorTransform):
-    """Replaces a share of a batch's images by synthetic ones of the same class.
+    """Replaces a share of the images of a batch by synthetic ones of the same class.
 
-    A batch transform such as torchvision's ``MixUp`` and ``CutMix``: ``images, labels =
-    mix(images, labels)`` after the loader or in its ``collate_fn``. It runs where the batch is.
-    Put it before ``MixUp`` or ``CutMix``, and before ``Normalize``. Its samples are not screened
-    (near-copies, wrong classes): `vaeaug.merge` and `SyntheticPool` draw screened ones.
+    It is a batch transform like torchvision's ``MixUp`` and ``CutMix``: ``images, labels =
+    mix(images, labels)`` after the loader or in its ``collate_fn``. It runs on the device of the
+    batch. Apply it before ``MixUp`` or ``CutMix``, and before ``Normalize``. Its samples are not
+    screened for near-copies and wrong classes, unlike those of `vaeaug.merge` and `SyntheticPool`.
 
     Args:
         synthesizer: A trained generator, its folder or a run folder. A generator that holds its
             training images (``attach``) keeps their detail in samples that start from one.
         p: Probability that a batch is mixed at all.
-        share: Probability of each image of such a batch to be replaced. The same for every class:
-            synthetic samples of some classes alone teach that synthetic means these classes.
+        share: Probability that an image of such a batch is replaced. It is the same for every
+            class: with synthetic samples of only some classes, a classifier learns that synthetic
+            means these classes.
         sampler: As for `Synthesizer.sample`.
         temperature: Scale of the noise.
-        labels_getter: Finds the labels in the input. By default the second input, or an entry of a
-            name in use for them, such as label, labels, target, class or category.
-        class_names: Names of the classes in the order of the labels, where that is not the
-            generator's.
-        value_range: Lowest and highest value of the images. Default: 0 to 255 for ``uint8``, for
-            floats the generator's, or 0 to 1 where it learned from ``uint8``.
-        sha256: Hash that a generator's folder must have.
+        labels_getter: Finds the labels in the input. Default: the second input, or the entry with
+            a common name such as label, labels, target, class or category.
+        class_names: Class names in the order of the labels, if it differs from that of the
+            generator.
+        value_range: Lowest and highest value of the images. Default: 0 to 255 for ``uint8``; for
+            floats that of the generator, or 0 to 1 if it was trained on ``uint8``.
+        sha256: Expected hash of a generator's folder.
 
-    Input and output: images (n, C, space...), ``uint8`` or floating point; labels (n,) or (n, 1)
-    indices, which stay the same object, or (n, K) probabilities of the K classes: a replaced
-    image's class is drawn by them and its row becomes that class alone. Other entries pass through.
+    Input and output: images (n, C, space...), ``uint8`` or floating point; labels, either (n,) or
+    (n, 1) indices, which remain the same object, or (n, K) probabilities of the K classes, from
+    which the class of a replaced image is drawn; its row then becomes one-hot. Other entries are
+    passed through.
 
     Raises:
-        TransformError: If an argument or the input is not of this kind, or an accelerator would be
+        TransformError: If an argument or the input is not supported, or an accelerator would be
             used in a worker process.
 
     Warns:
@@ -103,7 +105,7 @@ class VAEMix(GeneratorTransform):
         self.share, self.sampler, self.temperature = float(share), sampler, float(temperature)
 
     def forward(self, *inputs: Any) -> Any:
-        """``(images, labels, ...)`` in and out, in the structure that came in."""
+        """Transform ``(images, labels, ...)``; the structure of the input is kept."""
         sample = inputs if len(inputs) > 1 else inputs[0]
         flat, spec = tree_flatten(sample)
         self.check_inputs(flat)
@@ -128,8 +130,8 @@ class VAEMix(GeneratorTransform):
         n_classes = len(self.class_names or self._generator(images[0].device).class_names)
         classes = self._classes(labels, params["uniform"], n_classes)
         params |= {"labels": labels, "classes": classes}
-        place = next(i for i, inpt in enumerate(flat) if inpt is labels)
-        needed[place] = True
+        label_position = next(i for i, inpt in enumerate(flat) if inpt is labels)
+        needed[label_position] = True
         out = [
             self.transform(inpt, params) if need else inpt
             for inpt, need in zip(flat, needed, strict=True)
@@ -137,7 +139,7 @@ class VAEMix(GeneratorTransform):
         return tree_unflatten(out, spec)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Which rows are replaced, and the random numbers of what replaces them."""
+        """Draw the rows to replace, and the random numbers of their replacements."""
         n = len(flat_inputs[0]) if flat_inputs else 0
         mixed = bool(torch.rand(()) < self.p)
         rows = torch.rand(n) < self.share
@@ -148,7 +150,7 @@ class VAEMix(GeneratorTransform):
         }
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Images with some replaced; labels as they are now."""
+        """Replace the chosen images, or update their labels."""
         rows, classes = params["rows"], params["classes"]
         if inpt is params["labels"]:
             if are_indices(inpt):
@@ -175,7 +177,7 @@ class VAEMix(GeneratorTransform):
         return tv_tensors.wrap(output, like=inpt) if is_tv(inpt) else output
 
     def _classes(self, labels: Tensor, uniform: Tensor, n_classes: int) -> Tensor:
-        """Class of each image; of probabilities one is drawn."""
+        """Return the class of each image, drawn from probabilities if labels are such."""
         labels = labels.detach().cpu()
         if are_indices(labels):
             return labels.reshape(-1)
@@ -194,33 +196,36 @@ class VAEMix(GeneratorTransform):
 
 
 class LatentAugment(GeneratorTransform):
-    """Moves a real image within its class in latent space; its label stays.
+    """Moves a real image within its class in latent space; its label does not change.
 
-    The image goes part of the way towards a neighbour of its class, and by default keeps the detail
-    that the decoder would lose: ``image + decode(moved) - decode(own)``. For one image or a batch,
-    in a dataset, after the loader, or in a ``Compose``, before ``Normalize``.
+    The image is moved part of the way towards a neighbour of its class. By default, it keeps the
+    detail that the decoder would lose: ``image + decode(moved) - decode(latent of image)``. It
+    takes one image or a batch, in a dataset, after the loader, or in a ``Compose``, before
+    ``Normalize``.
 
     Args:
-        synthesizer: A trained generator, its folder or a run folder. A folder is loaded in each
-            worker process for itself.
-        strength: Largest part of the way to the neighbour, in (0, 1]; the least is half of it.
-        p: Probability of each image to be moved.
-        labels_getter: Finds the labels in the input. By default the second input, or an entry of a
-            name in use for them, such as label, labels, target, class or category. Where there are
-            none, each image is taken to be of the class under which its bound is highest, which
-            costs a pass per class.
-        residual: Keep detail; else give the moved reconstruction, which is as sharp as the decoder.
+        synthesizer: A trained generator, its folder or a run folder. Each worker process loads its
+            own generator from a folder.
+        strength: Largest fraction of the way to the neighbour, in (0, 1]; the smallest is half of
+            it.
+        p: Probability that an image is moved.
+        labels_getter: Finds the labels in the input. Default: the second input, or the entry with
+            a common name such as label, labels, target, class or category. Without labels, each
+            image is assigned the class under which its ELBO is highest, which takes one pass per
+            class.
+        residual: Keep detail; otherwise, the result is the moved reconstruction, which is only as
+            sharp as the decoder.
         class_names: As for `VAEMix`.
         value_range: As for `VAEMix`.
-        sha256: Hash that a generator's folder must have.
+        sha256: Expected hash of a generator's folder.
 
     Input and output: a PIL image (mode L, RGB or RGBA), a tensor or ``tv_tensors.Image`` (C,
     space...) or (n, C, space...), or a ``tv_tensors.Video`` (T, C, H, W) for a generator of short
-    video. What is not moved is the same object, or bit for bit the same row of a batch.
+    videos. An image that is not moved remains the same object, or an identical row of a batch.
 
     Raises:
-        TransformError: If an argument or the input is not of this kind, values are outside the
-            range, or an accelerator would be used in a worker process.
+        TransformError: If an argument or the input is not supported, values are outside the range,
+            or an accelerator would be used in a worker process.
     """
 
     _transformed_types = (torch.Tensor, PIL.Image.Image)
@@ -250,7 +255,7 @@ class LatentAugment(GeneratorTransform):
         self._mover: ClassMover | None = None
 
     def forward(self, *inputs: Any) -> Any:
-        """An image, ``(image, label, ...)`` or a mapping, in and out."""
+        """Transform an image, ``(image, label, ...)`` or a mapping; the structure is kept."""
         sample = inputs if len(inputs) > 1 else inputs[0]
         flat, spec = tree_flatten(sample)
         self.check_inputs(flat)
@@ -273,7 +278,7 @@ class LatentAugment(GeneratorTransform):
         return tree_unflatten(out, spec)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Which images are moved, towards which neighbour and how far."""
+        """Draw the images to move, their neighbours and distances."""
         generator = self._generator(device_of(flat_inputs[0]))
         n = max(self._n_images(generator, inpt) for inpt in flat_inputs)
         return {
@@ -283,7 +288,7 @@ class LatentAugment(GeneratorTransform):
         }
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """The image or batch, with the chosen ones moved."""
+        """Move the chosen images."""
         device = device_of(inpt)
         generator = self._generator(device)
         batch, dtype = self._batch(generator, inpt), dtype_of(inpt)
@@ -312,23 +317,23 @@ class LatentAugment(GeneratorTransform):
         return like(output, inpt)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_mover": None}  # its latents are made again
+        return {**super().__getstate__(), "_mover": None}  # its latents are computed again
 
     def _labels(
         self, generator: Synthesizer, labels: Labels | None, unit: Tensor, rows: Tensor
     ) -> Tensor:
-        """Class of each chosen image, as the generator numbers them."""
+        """Return the class index of each chosen image in the generator."""
         if labels is None:
             low, high = generator.value_range
             stored = (unit.movedim(1, -1).cpu().numpy() * (high - low) + low).astype(np.float32)
             return torch.from_numpy(generator.likeliest_labels(stored))
-        given = torch.as_tensor(labels).detach().cpu()
-        if given.is_floating_point() or given.numel() != len(rows):
+        indices = torch.as_tensor(labels).detach().cpu()
+        if indices.is_floating_point() or indices.numel() != len(rows):
             raise TransformError(
                 f"LatentAugment: expected {len(rows)} class indices as labels, got "
-                f"{given.dtype} of shape {tuple(given.shape)}; apply it before labels are mixed"
+                f"{indices.dtype} of shape {tuple(indices.shape)}; apply it before labels are mixed"
             )
-        return self._indices(generator, given.reshape(-1)[rows])
+        return self._indices(generator, indices.reshape(-1)[rows])
 
     def _n_images(self, generator: Synthesizer, inpt: Any) -> int:
         if isinstance(inpt, PIL.Image.Image):
@@ -342,7 +347,7 @@ class LatentAugment(GeneratorTransform):
         return 1 if inpt.ndim == rank else len(inpt)
 
     def _batch(self, generator: Synthesizer, inpt: Any) -> Tensor:
-        """(n, C, space...), in the units that came in."""
+        """Convert the input to a batch (n, C, space...) without changing its units."""
         if isinstance(inpt, PIL.Image.Image):
             if inpt.mode not in ("L", "RGB", "RGBA"):
                 raise TransformError(

@@ -1,4 +1,4 @@
-"""Real and synthetic images together, for a trainer."""
+"""Merging: real and synthetic images as one dataset for a trainer."""
 
 from vaeaug.merging._balanced_sampler import BalancedSampler
 from vaeaug.merging._collate import MergedBatch, collate

@@ -1,4 +1,4 @@
-"""`BalancedSampler`: which slots of a merged dataset make up an epoch, and in which order."""
+"""`BalancedSampler`: the slots of a merged dataset that an epoch draws, and their order."""
 
 import math
 import operator
@@ -13,39 +13,41 @@ from torch.utils.data import DistributedSampler
 from vaeaug.merging._merged_dataset import MergedDataset
 from vaeaug.merging._slots import MergeError, Share, fill, rows_by_class, shares_of
 
-_ORDER = 2  # last word of the key of an epoch's order; 0 and 1 are those of real and synthetic
+_ORDER = 2  # last word of the seed key of the order; 0 and 1 are those of real and synthetic draws
 
 
 class BalancedSampler(DistributedSampler[int]):
-    """Every class equally often, each with its synthetic share, in a seeded order.
+    """Draws every class equally often, with its synthetic share, in a seeded order.
 
-    An epoch of n draws gives each class n / K of them (one more for some where that is no whole
-    number, for others from epoch to epoch), and of those ``round(share * draws)`` are synthetic
-    ones. A class's images are gone through in whole turns: none is drawn twice before all were
-    drawn once. Which images and which order depend on (seed, epoch) alone, so they are the same
-    for every number of workers, and every process of a distributed training takes its part of one
-    and the same epoch.
+    In an epoch of n draws, each of the K classes gets n / K draws. If that is not a whole number,
+    some classes get one more, and these classes change from epoch to epoch. Of the draws of a
+    class, ``round(share * draws)`` are synthetic. No image of a class is drawn twice before all
+    were drawn once. The images and their order depend only on (seed, epoch), so they are the same
+    for every number of workers, and every process of a distributed training takes its part of the
+    same epoch.
 
-    It is a ``DistributedSampler``, so trainers call ``set_epoch`` and leave it in place. In plain
-    PyTorch call ``set_epoch`` before each epoch::
+    It is a ``DistributedSampler``, so trainers call ``set_epoch`` and do not replace it. In plain
+    PyTorch, call ``set_epoch`` before each epoch::
 
         merged = vaeaug.merge(data, "runs/rare", share="all")  # the whole pool to draw from
         sampler = vaeaug.BalancedSampler(merged, share=0.3)
         loader = DataLoader(merged, batch_size=64, sampler=sampler)
 
     Args:
-        dataset: What `merge` gives. With ``share="all"`` every synthetic image can be drawn; with
-            a share those that fill its slots in an epoch, which ``set_epoch`` changes too.
-        share: Synthetic part of a class's draws: a number in [0, 1), or a mapping from class name
-            or index to such numbers. None is the part that each class has in the dataset.
-        num_samples: Draws in an epoch, of all processes together. Default: the number of slots.
-        seed: Of the draws and the order; the same in all processes.
-        num_replicas: Processes of the training. Default: as ``torch.distributed`` says, else 1.
-        rank: Which of them this is. Default: as ``torch.distributed`` says, else 0.
-        drop_last: Leave out the rest that does not divide by the number of processes, instead of
-            repeating the first draws.
-        n_epochs: Epochs of the whole training, so that a recipe's ending on real images is
-            followed.
+        dataset: The merged dataset that `merge` returns. If it was merged with ``share="all"``,
+            every synthetic image can be drawn; with a share, only those that fill its slots in the
+            epoch, which ``set_epoch`` also changes.
+        share: Synthetic fraction of the draws of a class: a number in [0, 1), or a mapping from
+            class name or index to such numbers. None: the fraction that each class has in the
+            dataset.
+        num_samples: Draws per epoch of all processes together. Default: the number of slots.
+        seed: Seed of the draws and the order; it must be the same in all processes.
+        num_replicas: Number of processes. Default: that of ``torch.distributed``, or 1.
+        rank: Rank of this process. Default: that of ``torch.distributed``, or 0.
+        drop_last: Drop the last draws if their number is not divisible by the number of processes,
+            instead of repeating the first draws.
+        n_epochs: Epochs of the whole training. It is needed to follow a recipe that ends on real
+            images.
 
     Raises:
         MergeError: If a class has no images to draw from, or an argument is out of range.
@@ -65,7 +67,7 @@ class BalancedSampler(DistributedSampler[int]):
     ) -> None:
         if not isinstance(dataset, MergedDataset):
             raise MergeError(
-                f"dataset: expected what vaeaug.merge gives, got {type(dataset).__name__}"
+                f"dataset: expected what vaeaug.merge returns, got {type(dataset).__name__}"
             )
         if share == "all":
             raise MergeError("share: expected numbers in [0, 1), or None for the dataset's own")
@@ -90,9 +92,9 @@ class BalancedSampler(DistributedSampler[int]):
         self._check_every_class()
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, and the images that fill the slots of the dataset in it.
+        """Set the epoch, which determines the images that fill the slots of the dataset.
 
-        A resumed position belongs to its epoch: another epoch begins at its start.
+        A resumed position belongs to its epoch; any other epoch begins at its start.
 
         Args:
             epoch: Number of the epoch, from 0.
@@ -115,10 +117,10 @@ class BalancedSampler(DistributedSampler[int]):
         return self.num_samples
 
     def epoch_indices(self) -> Int64[np.ndarray, " total"]:
-        """The order of this epoch.
+        """Return the draws of this epoch in order.
 
         Returns:
-            Slots of the dataset, of all processes together.
+            Slots of the dataset, for all processes together.
         """
         drawn = np.concatenate(
             [
@@ -130,17 +132,17 @@ class BalancedSampler(DistributedSampler[int]):
         key = [abs(self.seed), int(self.seed < 0), self.epoch, _ORDER]
         order = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
         drawn = drawn[order.permutation(len(drawn))]
-        # The first draws again where the processes would not get equally many.
+        # The first draws are repeated if the processes would get unequal numbers.
         return np.resize(drawn, self.total_size)
 
     def state_dict(self, *, position: int | None = None) -> dict[str, int]:
-        """Where an epoch is, for `load_state_dict`.
+        """Return the position in the epoch, for `load_state_dict`.
 
         Args:
-            position: Draws of this process that were used. Default: those handed out, which is
-                more than were used while a loader with workers runs ahead: give
-                ``batches * batch_size`` there (torchdata's ``StatefulDataLoader`` does its own
-                counting).
+            position: Draws of this process that were consumed. Default: those that were handed out.
+                A loader with workers prefetches, so that these are more than were consumed; pass
+                ``batches * batch_size`` there (torchdata's ``StatefulDataLoader`` counts by
+                itself).
 
         Returns:
             Plain numbers.
@@ -155,13 +157,13 @@ class BalancedSampler(DistributedSampler[int]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume where `state_dict` was taken.
+        """Resume from the position that `state_dict` returned.
 
         Args:
-            state: What it returned.
+            state: Output of `state_dict`.
 
         Raises:
-            MergeError: If it was taken of another sampler, or is not a position in an epoch.
+            MergeError: If the state is of a different sampler, or is not a position in an epoch.
         """
         expected = self.state_dict()
         if set(state) != set(expected):
@@ -185,7 +187,7 @@ class BalancedSampler(DistributedSampler[int]):
         return self.dataset
 
     def _planned(self) -> list[tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]]:
-        """By class: the real slots and how many are drawn of them, and the synthetic ones."""
+        """Return (slots, number of draws) of the real and of the synthetic images of each class."""
         merged = self._merged
         k = len(merged.class_names)
         real = rows_by_class(np.where(merged.is_synthetic, -1, merged.labels), k)
@@ -193,24 +195,24 @@ class BalancedSampler(DistributedSampler[int]):
         per_class, rest = divmod(self.n_draws, k)
         planned = []
         for label in range(k):
-            # Which classes get one more moves on, so that none does for good.
+            # The classes that get one more draw rotate from epoch to epoch.
             n = per_class + int((label - self.epoch * rest) % k < rest)
             if self._shares is None:
                 share = len(synthetic[label]) / max(1, len(real[label]) + len(synthetic[label]))
             else:
-                # In epochs on real images alone a class has no synthetic slots.
+                # In epochs with real images only, a class has no synthetic slots.
                 share = self._shares[label] if len(synthetic[label]) else 0.0
             if not len(real[label]):
                 share = 1.0
-            n_made = round(share * n)
-            planned.append(((real[label], n - n_made), (synthetic[label], n_made)))
+            n_synthetic = round(share * n)
+            planned.append(((real[label], n - n_synthetic), (synthetic[label], n_synthetic)))
         return planned
 
     def _check_every_class(self) -> None:
-        for name, ((real, n_real), (synthetic, n_made)) in zip(
+        for name, ((real, n_real), (synthetic, n_synthetic)) in zip(
             self._merged.class_names, self._planned(), strict=True
         ):
-            if (n_real and not len(real)) or (n_made and not len(synthetic)):
+            if (n_real and not len(real)) or (n_synthetic and not len(synthetic)):
                 raise MergeError(
                     f"class {name!r}: expected images to draw from, got {len(real)} real and "
                     f"{len(synthetic)} synthetic ones"

@@ -16,12 +16,12 @@ class MergedBatch(NamedTuple):
     """A batch of a dataset merged with ``details``.
 
     Attributes:
-        images: (n, C, space...), or what torch's ``default_collate`` makes of what the transform
-            gives.
+        images: (n, C, space...), or the output of the transform, collated by torch's
+            ``default_collate``.
         labels: (n,) int64, or with ``soft`` (n, K) float32 class probabilities.
-            ``torch.nn.functional.cross_entropy`` takes both.
+            ``torch.nn.functional.cross_entropy`` accepts both.
         is_synthetic: (n,) bool.
-        weights: (n,) float32, to multiply the loss of each image by.
+        weights: (n,) float32, factor of the loss of each image.
     """
 
     images: Any
@@ -31,13 +31,13 @@ class MergedBatch(NamedTuple):
 
 
 def collate(items: Sequence[Any]) -> MergedBatch:
-    """``collate_fn`` of a ``DataLoader`` on a dataset merged with ``details=True``.
+    """Collate items of a dataset merged with ``details=True``; a ``collate_fn``.
 
     Args:
         items: The items of one batch.
 
     Returns:
-        Tensors of the batch.
+        The batch as tensors.
 
     Raises:
         MergeError: If the items carry no weights.

@@ -1,4 +1,4 @@
-"""`merge`: a real dataset and a run folder become one dataset, checked to belong together."""
+"""`merge`: a real dataset and a run folder as one dataset, after checking that they match."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,63 +37,65 @@ def merge(
     details: bool = False,
     value_range: tuple[float, float] | None = None,
 ) -> MergedDataset:
-    """Real and synthetic images as one torch ``Dataset``, by default as the run planned them.
+    """Merge real and synthetic images into one torch ``Dataset``, by default as the run planned.
 
-    The run's plan says how large each class is: by default as large as the largest, each with the
-    same synthetic share, real images repeated where a class has fewer. So the classes are balanced,
-    and nothing that looks synthetic tells one from another.
+    The plan of the run sets the size of each class. By default, all classes are as large as the
+    largest and have the same synthetic share; real images are repeated if a class has too few. The
+    classes are then balanced, and a synthetic look carries no information about the class.
 
     With a share s, a class of n slots for real images gets n / (1 - s) slots, of which
-    ``round(s * slots)`` are synthetic. Every real image occurs at least once. What
-    ``vaeaug evaluate`` found is said: where it found that the data does not help as a warning,
-    where nothing was evaluated once in the log.
+    ``round(s * slots)`` are synthetic. Every real image occurs at least once. If ``vaeaug
+    evaluate`` found that the data does not help, a warning is issued; if the run was not evaluated,
+    this is logged once.
 
     Args:
         real: Either an object with ``images`` (n, space..., channels) ``uint8`` or ``float32``,
             ``labels``, ``class_names``, ``fingerprint`` and ``value_range``, as ``vaeaug.read``
-            returns; or a map-style torch ``Dataset`` of (PIL image, tensor (C, space...) or array
-            (space..., C); label), where one channel may be left out, or a Hugging Face
-            ``datasets.Dataset`` with one column of images and one of labels. Of these, ``classes``
-            and ``fingerprint`` are checked where it has them; else the class names are taken to be
-            those of the run, in its order. Its labels come from ``targets`` or ``labels``, else
-            from reading it once. Shape, type and values of its first image are checked, those of
-            the others when they are read. Or anything else that ``vaeaug.read`` takes (a path,
-            arrays, ...), read as the run read it. **Not checked** without a fingerprint: that it is
-            the split that the generator saw, and not the test split.
+            returns; or a map-style torch ``Dataset`` of (image, label), where an image is a PIL
+            image, a tensor (C, space...) or an array (space..., C), and a single channel may be
+            left out; or a Hugging Face ``datasets.Dataset`` with one column of images and one of
+            labels; or anything else that ``vaeaug.read`` accepts (a path, arrays, ...), which is
+            read as the run read it. The ``classes`` and ``fingerprint`` of a dataset are checked if
+            it has them; otherwise its classes are assumed to be those of the run, in the same
+            order. Its labels come from ``targets`` or ``labels``, or from reading it once. Shape,
+            type and values of its first image are checked at once, those of the others when they
+            are read. **Not checked** without a fingerprint: whether it is the training split of the
+            generator or, by mistake, the test split.
         out_dir: A finished run folder (or its manifest, or an open ``ShardDataset``).
-        share: Part of the slots that is synthetic: a number in [0, 1) for all classes; a mapping
-            from class name or index to such a number (0 for classes it does not name); or "all"
-            for every real and every synthetic image once, whatever the shares then are. None is
-            that of the run: of its search, else of its plan, else 0.3 of every class.
-        balance: "plan" makes the classes as large as the run's plan wants them, real images
-            repeated in whole turns. "classes" gives every class as many slots as the largest has,
-            whatever was planned (class-balanced oversampling). None keeps the real class counts.
-        transform: Applied to the image tensor, real and synthetic alike.
-        seed: Which synthetic image fills which slot.
-        on_mismatch: "ignore" accepts a real dataset with another fingerprint than the one that the
-            generator saw. Shapes, types and class names are never ignored.
+        share: Synthetic fraction of the slots: a number in [0, 1) for all classes; a mapping from
+            class name or index to such numbers (0 for classes that it does not name); or "all" for
+            every real and every synthetic image once, whatever the resulting shares. None: that of
+            the run's search, or of its plan, or 0.3 for every class.
+        balance: "plan" makes the classes as large as the plan of the run, with each real image
+            repeated about equally often. "classes" gives every class as many slots as the largest
+            has, whatever the plan (class-balanced oversampling). None keeps the real class counts.
+        transform: Applied to the image tensors, real and synthetic alike.
+        seed: Seed of the assignment of images to slots.
+        on_mismatch: "ignore" accepts a real dataset whose fingerprint differs from that of the
+            generator's training split. Mismatching shapes, types and class names are always errors.
         return_is_synthetic: Items have a third entry, True for a synthetic image.
-        class_names: Names of the real dataset's classes in the order of its labels, where it does
-            not say them, or says others than the run.
-        soft: Labels are class probabilities, float32 (K,): those of the run, which are one-hot
-            where it has none, and one-hot for real images. None is the run's recipe.
-        value_range: Lowest and highest value of the images of a torch dataset, which says none: by
-            default those of the run where the type is the same, 0 to 255 for ``uint8``, else 0 to
-            1. Where type or range are others than the run's, the samples are given in those of the
-            real images.
-        details: Items are of (image, label, is_synthetic, weight), which :func:`collate` makes
-            into batches.
+        class_names: Class names of the real dataset in the order of its labels, if it does not have
+            them or they differ from those of the run.
+        soft: Labels are class probabilities, float32 (K,): those of the run for synthetic images
+            (one-hot if the run has none), and one-hot for real images. None: as in the recipe of
+            the run.
+        value_range: Lowest and highest possible value of the images of a torch dataset. Default:
+            that of the run if the type is the same, 0 to 255 for ``uint8``, otherwise 0 to 1. If
+            type or range differ from those of the run, the synthetic images are converted to those
+            of the real ones.
+        details: Items are (image, label, is_synthetic, weight), which :func:`collate` turns into
+            batches.
 
     Returns:
         The merged dataset, in the real dataset's order of classes.
 
     Raises:
-        MergeError: If real and synthetic images do not belong together, or the share is impossible.
+        MergeError: If real and synthetic images do not match, or the share is impossible.
         ShardError: If the run folder has no manifest or a shard is damaged.
 
     Warns:
-        UserWarning: If some class has no synthetic samples and so a share of 0, or if the gate
-            found that the synthetic data does not help.
+        UserWarning: If a class has no synthetic samples and therefore a share of 0, or if the
+            evaluation found that the synthetic data does not help.
     """
     if on_mismatch not in ("error", "ignore"):
         raise MergeError(f"on_mismatch: expected 'error' or 'ignore', got {on_mismatch!r}")
@@ -122,7 +124,14 @@ def merge(
 
 
 def share_of_run(manifest: Manifest) -> Share | None:
-    """The share that a run stands for: its recipe's; None where that is left to its plan."""
+    """Return the synthetic share of a run: that of its recipe, or None to follow its plan.
+
+    Args:
+        manifest: Manifest of the run.
+
+    Returns:
+        A share for all classes, a share for each rare class by name, or None.
+    """
     recipe = manifest.extra.get("recipe") or {}
     if recipe.get("origin") == "default" and manifest.extra.get("plan"):
         return None
@@ -136,7 +145,14 @@ def share_of_run(manifest: Manifest) -> Share | None:
 
 
 def counts_of_run(manifest: Manifest) -> list[ClassCounts]:
-    """What `merge` of a run and the real images that it was made from gives, class by class."""
+    """Count the images of each class that `merge` returns for a run and its real images.
+
+    Args:
+        manifest: Manifest of the run.
+
+    Returns:
+        Counts by class, in the order of the labels.
+    """
     accepted = [entry.accepted for entry in manifest.classes]
     slots = slot_counts(
         manifest.real_counts,

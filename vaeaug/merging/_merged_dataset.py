@@ -1,8 +1,7 @@
-"""`MergedDataset`: slots that are filled by real and synthetic images.
+"""`MergedDataset`: a dataset of slots that are filled by real and synthetic images.
 
-Every class gets the same synthetic share unless asked otherwise: replacing draws of only the rare
-classes was measured to cost 3 to 4 points of balanced accuracy, because blur becomes a cue for
-"rare class".
+By default, every class gets the same synthetic share: replacing draws of only the rare classes was
+measured to cost 3 to 4 points of balanced accuracy, because blur becomes a cue for "rare class".
 """
 
 import operator
@@ -31,17 +30,17 @@ from vaeaug.merging._slots import (
 from vaeaug.shards import ShardDataset
 
 Label = int | torch.Tensor  # an index, or with soft=True (K,) float32
-_SYNTHETIC, _REAL = 1, 0  # last word of the key of a class's random order
+_SYNTHETIC, _REAL = 1, 0  # last word of the seed key of the random order of a class
 
 
 class MergedItem(NamedTuple):
     """One item of a dataset merged with ``details``.
 
     Attributes:
-        image: As the transform gives it, or a tensor with channels first.
+        image: Output of the transform, or a tensor with channels first.
         label: Class index, or with ``soft`` class probabilities, float32 (K,).
         is_synthetic: Whether the image is synthetic.
-        weight: Loss weight: 1, or the shard's times the recipe's.
+        weight: Loss weight: 1 for a real image, else that of the shard times that of the recipe.
     """
 
     image: Any
@@ -56,29 +55,30 @@ Item = tuple[Any, Label] | tuple[Any, Label, bool] | MergedItem
 class MergedDataset(Dataset[Item]):
     """A map-style dataset of slots, each filled by a real or a synthetic image.
 
-    The class of a slot never changes, nor does its kind but where a recipe ends on real images;
-    :meth:`set_epoch` changes which image fills it. Slots are ordered by class, real before
-    synthetic, so a trainer has to shuffle.
+    The class of a slot never changes. Its kind (real or synthetic) changes only if a recipe ends on
+    real images; :meth:`set_epoch` changes the image that fills it. Slots are ordered by class, real
+    before synthetic, so a trainer has to shuffle.
 
-    Items are ``(image, label)``, or ``(image, label, is_synthetic)``, or with ``details`` a
-    :class:`MergedItem`: the image a ``uint8`` or ``float32`` tensor with channels first, (C, L),
-    (C, H, W) or (C, D, H, W), the label in the order of the real dataset's classes; with ``soft``
-    class probabilities in that order, a ``float32`` tensor (K,). Made by :func:`merge`.
+    Items are ``(image, label)``, ``(image, label, is_synthetic)`` or, with ``details``, a
+    :class:`MergedItem`. The image is a ``uint8`` or ``float32`` tensor with channels first, (C, L),
+    (C, H, W) or (C, D, H, W). The label is an index in the order of the real dataset's classes or,
+    with ``soft``, class probabilities in that order, a ``float32`` tensor (K,). :func:`merge`
+    creates this dataset.
 
     Attributes:
         class_names: Names in the order of the labels.
-        counts: By class: different real and synthetic images in an epoch, slots that repeat one,
-            and all slots.
+        counts: For each class, the numbers of distinct real and synthetic images in an epoch, of
+            slots that repeat one of them, and of all slots.
         units: Type and value range of the images.
-        labels: (slots,) int64.
-        is_synthetic: (slots,) bool.
-        index: (slots,) int64: row in the real or in the synthetic dataset, for this epoch.
+        labels: Class index of each slot, (slots,) int64.
+        is_synthetic: Whether each slot is synthetic, (slots,) bool.
+        index: Row of each slot in the real or synthetic dataset in this epoch, (slots,) int64.
         epoch: The epoch of ``index``.
-        real: The real dataset as handed in.
+        real: The real dataset that was passed to :func:`merge`.
         synthetic: The synthetic samples.
-        recipe: How the run's synthetic samples are meant to be used, as in its manifest. What a
-            dataset cannot do is left to the trainer: ``weights`` in the loss, and
-            ``separate_batch_norm``.
+        recipe: The intended use of the synthetic samples, as in the manifest of the run. The
+            trainer is responsible for the parts that a dataset cannot implement: ``weights`` in the
+            loss, and ``separate_batch_norm``.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class MergedDataset(Dataset[Item]):
         self.soft = bool(soft)
         self.recipe = dict(recipe or {})
         self.class_names = source.class_names
-        self.real = source.given
+        self.real = source.dataset
         self.synthetic = synthetic
         self.transform = transform
         self.return_is_synthetic = return_is_synthetic
@@ -139,17 +139,17 @@ class MergedDataset(Dataset[Item]):
 
     @property
     def weights(self) -> Float32[np.ndarray, " slots"]:
-        """Loss weight of every slot in this epoch: 1, or the shard's times the recipe's."""
+        """Loss weight of every slot in this epoch; see `weights_at`."""
         return self.weights_at(np.arange(len(self)))
 
     def weights_at(self, slots: Sequence[int] | np.ndarray) -> Float32[np.ndarray, " n"]:
-        """Loss weights of some slots in this epoch; see `weights`.
+        """Return the loss weights of some slots in this epoch.
 
         Args:
-            slots: Their numbers.
+            slots: Slot numbers.
 
         Returns:
-            A weight for each.
+            For each slot 1 if it is real, else the weight of the shard times that of the recipe.
         """
         slots = np.asarray(slots, dtype=np.int64)
         weights = np.ones(len(slots), dtype=np.float32)
@@ -159,18 +159,21 @@ class MergedDataset(Dataset[Item]):
         return weights
 
     def set_epoch(self, epoch: int, n_epochs: int | None = None) -> None:
-        """Fill the slots anew; a pure function of (seed, epoch, n_epochs).
+        """Assign images to the slots, as a pure function of (seed, epoch, n_epochs).
 
-        A class whose pool is larger than its slots goes through the whole pool: with P samples for
-        r slots, every ``ceil(P / r)`` epochs use each sample at least once, and no epoch uses one
-        twice. A pool smaller than its slots is used in whole turns first. Call it before the
-        ``DataLoader`` is iterated. Worker processes see it too, those that are kept alive
-        (``persistent_workers=True``) included.
+        If a class has more samples than slots, all of them are used in turn: with P samples for r
+        slots, every ``ceil(P / r)`` epochs use each sample at least once, and no epoch uses one
+        twice. If it has fewer, each sample is repeated equally often before any is repeated once
+        more. Call this method before the ``DataLoader`` is iterated. Worker processes follow,
+        including persistent ones (``persistent_workers=True``).
 
         Args:
             epoch: Number of the epoch, from 0.
-            n_epochs: Epochs of the whole training. Given, the recipe's ``real_only_last`` is
-                followed: in so large a part of them, at the end, every slot is real.
+            n_epochs: Epochs of the whole training. If given, ``real_only_last`` of the recipe is
+                followed: in this fraction of the epochs, at the end, every slot is real.
+
+        Raises:
+            MergeError: If the epoch is out of range.
         """
         epoch = operator.index(epoch)
         if epoch < 0 or (n_epochs is not None and epoch >= n_epochs):
@@ -180,7 +183,7 @@ class MergedDataset(Dataset[Item]):
         self._fill(epoch, n_epochs)
 
     def _follow_epoch(self) -> None:
-        """In a worker process: fill the slots as the process that set the epoch has them."""
+        """In a worker process, adopt the epoch that the main process has set."""
         epoch, n_epochs = self._shared.tolist()
         if (epoch, n_epochs) != self._filled:
             self._fill(epoch, None if n_epochs < 0 else n_epochs)
@@ -207,18 +210,18 @@ class MergedDataset(Dataset[Item]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        # A copy by way of pickle has an epoch of its own, which its workers follow.
+        # A pickled copy has its own epoch, which its workers follow.
         self._shared = self._shared if self._shared.is_shared() else self._shared.share_memory_()
 
     def __getitem__(self, index: int) -> Item:
-        """The item in slot ``index``."""
+        """Return the item in slot ``index``."""
         i = operator.index(index)
         if not -len(self) <= i < len(self):
             raise IndexError(f"expected an index in [{-len(self)}, {len(self)}), got {i}")
         return self.__getitems__([i])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
-        """The items of a batch; each source is read once. ``DataLoader`` calls this by itself."""
+        """Return the items of a batch, reading each source once; ``DataLoader`` calls it."""
         self._follow_epoch()
         slots = np.asarray(indices, dtype=np.int64)
         labels: Sequence[Label] = self.labels[slots].tolist()
@@ -236,10 +239,10 @@ class MergedDataset(Dataset[Item]):
         return list(map(MergedItem, *columns))
 
     def soft_labels_at(self, slots: Sequence[int] | np.ndarray) -> Float32[np.ndarray, "n k"]:
-        """Class probabilities of some slots in this epoch.
+        """Return the class probabilities of some slots in this epoch.
 
         Args:
-            slots: Their numbers.
+            slots: Slot numbers.
 
         Returns:
             One-hot for a real image, those of the shard for a synthetic one.
@@ -248,7 +251,7 @@ class MergedDataset(Dataset[Item]):
         rows = np.zeros((len(slots), len(self.class_names)), dtype=np.float32)
         rows[np.arange(len(slots)), self.labels[slots]] = 1
         is_synthetic = self.is_synthetic[slots]
-        # Column j of the shards is the class that the real dataset numbers _to_real[j].
+        # Column j of the shards is class _to_real[j] of the real dataset.
         probabilities = np.empty((int(is_synthetic.sum()), rows.shape[1]), dtype=np.float32)
         probabilities[:, self._to_real] = self.synthetic.soft_labels_at(
             self.index[slots[is_synthetic]]
@@ -264,23 +267,23 @@ class MergedDataset(Dataset[Item]):
         )
 
     def images_at(self, slots: np.ndarray) -> list[torch.Tensor]:
-        """The images of some slots, before the transform; each source is read once.
+        """Return the images of some slots, before the transform; each source is read once.
 
         Args:
-            slots: Their numbers.
+            slots: Slot numbers.
 
         Returns:
-            A tensor for each, channels first.
+            A tensor for each slot, channels first.
         """
         images: list[torch.Tensor] = [torch.empty(0)] * len(slots)
         is_synthetic = self.is_synthetic[slots]
-        for at, gather in (
+        for places, gather in (
             (np.flatnonzero(is_synthetic), self._gather_synthetic),
             (np.flatnonzero(~is_synthetic), self._source.take),
         ):
-            if at.size:
-                tensors = gather(self.index[slots[at]])
-                for position, image in zip(at.tolist(), tensors, strict=True):
+            if places.size:
+                tensors = gather(self.index[slots[places]])
+                for position, image in zip(places.tolist(), tensors, strict=True):
                     images[position] = image
         return images
 

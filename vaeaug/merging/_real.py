@@ -1,4 +1,4 @@
-"""The real images behind one interface, whatever the user keeps them in."""
+"""One interface to the real images, however the user stores them."""
 
 import logging
 import os
@@ -15,28 +15,36 @@ from vaeaug.merging._slots import MergeError
 from vaeaug.shards import Manifest, ShardDataset, described_run
 
 _log = logging.getLogger("vaeaug")
-# Between these, pictures go back and forth by a scale that everybody knows.
+# Images are converted between these conventional value ranges.
 _CONVENTIONS = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
 
 
 @dataclass(frozen=True)
 class Units:
-    """In what numbers images are given.
+    """Type and value range of images.
 
     Attributes:
-        dtype: Of the values.
-        value_range: Lowest and highest value that one can have.
+        dtype: Type of the values.
+        value_range: Lowest and highest possible value.
     """
 
     dtype: np.dtype[Any]
     value_range: tuple[float, float]
 
-    def of(self, images: torch.Tensor, own: "Units") -> torch.Tensor:
-        """Images of other units in these."""
-        if self == own:
+    def of(self, images: torch.Tensor, source: "Units") -> torch.Tensor:
+        """Convert images of other units to these.
+
+        Args:
+            images: The images.
+            source: Their units.
+
+        Returns:
+            The images in these units, of the same shape.
+        """
+        if self == source:
             return images
-        (low, high), (least, most) = self.value_range, own.value_range
-        scaled = (images.float() - least) / (most - least) * (high - low) + low
+        (low, high), (source_low, source_high) = self.value_range, source.value_range
+        scaled = (images.float() - source_low) / (source_high - source_low) * (high - low) + low
         scaled = scaled if self.dtype.kind == "f" else scaled.round()
         return scaled.to(torch.from_numpy(np.empty(0, self.dtype)).dtype)
 
@@ -46,11 +54,20 @@ class Units:
 
 
 class RealSource:
-    """The real images behind one interface: their labels, what they say, and rows of tensors."""
+    """Labels, metadata and image tensors of a real dataset.
+
+    Args:
+        dataset: The dataset as the user passed it.
+        labels: Class indices, (n,).
+        class_names: Names in the order of the labels.
+        shape: Shape of one image, (space..., c).
+        units: Type and value range of the images.
+        arrays: All images, (n, space..., c); None if they are read from the dataset.
+    """
 
     def __init__(
         self,
-        given: Any,
+        dataset: Any,
         labels: np.ndarray,
         class_names: tuple[str, ...],
         *,
@@ -58,22 +75,32 @@ class RealSource:
         units: Units,
         arrays: np.ndarray | None,
     ) -> None:
-        self.given = given
+        self.dataset = dataset
         self.labels = labels
         self.class_names = class_names
         self.shape = shape
         self.units, self.dtype = units, units.dtype
-        self.fingerprint: str | None = getattr(given, "fingerprint", None)
+        self.fingerprint: str | None = getattr(dataset, "fingerprint", None)
         self._arrays = arrays
 
     def take(self, rows: np.ndarray) -> Iterable[torch.Tensor]:
-        """Channels-first tensors of ``rows``, in that order."""
+        """Read images.
+
+        Args:
+            rows: Row numbers.
+
+        Returns:
+            Channels-first tensors, in the order of the rows.
+
+        Raises:
+            MergeError: If an image has an unexpected shape or type.
+        """
         if self._arrays is not None:
             return channels_first(self._arrays[rows]).unbind(0)
-        if hasattr(self.given, "__getitems__"):
-            items = self.given.__getitems__(rows.tolist())
+        if hasattr(self.dataset, "__getitems__"):
+            items = self.dataset.__getitems__(rows.tolist())
         else:
-            items = [self.given[row] for row in rows.tolist()]
+            items = [self.dataset[row] for row in rows.tolist()]
         images = []
         for row, item in zip(rows.tolist(), items, strict=True):
             image = _image(item, row, len(self.shape))
@@ -92,7 +119,20 @@ def real_source(
     class_names: Sequence[str] | None,
     value_range: tuple[float, float] | None,
 ) -> RealSource:
-    """Read labels and first image of ``real``, whatever it is."""
+    """Read the labels and the first image of a real dataset of any supported kind.
+
+    Args:
+        real: The real dataset; see `merge`.
+        synthetic: The samples of the run.
+        class_names: Class names of the real dataset, in the order of its labels; None: its own.
+        value_range: Lowest and highest possible value of its images; None: derived.
+
+    Returns:
+        The real images.
+
+    Raises:
+        MergeError: If the dataset is not supported.
+    """
     names = class_names
     if isinstance(real, str | os.PathLike | tuple | dict):
         real = _read(real, synthetic.manifest)
@@ -106,8 +146,8 @@ def real_source(
                 f"real labels: expected shape {(len(arrays),)}, one for each image, got "
                 f"{labels.shape}"
             )
-        said = value_range or getattr(real, "value_range", None) or synthetic.value_range
-        units = Units(np.dtype(dtype), (float(said[0]), float(said[1])))
+        low, high = value_range or getattr(real, "value_range", None) or synthetic.value_range
+        units = Units(np.dtype(dtype), (float(low), float(high)))
     elif hasattr(real, "__getitem__") and hasattr(real, "__len__"):
         if len(real) == 0:
             raise MergeError("real dataset: expected at least one image, got none")
@@ -123,7 +163,7 @@ def real_source(
     else:
         raise MergeError(
             f"real: expected images with class_names, a map-style dataset with __len__ and "
-            f"__getitem__, or what vaeaug.read takes, got {type(real).__name__}"
+            f"__getitem__, or what vaeaug.read accepts, got {type(real).__name__}"
         )
     names = tuple(str(name) for name in names)
     if labels.size and labels.dtype.kind not in "iu":
@@ -137,92 +177,112 @@ def real_source(
 
 
 def check_belongs(source: RealSource, synthetic: ShardDataset, on_mismatch: str) -> None:
-    """Refuse a real dataset that the synthetic images were not made for."""
-    have, want = set(source.class_names), set(synthetic.class_names)
-    if have != want or len(source.class_names) != len(want):
+    """Reject a real dataset for which the synthetic images were not made.
+
+    Args:
+        source: The real images.
+        synthetic: The samples of the run.
+        on_mismatch: "error", or "ignore" to accept a different fingerprint.
+
+    Raises:
+        MergeError: If class names, shapes, types or fingerprints do not match.
+    """
+    expected_names = set(synthetic.class_names)
+    if set(source.class_names) != expected_names or len(source.class_names) != len(expected_names):
         raise MergeError(
             f"class names: expected those of the run {synthetic.class_names}, got "
-            f"{source.class_names}; class_names= says them in the order of the real labels"
+            f"{source.class_names}; pass class_names= in the order of the real labels"
         )
     if source.shape != synthetic.image_shape:
         raise MergeError(
             f"image shape: expected {synthetic.image_shape} as in the run, got {source.shape}"
         )
-    own = units_of_run(synthetic)
-    _check_units(source.units, own)
+    run_units = units_of_run(synthetic)
+    _check_units(source.units, run_units)
     expected = synthetic.fingerprint
     if on_mismatch == "error" and source.fingerprint not in (None, expected):
         raise MergeError(
-            f"fingerprint: expected {expected}, the training split that the generator saw, got "
-            f"{source.fingerprint}; on_mismatch='ignore' merges them nevertheless"
+            f"fingerprint: expected {expected}, that of the generator's training split, got "
+            f"{source.fingerprint}; on_mismatch='ignore' merges them anyway"
         )
-    if source.units != own:
+    if source.units != run_units:
         _log.info(
-            "the samples are given as the real images are, %s (in the run: %s)", source.units, own
+            "the samples are converted to the units of the real images, %s (in the run: %s)",
+            source.units,
+            run_units,
         )
 
 
 def units_of_run(synthetic: ShardDataset) -> Units:
-    """The units of the samples as they are stored."""
+    """Return type and value range of the stored samples.
+
+    Args:
+        synthetic: The samples of a run.
+
+    Returns:
+        Their units.
+    """
     low, high = synthetic.value_range
     return Units(np.dtype(synthetic.dtype), (float(low), float(high)))
 
 
-def _check_units(given: Units, own: Units) -> None:
-    if given.dtype == own.dtype and np.allclose(given.value_range, own.value_range):
+def _check_units(real_units: Units, run_units: Units) -> None:
+    if real_units.dtype == run_units.dtype and np.allclose(
+        real_units.value_range, run_units.value_range
+    ):
         return
     known = all(
-        any(np.allclose(each.value_range, convention) for convention in _CONVENTIONS)
-        for each in (given, own)
+        any(np.allclose(units.value_range, convention) for convention in _CONVENTIONS)
+        for units in (real_units, run_units)
     )
-    if not known or given.dtype.kind not in "fu":
+    if not known or real_units.dtype.kind not in "fu":
         raise MergeError(
-            f"real images: expected values as in the run ({own}), or of a range that is known to "
-            f"be the same as one of another scale (0 to 1, -1 to 1, 0 to 255, 0 to 65535), got "
-            f"{given}; say value_range=, or convert with transform=, which sees real and "
-            f"synthetic images alike"
+            f"real images: expected values as in the run ({run_units}), or both of a conventional "
+            f"range (0 to 1, -1 to 1, 0 to 255, 0 to 65535), got {real_units}; pass value_range=, "
+            f"or convert with transform=, which is applied to real and synthetic images alike"
         )
 
 
 def _units_of(
     first: np.ndarray, synthetic: ShardDataset, value_range: tuple[float, float] | None
 ) -> Units:
-    """The units of a dataset that says none, by the type and the values of its first image."""
-    own = units_of_run(synthetic)
-    least, most = (float(first.min()), float(first.max())) if first.size else (0.0, 0.0)
+    """Derive the units of a dataset that does not state them from its first image."""
+    run_units = units_of_run(synthetic)
+    smallest, largest = (float(first.min()), float(first.max())) if first.size else (0.0, 0.0)
     if value_range is not None:
         low, high = value_range
-    elif first.dtype == own.dtype:
-        low, high = own.value_range
+    elif first.dtype == run_units.dtype:
+        low, high = run_units.value_range
     elif first.dtype == np.uint8:
         low, high = 0.0, 255.0
     else:
-        low, high = 0.0, 1.0  # what ToTensor and ToDtype(scale=True) give
+        low, high = 0.0, 1.0  # the output of ToTensor and ToDtype(scale=True)
     slack = 1e-3 * (high - low)
-    if first.dtype.kind == "f" and not (least >= low - slack and most <= high + slack):
+    if first.dtype.kind == "f" and not (smallest >= low - slack and largest <= high + slack):
         raise MergeError(
             f"value range: expected the first real image in ({low:g}, {high:g}), got values in "
-            f"[{least:g}, {most:g}]; say value_range=(lowest, highest), and merge before Normalize"
+            f"[{smallest:g}, {largest:g}]; pass value_range=(lowest, highest), and merge before "
+            f"Normalize"
         )
     return Units(np.dtype(first.dtype), (float(low), float(high)))
 
 
 def _settings(manifest: Manifest) -> Mapping[str, Any]:
-    """How the run read its data; empty where it does not say."""
+    """Return the reading settings of the run; empty if it has no record of them."""
     settings = described_run(manifest)["config"].get("data")
     return settings if isinstance(settings, Mapping) else {}
 
 
 def _read(real: Any, manifest: Manifest) -> LabelledImages:
-    """What `vaeaug.read` takes, read as the run read it."""
+    """Read a source that `vaeaug.read` accepts as the run read its data."""
     return read_configured(real, _settings(manifest), seed=manifest.run_seed)
 
 
 class _HuggingFaceRows:
     """A ``datasets.Dataset`` as a map-style dataset of (image, label).
 
-    The image is its column of type ``Image``, the label that of type ``ClassLabel``, else those of
-    a name that is in use for them, or those that the run read.
+    The columns are those that the run read, or the only ones of type ``Image`` and ``ClassLabel``,
+    or those with a common name for images and labels.
     """
 
     def __init__(self, rows: Any, keys: Mapping[str, str]) -> None:
@@ -234,8 +294,8 @@ class _HuggingFaceRows:
         names = getattr(features[self.label], "names", None)
         self.classes = None if names is None else [str(name) for name in names]
         if raw.dtype.kind not in "iu":
-            found, raw = np.unique(raw, return_inverse=True)
-            self.classes = [str(name) for name in found]
+            values, raw = np.unique(raw, return_inverse=True)
+            self.classes = [str(value) for value in values]
         self.targets = np.asarray(raw, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -245,12 +305,12 @@ class _HuggingFaceRows:
         return self._image(self.rows[row][self.image]), self.targets[row]
 
     def __getitems__(self, rows: Sequence[int]) -> list[tuple[Any, Any]]:
-        found = self.rows[list(rows)]
-        images = map(self._image, found[self.image])
+        columns = self.rows[list(rows)]
+        images = map(self._image, columns[self.image])
         return list(zip(images, self.targets[list(rows)], strict=True))
 
     def _image(self, value: Any) -> Any:
-        """A picture as it is, an array of the type that its column says: lists have none."""
+        """Return a PIL image unchanged, and a list as an array of the type of its column."""
         dtype = getattr(self.rows.features[self.image], "dtype", None)
         is_array = isinstance(value, list | np.ndarray) and isinstance(dtype, str)
         return np.asarray(value, dtype=dtype) if is_array else value
@@ -263,20 +323,20 @@ def _column(features: Any, kind: str, names: Sequence[str], what: str) -> str:
     named = find(names, of_kind or features)
     if named is None:
         raise MergeError(
-            f"real dataset: {what}: expected one column of type {kind}, or of a name that is in "
-            f"use for them, got {of_kind or list(features)}; rename_column gives it one, or read "
-            f"it with vaeaug.read(..., keys=)"
+            f"real dataset: {what}: expected one column of type {kind}, or one with a common name "
+            f"for them, got {of_kind or list(features)}; rename it with rename_column, or read it "
+            f"with vaeaug.read(..., keys=)"
         )
     return str(named)
 
 
 def _labels_of(real: Any) -> np.ndarray:
     for name in ("targets", "labels"):
-        found = getattr(real, name, None)
-        if found is None or np.shape(found)[:1] != (len(real),):
+        values = getattr(real, name, None)
+        if values is None or np.shape(values)[:1] != (len(real),):
             continue
-        labels = np.asarray(found)
-        # A target_transform changes what the items say: then only the items are right.
+        labels = np.asarray(values)
+        # With a target_transform, the labels of the items differ; then the items are used.
         if labels.size == len(real) and int(labels.reshape(-1)[0]) == _label(real[0], 0):
             return labels.reshape(-1)
     return np.array([_label(real[i], i) for i in range(len(real))], dtype=np.int64)
@@ -284,9 +344,9 @@ def _labels_of(real: Any) -> np.ndarray:
 
 def _names_of(real: Any) -> Sequence[str] | None:
     for name in ("class_names", "classes"):
-        found = getattr(real, name, None)
-        if isinstance(found, (list, tuple)) and found and all(isinstance(n, str) for n in found):
-            return found
+        names = getattr(real, name, None)
+        if isinstance(names, (list, tuple)) and names and all(isinstance(n, str) for n in names):
+            return names
     return None
 
 
@@ -298,7 +358,7 @@ def _label(item: Any, row: int) -> int:
 
 
 def _image(item: Any, row: int, rank: int) -> np.ndarray:
-    """The image of an item as an array with channels last, which has so many axes in the run."""
+    """Return the image of an item as an array with channels last; `rank` is its number of axes."""
     try:
         image = item[0]
     except (TypeError, IndexError, KeyError) as error:
@@ -313,4 +373,12 @@ def _image(item: Any, row: int, rank: int) -> np.ndarray:
 
 
 def channels_first(images: np.ndarray) -> torch.Tensor:
+    """Convert an array of images to a tensor with channels first.
+
+    Args:
+        images: Images, (n, space..., c).
+
+    Returns:
+        The images, (n, c, space...).
+    """
     return torch.from_numpy(np.ascontiguousarray(images)).movedim(-1, 1)

@@ -1,4 +1,4 @@
-"""How many real and synthetic images a class gets, and which of them fill an epoch."""
+"""Numbers of real and synthetic images per class, and the images that fill an epoch."""
 
 import math
 import warnings
@@ -9,21 +9,23 @@ import numpy as np
 
 Share = float | Mapping[int | str, float] | Literal["all"]
 Balance = Literal["plan", "classes"] | None
-# Where the run has no plan.
+# The share if the run has no plan.
 DEFAULT_SHARE = 0.3
 
 
 class MergeError(ValueError):
-    """A real dataset and a run folder that do not belong together, or an impossible share."""
+    """A real dataset and a run folder do not match, or a share is impossible."""
 
 
 class Slots(NamedTuple):
+    """Numbers of real and synthetic slots of a class."""
+
     real: int
     synthetic: int
 
 
 class Planned(NamedTuple):
-    """What a run's plan wants of one class when it is merged; see `vaeaug.plan.ClassPlan`."""
+    """The part of a class plan that merging needs; see `vaeaug.plan.ClassPlan`."""
 
     real: int
     size: int
@@ -31,7 +33,14 @@ class Planned(NamedTuple):
     target_count: int
 
     def slots(self, has_synthetic: bool) -> Slots:
-        """As planned; a class that got no samples is filled by its real images."""
+        """Return the planned slots; a class without samples is filled by its real images.
+
+        Args:
+            has_synthetic: Whether the class has synthetic samples.
+
+        Returns:
+            The slots.
+        """
         n_synthetic = round(self.share * self.target_count) if has_synthetic else 0
         return Slots(self.target_count - n_synthetic, n_synthetic)
 
@@ -39,14 +48,22 @@ class Planned(NamedTuple):
 def planned_of(
     plan: Sequence[Mapping[str, Any]] | None, class_names: Sequence[str]
 ) -> list[Planned] | None:
-    """The plan of a manifest in the order of these classes; None where it has none."""
+    """Return the plan of a manifest in the order of these classes.
+
+    Args:
+        plan: ``extra["plan"]`` of a manifest.
+        class_names: Classes of the merged dataset.
+
+    Returns:
+        The plan by class; None if the manifest has none.
+    """
     if not plan:
         return None
     try:
         rows = {row["name"]: Planned(*(row[name] for name in Planned._fields)) for row in plan}
         return [rows[name] for name in class_names]
     except (KeyError, TypeError):
-        return None  # of a version before class sizes were planned
+        return None  # the manifest is older than the planning of class sizes
 
 
 def slot_counts(
@@ -58,15 +75,21 @@ def slot_counts(
     planned: Sequence[Planned] | None,
     class_names: Sequence[str],
 ) -> list[Slots]:
-    """Real and synthetic slots of every class.
+    """Compute the numbers of real and synthetic slots of every class.
 
     Args:
         n_real: Real images by class.
         n_synthetic: Synthetic samples by class.
-        share: As for `merge`; None is the plan's.
+        share: As for `merge`; None: that of the plan.
         balance: As for `merge`.
-        planned: The plan by class; None where the run has none.
-        class_names: By class.
+        planned: The plan by class; None if the run has none.
+        class_names: Names by class.
+
+    Returns:
+        Slots by class.
+
+    Raises:
+        MergeError: If share and balance contradict each other or a class has no real images.
     """
     if share == "all":
         if balance == "classes":
@@ -80,7 +103,7 @@ def slot_counts(
         else:
             share = _common_share(planned)
     shares = shares_of(share, class_names)
-    wanted = max(shares)
+    largest_share = max(shares)
     shares = [s if n > 0 else 0.0 for s, n in zip(shares, n_synthetic, strict=True)]
     if balance == "classes":
         if 0 in n_real:
@@ -88,36 +111,56 @@ def slot_counts(
             raise MergeError(
                 f"balance 'classes': expected real images of every class, got none of {empty}"
             )
-        most = max(n + companions(n, s) for n, s in zip(n_real, shares, strict=True))
-        return [Slots(most - round(s * most), round(s * most)) for s in shares]
+        n_slots = max(n + companions(n, s) for n, s in zip(n_real, shares, strict=True))
+        return [Slots(n_slots - round(s * n_slots), round(s * n_slots)) for s in shares]
     if balance is None or planned is None:
         return [Slots(n, companions(n, s)) for n, s in zip(n_real, shares, strict=True)]
-    # As large as the plan wants each class beside the largest share: what a class has no synthetic
-    # samples for, its own images fill.
+    # All classes get the size that the plan implies for the largest share; if a class lacks
+    # synthetic samples, its real images fill the slots.
     slots = []
     for n, s, row in zip(n_real, shares, planned, strict=True):
         size = max(n, row.size) if n else 0
-        total = size + companions(size, wanted)
-        n_made = round(s * total)
-        slots.append(Slots(total - n_made, n_made))
+        total = size + companions(size, largest_share)
+        synthetic = round(s * total)
+        slots.append(Slots(total - synthetic, synthetic))
     return slots
 
 
 def companions(size: int, share: float) -> int:
-    """Synthetic slots that make up a share of a class beside so many real ones.
+    """Return the number of synthetic slots that make up a share beside `size` real ones.
 
-    It is within (1 - s) / 2 < 1/2 of s (n + m): it is round(s (n + m)).
+    With m = round(s n / (1 - s)), m is within 1/2 of s n / (1 - s), and within (1 - s) / 2 < 1/2 of
+    s (n + m). Hence it equals round(s (n + m)).
+
+    Args:
+        size: Number n of real slots.
+        share: Synthetic share s, in [0, 1).
+
+    Returns:
+        Number m of synthetic slots.
     """
     return round(size * share / (1 - share))
 
 
 def _common_share(planned: Sequence[Planned]) -> float:
-    """The share of all classes that get samples; the default where the plan has several."""
+    """Return the share of all classes that get samples; the default if the plan has several."""
     shares = {row.share for row in planned if row.share}
     return shares.pop() if len(shares) == 1 else DEFAULT_SHARE
 
 
 def shares_of(share: Any, class_names: Sequence[str]) -> list[float]:
+    """Return the share of every class.
+
+    Args:
+        share: A number in [0, 1) or a mapping from class name or index to such numbers.
+        class_names: Names by class.
+
+    Returns:
+        Shares by class; 0 for classes that a mapping does not name.
+
+    Raises:
+        MergeError: If a number or a class is invalid.
+    """
     if not isinstance(share, Mapping):
         return [_fraction(share, "share")] * len(class_names)
     shares = [0.0] * len(class_names)
@@ -151,7 +194,14 @@ def warn_without_synthetic(
     share: Share | None,
     class_names: Sequence[str],
 ) -> None:
-    """Warn of classes that should have a synthetic share and have no samples for it."""
+    """Warn about classes that should have a synthetic share but have no samples.
+
+    Args:
+        n_real: Real images by class.
+        n_synthetic: Synthetic samples by class.
+        share: As for `merge`.
+        class_names: Names by class.
+    """
     everywhere = share is None or share == "all"
     shares = [1.0] * len(class_names) if everywhere else shares_of(share, class_names)
     counts = zip(class_names, n_real, n_synthetic, shares, strict=True)
@@ -171,9 +221,9 @@ class ClassCounts(NamedTuple):
     """One class of a merged dataset, in images.
 
     Attributes:
-        name: Of the class.
-        real: Different real images in an epoch.
-        synthetic: Different synthetic samples in an epoch.
+        name: Name of the class.
+        real: Distinct real images in an epoch.
+        synthetic: Distinct synthetic samples in an epoch.
         repeated: Slots that repeat one of these.
         together: All slots.
     """
@@ -191,20 +241,40 @@ def class_counts(
     n_synthetic: Sequence[int],
     slots: Sequence[Slots],
 ) -> list[ClassCounts]:
-    """How many different images fill the slots of each class, and how many repeat one."""
+    """Count the distinct images in the slots of each class, and the slots that repeat one.
+
+    Args:
+        class_names: Names by class.
+        n_real: Real images by class.
+        n_synthetic: Synthetic samples by class.
+        slots: Slots by class.
+
+    Returns:
+        Counts by class.
+    """
     counts = []
-    for name, real, n_made, filled in zip(class_names, n_real, n_synthetic, slots, strict=True):
-        real, n_made = min(real, filled.real), min(n_made, filled.synthetic)
+    for name, real, synthetic, filled in zip(class_names, n_real, n_synthetic, slots, strict=True):
+        real, synthetic = min(real, filled.real), min(synthetic, filled.synthetic)
         together = sum(filled)
-        counts.append(ClassCounts(name, real, n_made, together - real - n_made, together))
+        counts.append(ClassCounts(name, real, synthetic, together - real - synthetic, together))
     return counts
 
 
 def fill(n_pool: int, n: int, epoch: int, key: tuple[int, int, int]) -> np.ndarray:
-    """Which ``n`` of a pool fill the slots of an epoch: whole turns, then a moving window.
+    """Choose the ``n`` rows of a pool that fill the slots of an epoch.
 
-    The window of r = n mod n_pool slots moves over one permutation for ceil(n_pool / r) epochs and
-    wraps at its end, so it never holds a sample twice and leaves none out.
+    The whole pool is taken ``n // n_pool`` times. The remaining r = n mod n_pool slots are a window
+    that moves over one permutation for ceil(n_pool / r) epochs and wraps at its end, so that it
+    never holds a sample twice and leaves none out.
+
+    Args:
+        n_pool: Number of rows in the pool.
+        n: Number of slots.
+        epoch: Number of the epoch, from 0.
+        key: Seed, class and kind of the permutation.
+
+    Returns:
+        Rows of the pool, (n,).
     """
     if n == 0:
         return np.empty(0, dtype=np.int64)
@@ -224,4 +294,13 @@ def fill(n_pool: int, n: int, epoch: int, key: tuple[int, int, int]) -> np.ndarr
 
 
 def rows_by_class(labels: np.ndarray, n_classes: int) -> list[np.ndarray]:
+    """Group row numbers by class.
+
+    Args:
+        labels: Class indices, (n,).
+        n_classes: Number of classes.
+
+    Returns:
+        Row numbers of each class.
+    """
     return [np.flatnonzero(labels == label) for label in range(n_classes)]

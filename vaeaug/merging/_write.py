@@ -1,4 +1,4 @@
-"""Real and synthetic images in one HDF5 file."""
+"""Writing real and synthetic images to one HDF5 file, and reading its counts."""
 
 import contextlib
 import math
@@ -19,7 +19,7 @@ from vaeaug.shards._format import blocks, library_versions, write_attributes
 from vaeaug.shards._hdf5_output import published_hdf5, write_error
 
 FORMAT = "vaeaug-merged"
-_KEPT = "the run folder is untouched"
+_KEPT = "the run folder is unchanged"
 
 
 def write_merged(
@@ -40,7 +40,7 @@ def write_merged(
     ``source_index`` int64 (row in the real or the synthetic dataset) and ``weight`` float32, and
     the attributes ``format="vaeaug-merged"``, ``format_version``, ``class_names``,
     ``image_value_range``, ``layout``, ``data_fingerprint``, ``model_sha256``, ``config_sha256``
-    and library versions. It appears whole or not at all, and only a few megabytes of it are in
+    and library versions. It appears whole or not at all, and only a few megabytes of it are held in
     memory at a time.
 
     Args:
@@ -52,7 +52,7 @@ def write_merged(
         seed: As for :func:`merge`.
         on_mismatch: As for :func:`merge`.
         class_names: As for :func:`merge`.
-        overwrite: Replace a file that is there.
+        overwrite: Replace an existing file.
 
     Returns:
         ``to`` as a path.
@@ -106,7 +106,14 @@ def write_merged(
 
 
 def is_merged(path: str | Path) -> bool:
-    """Whether a file says that `write_merged` wrote it."""
+    """Check whether a file states that `write_merged` wrote it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        False also if it cannot be read.
+    """
     try:
         with ForeignHDF5(Path(path)) as file:
             return file.attribute(None, "format") == [FORMAT]
@@ -115,10 +122,16 @@ def is_merged(path: str | Path) -> bool:
 
 
 def counts_of_file(path: str | Path) -> list[ClassCounts]:
-    """What a file that `write_merged` wrote holds, class by class, counted from its columns.
+    """Count the images of each class in a file that `write_merged` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Counts by class, in the order of the labels.
 
     Raises:
-        MergeError: If it is none, or damaged.
+        MergeError: If it is no merged file, or damaged.
     """
     columns = ("labels", "is_synthetic", "source_index")
     try:
@@ -133,11 +146,11 @@ def counts_of_file(path: str | Path) -> list[ClassCounts]:
     for name, column in zip(columns, (labels, is_synthetic, index), strict=True):
         if column.ndim != 1 or column.dtype.kind not in "biu":
             raise MergeError(
-                f"{path}: {name}: expected a whole number in each row, got {column.dtype} of shape "
+                f"{path}: {name}: expected an integer in each row, got {column.dtype} of shape "
                 f"{column.shape}"
             )
     if not len(labels) == len(is_synthetic) == len(index) == n:
-        raise MergeError(f"{path}: expected columns of {n} rows, as its images, got others")
+        raise MergeError(f"{path}: expected columns of {n} rows, one for each image, got others")
     if n and not (labels.min() >= 0 and labels.max() < len(names)):
         raise MergeError(f"{path}: expected labels below {len(names)}, got {labels.max()}")
     is_synthetic = is_synthetic.astype(bool)
@@ -153,15 +166,15 @@ def counts_of_file(path: str | Path) -> list[ClassCounts]:
 
 @contextlib.contextmanager
 def _claimed(path: Path, overwrite: bool) -> Iterator[None]:
-    """The target is this process's alone; what killed writers left of it is deleted."""
+    """Claim the target for this process; leftovers of killed writers are deleted."""
     try:
         claim = claim_target(path)
     except InUseError:
-        raise MergeError(f"{path}: another process writes it; wait for it or stop it") from None
+        raise MergeError(f"{path}: another process is writing it; wait for it or stop it") from None
     except OSError as error:
         raise write_error(path, error, 0, _KEPT) from error
     with claim:
-        # Another one may have ended since it was looked for.
+        # Another process may have finished it since the first check.
         if path.exists() and not overwrite:
             raise MergeError(f"{path}: expected no such file (or overwrite), got one")
         yield

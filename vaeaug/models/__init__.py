@@ -1,4 +1,4 @@
-"""Networks: q(z|x,y), p(z|y), p(x|z,y) and their bounds; the flow over latents; the judges."""
+"""Networks: q(z|x,y), p(z|y), p(x|z,y), their bounds, the latent flow and classifiers."""
 
 from vaeaug.models.blocks import Geometry, SizeError, scale_images
 from vaeaug.models.bounds import bits_per_dimension, importance_weighted_bound

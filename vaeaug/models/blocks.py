@@ -11,36 +11,37 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _CONV: tuple[Callable[..., nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-# By number of spatial axes: sides allowed, and the side up to which pixels are not folded.
+# Indexed by the number of spatial axes minus 1: the allowed sides, and the side up to which pixels
+# are not folded.
 MIN_SIDE = (8, 8, 4)
 MAX_SIDE = (160_000, 512, 128)
 _UNFOLDED = (64, 16, 8)
 # Samples with a longer side are large: see `Geometry`.
 _ORDINARY = (4096, 128, 64)
-# Cells that the finest grid of a large sample has at most along an axis.
+# Maximum number of cells along an axis of the finest grid of a large sample.
 _FINEST = (1280, 64, 16)
-# The coarsest grid has at most so many cells per side.
+# Maximum number of cells per side of the coarsest grid.
 COARSEST = 7
 
 
 class SizeError(ValueError):
-    """Samples that no network here takes. The message says what to do."""
+    """The samples have a shape that no network accepts; the message suggests a remedy."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes on the way from a sample down to the coarsest grid, each axis by itself.
+    """Sizes of the grids between a sample and the coarsest grid, separately for each axis.
 
-    Large samples are not folded: at the ends of the network there are convolutions with a stride,
-    whose windows overlap, so that no seams show between the blocks that a feature stands for; see
-    `OverlappingWindows`. Their finest level is half as wide, and the decoder interpolates from one
-    level to the next, where ordinary samples repeat each cell.
+    Large samples are not folded. Instead, the first and the last layer are strided convolutions
+    with overlapping windows, so that no seams show between neighbouring blocks of values; see
+    `OverlappingWindows`. The finest level of large samples is half as wide, and the decoder
+    interpolates between levels, whereas for ordinary samples it repeats each cell.
 
     Attributes:
         image_shape: (space..., channels) of a sample.
-        fold: Values per axis that one feature of the finest grid stands for.
+        fold: Values per axis that one feature of the finest grid represents.
         grids: Shape of the grid at each level, finest first.
-        strides: From each level to the next.
+        strides: Strides from each level to the next coarser one.
     """
 
     image_shape: tuple[int, ...]
@@ -50,10 +51,16 @@ class Geometry:
 
     @classmethod
     def of(cls, image_shape: Sequence[int]) -> "Geometry":
-        """The geometry of samples of this shape.
+        """Return the geometry of samples of this shape.
 
-        Folding pixels into channels keeps the most expensive convolutions small; an axis is then
+        Folding pixels into channels keeps the most expensive convolutions small. Each axis is then
         halved until it has at most `COARSEST` cells.
+
+        Args:
+            image_shape: (space..., channels) of a sample, values per axis.
+
+        Returns:
+            The sizes of all levels.
 
         Raises:
             SizeError: If there are not one to three spatial axes, or a side is out of bounds.
@@ -70,8 +77,8 @@ class Geometry:
             raise SizeError(_size_message(space, low, high))
         fold = tuple(_fold_of(side, _UNFOLDED[rank - 1]) for side in space)
         if max(space) > _ORDINARY[rank - 1]:
-            most = _power_of_two(max(space) / _FINEST[rank - 1])
-            fold = tuple(min(factor, most) for factor in fold)
+            max_fold = _power_of_two(max(space) / _FINEST[rank - 1])
+            fold = tuple(min(factor, max_fold) for factor in fold)
         grid = tuple(math.ceil(side / factor) for side, factor in zip(space, fold, strict=True))
         grids, strides = [grid], []
         while max(grids[-1]) > COARSEST:
@@ -104,11 +111,18 @@ class Geometry:
 
     @property
     def is_large(self) -> bool:
-        """Whether the samples enter and leave by overlapping windows."""
+        """Whether the first and the last layer use overlapping windows."""
         return max(self.image_shape[:-1]) > _ORDINARY[self.rank - 1]
 
     def first_layer(self, n_out: int) -> nn.Module:
-        """The convolution from `entering` to the finest grid."""
+        """Build the convolution from the output of `entering` to the finest grid.
+
+        Args:
+            n_out: Channels of the finest grid.
+
+        Returns:
+            A layer from (n, d, *grid) or, for large samples, (n, c, *space) to (n, n_out, *grid).
+        """
         if not self.is_large:
             return conv(self.rank, self.folded_channels, n_out)
         return _CONV[self.rank - 1](
@@ -120,22 +134,52 @@ class Geometry:
         )
 
     def last_layer(self, n_in: int, n_outputs: int) -> nn.Module:
-        """From the finest grid to what `leaving` takes, so many outputs for each value."""
+        """Build the layer from the finest grid to the input of `leaving`.
+
+        Args:
+            n_in: Channels of the finest grid.
+            n_outputs: Outputs of the layer for each value of a sample.
+
+        Returns:
+            A layer from (n, n_in, *grid) to (n, n_outputs * d, *grid) or, for large samples, (n,
+            n_outputs * c, *space).
+        """
         if not self.is_large:
             return conv(self.rank, n_in, n_outputs * self.folded_channels)
         return OverlappingWindows(n_in, n_outputs * self.channels, self.fold)
 
     def leaving(self, h: Float[Tensor, "n d *grid_or_space"]) -> Float[Tensor, "n c *space"]:
-        """What the last layer gave, in the shape of samples."""
+        """Reshape the output of the last layer to the shape of samples.
+
+        Args:
+            h: Output of the last layer, folded unless the samples are large.
+
+        Returns:
+            The output with channels first and the sides of a sample.
+        """
         return self._cropped(h) if self.is_large else self.unfolded(h)
 
     def entering(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n d *grid_or_space"]:
-        """Samples in [0, 1] as the first layer takes them: in [-1, 1], folded unless large."""
+        """Prepare samples for the first layer: scale them to [-1, 1] and fold them unless large.
+
+        Args:
+            x: Samples in [0, 1].
+
+        Returns:
+            Samples in [-1, 1].
+        """
         x = (2 * x).sub_(1)
         return x if self.is_large else self.folded(x)
 
     def folded(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n d *grid"]:
-        """Pad to whole cells and move each cell's values into channels."""
+        """Pad to whole cells and move the values of each cell into channels.
+
+        Args:
+            x: Samples.
+
+        Returns:
+            Folded samples with ``c * prod(fold)`` channels.
+        """
         missing = [
             cells * fold - side
             for cells, fold, side in zip(self.grids[0], self.fold, x.shape[2:], strict=True)
@@ -147,7 +191,14 @@ class Geometry:
         return fold_space(x, self.fold)
 
     def unfolded(self, h: Float[Tensor, "n d *grid"]) -> Float[Tensor, "n c *space"]:
-        """The inverse of `folded`, for any multiple of its channels."""
+        """Invert `folded`, for any multiple of its channels.
+
+        Args:
+            h: Folded samples.
+
+        Returns:
+            Samples, cropped to their sides.
+        """
         return self._cropped(unfold_space(h, self.fold))
 
     def _cropped(self, x: Tensor) -> Tensor:
@@ -159,16 +210,18 @@ class Geometry:
 def _size_message(space: Sequence[int], low: int, high: int) -> str:
     got = "x".join(map(str, space))
     if len(space) == 1:
-        remedy = "add values to them" if space[0] < low else "cut them into pieces of at most that"
-        sounds = f"; of sounds, --size {min(max(space[0], low), high)} takes so many samples"
+        remedy = "pad them" if space[0] < low else "cut them into pieces of at most that length"
+        sounds = (
+            f"; for audio files, --size {min(max(space[0], low), high)} reads that many samples"
+        )
         return f"signals: expected {low} to {high:,} values, got {space[0]:,}; {remedy}{sounds}"
     if len(space) == 3:
-        return f"volumes: expected sides of {low} to {high} voxels, got {got}; resample them before"
-    # The nearest size of about their aspect.
+        return f"volumes: expected sides of {low} to {high} voxels, got {got}; resample them first"
+    # The nearest allowed size with about the same aspect ratio.
     factor = high / max(space) if max(space) > high else low / min(space)
-    wanted = "x".join(str(min(high, max(low, round(factor * side)))) for side in space)
+    suggested = "x".join(str(min(high, max(low, round(factor * side)))) for side in space)
     return (
-        f"images: expected sides of {low} to {high} pixels, got {got}; --size {wanted} "
+        f"images: expected sides of {low} to {high} pixels, got {got}; --size {suggested} "
         f"(size= in Python) resizes them"
     )
 
@@ -185,7 +238,15 @@ def _power_of_two(least: float) -> int:
 
 
 def fold_space(x: Float[Tensor, "n c *space"], fold: Sequence[int]) -> Float[Tensor, "n d *grid"]:
-    """Move blocks of `fold` values per axis into channels (pixel-unshuffle for any rank)."""
+    """Move blocks of `fold` values per axis into channels (pixel-unshuffle for any rank).
+
+    Args:
+        x: Samples whose sides are multiples of `fold`.
+        fold: Values per axis of a block.
+
+    Returns:
+        Folded samples with ``c * prod(fold)`` channels.
+    """
     n, c, *space = x.shape
     parts = [
         size for side, factor in zip(space, fold, strict=True) for size in (side // factor, factor)
@@ -199,7 +260,15 @@ def fold_space(x: Float[Tensor, "n c *space"], fold: Sequence[int]) -> Float[Ten
 
 
 def unfold_space(h: Float[Tensor, "n d *grid"], fold: Sequence[int]) -> Float[Tensor, "n c *space"]:
-    """The inverse of `fold_space` (pixel-shuffle for any rank)."""
+    """Invert `fold_space` (pixel-shuffle for any rank).
+
+    Args:
+        h: Folded samples, whose channels are a multiple of ``prod(fold)``.
+        fold: Values per axis of a block.
+
+    Returns:
+        Samples with ``d / prod(fold)`` channels.
+    """
     n, d, *grid = h.shape
     rank = len(grid)
     h = h.reshape(n, d // math.prod(fold), *fold, *grid)
@@ -213,7 +282,15 @@ def unfold_space(h: Float[Tensor, "n d *grid"], fold: Sequence[int]) -> Float[Te
 def scale_images(
     images: Shaped[Tensor, "n *space c"], value_range: tuple[int | float, int | float]
 ) -> Float[Tensor, "n c *space"]:
-    """Samples as stored, channels last, to channels first in [0, 1]."""
+    """Scale stored samples to [0, 1] and move their channels first.
+
+    Args:
+        images: Samples as stored, channels last.
+        value_range: (lowest, highest) possible value.
+
+    Returns:
+        Samples in [0, 1], channels first.
+    """
     low, high = value_range
     return images.movedim(-1, 1).float().sub(low).div_(high - low)
 
@@ -221,23 +298,42 @@ def scale_images(
 def conv(
     rank: int, n_in: int, n_out: int, size: int = 3, stride: int | tuple[int, ...] = 1
 ) -> nn.Module:
-    """A convolution over `rank` axes that keeps the size, or divides it by the stride."""
+    """Build a convolution over `rank` axes that keeps the size, or divides it by the stride.
+
+    Args:
+        rank: Number of spatial axes, 1 to 3.
+        n_in: Input channels.
+        n_out: Output channels.
+        size: Odd kernel size, values per axis.
+        stride: Stride, for all axes or for each.
+
+    Returns:
+        The convolution.
+    """
     return _CONV[rank - 1](n_in, n_out, size, stride=stride, padding=size // 2)
 
 
 def per_channel(
     values: Float[Tensor, "n c"], like: Float[Tensor, "n d *space"]
 ) -> Float[Tensor, "n c *ones"]:
-    """Values per channel, shaped to be added to or multiplied with `like`."""
+    """Reshape per-channel values so that they broadcast against `like`.
+
+    Args:
+        values: One value per row and channel.
+        like: A tensor with the spatial axes to broadcast over.
+
+    Returns:
+        The values with one axis of length 1 per spatial axis.
+    """
     return values.view(*values.shape, *(1 for _ in like.shape[2:]))
 
 
 class OverlappingWindows(nn.Module):
-    """A transposed convolution by windows of twice the stride, that starts as an interpolation.
+    """A transposed convolution with windows of twice the stride, initialised to interpolate.
 
-    The weights begin as one number per pair of channels times a triangular window: neighbouring
-    windows add up to a constant, so that there is no grid to be unlearned. Cells beyond the edge
-    repeat those at the edge.
+    The weights are initialised to one number per pair of channels times a triangular window.
+    Neighbouring windows add up to a constant, so that training does not have to remove a grid
+    pattern. Cells beyond the edge repeat those at the edge.
 
     Args:
         n_in: Channels of the grid.
@@ -249,15 +345,15 @@ class OverlappingWindows(nn.Module):
         super().__init__()
         self.stride = tuple(stride)
         sizes = [2 * step if step > 1 else 1 for step in stride]
-        # One cell is added at each edge, and what it alone makes is cut off.
+        # One cell is added at each edge, and the values that it alone produces are cut off.
         self.padding = tuple(
             step + (size - step) // 2 for size, step in zip(sizes, stride, strict=True)
         )
         window = torch.ones(())
         for size, step in zip(sizes, stride, strict=True):
             centre = (size - 1) / 2
-            place = torch.arange(size, dtype=torch.float32)
-            window = window[..., None] * (1 - (place - centre).abs() / step)
+            position = torch.arange(size, dtype=torch.float32)
+            window = window[..., None] * (1 - (position - centre).abs() / step)
         mixing = torch.empty(n_in, n_out)
         nn.init.uniform_(mixing, -math.sqrt(1 / n_in), math.sqrt(1 / n_in))
         self.weight = nn.Parameter(mixing.view(n_in, n_out, *(1 for _ in stride)) * window)
@@ -273,11 +369,11 @@ class OverlappingWindows(nn.Module):
 
 
 class ClassFilm(nn.Module):
-    """Feature-wise linear modulation by the class (Perez et al. 2018, arXiv:1709.07871).
+    """Feature-wise linear modulation (FiLM) by class (Perez et al. 2018, arXiv:1709.07871).
 
     ``(1 + scale) * h + shift`` with ``scale, shift = shared(embedding[y]) + rows[y]``. The linear
-    map is part of the trunk and learned from every class; the rows belong to one class each and
-    start at zero, so an unadapted class is exactly its embedding seen through the trunk.
+    map is part of the trunk and learned from all classes. Each row belongs to one class and starts
+    at zero, so that an unadapted class is modulated by its embedding alone.
 
     Args:
         channels: Channels of h.
@@ -305,7 +401,7 @@ class ClassFilm(nn.Module):
 
 
 class FilmBlock(nn.Module):
-    """``h + conv(silu(film(norm(h), y)))``, one convolution of three values per axis."""
+    """``h + conv(silu(film(norm(h), y)))`` with one convolution of three values per axis."""
 
     def __init__(self, rank: int, channels: int, n_classes: int, embedding: int) -> None:
         super().__init__()
@@ -324,33 +420,72 @@ class FilmBlock(nn.Module):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with the largest number of groups up to 8 that divides the channels."""
+    """Build a GroupNorm with the largest number of groups up to 8 that divides the channels.
+
+    Args:
+        channels: Channels of its input.
+
+    Returns:
+        The layer.
+    """
     return nn.GroupNorm(math.gcd(channels, 8), channels)
 
 
 def resize_to(h: Float[Tensor, "n c *space"], grid: Sequence[int]) -> Float[Tensor, "n c *grid"]:
-    """Repeat each cell along the axes that were halved; the grid may have been odd."""
-    for axis, (now, wanted) in enumerate(zip(h.shape[2:], grid, strict=True), start=2):
-        if now != wanted:
-            h = torch.repeat_interleave(h, 2, dim=axis).narrow(axis, 0, wanted)
+    """Repeat each cell along the axes that were halved; the grid may have an odd size.
+
+    Args:
+        h: Features of a coarser grid.
+        grid: Cells per axis of the finer grid.
+
+    Returns:
+        Features of the finer grid.
+    """
+    for axis, (size, target) in enumerate(zip(h.shape[2:], grid, strict=True), start=2):
+        if size != target:
+            h = torch.repeat_interleave(h, 2, dim=axis).narrow(axis, 0, target)
     return h
 
 
 def interpolated_to(
     h: Float[Tensor, "n c *space"], grid: Sequence[int]
 ) -> Float[Tensor, "n c *grid"]:
-    """Linear between cells, along the axes that were halved."""
+    """Interpolate linearly between cells along the axes that were halved.
+
+    Args:
+        h: Features of a coarser grid.
+        grid: Cells per axis of the finer grid.
+
+    Returns:
+        Features of the finer grid.
+    """
     mode = ("linear", "bilinear", "trilinear")[len(grid) - 1]
     return F.interpolate(h, size=tuple(grid), mode=mode, align_corners=False)
 
 
 def level_widths(geometry: Geometry, width: int, max_width: int) -> list[int]:
-    """Channels at each level, doubled at each halving up to the bound; see `Geometry`."""
+    """Return the channels of each level, doubled at each halving up to the bound; see `Geometry`.
+
+    Args:
+        geometry: Geometry of the samples.
+        width: Channels of the finest level of ordinary samples.
+        max_width: Upper bound of the channels.
+
+    Returns:
+        Channels per level, finest first.
+    """
     if geometry.is_large:
         width = max(1, width // 2)
     return [min(width * 2**level, max_width) for level in range(len(geometry.grids))]
 
 
 def pairs(widths: Sequence[int]) -> list[tuple[int, int]]:
-    """(finer, coarser) channels of neighbouring levels."""
+    """Pair the channels of neighbouring levels.
+
+    Args:
+        widths: Channels per level, finest first.
+
+    Returns:
+        (finer, coarser) channels.
+    """
     return list(pairwise(widths))

@@ -10,7 +10,7 @@ from vaeaug.memory import blocks
 from vaeaug.models.cvae import CVAE
 from vaeaug.models.separate import SeparateCVAE
 
-# Latents decoded at once.
+# Maximum number of latents that are decoded at once.
 _CHUNK = 512
 
 
@@ -31,11 +31,11 @@ def importance_weighted_bound(
         model: In evaluation mode.
         x: Samples scaled to [0, 1].
         y: Class indices.
-        k: Latents per sample, 1 to 5,000 is usual.
-        seed: Of the latents.
+        k: Latents per sample; 1 to 5,000 are usual.
+        seed: Seed of the latents.
 
     Returns:
-        Nats per sample, on the scale of the model's likelihood.
+        Bound per sample in nats, on the scale of the model's likelihood.
 
     Raises:
         ValueError: If k is less than 1.
@@ -70,9 +70,17 @@ def importance_weighted_bound(
 def bits_per_dimension(
     nats: Float[Tensor, " n"], n_values: int, *, levels: int = 256
 ) -> Float[Tensor, " n"]:
-    """A log density on [0, 1] as bits per value of data with so many levels.
+    """Convert a log density on [0, 1] to bits per value of data with `levels` levels.
 
     The mass of one level is taken as density times its width, ``1 / (levels - 1)``: exact for the
-    discretised likelihood, an approximation for a Gaussian much narrower than a level.
+    discretised likelihood, an approximation for a Gaussian that is much narrower than a level.
+
+    Args:
+        nats: Log density per sample, nats.
+        n_values: Values per sample.
+        levels: Number of levels of a value.
+
+    Returns:
+        Bits per value, for each sample.
     """
     return (math.log(levels - 1) - nats / n_values) / math.log(2)

@@ -1,4 +1,4 @@
-"""A small convolutional classifier: screening's judge, and q(y|x) of the semi-supervised VAE."""
+"""A small convolutional classifier, used for screening and as q(y|x) of the M2 objective."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ _HALVE = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 class SmallClassifier(nn.Module):
     """Three convolutions and a linear layer, for samples scaled to [0, 1].
 
-    Like the CVAE it folds pixels into channels, so that large samples cost like small ones; of
-    those that are not folded (see `Geometry`) the first features are halved at once.
+    Like the CVAE, it folds pixels into channels, so that large samples cost about as much as small
+    ones. The first features of samples that are not folded (see `Geometry`) are pooled by 2.
 
     Args:
-        image_shape: (space..., channels).
+        image_shape: (space..., channels) of a sample.
         n_classes: Number of classes.
         width: Channels of the first convolution, doubled twice.
     """
@@ -45,7 +45,14 @@ class SmallClassifier(nn.Module):
         self.linear = nn.Linear(4 * width * 2**rank, n_classes)
 
     def features(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n f"]:
-        """The penultimate layer."""
+        """Compute the penultimate layer.
+
+        Args:
+            x: Samples in [0, 1].
+
+        Returns:
+            Features.
+        """
         return self.convolutions(self.geometry.entering(x))
 
     def forward(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n k"]:

@@ -1,7 +1,7 @@
 """The conditional VAE, convolutional or dense: q(z|x,y), p(z|y), p(x|z,y) and the ELBO.
 
 Kingma & Welling 2014 (arXiv:1312.6114) for the bound, Sohn et al. 2015 for the class. The variants
-are configurations of this one model: a plain VAE does not look at the class, a beta-VAE weighs the
+are configurations of this one model: a plain VAE ignores the class, a beta-VAE weights the
 KL, a hierarchy has latents at several resolutions.
 """
 
@@ -30,12 +30,12 @@ NETWORKS = ("conv", "mlp")
 
 @dataclass(frozen=True)
 class ElboTerms:
-    """The two halves of the negative ELBO, unreduced, in nats, for samples scaled to [0, 1].
+    """The two terms of the negative ELBO, unreduced, in nats, for samples scaled to [0, 1].
 
     Attributes:
         reconstruction: ``-log p(x|z,y)`` per sample, shape (n,).
-        kl: ``KL(q(z|x,y) || p(z|y))`` per sample and unit of z, shape (n, z). In a hierarchy, given
-            the drawn latents of the groups before the unit's own.
+        kl: ``KL(q(z|x,y) || p(z|y))`` per sample and unit of z, shape (n, z). In a hierarchy, it is
+            conditional on the drawn latents of the preceding groups.
         squared_error: ``|x - E[x|z,y]|^2`` per sample, shape (n,).
         mean: ``E[x|z,y]``, not clipped.
     """
@@ -51,12 +51,15 @@ class ElboTerms:
         return -(self.reconstruction + self.kl.sum(dim=1))
 
     def loss(self, *, beta: float = 1.0, free_bits: float = 0.0) -> Float[Tensor, ""]:
-        """Mean over samples of ``reconstruction + beta * kl``.
+        """Average ``reconstruction + beta * kl`` over samples.
 
         Args:
             beta: Weight of the KL (Higgins et al. 2017).
-            free_bits: Nats that each unit may spend for nothing, on the batch mean (Kingma et
-                al. 2016, arXiv:1606.04934, eq. 15).
+            free_bits: KL per unit of the batch mean that is not penalised, nats (Kingma et al.
+                2016, arXiv:1606.04934, eq. 15).
+
+        Returns:
+            The loss, nats per sample.
         """
         kl = self.kl.mean(dim=0)
         if free_bits > 0:
@@ -65,10 +68,10 @@ class ElboTerms:
 
 
 class CVAE(nn.Module):
-    """A conditional VAE of all classes, FiLM-conditioned, for signals, images and volumes.
+    """A FiLM-conditioned VAE of all classes, for signals, images and volumes.
 
-    The parameters fall into a trunk, shared by all classes, and rows that belong to one class each
-    (`class_parameters`): its embedding, its FiLM rows, its prior's mean and variance.
+    The parameters are a trunk shared by all classes and rows that each belong to one class
+    (`class_parameters`): its embedding, its FiLM rows, and the mean and variance of its prior.
 
     Args:
         image_shape: (space..., channels) of a sample, with one to three spatial axes: signals of 8
@@ -77,18 +80,18 @@ class CVAE(nn.Module):
         n_classes: Number of classes.
         network: "conv" or "mlp" (dense: no convolutions, a latent vector).
         latent: "vector", "spatial" or "hierarchical"; see `latent_groups`.
-        latent_dim: Length of the latent vector, by the size of a sample where it is None; unused by
-            "spatial". See `dense_groups` for a dense network.
-        latent_channels: Channels of the latent grid; None chooses by the size of a sample.
-        levels: Groups of a hierarchy, 2 or 3.
+        latent_dim: Length of the latent vector; None derives it from the size of a sample. Unused
+            by "spatial". See `dense_groups` for a dense network.
+        latent_channels: Channels of the latent grid; None derives them from the size of a sample.
+        levels: Number of groups of a hierarchy, 2 or 3.
         likelihood: "gaussian", "gaussian_per_pixel", "bernoulli" or "logistic_mixture".
-        conditional: False: the network never sees the class (a plain VAE).
+        conditional: Whether the network sees the class; False gives a plain VAE.
         width: Channels at the highest resolution, doubled at each level; unused by "mlp".
-        max_width: Bound on the channels; units of a dense network's hidden layers.
+        max_width: Upper bound of the channels, or units of the hidden layers of a dense network.
         class_embedding: Length of the class embedding.
 
     Raises:
-        ValueError: If the samples are of another size or an argument is unknown.
+        ValueError: If the shape of the samples is not supported or an argument is unknown.
     """
 
     def __init__(
@@ -165,29 +168,69 @@ class CVAE(nn.Module):
     def posterior(
         self, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
     ) -> tuple[Float[Tensor, "n z"], Float[Tensor, "n z"]]:
-        """Mean and log variance of q(z|x,y). Samples scaled to [0, 1]."""
+        """Compute q(z|x,y).
+
+        Args:
+            x: Samples scaled to [0, 1].
+            y: Class indices.
+
+        Returns:
+            Mean and log variance.
+        """
         y = self._rows(y)
         return self.encoder(x, y, self.embedding(y))
 
     def prior(self, y: Int[Tensor, " n"]) -> tuple[Float[Tensor, "n z1"], Float[Tensor, "n z1"]]:
-        """Mean and log variance of p(z1|y), the first (or only) group of latents."""
+        """Compute p(z1|y), the prior of the first (or only) group of latents.
+
+        Args:
+            y: Class indices.
+
+        Returns:
+            Mean and log variance.
+        """
         y = self._rows(y)
         return self.prior_mean(y), self.prior_logvar(y).clamp(-LOGVAR_BOUND, LOGVAR_BOUND)
 
     def generate(self, z: Float[Tensor, "n z"], y: Int[Tensor, " n"]) -> Decoded:
-        """Parameters of p(x|z,y), and the prior of every latent given those before it."""
+        """Compute p(x|z,y) and the prior of every latent given the preceding ones.
+
+        Args:
+            z: Latents.
+            y: Class indices.
+
+        Returns:
+            The parameters of both distributions.
+        """
         mean, logvar = self.prior(y)
         y = self._rows(y)
         return self.decoder(z, y, self.embedding(y), mean, logvar)
 
     def decode(self, z: Float[Tensor, "n z"], y: Int[Tensor, " n"]) -> Float[Tensor, "n c *space"]:
-        """Mean of p(x|z,y), not clipped."""
+        """Compute the mean of p(x|z,y), not clipped.
+
+        Args:
+            z: Latents.
+            y: Class indices.
+
+        Returns:
+            Samples, on the scale [0, 1].
+        """
         return self.likelihood.mean(self.generate(z, y).raw)
 
     def draw_prior(
         self, noise: Float[Tensor, "n z"], y: Int[Tensor, " n"], *, temperature: float = 1.0
     ) -> Float[Tensor, "n z"]:
-        """Latents of p(z|y) from standard normal draws, group after group."""
+        """Turn standard normal draws into latents of p(z|y), group after group.
+
+        Args:
+            noise: Standard normal draws.
+            y: Class indices.
+            temperature: Scale of the noise.
+
+        Returns:
+            Latents.
+        """
         mean, logvar = self.prior(y)
         if len(self.groups) == 1:
             return mean + temperature * torch.exp(0.5 * logvar) * noise
@@ -208,17 +251,20 @@ class CVAE(nn.Module):
         log_sigma2: Float[Tensor, ""] | None = None,
         target: Float[Tensor, "n c *space"] | None = None,
     ) -> ElboTerms:
-        """One-sample estimate of the bound.
+        """Estimate the ELBO from one latent per sample.
 
         Args:
             x: Samples scaled to [0, 1].
             y: Class indices.
             noise: Standard normal draws for the reparameterisation.
             optimal_sigma: Use the sigma that is optimal for this batch (for training) instead of
-                the calibrated one. Its gradient vanishes at the optimum, so it is not followed.
-            log_sigma2: Use this one. Default: the calibrated one.
-            target: What the decoder should give, where x is a corrupted version of it (Im et al.
-                2017, arXiv:1511.06406). Default: x.
+                the calibrated one. Its gradient vanishes at the optimum and is not computed.
+            log_sigma2: Log variance to use. Default: the calibrated one.
+            target: The samples to reconstruct if x is a corrupted version of them (Im et al. 2017,
+                arXiv:1511.06406). Default: x.
+
+        Returns:
+            The terms of the ELBO.
         """
         target = x if target is None else target
         mean, logvar = self.posterior(x, y)
@@ -238,19 +284,41 @@ class CVAE(nn.Module):
     def log_prob(
         self, decoded: Decoded, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
-        """Log p(x|z,y) of what `generate` gave, nats."""
+        """Compute log p(x|z,y).
+
+        Args:
+            decoded: Output of `generate`.
+            x: Samples scaled to [0, 1].
+            y: Class indices.
+
+        Returns:
+            Log density per sample, nats.
+        """
         return self.likelihood.log_prob(decoded.raw, x)
 
     def log_mass(
         self, decoded: Decoded, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
-        """Log probability of the 8-bit gray levels of x, nats."""
+        """Compute the log probability of the 8-bit gray levels of x.
+
+        Args:
+            decoded: Output of `generate`.
+            x: Samples scaled to [0, 1].
+            y: Class indices.
+
+        Returns:
+            Log probability per sample, nats.
+        """
         return self.likelihood.log_mass(decoded.raw, x)
 
     # -- Parameters ----------------------------------------------------------------------------
 
     def class_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters of which row k belongs to class k alone."""
+        """Return the parameters whose row k belongs to class k alone.
+
+        Returns:
+            Parameters by name.
+        """
         return {
             name: parameter
             for name, parameter in self.named_parameters()
@@ -258,7 +326,11 @@ class CVAE(nn.Module):
         }
 
     def trunk_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that all classes share."""
+        """Return the parameters that all classes share.
+
+        Returns:
+            Parameters by name.
+        """
         rows = self.class_parameters()
         return {name: parameter for name, parameter in self.named_parameters() if name not in rows}
 
@@ -275,21 +347,22 @@ def groups_of(
     latent_channels: int | None,
     levels: int,
 ) -> tuple[LatentGroup, ...]:
-    """The groups of latents of a model; see `latent_groups` and `dense_groups`.
+    """Return the groups of latents of a model; see `latent_groups` and `dense_groups`.
 
     Args:
-        image_shape: (space..., channels).
+        image_shape: (space..., channels) of a sample.
         network: "conv" or "mlp".
         latent: "vector", "spatial" or "hierarchical".
         latent_dim: Length of the vector; None for the default.
         latent_channels: Channels of the grid; None for the default.
-        levels: Levels of hierarchical latents.
+        levels: Number of groups of hierarchical latents.
 
     Returns:
         The groups, those nearest to the decoder's start first.
 
     Raises:
-        ValueError: If the network is unknown, or the samples or the kind of latent are not for it.
+        ValueError: If the network is unknown, or does not support the samples or the kind of
+            latent.
     """
     if network not in NETWORKS:
         raise ValueError(f"network: expected one of {', '.join(NETWORKS)}, got {network!r}")
@@ -304,7 +377,17 @@ def gaussian_kl(
     prior_mean: Float[Tensor, "*shape"],
     prior_logvar: Float[Tensor, "*shape"],
 ) -> Float[Tensor, "*shape"]:
-    """KL between univariate normals, elementwise, in nats."""
+    """Compute the KL divergence between univariate normals, elementwise.
+
+    Args:
+        mean: Mean of q.
+        logvar: Log variance of q.
+        prior_mean: Mean of p.
+        prior_logvar: Log variance of p.
+
+    Returns:
+        KL(q || p), nats.
+    """
     return 0.5 * (
         prior_logvar
         - logvar

@@ -1,8 +1,8 @@
 """The encoder and the decoder without convolutions: for tables, and for samples of any size.
 
-A sample is taken as a row of values whose order means nothing. Classes condition every block as
-they do in the convolutional networks, with rows that belong to one class each, so that a class is
-adapted in the same way. The latent is one vector.
+A sample is treated as a row of values in no particular order. As in the convolutional networks, the
+class conditions every block through rows that each belong to one class, so that classes are adapted
+in the same way. The latent is one vector.
 """
 
 import math
@@ -21,23 +21,26 @@ from vaeaug.models.networks import (
     latent_length,
 )
 
-# Residual blocks of the encoder, and as many of the decoder.
+# Number of residual blocks of the encoder, and of the decoder.
 BLOCKS = 2
 
 
 def dense_groups(
     image_shape: Sequence[int], latent: str, latent_dim: int | None
 ) -> tuple[LatentGroup]:
-    """The one group of latents of a dense network.
+    """Return the one group of latents of a dense network.
 
     Args:
         image_shape: (space..., channels) of a sample.
-        latent: "vector".
+        latent: Must be "vector".
         latent_dim: Length of the vector. None: as many units as a sample has values, but no more
             than a convolutional network would have.
 
+    Returns:
+        A tuple of one group.
+
     Raises:
-        ValueError: For another kind of latent: without convolutions there is no grid.
+        ValueError: For another kind of latent; without convolutions there is no grid.
     """
     if latent != "vector":
         raise ValueError(f"network mlp: expected latent vector, got {latent!r}")
@@ -65,16 +68,16 @@ class DenseBlock(nn.Module):
 
 
 class DenseEncoder(nn.Module):
-    """Samples in [0, 1] and classes to the mean and log variance of the latent vector.
+    """The encoder from samples in [0, 1] and classes to q(z|x,y).
 
-    Nothing stands between the residual stream and the layers at its ends: the network holds linear
-    maps, which describe much of a table, from the first step on.
+    There is no nonlinearity between the residual stream and the layers at its ends. The network can
+    therefore represent linear maps, which describe much of a table, from the first step.
 
     Args:
         image_shape: (space..., channels) of a sample.
         latent_dim: Length of the latent vector.
         n_classes: Rows of the FiLM layers.
-        units: Of a hidden layer.
+        units: Units of a hidden layer.
         class_embedding: Length of the class embedding.
     """
 
@@ -109,14 +112,14 @@ class DenseEncoder(nn.Module):
 
 
 class DenseDecoder(nn.Module):
-    """Latent vectors and classes to the parameters of p(x|z,y).
+    """The decoder from latent vectors and classes to the parameters of p(x|z,y).
 
     Args:
         image_shape: (space..., channels) of a sample.
         latent_dim: Length of the latent vector.
         n_classes: Rows of the FiLM layers.
-        n_outputs: Outputs per value, as the likelihood asks.
-        units: Of a hidden layer.
+        n_outputs: Outputs per value, as the likelihood requires.
+        units: Units of a hidden layer.
         class_embedding: Length of the class embedding.
     """
 

@@ -1,8 +1,8 @@
-"""The adversary of a VAE-GAN: tells real samples from decoded ones, by class.
+"""The class-conditional discriminator of a VAE-GAN, between real and decoded samples.
 
-Its features give the likelihood a second opinion on likeness (Larsen et al. 2016,
-arXiv:1512.09300); spectral normalisation keeps it from running ahead (Miyato et al. 2018,
-arXiv:1802.05957), the class enters by projection (Miyato & Koyama 2018, arXiv:1802.05637).
+Distances of its features complement the likelihood (Larsen et al. 2016, arXiv:1512.09300).
+Spectral normalisation keeps it from overpowering the decoder (Miyato et al. 2018,
+arXiv:1802.05957), and the class enters by projection (Miyato & Koyama 2018, arXiv:1802.05637).
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from vaeaug.models.blocks import Geometry, conv, level_widths, pairs
 
 
 class Discriminator(nn.Module):
-    """A convolutional critic.
+    """A convolutional discriminator.
 
     Args:
         image_shape: (space..., channels) of a sample.
         n_classes: Number of classes.
         width: Channels at the highest resolution, doubled at each level.
-        max_width: Bound on the channels.
+        max_width: Upper bound of the channels.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Discriminator(nn.Module):
     def forward(
         self, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
     ) -> tuple[Float[Tensor, " n"], list[Tensor]]:
-        """A score per sample, higher for real, and the features of every level.
+        """Compute a score per sample, higher for real ones, and the features of every level.
 
         Args:
             x: Samples scaled to [0, 1].
@@ -63,6 +63,14 @@ class Discriminator(nn.Module):
 
 
 def feature_distance(real: list[Tensor], decoded: list[Tensor]) -> Float[Tensor, ""]:
-    """Mean over levels of the mean squared difference of features; the real ones are fixed."""
+    """Average the mean squared difference of features over levels.
+
+    Args:
+        real: Features of real samples by level; no gradient flows into them.
+        decoded: Features of decoded samples by level.
+
+    Returns:
+        The distance.
+    """
     parts = [F.mse_loss(b, a.detach()) for a, b in zip(real, decoded, strict=True)]
     return torch.stack(parts).mean()

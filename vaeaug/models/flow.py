@@ -1,9 +1,9 @@
 """A class-conditional density over latents by flow matching.
 
 A velocity field is regressed on straight lines from noise to latents (Lipman et al. 2023,
-arXiv:2210.02747; Liu et al. 2023, arXiv:2209.03003) and integrated to draw. The class is left out
-of some training rows, so that it can be stressed when drawing (Ho & Salimans 2022,
-arXiv:2207.12598).
+arXiv:2210.02747; Liu et al. 2023, arXiv:2209.03003) and integrated to draw latents. The class is
+dropped from some training rows, so that classifier-free guidance can be used when drawing (Ho &
+Salimans 2022, arXiv:2207.12598).
 """
 
 import math
@@ -40,17 +40,17 @@ class _Block(nn.Module):
 class LatentFlow(nn.Module):
     """p(z|y) as a flow from a standard normal.
 
-    A single grid of latents is read by convolutions, anything else by a perceptron.
+    A single grid of latents is processed by convolutions, any other latent by a perceptron.
 
     Args:
-        shape: Of the latents: (c, *grid), or (z,).
+        shape: Shape of the latents, (c, *grid) or (z,).
         n_classes: Number of classes.
         width: Channels, or units of the perceptron's layers divided by 4.
-        depth: Residual blocks.
+        depth: Number of residual blocks.
 
     Attributes:
-        mean: Mean of the latents it was fitted to, flat; it works on standardised ones.
-        scale: Their standard deviation.
+        mean: Mean of the training latents, flat. The flow works on standardised latents.
+        scale: Standard deviation of the training latents, flat.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class LatentFlow(nn.Module):
         self.mean: Tensor
         self.scale: Tensor
         condition = 64
-        # The last row stands for "no class said".
+        # The last row is the embedding of "no class".
         self.embedding = nn.Embedding(n_classes + 1, condition)
         self.time = nn.Sequential(
             nn.Linear(2 * _FREQUENCIES, condition), nn.SiLU(), nn.Linear(condition, condition)
@@ -82,14 +82,19 @@ class LatentFlow(nn.Module):
         self.blocks = nn.ModuleList(_Block(rank, width, condition) for _ in range(depth))
         self.norm = group_norm(width)
         self.leave = _layer(rank, width, channels)
-        # Where a cell is matters: garments and digits are not translation-invariant.
+        # A learned position embedding: garments and digits are not translation-invariant.
         self.place = nn.Parameter(torch.zeros(1, width, *self.shape[1:]))
 
     # -- Training ------------------------------------------------------------------------------
 
     @torch.no_grad()
     def standardise(self, mean: Float[Tensor, "n z"], variance: Float[Tensor, "n z"]) -> None:
-        """Take mean and scale from posteriors: of their mixture, not of their means alone."""
+        """Set mean and scale from the mixture of the posteriors, not from their means alone.
+
+        Args:
+            mean: Posterior means.
+            variance: Posterior variances.
+        """
         self.mean.copy_(mean.mean(dim=0))
         spread = variance.mean(dim=0) + mean.var(dim=0, correction=0)
         self.scale.copy_(spread.sqrt().clamp(min=1e-3))
@@ -104,20 +109,25 @@ class LatentFlow(nn.Module):
         drop: Float[Tensor, " n"],
         p_drop: float = 0.1,
     ) -> Float[Tensor, " n"]:
-        """Mean squared error of the velocity per row; 1 to 2 untrained, lower is better.
+        """Compute the mean squared error of the velocity per row.
+
+        An untrained flow has a loss of 1 to 2; lower is better.
 
         Args:
             z: Latents.
             y: Their classes.
             noise: Standard normal draws.
-            time: In [0, 1]; 0 is noise.
-            drop: Uniform draws; the class is left out where they are below `p_drop`.
-            p_drop: Share of rows without class.
+            time: Times in [0, 1]; 0 is noise.
+            drop: Uniform draws; the class is dropped where they are below `p_drop`.
+            p_drop: Fraction of rows without class.
+
+        Returns:
+            Loss per row.
         """
         z = (z - self.mean) / self.scale
-        place = (1 - time[:, None]) * noise + time[:, None] * z
+        point = (1 - time[:, None]) * noise + time[:, None] * z
         y = torch.where(drop < p_drop, self.n_classes, y)
-        return (self.velocity(place, time, self.embedding(y)) - (z - noise)).square().mean(dim=1)
+        return (self.velocity(point, time, self.embedding(y)) - (z - noise)).square().mean(dim=1)
 
     # -- Drawing -------------------------------------------------------------------------------
 
@@ -131,33 +141,36 @@ class LatentFlow(nn.Module):
         steps: int = 16,
         guidance: float = 1.0,
     ) -> Float[Tensor, "n z"]:
-        """Latents of the class, as a function of the noise: Heun's method from 0 to 1.
+        """Draw latents of a class as a function of the noise, with Heun's method from time 0 to 1.
 
         Args:
             noise: Standard normal draws.
             y: Classes.
             other: A second class to blend in.
-            share: How much of the second class, in [0, 1].
-            steps: Of the solver; two evaluations each.
-            guidance: 1 draws from p(z|y); more stresses the class, at the price of variety.
+            share: Weight of the second class, in [0, 1].
+            steps: Steps of the solver, each with two evaluations.
+            guidance: 1 draws from p(z|y); larger values emphasise the class at the cost of variety.
+
+        Returns:
+            Latents.
         """
         condition = self.embedding(y)
         if other is not None and share is not None:
             condition = torch.lerp(condition, self.embedding(other), share[:, None])
-        nothing = self.embedding(torch.full_like(y, self.n_classes))
+        no_class = self.embedding(torch.full_like(y, self.n_classes))
 
         def velocity(z: Tensor, t: float) -> Tensor:
             time = z.new_full((len(z),), t)
-            towards = self.velocity(z, time, condition)
+            conditional = self.velocity(z, time, condition)
             if guidance == 1.0:
-                return towards
-            return torch.lerp(self.velocity(z, time, nothing), towards, guidance)
+                return conditional
+            return torch.lerp(self.velocity(z, time, no_class), conditional, guidance)
 
         z, h = noise, 1.0 / steps
         for step in range(steps):
             slope = velocity(z, step * h)
-            ahead = velocity(z + h * slope, (step + 1) * h)
-            z = z + 0.5 * h * (slope + ahead)
+            end_slope = velocity(z + h * slope, (step + 1) * h)
+            z = z + 0.5 * h * (slope + end_slope)
         return z * self.scale + self.mean
 
     def velocity(
@@ -166,7 +179,16 @@ class LatentFlow(nn.Module):
         time: Float[Tensor, " n"],
         condition: Float[Tensor, "n e"],
     ) -> Float[Tensor, "n z"]:
-        """dz/dt of standardised latents at a time, under a condition."""
+        """Compute dz/dt of standardised latents at a time, given a condition.
+
+        Args:
+            z: Standardised latents.
+            time: Times in [0, 1].
+            condition: Class embeddings.
+
+        Returns:
+            Velocity, per unit of time.
+        """
         angles = time[:, None] * 2.0 ** torch.arange(_FREQUENCIES, device=z.device) * 0.05
         condition = condition + self.time(torch.cat([angles.sin(), angles.cos()], dim=1))
         h = self.enter(z.view(-1, *self.shape)) + self.place

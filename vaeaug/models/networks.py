@@ -1,7 +1,7 @@
 """The encoder and the decoder: convolutional, class-conditioned, for one to three spatial axes.
 
-Latents come in groups, coarse to fine. A group is a vector, (z,), or a grid, (c, *grid). Between
-the methods of a model they travel as one flat vector, group after group.
+Latents come in groups, coarse to fine. A group is a vector, (z,), or a grid, (c, *grid). The
+methods of a model exchange them as one flat vector, group after group.
 """
 
 import math
@@ -27,9 +27,9 @@ from vaeaug.models.blocks import (
 
 # Bounds of log variances: exp stays finite in bfloat16 and the KL stays differentiable.
 LOGVAR_BOUND = 10.0
-# Of a sample's values, how many a spatial latent has where its channels are not given.
+# Default size of a spatial latent, as a fraction of the values of a sample.
 SPATIAL_SHARE = 0.375
-# Samples of more values get a longer latent vector, large ones one of this length.
+# Samples with more values get a longer latent vector; large samples get one of this length.
 SMALL_SAMPLE = 400
 LARGE_LATENT = 128
 
@@ -40,8 +40,8 @@ class LatentGroup:
 
     Attributes:
         shape: (z,) or (c, *grid).
-        level: Level of the geometry it enters at; the coarsest is the last.
-        start: Where it begins in the flat vector.
+        level: Level of the geometry at which it enters the decoder; the last is the coarsest.
+        start: Its offset in the flat vector.
     """
 
     shape: tuple[int, ...]
@@ -59,12 +59,26 @@ class LatentGroup:
         return len(self.shape) > 1
 
     def of(self, flat: Float[Tensor, "n z"]) -> Tensor:
-        """This group of flat latents, in its shape."""
+        """Select this group from flat latents.
+
+        Args:
+            flat: Flat latents of all groups.
+
+        Returns:
+            The latents of this group, (n, *shape).
+        """
         return flat[:, self.start : self.start + self.size].reshape(flat.shape[0], *self.shape)
 
 
 def latent_length(n_values: int) -> int:
-    """Length of a latent vector where none is given: 32, or 64 for samples of over 400 values."""
+    """Return the default length of a latent vector: 32, or 64 for samples of over 400 values.
+
+    Args:
+        n_values: Values per sample.
+
+    Returns:
+        Units of the vector.
+    """
     return 32 if n_values <= SMALL_SAMPLE else 64
 
 
@@ -75,20 +89,24 @@ def latent_groups(
     latent_channels: int | None,
     levels: int,
 ) -> tuple[LatentGroup, ...]:
-    """The groups of a kind of latent.
+    """Return the groups of a kind of latent.
 
     Args:
-        geometry: Of the samples.
+        geometry: Geometry of the samples.
         latent: "vector" (one vector), "spatial" (one grid at the coarsest level) or "hierarchical"
-            (a vector, a grid at the coarsest level and, with three levels, one at the next finer).
+            (a vector, a grid at the coarsest level and, with three groups, one at the next finer
+            level).
         latent_dim: Length of the vector. None: 32, or 64 for samples of more than 400 values, 128
             for large ones (see `Geometry`).
-        latent_channels: Channels of the coarsest grid. None: as many as make the grid hold
-            `SPATIAL_SHARE` of a sample's values, 1 to 16.
-        levels: Groups of a hierarchy, 2 or 3.
+        latent_channels: Channels of the coarsest grid, 1 to 16. None: as many as let the grid hold
+            `SPATIAL_SHARE` of the values of a sample.
+        levels: Number of groups of a hierarchy, 2 or 3.
+
+    Returns:
+        The groups, coarse to fine.
 
     Raises:
-        ValueError: For an unknown kind, or three levels on samples that are never halved.
+        ValueError: For an unknown kind, or three groups for samples that are never halved.
     """
     last = len(geometry.grids) - 1
     if latent_dim is None:
@@ -119,14 +137,14 @@ def latent_groups(
 
 
 class Encoder(nn.Module):
-    """Samples in [0, 1] and classes to the mean and log variance of every latent.
+    """The encoder from samples in [0, 1] and classes to q(z|x,y).
 
     Args:
-        geometry: Of the samples.
-        groups: Of the latents.
+        geometry: Geometry of the samples.
+        groups: Groups of latents.
         n_classes: Rows of the FiLM layers.
         width: Channels at the finest level.
-        max_width: Bound on the channels.
+        max_width: Upper bound of the channels.
         class_embedding: Length of the class embedding.
     """
 
@@ -188,13 +206,13 @@ class Encoder(nn.Module):
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the decoder makes of latents.
+    """The output of the decoder.
 
     Attributes:
-        raw: Parameters of p(x|z,y), for the likelihood to read.
-        z: The latents, flat; those that were drawn too.
-        mean: Mean of each latent under the prior, given the groups before its own.
-        logvar: Log variance likewise.
+        raw: Parameters of p(x|z,y), as the likelihood expects them.
+        z: The latents, flat, including those drawn from the prior.
+        mean: Prior mean of each latent, given the preceding groups.
+        logvar: Prior log variance of each latent, given the preceding groups.
     """
 
     raw: Float[Tensor, "n d *space"]
@@ -204,18 +222,18 @@ class Decoded:
 
 
 class Decoder(nn.Module):
-    """Latents and classes to the parameters of p(x|z,y).
+    """The decoder from latents and classes to the parameters of p(x|z,y).
 
-    In a hierarchy each group after the first has a prior that depends on the groups before it:
+    In a hierarchy, the prior of each group after the first depends on the preceding groups:
     p(z1|y) p(z2|z1,y) ... (Sønderby et al. 2016, arXiv:1602.02282).
 
     Args:
-        geometry: Of the samples.
-        groups: Of the latents.
+        geometry: Geometry of the samples.
+        groups: Groups of latents.
         n_classes: Rows of the FiLM layers.
-        n_outputs: Outputs per value, as the likelihood asks.
+        n_outputs: Outputs per value, as the likelihood requires.
         width: Channels at the finest level.
-        max_width: Bound on the channels.
+        max_width: Upper bound of the channels.
         class_embedding: Length of the class embedding.
     """
 
@@ -288,10 +306,10 @@ class Decoder(nn.Module):
         Args:
             z: Latents; with `is_noise`, standard normal draws that are turned into latents.
             y: Class indices.
-            embedded: Their embeddings.
+            embedded: Embeddings of the classes.
             first_mean: Prior mean of the first group.
             first_logvar: Prior log variance of the first group.
-            is_noise: What z is.
+            is_noise: Whether z is noise.
             temperature: Scale of the noise.
         """
         first, *later = self.groups

@@ -12,7 +12,7 @@ from vaeaug.models.networks import Decoded
 
 
 class SeparateCVAE(nn.Module):
-    """K one-class `CVAE`s of the same architecture; a row of a batch goes to its class's own.
+    """K one-class `CVAE`s of one architecture; each row of a batch goes to the model of its class.
 
     Args:
         models: One model per class, each with ``n_classes == 1``.
@@ -29,39 +29,90 @@ class SeparateCVAE(nn.Module):
 
     @classmethod
     def build(cls, image_shape: Sequence[int], n_classes: int, **keys: Any) -> "SeparateCVAE":
-        """Fresh models; the keywords are those of `CVAE`."""
+        """Create untrained models.
+
+        Args:
+            image_shape: (space..., channels) of a sample.
+            n_classes: Number of classes.
+            **keys: Keywords of `CVAE`.
+
+        Returns:
+            The models of all classes.
+        """
         return cls([CVAE(image_shape, 1, **keys) for _ in range(n_classes)])
 
     def posterior(
         self, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
     ) -> tuple[Float[Tensor, "n z"], Float[Tensor, "n z"]]:
-        """Mean and log variance of q(z|x,y)."""
-        mean, logvar = self._each(y, lambda model, labels, rows: model.posterior(x[rows], labels))
+        """Compute q(z|x,y).
+
+        Args:
+            x: Samples scaled to [0, 1].
+            y: Class indices.
+
+        Returns:
+            Mean and log variance.
+        """
+        mean, logvar = self._by_class(
+            y, lambda model, labels, rows: model.posterior(x[rows], labels)
+        )
         return mean, logvar
 
     def prior(self, y: Int[Tensor, " n"]) -> tuple[Float[Tensor, "n z1"], Float[Tensor, "n z1"]]:
-        """Mean and log variance of p(z1|y), the first group of latents."""
-        mean, logvar = self._each(y, lambda model, labels, rows: model.prior(labels))
+        """Compute p(z1|y), the prior of the first (or only) group of latents.
+
+        Args:
+            y: Class indices.
+
+        Returns:
+            Mean and log variance.
+        """
+        mean, logvar = self._by_class(y, lambda model, labels, rows: model.prior(labels))
         return mean, logvar
 
     def generate(self, z: Float[Tensor, "n z"], y: Int[Tensor, " n"]) -> Decoded:
-        """Parameters of p(x|z,y), and the prior of every latent given those before it."""
+        """Compute p(x|z,y) and the prior of every latent given the preceding ones.
 
-        def own_part(model: CVAE, labels: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        Args:
+            z: Latents.
+            y: Class indices.
+
+        Returns:
+            The parameters of both distributions.
+        """
+
+        def decode_rows(model: CVAE, labels: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
             decoded = model.generate(z[rows], labels)
             return decoded.raw, decoded.z, decoded.mean, decoded.logvar
 
-        return Decoded(*self._each(y, own_part))
+        return Decoded(*self._by_class(y, decode_rows))
 
     def decode(self, z: Float[Tensor, "n z"], y: Int[Tensor, " n"]) -> Float[Tensor, "n c *space"]:
-        """Mean of p(x|z,y), not clipped."""
-        return self._each(y, lambda model, labels, rows: (model.decode(z[rows], labels),))[0]
+        """Compute the mean of p(x|z,y), not clipped.
+
+        Args:
+            z: Latents.
+            y: Class indices.
+
+        Returns:
+            Samples, on the scale [0, 1].
+        """
+        return self._by_class(y, lambda model, labels, rows: (model.decode(z[rows], labels),))[0]
 
     def draw_prior(
         self, noise: Float[Tensor, "n z"], y: Int[Tensor, " n"], *, temperature: float = 1.0
     ) -> Float[Tensor, "n z"]:
-        """Latents of p(z|y) from standard normal draws, group after group."""
-        return self._each(
+        """Turn standard normal draws into latents of p(z|y), group after group.
+
+        Args:
+            noise: Standard normal draws.
+            y: Class indices.
+            temperature: Scale of the noise.
+
+        Returns:
+            Latents.
+        """
+        return self._by_class(
             y,
             lambda model, labels, rows: (
                 model.draw_prior(noise[rows], labels, temperature=temperature),
@@ -75,19 +126,37 @@ class SeparateCVAE(nn.Module):
         *,
         noise: Float[Tensor, "n z"],
     ) -> ElboTerms:
-        """One-sample estimate of the bound under each class's own model."""
+        """Estimate the ELBO of the model of each row's class from one latent per sample.
 
-        def own_terms(model: CVAE, labels: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        Args:
+            x: Samples scaled to [0, 1].
+            y: Class indices.
+            noise: Standard normal draws for the reparameterisation.
+
+        Returns:
+            The terms of the ELBO.
+        """
+
+        def terms_of_rows(model: CVAE, labels: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
             terms = model.elbo(x[rows], labels, noise=noise[rows])
             return terms.reconstruction, terms.kl, terms.squared_error, terms.mean
 
-        return ElboTerms(*self._each(y, own_terms))
+        return ElboTerms(*self._by_class(y, terms_of_rows))
 
     def log_prob(
         self, decoded: Decoded, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
-        """Log p(x|z,y) of what `generate` gave, nats."""
-        return self._each(
+        """Compute log p(x|z,y).
+
+        Args:
+            decoded: Output of `generate`.
+            x: Samples scaled to [0, 1].
+            y: Class indices.
+
+        Returns:
+            Log density per sample, nats.
+        """
+        return self._by_class(
             y,
             lambda model, labels, rows: (model.likelihood.log_prob(decoded.raw[rows], x[rows]),),
         )[0]
@@ -95,25 +164,44 @@ class SeparateCVAE(nn.Module):
     def log_mass(
         self, decoded: Decoded, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
-        """Log probability of the 8-bit gray levels of x, nats."""
-        return self._each(
+        """Compute the log probability of the 8-bit gray levels of x.
+
+        Args:
+            decoded: Output of `generate`.
+            x: Samples scaled to [0, 1].
+            y: Class indices.
+
+        Returns:
+            Log probability per sample, nats.
+        """
+        return self._by_class(
             y,
             lambda model, labels, rows: (model.likelihood.log_mass(decoded.raw[rows], x[rows]),),
         )[0]
 
     def of_class(self, label: int) -> CVAE:
-        """The model of one class; it calls that class 0."""
+        """Return the model of one class, which calls that class 0.
+
+        Args:
+            label: Class index.
+
+        Returns:
+            The model.
+        """
         return self.models[label]  # type: ignore[return-value]
 
-    def _each(
+    def _by_class(
         self, y: Tensor, part: Callable[[CVAE, Tensor, Tensor], tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:
-        """Every model on its own rows, put back in the order of y. No rows: the first model."""
+        """Run each model on the rows of its class, and restore the order of y.
+
+        Without rows, the first model is run, so that the outputs have the right shapes.
+        """
         present = torch.unique(y).tolist() or [0]
         index = [torch.nonzero(y == label).squeeze(1) for label in present]
         parts = [
             part(self.of_class(label), torch.zeros_like(rows), rows)
             for label, rows in zip(present, index, strict=True)
         ]
-        back = torch.argsort(torch.cat(index))
-        return tuple(torch.cat(part)[back] for part in zip(*parts, strict=True))
+        original_order = torch.argsort(torch.cat(index))
+        return tuple(torch.cat(part)[original_order] for part in zip(*parts, strict=True))

@@ -1,6 +1,6 @@
 """The on-disk format of synthetic data: HDF5 shards and the manifest that publishes them.
 
-The format in MUST and MAY is ``docs/shard-format.md``. h5py is loaded when a shard is first written
+``docs/shard-format.md`` specifies the format. h5py is loaded when a shard is first written
 or read, not when this package is imported.
 """
 

@@ -1,7 +1,7 @@
-"""Fields that are checked when a manifest is read, and what is said of a wrong one.
+"""Field types that are validated when a manifest is read, and their error messages.
 
-pydantic does the checking and is loaded when the first manifest is read: a worker of a data loader
-reads none.
+pydantic validates them. It is loaded when the first manifest is read, so that workers of a data
+loader, which read none, do not load it.
 """
 
 import functools
@@ -15,11 +15,11 @@ from vaeaug.shards._format import ShardError
 
 @dataclass(frozen=True)
 class Expected:
-    """Refuses what does not fit, before pydantic sees it; for `Annotated`.
+    """A check before pydantic's own validation, for `Annotated`.
 
     Attributes:
-        what: What is expected, for the message.
-        fits: Whether a value is that.
+        what: Description of the expected value, for the message.
+        fits: Returns whether a value is as expected.
     """
 
     what: str
@@ -31,7 +31,7 @@ class Expected:
         return core_schema.no_info_before_validator_function(self._check, handler(source))
 
     def _check(self, value: Any) -> Any:
-        return value if self.fits(value) else _refuse(self.what)
+        return value if self.fits(value) else _reject(self.what)
 
 
 class _InClasses:
@@ -44,67 +44,95 @@ class _InClasses:
 
     def _check(self, value: Any, info: Any) -> Any:
         k = len(info.context["class_names"])
-        return value if is_count(value) and value < k else _refuse(f"an integer in [0, {k})")
+        return value if is_count(value) and value < k else _reject(f"an integer in [0, {k})")
 
 
 class _NameOfLabel(_InClasses):
-    """The name of the label that comes before it."""
+    """The class name of the preceding label."""
 
     def _check(self, value: Any, info: Any) -> Any:
-        if "label" not in info.data:  # then that is what is wrong
+        if "label" not in info.data:  # the label is invalid, which is reported instead
             return value
         name = info.context["class_names"][info.data["label"]]
-        return value if value == name else _refuse(f"{name!r}, the name of its label")
+        return value if value == name else _reject(f"{name!r}, the name of its label")
 
 
-def _refuse(what: str) -> Any:
+def _reject(what: str) -> Any:
     from pydantic_core import PydanticCustomError
 
     raise PydanticCustomError("expected", "{what}", {"what": what})
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value is an integer of at least 0, and not a truth value."""
+    """Check whether a value is an integer of at least 0, and not a bool.
+
+    Args:
+        value: The value.
+
+    Returns:
+        Whether it is.
+    """
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number that fits into a float, and not a truth value."""
+    """Check whether a value is a number that fits into a float, and not a bool.
+
+    Args:
+        value: The value.
+
+    Returns:
+        Whether it is.
+    """
     plain = isinstance(value, int | float) and not isinstance(value, bool)
     return plain and abs(value) <= sys.float_info.max
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is a string that is not empty."""
+    """Check whether a value is a non-empty string.
+
+    Args:
+        value: The value.
+
+    Returns:
+        Whether it is.
+    """
     return isinstance(value, str) and bool(value)
 
 
 def is_sha256(value: Any) -> bool:
-    """Whether a value is a SHA-256 as lower-case hexadecimal digits."""
+    """Check whether a value is a SHA-256 in lower-case hexadecimal digits.
+
+    Args:
+        value: The value.
+
+    Returns:
+        Whether it is.
+    """
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
 def mapping_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """A check for objects.
+    """Create a check for objects.
 
     Args:
         fits: Check of each value.
 
     Returns:
-        Whether something is an object whose values all fit.
+        A check whether a value is an object whose values all pass.
     """
     return lambda value: isinstance(value, Mapping) and all(map(fits, value.values()))
 
 
 def list_of(fits: Callable[[Any], bool], least: int = 0) -> Callable[[Any], bool]:
-    """A check for lists.
+    """Create a check for lists.
 
     Args:
         fits: Check of each item.
-        least: Fewest items.
+        least: Minimum number of items.
 
     Returns:
-        Whether something is a list whose items all fit.
+        A check whether a value is a list whose items all pass.
     """
     return lambda value: (
         isinstance(value, list | tuple) and len(value) >= least and all(map(fits, value))
@@ -128,19 +156,19 @@ def _adapter(kind: Any) -> Any:
 
 
 def validated(kind: Any, content: Any, where: str, context: Mapping[str, Any] | None = None) -> Any:
-    """Content of a file as typed values.
+    """Convert the content of a file to typed values.
 
     Args:
-        kind: The type, whose fields are annotated.
+        kind: The type; its fields are annotated.
         content: JSON types.
-        where: Named in the error.
+        where: Source of the content, named in errors.
         context: Class names, for types with labels.
 
     Returns:
         An object of the type.
 
     Raises:
-        ShardError: Naming the first wrong field, what was expected and what it got.
+        ShardError: If a field is wrong; the message names it, the expected and the actual value.
     """
     from pydantic import ValidationError
 
@@ -151,7 +179,7 @@ def validated(kind: Any, content: Any, where: str, context: Mapping[str, Any] | 
 
 
 def _explain(problems: list[Any]) -> str:
-    """The first wrong field, or all that should not be there."""
+    """Describe the first wrong field or, if there is none, all unexpected ones."""
     wrong = [problem for problem in problems if "unexpected" not in problem["type"]]
     if not wrong:
         names = sorted(str(problem["loc"][-1]) for problem in problems)
@@ -162,13 +190,13 @@ def _explain(problems: list[Any]) -> str:
         return f"{_place(parents)}expected the field {name!r}, which is missing"
     message = problem["msg"]
     if problem["type"] != "expected":
-        # Of pydantic's own types only those of objects and lists can be wrong.
+        # Of pydantic's own checks, only those of objects and lists can fail.
         message = "an object" if "dict" in problem["type"] else "a list"
     return f"{_place(problem['loc'])}expected {message}, got {short(problem['input'])}"
 
 
 def _place(location: Any) -> str:
-    """``shards[1]: n: ``, or nothing for the whole."""
+    """Format a location as ``shards[1]: n: ``; an empty one as an empty string."""
     parts: list[str] = []
     for part in location:
         if isinstance(part, int) and parts:
@@ -179,6 +207,13 @@ def _place(location: Any) -> str:
 
 
 def short(value: Any) -> str:
-    """A value as an error shows it: the first 200 characters of it."""
+    """Format a value for an error message.
+
+    Args:
+        value: The value.
+
+    Returns:
+        The first 200 characters of its representation.
+    """
     text = repr(value)
     return text if len(text) <= 200 else text[:200] + "..."

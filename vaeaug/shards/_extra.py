@@ -1,4 +1,4 @@
-"""The parts of a manifest's `gate` and `extra` that this package itself relies on."""
+"""Validation of the parts of a manifest's `gate` and `extra` that this package relies on."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,20 +29,20 @@ def _is_bool(value: Any) -> bool:
 
 
 _COUNT = ("an integer >= 0", is_count)
-_STRING = ("a text", _is_string)
+_STRING = ("a string", _is_string)
 _OBJECT = ("an object", _is_object)
 _SHARE = ("a number in [0, 1)", _is_share)
 _BOOL = ("true or false", _is_bool)
 _GATE: Checks = {
     "verdict": (f"one of {', '.join(_VERDICTS)}", lambda v: v in _VERDICTS),
     "sentence": _STRING,
-    "warnings": ("a list of texts", list_of(_is_string)),
+    "warnings": ("a list of strings", list_of(_is_string)),
 }
 _EXTRA: Checks = {
     "recipe": _OBJECT,
     "search": _OBJECT,
     "plan": ("a list of objects", list_of(_is_object)),
-    "samplers": ("an object of texts", mapping_of(_is_string)),
+    "samplers": ("an object of strings", mapping_of(_is_string)),
 }
 _PLAN: Checks = {
     **dict.fromkeys(("label", "real", "size", "target_count", "n_synthetic"), _COUNT),
@@ -62,35 +62,35 @@ _SEARCH: Checks = {"sentence": _STRING, "seed": ("an integer", is_int)}
 
 
 def check_gate(gate: Any, where: str) -> None:
-    """Refuse a gate's result whose verdict could not be shown.
+    """Reject an evaluation result whose verdict could not be shown.
 
     Args:
         gate: "not evaluated", or the result.
-        where: Named in the error.
+        where: Source of the manifest, named in errors.
 
     Raises:
-        ShardError: Naming the field, what was expected and what it got.
+        ShardError: If a field is wrong; the message names it, the expected and the actual value.
     """
     if isinstance(gate, Mapping):
         _check(gate, _GATE, f"{where}: gate")
 
 
 def check_extra(extra: Mapping[str, Any], where: str) -> None:
-    """Refuse a recipe, plan, search or list of samplers that could not be followed or shown.
+    """Reject a recipe, plan, search or list of samplers that could not be followed or shown.
 
     Args:
-        extra: Of a manifest.
-        where: Named in the error.
+        extra: ``extra`` of a manifest.
+        where: Source of the manifest, named in errors.
 
     Raises:
-        ShardError: Naming the field, what was expected and what it got.
+        ShardError: If a field is wrong; the message names it, the expected and the actual value.
     """
     _check(extra, _EXTRA, f"{where}: extra")
     plan = extra.get("plan", [])
     for i, row in enumerate(plan):
         _check(row, _PLAN, f"{where}: extra.plan[{i}]")
     total = sum(row.get("target_count", 0) for row in plan)
-    # A merge has an entry for every image that the plan wants.
+    # Merging needs memory for every image of the plan.
     require_memory(16 * total, where, f"extra.plan of {total:,} images", ShardError)
     _check(extra.get("recipe", {}), _RECIPE, f"{where}: extra.recipe")
     _check(extra.get("search", {}), _SEARCH, f"{where}: extra.search")

@@ -1,4 +1,4 @@
-"""What a version 1 shard holds: names, types and ranks, and the hash of its decoded arrays."""
+"""The content of a version 1 shard: names, types and ranks, and the hash of decoded arrays."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,8 +13,8 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SHARDS_FOLDER = "shards"
 TMP_SUFFIX = ".tmp"
-BLOCK_BYTES = 8 * 2**20  # read and hash at most so many bytes at a time
-# Sums of k float32 numbers, each rounded by itself.
+BLOCK_BYTES = 8 * 2**20  # maximum number of bytes to read and hash at a time
+# Tolerance of the sum of k rounded float32 numbers.
 SUM_TOLERANCE = 1e-4
 
 Layout = Literal["NHWC", "NLC", "NDHWC"]
@@ -23,7 +23,7 @@ LAYOUTS: tuple[str, ...] = get_args(Layout)
 DTYPES: tuple[str, ...] = get_args(DType)
 
 IMAGES = "images"
-# One value a sample, in the order in which they are hashed and written.
+# Arrays with one value per sample, in the order in which they are hashed and written.
 COLUMNS: Mapping[str, str] = {
     "labels": "<i8",
     "source_index": "<i8",
@@ -33,16 +33,16 @@ COLUMNS: Mapping[str, str] = {
     "quality/nn_distance": "<f4",
     "quality/nn_index": "<i8",
 }
-# One vector a sample.
+# Arrays with one vector per sample.
 VECTORS: Mapping[str, str] = {"latents": "<f4", "soft_labels": "<f4"}
 OPTIONAL = frozenset({"soft_labels"})
 
 
 class ShardError(ValueError):
-    """A shard, manifest or run folder that cannot be written, read or trusted.
+    """A shard, manifest or run folder cannot be written, read or trusted.
 
     Attributes:
-        errno: The system's error number when the cause was an ``OSError``, else None.
+        errno: Error number of the system if the cause was an ``OSError``, else None.
     """
 
     def __init__(self, message: str, *, errno: int | None = None) -> None:
@@ -51,17 +51,17 @@ class ShardError(ValueError):
 
 
 class FormatVersionError(ShardError):
-    """A file of a major version that this reader does not know."""
+    """A file has a major version that this reader does not support."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardProvenance:
-    """Where the samples of a shard come from; written into its attributes.
+    """The origin of the samples of a shard, stored in its attributes.
 
     Attributes:
         model_sha256: Hash of the generator's weights, lower-case hexadecimal.
         config_sha256: Hash of the configuration of the run.
-        data_fingerprint: Fingerprint of the training split that the generator saw.
+        data_fingerprint: Fingerprint of the training split of the generator.
         run_seed: Seed of the run, 0 <= run_seed < 2**64.
         vaeaug_version: Version of the writing library.
     """
@@ -84,24 +84,31 @@ class ShardProvenance:
 
 
 def is_int(value: Any) -> bool:
-    """True for an integer of Python or numpy that is not a bool."""
+    """Check whether a value is an integer of Python or numpy that is not a bool.
+
+    Args:
+        value: The value.
+
+    Returns:
+        Whether it is.
+    """
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def check_soft_labels(soft_labels: np.ndarray, label: int, where: str) -> None:
-    """Refuse class probabilities that are none, or that are largest for another class.
+    """Reject rows that are no class probabilities, or that are largest for another class.
 
     Args:
-        soft_labels: (n, k) float32.
+        soft_labels: Class probabilities, (n, k) float32.
         label: The class of all n samples.
-        where: What is checked, for the message.
+        where: Name of the array, for the message.
 
     Raises:
-        ShardError: Naming the first bad row.
+        ShardError: If a row is wrong; the message names the first one.
     """
-    inside = ((soft_labels >= 0) & (soft_labels <= 1)).all(axis=1)  # False for NaN
-    whole = np.abs(soft_labels.sum(axis=1, dtype=np.float64) - 1) <= SUM_TOLERANCE
-    bad = np.flatnonzero(~(inside & whole))
+    in_range = ((soft_labels >= 0) & (soft_labels <= 1)).all(axis=1)  # False for NaN
+    sums_to_one = np.abs(soft_labels.sum(axis=1, dtype=np.float64) - 1) <= SUM_TOLERANCE
+    bad = np.flatnonzero(~(in_range & sums_to_one))
     if bad.size:
         row = soft_labels[bad[0]]
         raise ShardError(
@@ -122,22 +129,43 @@ def _numbers(row: np.ndarray) -> str:
 
 
 def one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """(n, k) float32: 1 for the label, 0 for the other classes."""
+    """Convert labels to one-hot class probabilities.
+
+    Args:
+        labels: Class indices, (n,).
+        n_classes: Number of classes k.
+
+    Returns:
+        (n, k) float32.
+    """
     rows = np.zeros((len(labels), n_classes), dtype=np.float32)
     rows[np.arange(len(labels)), labels] = 1
     return rows
 
 
 def stored_dtype(name: str) -> np.dtype[Any]:
-    """The little-endian dtype that ``images`` of type ``name`` are stored in."""
+    """Return the little-endian type in which images are stored.
+
+    Args:
+        name: Name of the type, "uint8" or "float32".
+
+    Returns:
+        The type.
+    """
     return np.dtype(name).newbyteorder("<")
 
 
 def check_layout(layout: str, image_shape: Sequence[int], dtype: str, where: str) -> None:
-    """Refuse an image description outside version 1.
+    """Reject an image description that version 1 does not allow.
+
+    Args:
+        layout: "NHWC", "NLC" or "NDHWC".
+        image_shape: Shape of one image.
+        dtype: "uint8" or "float32".
+        where: Source of the description, named in errors.
 
     Raises:
-        ShardError: Names ``where``, what was expected and what it got.
+        ShardError: If the description is wrong.
     """
     if layout not in LAYOUTS:
         raise ShardError(f"{where}: expected a layout of {LAYOUTS}, got {layout!r}")
@@ -151,7 +179,18 @@ def check_layout(layout: str, image_shape: Sequence[int], dtype: str, where: str
 
 
 def check_class_names(class_names: Sequence[str], where: str) -> tuple[str, ...]:
-    """The class names as a tuple, or a ShardError if one is empty, doubled or no string."""
+    """Check that class names are unique, non-empty strings.
+
+    Args:
+        class_names: The names.
+        where: Their source, named in errors.
+
+    Returns:
+        The names as a tuple.
+
+    Raises:
+        ShardError: If a name is empty, repeated or no string.
+    """
     names = tuple(class_names)
     if isinstance(class_names, str) or not names:
         raise ShardError(f"{where}: expected a sequence of class names, got {class_names!r}")
@@ -167,15 +206,19 @@ def check_class_names(class_names: Sequence[str], where: str) -> tuple[str, ...]
 def decoded_sha256(
     arrays: Mapping[str, np.ndarray], images: Iterable[np.ndarray], shape: Sequence[int]
 ) -> str:
-    """Hash of what a shard says, whatever its compression, alignment or HDF5 version.
+    """Hash the content of a shard independently of compression, alignment and HDF5 version.
 
-    For ``images``, then every other array of the format in its fixed order, the hash takes the line
-    ``name|dtype|shape`` and the values, little-endian, in C order.
+    For ``images``, then every other array of the format in its fixed order, the hash covers the
+    line ``name|dtype|shape`` and the values, little-endian, in C order.
 
     Args:
-        arrays: Every array but the images, by its name in the file; optional ones may be missing.
-        images: The images in consecutive blocks, so that a large shard is never whole in memory.
+        arrays: All arrays except the images, by their name in the file; optional ones may be
+            missing.
+        images: The images in consecutive blocks, so that a large shard is never entirely in memory.
         shape: Shape of all images together, (n, ...).
+
+    Returns:
+        SHA-256 in lower-case hexadecimal digits.
     """
     digest = hashlib.sha256(b"vaeaug-shard-decoded-1\n")
     first = True
@@ -193,17 +236,29 @@ def decoded_sha256(
 
 
 def blocks(n: int, row_bytes: int) -> Iterator[tuple[int, int]]:
-    """Consecutive ranges [start, stop) over ``n`` rows, of about ``BLOCK_BYTES`` each."""
+    """Divide rows into consecutive blocks of about ``BLOCK_BYTES``.
+
+    Args:
+        n: Number of rows.
+        row_bytes: Bytes per row.
+
+    Yields:
+        Ranges [start, stop).
+    """
     step = max(1, BLOCK_BYTES // max(1, row_bytes))
     for start in range(0, n, step):
         yield start, min(n, start + step)
 
 
 def write_attributes(file: Any, attributes: Mapping[str, Any]) -> None:
-    """Write attributes of the root group, texts with a fixed length.
+    """Write attributes of the root group, with strings of fixed length.
 
-    Those of variable length lie in a heap without a checksum, and one damaged byte there makes HDF5
-    read for ever.
+    Strings of variable length are stored in a heap without a checksum, where one damaged byte can
+    make HDF5 loop forever.
+
+    Args:
+        file: The open ``h5py.File``.
+        attributes: Values by name.
     """
     import h5py
 
@@ -217,7 +272,11 @@ def write_attributes(file: Any, attributes: Mapping[str, Any]) -> None:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what writes a shard: h5py, hdf5, numpy."""
+    """Return the versions of the libraries that write a shard.
+
+    Returns:
+        Version of h5py, hdf5 and numpy by name.
+    """
     import h5py
 
     return {

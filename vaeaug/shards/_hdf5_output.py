@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic publication of HDF5 files, and hashes of files."""
 
 import contextlib
 import hashlib
@@ -12,17 +12,24 @@ from vaeaug.shards._format import ShardError
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, lower-case hexadecimal."""
+    """Hash the bytes of a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        SHA-256 in lower-case hexadecimal digits.
+    """
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Sink:
-    """The file object that HDF5 writes through; it remembers the first error of the system.
+    """The file object to which HDF5 writes; it records the first error of the system.
 
-    HDF5 cannot close a file that it could not write: on a full disk ``close`` fails as well, the
-    handle stays open and the error number is lost. So after the first error the sink swallows what
-    follows, the close succeeds, and the error is raised from here with its number.
+    HDF5 cannot close a file that it could not write: on a full disk, ``close`` fails as well, the
+    handle stays open and the error number is lost. Therefore, the sink ignores everything after the
+    first error, so that the close succeeds, and the caller raises the recorded error.
     """
 
     def __init__(self, fd: int) -> None:
@@ -38,7 +45,7 @@ class _Sink:
     def tell(self) -> int:
         return self._position
 
-    def read(self, n: int = -1) -> bytes:  # h5py takes an object for a file if it has this name
+    def read(self, n: int = -1) -> bytes:  # h5py requires this method of a file object
         raise NotImplementedError("the sink of a shard is read with readinto")
 
     def readinto(self, buffer: Any) -> int:
@@ -70,22 +77,25 @@ class _Sink:
         return size
 
     def flush(self) -> None:
-        """Nothing is buffered here."""
+        """Do nothing; there is no buffer."""
 
 
 @contextlib.contextmanager
 def published_hdf5(path: Path, *, needed: int, kept: str) -> Iterator[Any]:
-    """An ``h5py.File`` to fill, which takes the name ``path`` when the block ends well.
+    """Open an ``h5py.File`` to fill; it is renamed to ``path`` when the block succeeds.
 
-    If anything fails, ``path`` is as it was: see `vaeaug.files.new_file`.
+    If anything fails, ``path`` is unchanged: see `vaeaug.files.new_file`.
 
     Args:
-        path: The name that the file gets.
-        needed: Bytes that the file takes, for the message when there is no room.
-        kept: What is safe whatever happens, for the same message.
+        path: The final name of the file.
+        needed: Size of the file in bytes, for the message if there is no space.
+        kept: Statement of what remains intact after a failure, for the same message.
+
+    Yields:
+        The open file.
 
     Raises:
-        ShardError: From the ``OSError`` of the system, with its ``errno``.
+        ShardError: If the system raises an ``OSError``; it has the same ``errno``.
     """
     import h5py
 
@@ -93,8 +103,8 @@ def published_hdf5(path: Path, *, needed: int, kept: str) -> Iterator[Any]:
         with new_file(path) as out:
             sink = _Sink(out.fileno())
             try:
-                # v108: checksums on the metadata, and every HDF5 since 1.8 reads it. Arrays start
-                # at a multiple of 64 bytes, so that a map of the file gives aligned values.
+                # v108 has checksums of the metadata, and every HDF5 since 1.8 reads it. Arrays
+                # start at a multiple of 64 bytes, so that memory-mapped values are aligned.
                 with h5py.File(
                     sink,
                     "w",
@@ -114,10 +124,14 @@ def published_hdf5(path: Path, *, needed: int, kept: str) -> Iterator[Any]:
 
 
 def publish_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` under the name ``path``, whole or not at all.
+    """Write a file atomically.
+
+    Args:
+        path: The file.
+        data: Its content.
 
     Raises:
-        ShardError: From the ``OSError`` of the system, with its ``errno``.
+        ShardError: If the system raises an ``OSError``; it has the same ``errno``.
     """
     try:
         publish(path, data)
@@ -126,5 +140,15 @@ def publish_bytes(path: Path, data: bytes) -> None:
 
 
 def write_error(path: Path, error: OSError, needed: int, kept: str) -> ShardError:
-    """The error that says which file, what it needed, and what there is."""
+    """Create the error that names the file, the space that it needs and the available space.
+
+    Args:
+        path: The file.
+        error: The error of the system.
+        needed: Size of the file in bytes.
+        kept: Statement of what remains intact.
+
+    Returns:
+        The error.
+    """
     return ShardError(cannot_write(path, error, needed, kept), errno=error.errno)

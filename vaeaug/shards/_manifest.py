@@ -1,4 +1,4 @@
-"""The manifest: the commit point of a run. No manifest, no dataset."""
+"""The manifest: the commit point of a run. Without a manifest there is no dataset."""
 
 import dataclasses
 import json
@@ -56,13 +56,13 @@ class ShardEntry:
     """One published shard.
 
     Attributes:
-        path: Relative to the run folder, with forward slashes: "shards/shard-00000.h5".
+        path: Path relative to the run folder, with forward slashes: "shards/shard-00000.h5".
         label: Index of its class in ``class_names``.
         class_name: Name of its class.
-        n: Samples in it.
+        n: Number of samples.
         bytes: Size of the file.
         sha256: Hash of the file.
-        sha256_decoded: Hash of the arrays in it, the same for every compression.
+        sha256_decoded: Hash of its arrays, independent of the compression.
     """
 
     __pydantic_config__: ClassVar = _STRICT
@@ -78,17 +78,17 @@ class ShardEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassEntry:
-    """How many samples of one class were wanted, drawn and accepted.
+    """Numbers of samples of one class that were requested, drawn and accepted.
 
     Attributes:
         label: Index of the class in ``class_names``.
-        name: Its name.
-        real: Real training images of it.
-        target_count: Total wanted when merged: real, repeated and synthetic.
-        n_synthetic: Synthetic samples wanted.
+        name: Name of the class.
+        real: Real training images of the class.
+        target_count: Planned size of the class in the merged dataset: real, repeated and synthetic.
+        n_synthetic: Requested number of synthetic samples.
         accepted: Synthetic samples in the shards.
         rejected: Rejected candidates by reason.
-        candidates: Samples drawn for it.
+        candidates: Samples drawn for the class.
     """
 
     __pydantic_config__: ClassVar = _STRICT
@@ -107,7 +107,7 @@ class ClassEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything that a reader has to know of a run, written last.
+    """Everything that a reader needs to know about a run; written last.
 
     Attributes:
         class_names: Names in the order of the labels.
@@ -124,10 +124,10 @@ class Manifest:
         classes: One entry for each class that was planned.
         shards: The shards in the order in which they are read.
         gate: "not evaluated", or the result of ``vaeaug evaluate``.
-        complete: False if a class fell short of what was wanted.
+        complete: False if a class has fewer samples than requested.
         files: Other files of the run that ``verify`` checks: relative path to SHA-256.
-        extra: Anything else that is JSON.
-        folder: Where it was loaded from or saved to; not written.
+        extra: Any other JSON content.
+        folder: Folder from which it was loaded or to which it was saved; not written.
     """
 
     __pydantic_config__: ClassVar = _STRICT
@@ -172,21 +172,22 @@ class Manifest:
 
     @property
     def evaluated(self) -> bool:
-        """True when ``vaeaug evaluate`` left its result in ``gate``."""
+        """Whether ``gate`` holds a result of ``vaeaug evaluate``."""
         return not isinstance(self.gate, str)
 
     def to_bytes(self) -> bytes:
-        """The content of the file.
+        """Serialise the manifest.
 
         Returns:
-            JSON in UTF-8: sorted keys, two spaces, sealed with a hash of its content.
+            JSON in UTF-8 with sorted keys and an indent of two spaces, sealed with a hash of its
+            content.
         """
         content = self._content()
         content[_SEAL] = seal_of(content, _SEAL)
         return (_dump(content, indent=2) + "\n").encode()
 
     def save(self, folder: str | Path) -> "Manifest":
-        """Publish it as ``folder/manifest.json``, whole or not at all.
+        """Write ``manifest.json`` atomically.
 
         Args:
             folder: The run folder.
@@ -195,7 +196,8 @@ class Manifest:
             The same manifest, with ``folder`` set.
 
         Raises:
-            ShardError: If a field could not be loaded again, or the file cannot be written.
+            ShardError: If the content would not be valid when loaded, or the file cannot be
+                written.
         """
         folder = Path(folder)
         path = folder / MANIFEST_NAME
@@ -218,8 +220,8 @@ class Manifest:
             The manifest, with ``folder`` set.
 
         Raises:
-            ShardError: If there is none, or any field is not as the format says.
-            FormatVersionError: If it is of a later major version.
+            ShardError: If there is none, or a field violates the format.
+            FormatVersionError: If it has a later major version.
         """
         path = manifest_path(folder)
         try:
@@ -235,7 +237,7 @@ class Manifest:
         return dataclasses.replace(_parse(data, path), folder=path.parent)
 
     def path_of(self, relative: str) -> Path:
-        """Where a file named in this manifest lies.
+        """Return the location of a file that this manifest names.
 
         Args:
             relative: Its path in the manifest.
@@ -244,7 +246,7 @@ class Manifest:
             Its path on disk.
 
         Raises:
-            ShardError: If the manifest has no folder, or the path leaves it.
+            ShardError: If the manifest has no folder, or the path leads out of it.
         """
         if self.folder is None:
             raise ShardError("manifest: expected one that was loaded or saved, got no folder")
@@ -257,16 +259,31 @@ class Manifest:
 
 
 def manifest_path(folder: str | Path) -> Path:
-    """``folder/manifest.json``, or ``folder`` itself where it names that file."""
+    """Return the path of a manifest.
+
+    Args:
+        folder: The run folder, or the manifest itself.
+
+    Returns:
+        ``folder/manifest.json``, or ``folder`` if it has that name.
+    """
     folder = Path(folder)
     return folder if folder.name == MANIFEST_NAME else folder / MANIFEST_NAME
 
 
 def inside(folder: Path, relative: str, where: Path | str) -> Path:
-    """``folder / relative``, refused if it or a symbolic link on the way leaves ``folder``.
+    """Join a folder and a relative path; it is rejected if the path or a link leads out of it.
+
+    Args:
+        folder: The folder.
+        relative: The relative path, with forward slashes.
+        where: Source of the path, named in errors.
+
+    Returns:
+        The path.
 
     Raises:
-        ShardError: Names ``where`` the path came from.
+        ShardError: If the path leads out of the folder or is not in its canonical form.
     """
     pure = PurePosixPath(relative)
     clean = bool(relative) and str(pure) == relative and not {"\\", "\0"} & set(relative)
@@ -311,7 +328,7 @@ def _dump(content: Any, indent: int | None = None) -> str:
 
 
 def _parse(data: bytes, path: Path) -> Manifest:
-    """Check every field of a manifest's bytes; ``path`` is named in the errors."""
+    """Parse a manifest and check every field; ``path`` is named in errors."""
     content = _read_json(data, path)
     kind, version = content.get("format"), content.get("format_version")
     if kind != MANIFEST_FORMAT:
@@ -342,14 +359,14 @@ def _read_json(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def _fields(content: Mapping[str, Any], path: Path) -> Manifest:
-    """The manifest of checked content."""
+    """Build the manifest from content whose format and seal were checked."""
     fields = {
         name: value
         for name, value in content.items()
         if name not in ("format", "format_version", _SEAL)
     }
     for entry in dataclasses.fields(Manifest):
-        # What a manifest may be made without is never left out of a file.
+        # Fields with a default may be omitted in Python, but never in a file.
         if entry.name not in ("folder", *fields):
             raise ShardError(f"{path}: expected the field {entry.name!r}, which is missing")
     names = fields["class_names"]
@@ -374,19 +391,19 @@ def _fields(content: Mapping[str, Any], path: Path) -> Manifest:
 def read_class(
     content: Any, shards: Any, class_names: tuple[str, ...], where: str
 ) -> tuple[ClassEntry, list[ShardEntry]]:
-    """The entry of a class and those of its shards, checked as those of a manifest are.
+    """Validate the entry of a class and those of its shards like those of a manifest.
 
     Args:
         content: The class, JSON types.
-        shards: A list of its shards.
-        class_names: Of the run.
-        where: Named in the errors.
+        shards: A list of its shards, JSON types.
+        class_names: Class names of the run.
+        where: Source of the content, named in errors.
 
     Returns:
         (class, shards).
 
     Raises:
-        ShardError: If they are something else, or do not belong together.
+        ShardError: If a field is wrong, or class and shards do not match.
     """
     context = {"class_names": class_names}
     entry: ClassEntry = validated(ClassEntry, content, where, context)
@@ -406,19 +423,19 @@ def read_class(
 
 
 def _check_paths(manifest: Manifest, path: Path) -> None:
-    """Every path stays in the run folder, and no file is named twice."""
+    """Check that every path stays in the run folder and that no file is named twice."""
     shards = [entry.path for entry in manifest.shards]
     for relative in shards:
         if PurePosixPath(relative).parent != PurePosixPath(SHARDS_FOLDER):
             raise ShardError(
                 f"{path}: expected shards directly in {SHARDS_FOLDER}/, got {relative!r}"
             )
-    seen: dict[Path, str] = {}
+    names: dict[Path, str] = {}
     for relative in [*shards, *manifest.files]:
         resolved = inside(path.parent, relative, path).resolve()
-        if resolved in seen:
+        if resolved in names:
             raise ShardError(
-                f"{path}: expected each file once, got {relative!r} and {seen[resolved]!r} for "
+                f"{path}: expected each file once, got {relative!r} and {names[resolved]!r} for "
                 f"the same file"
             )
-        seen[resolved] = relative
+        names[resolved] = relative

@@ -1,4 +1,4 @@
-"""Reads one shard. The file is distrusted: every size and link is checked before it is followed."""
+"""Reading of one shard. The file is not trusted: sizes and links are checked before use."""
 
 import math
 import os
@@ -26,17 +26,17 @@ from vaeaug.shards._format import (
     one_hot,
 )
 
-_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32"}  # HDF5's own; none loads a plug-in
+_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32"}  # built into HDF5; none loads a plug-in
 
 
 class ImageStore:
-    """The images of one shard, opened when first used and again in every process.
+    """The images of one shard; the file is opened on first use in each process.
 
     Args:
         path: The file.
         shape: Shape of all images, (n, ...).
         dtype: Stored type.
-        offset: Byte in the file where contiguous images begin, or None where they are in chunks.
+        offset: Byte offset of contiguous images in the file, or None if they are chunked.
     """
 
     def __init__(
@@ -47,33 +47,45 @@ class ImageStore:
         self.dtype = dtype
         self.offset = offset
         self._mapped: np.memmap | None = None
-        self._plain: np.ndarray | None = None
+        self._mapped_array: np.ndarray | None = None
         self._file: Any = None
         self._pid = -1
 
     @property
     def mapped(self) -> bool:
-        """True where the images are mapped from the file, False where they are decompressed."""
+        """Whether the images are memory-mapped rather than decompressed."""
         return self.offset is not None
 
     def array(self) -> Any:
-        """A read-only ``numpy.memmap``, or an ``h5py.Dataset`` where the images are in chunks.
+        """Return the images: a read-only ``numpy.memmap`` or, if chunked, an ``h5py.Dataset``.
+
+        Returns:
+            All images, (n, ...).
 
         Raises:
-            ShardError: If the file is gone or has become shorter.
+            ShardError: If the file has disappeared or become shorter.
         """
         if self.offset is not None:
             if self._mapped is None:
                 self._mapped = self._map(self.offset)
-                # Each slice of the subclass costs microseconds.
-                self._plain = self._mapped.view(np.ndarray)
+                # Slicing the subclass takes microseconds each time.
+                self._mapped_array = self._mapped.view(np.ndarray)
             return self._mapped
         if self._file is None or self._pid != os.getpid():  # a handle does not survive a fork
             self._file, self._pid = _open(self.path), os.getpid()
         return self._file[IMAGES]
 
     def take(self, rows: np.ndarray, out: np.ndarray, at: np.ndarray) -> None:
-        """Copy images ``rows`` to ``out[at]``."""
+        """Copy images into an array.
+
+        Args:
+            rows: Row numbers in the shard.
+            out: Destination array.
+            at: Their positions in ``out``.
+
+        Raises:
+            ShardError: If an image cannot be decompressed.
+        """
         source = self.array()
         if self.mapped:
             out[at] = source[rows]
@@ -87,25 +99,39 @@ class ImageStore:
                 ) from error
 
     def image(self, row: int) -> np.ndarray:
-        """A copy of one image."""
-        if self._plain is None:
+        """Copy one image.
+
+        Args:
+            row: Row number in the shard.
+
+        Returns:
+            The image.
+
+        Raises:
+            ShardError: If the image cannot be decompressed.
+        """
+        if self._mapped_array is None:
             self.array()
-        if self._plain is not None:
-            return self._plain[row].copy()
+        if self._mapped_array is not None:
+            return self._mapped_array[row].copy()
         out = np.empty((1, *self.shape[1:]), dtype=self.dtype)
         self.take(np.array([row]), out, np.array([0]))
         return cast(np.ndarray, out[0])
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All images in order, a few megabytes at a time."""
+        """Read all images in order, a few megabytes at a time.
+
+        Yields:
+            Blocks of images, (m, ...).
+        """
         source = self.array()
         row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         for start, stop in blocks(self.shape[0], row_bytes):
             yield source[start:stop]
 
     def close(self) -> None:
-        """Give the file handles back; the next use opens them again."""
-        self._mapped = self._plain = None
+        """Close the file; the next use opens it again."""
+        self._mapped = self._mapped_array = None
         if self._file is not None and self._pid == os.getpid():
             self._file.close()
         self._file = None
@@ -117,7 +143,7 @@ class ImageStore:
         needed = offset + math.prod(self.shape) * self.dtype.itemsize
         try:
             size = self.path.stat().st_size
-            if size < needed:  # a map past the end would kill the process
+            if size < needed:  # accessing a map beyond the end would kill the process
                 raise ShardError(
                     f"{self.path}: truncated: expected at least {needed} bytes, got {size}"
                 )
@@ -129,16 +155,16 @@ class ImageStore:
 
 
 class Shard:
-    """One shard file: its arrays and what it says about itself.
+    """One shard file: its arrays and attributes.
 
-    All arrays but the images are in memory; the images are mapped from the file, or decompressed
-    one by one where they are in chunks. Pickles without its file handles.
+    All arrays except the images are in memory. Contiguous images are memory-mapped, chunked ones
+    are decompressed one by one. File handles are not pickled.
 
     Args:
         path: The ``.h5`` file.
 
     Attributes:
-        attributes: The file's attributes by name, as plain Python.
+        attributes: Attributes of the file by name, as plain Python types.
         class_names: Names of all classes, in the order of the labels.
         layout: "NHWC", "NLC" or "NDHWC".
         dtype: "uint8" or "float32".
@@ -146,8 +172,8 @@ class Shard:
         value_range: Smallest and largest value that an image may have.
 
     Raises:
-        ShardError: If the file is missing, damaged, no shard, or links outside itself.
-        FormatVersionError: If it is of another major version.
+        ShardError: If the file is missing, damaged, no shard, or links to other files.
+        FormatVersionError: If it has an unsupported major version.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -158,7 +184,7 @@ class Shard:
                 self._read(file)
         except ShardError:
             raise
-        except Exception as error:  # what HDF5 makes of damage is many things
+        except Exception as error:  # a damaged file can raise anything
             raise ShardError(
                 f"{self.path}: expected a shard, got a damaged file: {type(error).__name__}: "
                 f"{error}"
@@ -169,75 +195,92 @@ class Shard:
 
     @property
     def label(self) -> int:
-        """The class of every sample in it."""
+        """Class index of all its samples."""
         return int(self.attributes["label"])
 
     @property
     def images(self) -> Any:
-        """(n, ...): a read-only ``numpy.memmap``, or an ``h5py.Dataset`` for compressed images."""
+        """Images, (n, ...): a read-only ``numpy.memmap`` or, if compressed, an ``h5py.Dataset``."""
         return self.store.array()
 
     @property
     def labels(self) -> np.ndarray:
-        """(n,) int64."""
+        """Class indices, (n,) int64."""
         return self.arrays["labels"]
 
     @property
     def latents(self) -> np.ndarray:
-        """(n, z) float32."""
+        """Latents, (n, z) float32."""
         return self.arrays["latents"]
 
     @property
     def soft_labels(self) -> np.ndarray | None:
-        """(n, k) float32 class probabilities, or None."""
+        """Class probabilities, (n, k) float32, or None."""
         return self.arrays.get("soft_labels")
 
     @property
     def source_index(self) -> np.ndarray:
-        """(n,) int64: row of the real image behind each sample, -1 for none."""
+        """Row of the real image from which each sample was made, -1 for none, (n,) int64."""
         return self.arrays["source_index"]
 
     @property
     def seed(self) -> np.ndarray:
-        """(n,) uint64."""
+        """Seeds, (n,) uint64."""
         return self.arrays["seed"]
 
     @property
     def weight(self) -> np.ndarray:
-        """(n,) float32 loss weights."""
+        """Loss weights, (n,) float32."""
         return self.arrays["weight"]
 
     @property
     def p_label(self) -> np.ndarray:
-        """(n,) float32: probability of the label by a real-only classifier."""
+        """Probability of the label by a classifier of real images, (n,) float32."""
         return self.arrays["quality/p_label"]
 
     @property
     def nn_distance(self) -> np.ndarray:
-        """(n,) float32: distance to the nearest real image."""
+        """Distance to the nearest real image, (n,) float32."""
         return self.arrays["quality/nn_distance"]
 
     @property
     def nn_index(self) -> np.ndarray:
-        """(n,) int64: row of the nearest real image."""
+        """Row of the nearest real image, (n,) int64."""
         return self.arrays["quality/nn_index"]
 
     def images_at(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Copies of the images in ``rows``, in that order."""
+        """Copy some images.
+
+        Args:
+            rows: Row numbers in the shard.
+
+        Returns:
+            The images, in this order, (n, ...).
+        """
         index = np.asarray(rows, dtype=np.int64)
         out = np.empty((len(index), *self.image_shape), dtype=self.store.dtype)
         self.store.take(index, out, np.arange(len(index)))
         return out
 
     def soft_labels_at(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Class probabilities of ``rows``, (n, k) float32; one-hot where the shard has none."""
+        """Return the class probabilities of some samples.
+
+        Args:
+            rows: Row numbers in the shard.
+
+        Returns:
+            (n, k) float32; one-hot if the shard has no soft labels.
+        """
         index = np.asarray(rows, dtype=np.int64)
         if self.soft_labels is None:
             return one_hot(self.labels[index], len(self.class_names))
         return self.soft_labels[index].astype(np.float32, copy=False)
 
     def sha256_decoded(self) -> str:
-        """Hash of all arrays, the same for every compression.
+        """Hash all arrays, independently of the compression.
+
+        Returns:
+            SHA-256 in lower-case hexadecimal digits.
 
         Raises:
             ShardError: If an image cannot be decompressed.
@@ -250,7 +293,7 @@ class Shard:
             raise ShardError(f"{self.path}: images cannot be read: {error}") from error
 
     def close(self) -> None:
-        """Give the file handles back; the next use of ``images`` opens them again."""
+        """Close the file; the next use of ``images`` opens it again."""
         self.store.close()
 
     def __enter__(self) -> "Shard":
@@ -267,7 +310,7 @@ class Shard:
     def _read(self, file: Any) -> None:
         path = self.path
         self.attributes: dict[str, Any] = {}
-        for name in ("format", "format_version"):  # before anything that a later version may move
+        for name in ("format", "format_version"):  # first, because later versions may move the rest
             self.attributes[name] = _attribute(file, name, path)
         if self.attributes["format"] != SHARD_FORMAT:
             raise ShardError(
@@ -332,8 +375,7 @@ def _open(path: Path) -> Any:
     import h5py
 
     try:
-        # A published shard is never written again, so it needs no lock, and some file systems have
-        # none.
+        # A published shard is never written again and needs no lock, which some file systems lack.
         return h5py.File(path, "r", locking=False)
     except FileNotFoundError as error:
         raise ShardError(
@@ -347,10 +389,10 @@ def _open(path: Path) -> Any:
 
 
 def _attribute(file: Any, name: str, path: Path) -> Any:
-    """An attribute as plain Python.
+    """Read an attribute as plain Python types.
 
-    Types that are kept in HDF5's global heap are refused unread: it has no checksum, and a damaged
-    one can keep HDF5 busy for ever.
+    Types that are stored in the global heap of HDF5 are rejected unread: it has no checksum, and a
+    damaged one can make HDF5 loop forever.
     """
     import h5py
 
@@ -372,7 +414,7 @@ def _attribute(file: Any, name: str, path: Path) -> Any:
 
 
 def _dataset(file: Any, name: str, path: Path) -> Any:
-    """The dataset ``name``, if it lies in this file itself."""
+    """Return the dataset ``name``, if it is stored in this file."""
     import h5py
 
     group = file
@@ -399,9 +441,9 @@ def _dataset(file: Any, name: str, path: Path) -> Any:
 
 
 def _offset(dataset: Any, path: Path) -> int | None:
-    """Where contiguous data begins, None for chunks; refuses data that is not all there.
+    """Return the offset of contiguous data, None for chunks; incomplete data is rejected.
 
-    HDF5 gives zeros for storage that was never written, without a word.
+    HDF5 silently returns zeros for storage that was never written.
     """
     plan = dataset.id.get_create_plist()
     filters = {plan.get_filter(i)[0] for i in range(plan.get_nfilters())}
@@ -442,7 +484,8 @@ def _read_arrays(file: Any, n: int, n_classes: int, path: Path) -> dict[str, np.
         if name in VECTORS:
             expected = (n, n_classes) if name == "soft_labels" else (n, "z")
         fits = len(dataset.shape) == len(expected) and all(
-            have == want or want == "z" for have, want in zip(dataset.shape, expected, strict=True)
+            actual == required or required == "z"
+            for actual, required in zip(dataset.shape, expected, strict=True)
         )
         if dataset.dtype != np.dtype(code) or not fits:
             raise ShardError(

@@ -15,29 +15,30 @@ from vaeaug.shards._reader import ImageStore, Shard
 
 
 class ShardDataset:
-    """The synthetic samples of a run folder, in the manifest's order.
+    """The synthetic samples of a run folder, in the order of the manifest.
 
-    Has the methods of a map-style ``torch.utils.data.Dataset`` without needing torch. Pickles
-    without file handles: they are opened when a process first reads an image.
+    It has the methods of a map-style ``torch.utils.data.Dataset`` but does not need torch. File
+    handles are not pickled; each process opens them when it first reads an image.
 
     Args:
         folder_or_manifest: A run folder, its ``manifest.json``, or a loaded :class:`Manifest`.
-        classes: Only these, by name or index; None is all.
-        transform: Applied to each image as torchvision's datasets do: to a PIL image where it is
-            one that PIL holds (``uint8`` with 1, 3 or 4 channels), else to the array. So the
-            transform of an ``ImageFolder`` can be given, and ``ConcatDataset`` of both collated.
+        classes: Names or indices of the classes to read; None: all.
+        transform: Applied to each image as torchvision's datasets do: to a PIL image if PIL
+            supports the type (``uint8`` with 1, 3 or 4 channels), otherwise to the array. The
+            transform of an ``ImageFolder`` therefore works here too, and a ``ConcatDataset`` of
+            both can be collated.
 
     Attributes:
         manifest: The manifest of the run.
         class_names: Names of all classes of the run, in the order of the labels.
         value_range: Smallest and largest value that an image may have.
-        fingerprint: Fingerprint of the training split that the generator saw.
+        fingerprint: Fingerprint of the training split of the generator.
         image_shape: Shape of one image.
         dtype: Type of the images.
 
     Raises:
-        ShardError: If there is no manifest, or a shard is missing, damaged or not the one that the
-            manifest names. File hashes are not computed here: that is what ``verify`` does.
+        ShardError: If there is no manifest, or a shard is missing, damaged or differs from the
+            manifest. File hashes are not computed here but by ``verify``.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class ShardDataset:
             if isinstance(folder_or_manifest, Manifest)
             else Manifest.load(folder_or_manifest)
         )
-        wanted = _class_indices(classes, manifest.class_names)
+        selected = _class_indices(classes, manifest.class_names)
         self.manifest, self.transform = manifest, transform
         self.class_names = manifest.class_names
         self.value_range = manifest.value_range
@@ -61,7 +62,7 @@ class ShardDataset:
         self.dtype = np.dtype(manifest.dtype)
         self._stores: list[ImageStore] = []
         parts: list[dict[str, np.ndarray]] = []
-        entries = [entry for entry in manifest.shards if entry.label in wanted]
+        entries = [entry for entry in manifest.shards if entry.label in selected]
         for entry in entries:
             shard = _open_as(manifest, entry)
             self._stores.append(shard.store)
@@ -74,11 +75,11 @@ class ShardDataset:
         return self._bounds[-1]
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """A copy of one image in the layout of the run, or its transform; and its label."""
+        """Return a copy of one image in the layout of the run, transformed, and its label."""
         return self.__getitems__([operator.index(index)])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, int]]:
-        """Many items at once, which is faster than one by one."""
+        """Return many items at once, which is faster than one by one."""
         images: Any = self.images_at(indices)
         if self.transform is not None:
             images = [self.transform(_picture(image)) for image in images]
@@ -86,10 +87,10 @@ class ShardDataset:
         return list(zip(images, labels, strict=True))
 
     def images_at(self, indices: Sequence[int] | np.ndarray) -> Shaped[np.ndarray, "n *space c"]:
-        """Copies of some images; each shard is read once.
+        """Copy some images, reading each shard once.
 
         Args:
-            indices: Which images.
+            indices: Indices of the images.
 
         Returns:
             The images, in this order.
@@ -106,10 +107,10 @@ class ShardDataset:
         return out
 
     def image_at(self, index: int) -> Shaped[np.ndarray, "*space c"]:
-        """A copy of one image, the fastest way.
+        """Copy one image, faster than by `images_at`.
 
         Args:
-            index: Which image, in [0, len).
+            index: Index of the image, in [0, len).
 
         Returns:
             The image.
@@ -123,13 +124,13 @@ class ShardDataset:
         return self._stores[shard].image(index - self._bounds[shard])
 
     def soft_labels_at(self, indices: Sequence[int] | np.ndarray) -> Float32[np.ndarray, "n k"]:
-        """Class probabilities of some samples.
+        """Return the class probabilities of some samples.
 
         Args:
-            indices: Which samples.
+            indices: Indices of the samples.
 
         Returns:
-            A row for each; one-hot where the run has no soft labels.
+            A row for each sample; one-hot if the run has no soft labels.
 
         Raises:
             IndexError: If an index is out of range.
@@ -146,7 +147,7 @@ class ShardDataset:
 
     @property
     def source_index(self) -> Int64[np.ndarray, " n"]:
-        """Row of the real image behind each sample, -1 for a draw from a density."""
+        """Row of the real image from which each sample was made, -1 for a draw from a density."""
         return self._arrays["source_index"]
 
     @property
@@ -176,12 +177,12 @@ class ShardDataset:
 
     @property
     def latents(self) -> Float32[np.ndarray, "n z"]:
-        """What was decoded."""
+        """The decoded latents."""
         return self._arrays["latents"]
 
     @property
     def soft_labels(self) -> Float32[np.ndarray, "n k"] | None:
-        """Class probabilities, or None where the run has none."""
+        """Class probabilities, or None if the run has none."""
         return self._arrays.get("soft_labels")
 
     def _checked(self, indices: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " n"]:
@@ -199,7 +200,7 @@ class ShardDataset:
         return np.where(index < 0, index + n, index).astype(np.int64, copy=False)
 
     def close(self) -> None:
-        """Give all file handles back; the next read opens them again."""
+        """Close all files; the next read opens them again."""
         for store in self._stores:
             store.close()
 
@@ -211,7 +212,7 @@ class ShardDataset:
 
 
 def _picture(image: Shaped[np.ndarray, "*space c"]) -> Any:
-    """What torchvision's datasets give a transform; see `ShardDataset`."""
+    """Convert an image as torchvision's datasets do before a transform; see `ShardDataset`."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4):
         return image
     from PIL import Image
@@ -232,7 +233,7 @@ def _class_indices(classes: Iterable[int | str] | None, names: tuple[str, ...]) 
 
 
 def _open_as(manifest: Manifest, entry: ShardEntry) -> Shard:
-    """The shard that the manifest names, refused if it is another."""
+    """Open a shard, and reject it if it differs from its entry in the manifest."""
     path = manifest.path_of(entry.path)
     try:
         size = path.stat().st_size
@@ -250,7 +251,16 @@ def _open_as(manifest: Manifest, entry: ShardEntry) -> Shard:
 
 
 def disagreements(shard: Shard, manifest: Manifest, entry: ShardEntry) -> list[str]:
-    """In what a shard differs from its manifest, as "what: expected ..., got ..."."""
+    """List the differences between a shard and its manifest.
+
+    Args:
+        shard: The shard.
+        manifest: The manifest.
+        entry: Its entry for the shard.
+
+    Returns:
+        Descriptions such as "layout: expected ..., got ...".
+    """
     pairs: list[tuple[str, Any, Any]] = [
         ("number of samples", entry.n, len(shard)),
         ("class", entry.label, shard.label),
@@ -280,13 +290,15 @@ def _concatenate(
         return {**empty, "latents": np.empty((0, 0), dtype=VECTORS["latents"])}
     for part, entry in zip(parts, entries, strict=True):
         for name in VECTORS:
-            have, want = part.get(name), parts[0].get(name)
-            if (have is None) != (want is None) or (
-                have is not None and want is not None and have.shape[1:] != want.shape[1:]
+            vectors, first_vectors = part.get(name), parts[0].get(name)
+            if (vectors is None) != (first_vectors is None) or (
+                vectors is not None
+                and first_vectors is not None
+                and vectors.shape[1:] != first_vectors.shape[1:]
             ):
                 raise ShardError(
                     f"{entry.path}: {name}: expected the same in all shards, got "
-                    f"{None if want is None else want.shape} and "
-                    f"{None if have is None else have.shape}"
+                    f"{None if first_vectors is None else first_vectors.shape} and "
+                    f"{None if vectors is None else vectors.shape}"
                 )
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

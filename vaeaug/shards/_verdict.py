@@ -1,4 +1,4 @@
-"""What a user of synthetic data is told of its evaluation."""
+"""Messages about the evaluation of a run to the users of its synthetic data."""
 
 import logging
 import os
@@ -13,25 +13,25 @@ from vaeaug.files.json_text import parse_strict
 from vaeaug.shards._manifest import Manifest
 
 _log = logging.getLogger("vaeaug")
-_said: set[str] = set()
+_logged: set[str] = set()
 
 
 def warn_if_unhelpful(manifest: Manifest, *, stacklevel: int) -> None:
-    """Warn where the evaluation found that the samples do not help.
+    """Warn if the evaluation found that the samples do not help.
 
     Args:
-        manifest: Of the run whose samples are going to be used.
-        stacklevel: Of the warning; 1 is the caller's own line, 2 that of who called it.
+        manifest: Manifest of the run whose samples are going to be used.
+        stacklevel: Stack level of the warning; 1 is the line of the caller, 2 that of its caller.
 
     Warns:
-        UserWarning: If the evaluation found that they do not help. That nothing was evaluated is
-            logged, once a run and process.
+        UserWarning: If the evaluation found that they do not help. If the run was not evaluated,
+            this is logged once per run and process.
     """
     gate = manifest.gate
     where = str(manifest.folder)
     if isinstance(gate, str):
-        if where not in _said:
-            _said.add(where)
+        if where not in _logged:
+            _logged.add(where)
             _log.warning(
                 "%s: not evaluated: whether this synthetic data helps is not known; `%s` measures "
                 "it",
@@ -48,13 +48,16 @@ def warn_if_unhelpful(manifest: Manifest, *, stacklevel: int) -> None:
 
 
 def how_to_evaluate(source: object, out: str) -> str:
-    """The command that evaluates a run; in Python where its data came from no path.
+    """Return the command that evaluates a run, in Python if its data came from no path.
 
     Args:
-        source: What ``run.json`` calls the data.
+        source: The name of the data in ``run.json``.
         out: The run folder.
+
+    Returns:
+        A shell command or a Python expression.
     """
-    # Path.exists raises for a text that is too long for a path.
+    # Path.exists raises for a string that is too long for a path.
     is_path = isinstance(source, str) and source != "" and os.path.exists(source)  # noqa: PTH110
     if source == "digits" or is_path:
         return shlex.join(["vaeaug", "evaluate", str(source), out])
@@ -62,9 +65,15 @@ def how_to_evaluate(source: object, out: str) -> str:
 
 
 def described_run(manifest: Manifest) -> Mapping[str, Mapping[str, Any]]:
-    """The parts "config" and "data" of a run's ``run.json``; empty where it has none to read.
+    """Read the parts "config" and "data" of the ``run.json`` of a run.
 
-    Shards that were written by hand have none, and a damaged one is for `verify` to tell.
+    Hand-written shards have no ``run.json``, and `verify` reports a damaged one.
+
+    Args:
+        manifest: Manifest of the run.
+
+    Returns:
+        The parts by name; empty if there is no readable ``run.json``.
     """
     try:
         document = parse_strict(read_whole(Path(manifest.folder or ".") / "run.json"))

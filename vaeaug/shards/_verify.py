@@ -1,4 +1,4 @@
-"""Checks a run folder against its manifest, byte by byte and value by value."""
+"""Verification of a run folder against its manifest, byte by byte and value by value."""
 
 import dataclasses
 import functools
@@ -25,12 +25,12 @@ from vaeaug.shards._shard_dataset import disagreements
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong.
+    """One problem of a run folder.
 
     Attributes:
         kind: "missing", "changed", "foreign", "content", "counts", "manifest" or "unreadable".
-        path: Relative to the run folder.
-        message: What was expected, and got.
+        path: Path relative to the run folder.
+        message: The expected and the actual state.
     """
 
     kind: str
@@ -40,11 +40,11 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What ``verify`` found.
+    """The result of ``verify``.
 
     Attributes:
         folder: The run folder.
-        problems: Empty if all is as the manifest says.
+        problems: The problems; empty if everything matches the manifest.
         n_shards: Shards that the manifest names.
         n_images: Synthetic samples that the manifest names.
     """
@@ -56,11 +56,15 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """True if nothing is wrong."""
+        """Whether there are no problems."""
         return not self.problems
 
     def to_json(self) -> str:
-        """The report as one JSON document."""
+        """Serialise the report as one JSON document.
+
+        Returns:
+            The document.
+        """
         content = {**dataclasses.asdict(self), "ok": self.ok}
         content["problems"] = [problem._asdict() for problem in self.problems]
         return json.dumps(content, sort_keys=True, indent=2)
@@ -78,11 +82,11 @@ class VerifyReport:
 
 
 def verify(out_dir: str | Path) -> VerifyReport:
-    """Check that a run folder is whole and unchanged.
+    """Check that a run folder is complete and unchanged.
 
-    Checked are every shard's size, file hash, decoded hash, labels, soft labels and attributes
-    against the manifest, the manifest against itself, files that the manifest does not name, and
-    files that it names and that are missing. Damage is reported, never raised.
+    The sizes, file hashes, decoded hashes, labels, soft labels and attributes of all shards are
+    checked against the manifest. The manifest is checked for consistency, and files that it does
+    not name or that are missing are found. Damage is reported, never raised.
 
     Args:
         out_dir: The run folder.
@@ -98,20 +102,22 @@ def verify(out_dir: str | Path) -> VerifyReport:
         kind = "manifest" if os.path.lexists(path) else "missing"
         return VerifyReport(str(folder), (Problem(kind, MANIFEST_NAME, str(error)),))
     problems = [
-        *_judged(MANIFEST_NAME, lambda: _check_manifest(manifest, path)),
+        *_problems_of(MANIFEST_NAME, lambda: _check_manifest(manifest, path)),
         *(
             problem
             for entry in manifest.shards
-            for problem in _judged(entry.path, functools.partial(_check_shard, manifest, entry))
+            for problem in _problems_of(
+                entry.path, functools.partial(_check_shard, manifest, entry)
+            )
         ),
-        *_judged(MANIFEST_NAME, lambda: _check_files(manifest)),
-        *_judged(SHARDS_FOLDER, lambda: _foreign(manifest, folder)),
+        *_problems_of(MANIFEST_NAME, lambda: _check_files(manifest)),
+        *_problems_of(SHARDS_FOLDER, lambda: _unnamed_files(manifest, folder)),
     ]
     return VerifyReport(str(folder), tuple(problems), len(manifest.shards), manifest.n_images)
 
 
-def _judged(relative: str, check: Callable[[], list[Problem]]) -> list[Problem]:
-    """What a check finds; what it could not finish is a problem as well, and none is raised."""
+def _problems_of(relative: str, check: Callable[[], list[Problem]]) -> list[Problem]:
+    """Run a check; an exception becomes a problem as well."""
     try:
         return check()
     except Exception as error:
@@ -126,8 +132,8 @@ def _check_manifest(manifest: Manifest, path: Path) -> list[Problem]:
             Problem(
                 "manifest",
                 MANIFEST_NAME,
-                "says what was written but not in the same bytes: white space, or a number or "
-                "character in another spelling, was changed",
+                "has the same content but different bytes: white space, or the spelling of a "
+                "number or character, was changed",
             )
         )
 
@@ -187,7 +193,7 @@ def _check_shard(manifest: Manifest, entry: ShardEntry) -> list[Problem]:
         content = [Problem("unreadable", entry.path, str(error))]
     if changed is not None and not content:
         changed = changed._replace(
-            message=changed.message + "; its arrays still decode to what the manifest says"
+            message=changed.message + "; its decoded arrays still match the manifest"
         )
     return [*([changed] if changed else []), *content]
 
@@ -218,21 +224,21 @@ def _check_bytes(path: Path, size: int | None, sha256: str, relative: str) -> Pr
     return None
 
 
-def _foreign(manifest: Manifest, folder: Path) -> list[Problem]:
-    """Whatever lies in ``shards/`` unnamed, and a manifest left half written."""
+def _unnamed_files(manifest: Manifest, folder: Path) -> list[Problem]:
+    """Find files in ``shards/`` that the manifest does not name, and unfinished manifests."""
     named = {entry.path for entry in manifest.shards} | set(manifest.files)
     problems: list[Problem] = []
     shards = folder / SHARDS_FOLDER
-    there = sorted(shards.rglob("*")) if shards.is_dir() else []
+    present = sorted(shards.rglob("*")) if shards.is_dir() else []
     unfinished = [path for path, _ in leftovers(folder, MANIFEST_NAME)]
-    for path in [*there, *unfinished]:
+    for path in [*present, *unfinished]:
         relative = path.relative_to(folder).as_posix()
         if relative in named:
             continue
-        what = (
-            "left by a writer that was stopped"
+        message = (
+            "left by an interrupted writer"
             if path.name.endswith(TMP_SUFFIX)
             else "not named in the manifest"
         )
-        problems.append(Problem("foreign", relative, what))
+        problems.append(Problem("foreign", relative, message))
     return problems

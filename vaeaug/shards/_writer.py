@@ -1,4 +1,4 @@
-"""Writes the samples of one class into as many shards as they need."""
+"""Writing of the samples of one class into as many shards as they need."""
 
 import dataclasses
 import io
@@ -39,18 +39,18 @@ _COLUMN_ARGUMENTS = {name: name.rpartition("/")[2] for name in COLUMNS}
 class ShardWriter:
     """Collects samples of one class and publishes a shard whenever one is full.
 
-    A contiguous HDF5 array cannot grow, so at most one shard (``max_bytes``) waits in memory. Each
-    shard is visible only when it is whole. A writer that is killed, or left by an exception, has
-    published whole shards or nothing; they are a dataset only once a manifest names them.
+    A contiguous HDF5 array cannot grow, so at most one shard (``max_bytes``) is buffered in memory.
+    Each shard becomes visible only when it is complete, even if the writer is killed or an
+    exception occurs. Shards become part of a dataset only when a manifest names them.
 
-    Use as a context manager, or call :meth:`close`::
+    Use it as a context manager, or call :meth:`close`::
 
         with ShardWriter(out, label=3, ...) as writer:
             writer.append(images=x, latents=z, ...)
         manifest_entries += writer.entries
 
     Args:
-        folder: The run folder; the shards go to ``folder/shards``, which is made.
+        folder: The run folder; the shards go to ``folder/shards``, which is created.
         label: Index of the class in ``class_names``.
         class_names: Names of all classes in the order of the labels.
         sampler: How the samples were drawn, for example "posterior".
@@ -59,13 +59,13 @@ class ShardWriter:
         image_shape: Shape of one image, for example (height, width, channels).
         value_range: Smallest and largest value that an image may have.
         n_latents: Length of a latent vector.
-        provenance: Where the samples come from: a :class:`ShardProvenance`, or its fields.
-        max_bytes: Largest size of one file.
+        provenance: Origin of the samples: a :class:`ShardProvenance`, or its fields.
+        max_bytes: Maximum size of one file.
         compress: None for contiguous images, "gzip" for compressed chunks of one sample.
-        first_index: Number of the first shard; they are numbered on across classes.
+        first_index: Number of the first shard; numbers continue across classes.
 
     Raises:
-        ShardError: On an argument outside the format, or a folder that cannot be made.
+        ShardError: If an argument violates the format, or the folder cannot be created.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class ShardWriter:
         self._capacity = 0
         self._closed = False
         self._shards_folder = self.folder / SHARDS_FOLDER
-        # Shards of somebody else may have the same names where a link leads.
+        # A link may lead to a folder with shards of the same names that belong to someone else.
         if self._shards_folder.is_symlink():
             raise ShardError(
                 f"{self._shards_folder}: expected a folder for the shards, got a link to "
@@ -150,23 +150,24 @@ class ShardWriter:
         weight: Shaped[np.ndarray, " n"] | None = None,
         soft_labels: Float[np.ndarray, "n k"] | None = None,
     ) -> None:
-        """Add samples, as many as there are; full shards are published on the way.
+        """Add any number of samples; full shards are published.
 
         Args:
-            images: Images in the layout and dtype of the writer.
-            latents: What was decoded.
-            source_index: Row of the real image behind each sample, -1 for a draw from a density.
+            images: Images in the layout and type of the writer.
+            latents: The decoded latents.
+            source_index: Row of the real image from which each sample was made, -1 for a draw from
+                a density.
             seed: Seed of each sample.
-            p_label: Probability of the label by a real-only classifier; NaN if not measured.
+            p_label: Probability of the label by a classifier of real images; NaN if not measured.
             nn_distance: Distance to the nearest real image; NaN if not measured.
             nn_index: Row of the nearest real image, -1 if not measured.
-            weight: Loss weight; None is 1.0.
-            soft_labels: Class probabilities: numbers in [0, 1], each row with sum 1, none larger
-                than that of the writer's label; for all samples of a writer or for none.
+            weight: Loss weight; None: 1.0.
+            soft_labels: Class probabilities: numbers in [0, 1] with sum 1 in each row, of which
+                none exceeds that of the writer's label; for all samples of a writer or for none.
 
         Raises:
-            ShardError: On an array of another shape or type, a value out of range, or a shard that
-                cannot be written (its ``.tmp`` is removed; those before are kept).
+            ShardError: If an array has a wrong shape or type, a value is out of range, or a shard
+                cannot be written (its ``.tmp`` is removed; published shards are kept).
         """
         if self._closed:
             raise ShardError(f"{self._shards_folder}: append on a closed shard writer")
@@ -207,10 +208,10 @@ class ShardWriter:
                 self._publish()
 
     def close(self) -> list[ShardEntry]:
-        """Publish what is left.
+        """Publish the remaining samples.
 
         Returns:
-            The entry of every shard of this writer, in order.
+            The entries of all shards of this writer, in order.
 
         Raises:
             ShardError: If the last shard cannot be written.
@@ -222,7 +223,7 @@ class ShardWriter:
         return list(self.entries)
 
     def discard(self) -> None:
-        """Forget the unfinished shard; published shards stay."""
+        """Discard the unfinished shard; published shards stay."""
         self._closed = True
         self._buffer = {}
         self._n = 0
@@ -244,11 +245,13 @@ class ShardWriter:
     def _check_images(self, images: np.ndarray) -> dict[str, np.ndarray]:
         expected = (len(images), *self.image_shape)
         if not isinstance(images, np.ndarray) or images.shape != expected:
-            raise ShardError(f"images: expected an array of shape {expected}, got {_what(images)}")
+            raise ShardError(
+                f"images: expected an array of shape {expected}, got {_shape_of(images)}"
+            )
         if images.dtype != self.dtype:
             raise ShardError(f"images: expected dtype {self.dtype.name}, got {images.dtype}")
         if self.dtype.kind == "f" and images.size:
-            low, high = float(images.min()), float(images.max())  # NaN if any value is
+            low, high = float(images.min()), float(images.max())  # NaN if any value is NaN
             if not (low >= self.value_range[0] and high <= self.value_range[1]):
                 raise ShardError(
                     f"images: expected values in [{self.value_range[0]}, {self.value_range[1]}], "
@@ -257,7 +260,7 @@ class ShardWriter:
         return {IMAGES: images}
 
     def _allocate(self, batch: Mapping[str, np.ndarray]) -> None:
-        """Size a shard: the bytes of one sample, and those of an HDF5 file around it."""
+        """Compute the samples per shard from the bytes of a sample and of the HDF5 structure."""
         one = {name: values[:1] for name, values in batch.items()}
         row_bytes = sum(values.nbytes for values in one.values())
         image_bytes = one[IMAGES].nbytes
@@ -269,8 +272,8 @@ class ShardWriter:
         # 64 bytes of alignment before each of the arrays and groups.
         overhead = len(small.getbuffer()) - row_bytes + 64 * (len(one) + 24)
         if self.compress:
-            # Noise grows a little in deflate, and a chunk has an entry in a B-tree that may be half
-            # empty, in nodes of 64 entries.
+            # Deflate enlarges noise a little, and each chunk has an entry in a B-tree, whose nodes
+            # of 64 entries may be half empty.
             row_bytes += image_bytes // 500 + 256
             overhead += 2**14
         self._capacity = (self.max_bytes - overhead) // row_bytes
@@ -282,13 +285,13 @@ class ShardWriter:
         self._buffer = {name: values[:0] for name, values in one.items()}
 
     def _make_room(self, n: int) -> None:
-        """Room for ``n`` samples: twice as much each time, so that a small job stays small."""
-        there = len(self._buffer[IMAGES])
-        if n <= there:
+        """Grow the buffer to ``n`` samples, at least doubling it, so that small jobs stay small."""
+        capacity = len(self._buffer[IMAGES])
+        if n <= capacity:
             return
-        room = min(self._capacity, max(n, 2 * there))
+        new_capacity = min(self._capacity, max(n, 2 * capacity))
         for name, values in self._buffer.items():
-            self._buffer[name] = np.empty((room, *values.shape[1:]), dtype=values.dtype)
+            self._buffer[name] = np.empty((new_capacity, *values.shape[1:]), dtype=values.dtype)
             self._buffer[name][: self._n] = values[: self._n]
 
     def _publish(self) -> None:
@@ -340,17 +343,17 @@ class ShardWriter:
 def _fill(
     file: Any, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any], compress: str | None
 ) -> None:
-    """Write arrays and attributes in a fixed order and without time stamps: same in, same bytes."""
+    """Write arrays and attributes reproducibly: in a fixed order and without time stamps."""
     write_attributes(file, attributes)
     file.create_group("quality", track_order=False)
     for name in (*COLUMNS, *VECTORS):
         if name in arrays:
             file.create_dataset(name, data=arrays[name], track_times=False)
     images = arrays[IMAGES]
-    how: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if compress:
-        how = {"chunks": (1, *images.shape[1:]), "compression": "gzip", "compression_opts": 4}
-    file.create_dataset(IMAGES, data=images, track_times=False, **how)
+        options = {"chunks": (1, *images.shape[1:]), "compression": "gzip", "compression_opts": 4}
+    file.create_dataset(IMAGES, data=images, track_times=False, **options)
 
 
 def _provenance(fields: Mapping[str, Any]) -> ShardProvenance:
@@ -362,10 +365,10 @@ def _provenance(fields: Mapping[str, Any]) -> ShardProvenance:
 
 
 def _cast(values: Any, dtype: np.dtype[Any], shape: tuple[int, ...], name: str) -> np.ndarray:
-    """``values`` in the stored type; refuses another shape and a value that would change kind."""
+    """Convert values to the stored type; wrong shapes and lossy conversions are rejected."""
     array = np.asarray(values)
     if array.shape != shape:
-        raise ShardError(f"{name}: expected shape {shape}, got {_what(array)}")
+        raise ShardError(f"{name}: expected shape {shape}, got {_shape_of(array)}")
     if array.dtype.kind not in ("iu" if dtype.kind in "iu" else "fiu"):
         raise ShardError(f"{name}: expected values of {dtype.name}, got {array.dtype}")
     if dtype.kind in "iu" and array.size:
@@ -376,7 +379,7 @@ def _cast(values: Any, dtype: np.dtype[Any], shape: tuple[int, ...], name: str) 
     return array.astype(dtype, copy=False)
 
 
-def _what(values: Any) -> str:
+def _shape_of(values: Any) -> str:
     if isinstance(values, np.ndarray):
         return f"shape {values.shape}"
     return type(values).__name__

@@ -1,6 +1,6 @@
-"""The loop: class-weighted batches, the ELBO, EMA, early stopping, checkpoints and resume.
+"""Training: class-weighted batches, the ELBO, EMA, early stopping, checkpoints and resumption.
 
-Every random draw is a function of (seed, stage, step), so a run that is killed and started again
+Every random draw is a function of (seed, stage, step), so that a run that is killed and restarted
 continues exactly from its last checkpoint.
 """
 

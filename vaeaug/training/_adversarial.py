@@ -1,9 +1,9 @@
-"""VAE-GAN: the decoder of a trained VAE sharpened against a discriminator.
+"""VAE-GAN: the decoder of a trained VAE is sharpened against a discriminator.
 
-Larsen et al. 2016 (arXiv:1512.09300), with what later work found to keep it stable: a warm start
-from the trained VAE, spectral normalisation, a gradient penalty on real images (Mescheder et al.
-2018, arXiv:1801.04406), and an adversarial weight set by the ratio of gradients at the last layer
-(Esser et al. 2021, arXiv:2012.09841, eq. 7).
+Larsen et al. 2016 (arXiv:1512.09300), stabilised by later techniques: a warm start from the trained
+VAE, spectral normalisation, a gradient penalty on real images (Mescheder et al. 2018,
+arXiv:1801.04406), and an adversarial weight set by the ratio of gradients at the last layer (Esser
+et al. 2021, arXiv:2012.09841, eq. 7).
 """
 
 from collections.abc import Mapping
@@ -21,27 +21,29 @@ from vaeaug.training._elbo import as_cvae, calibrate_sigma, encode, held_out_ter
 from vaeaug.training._scores import keep_best
 from vaeaug.training._state import Stage, StepLoss, TrainState
 
-# The gradient penalty is taken every so many steps, and weighs as many times as much.
+# The gradient penalty is computed every `PENALTY_EVERY` steps, with a weight multiplied by as much.
 PENALTY_EVERY = 8
-# Part of the stage in which the discriminator learns alone.
+# Fraction of the stage in which only the discriminator is trained.
 HEAD_START = 0.1
-# Beyond this multiple of its error at the start, the decoder has left its latents.
+# An error beyond this multiple of the initial error means that the decoder no longer fits its
+# latents.
 WORST_ERROR = 2.0
-# The adaptive weight is bounded, or a vanishing adversarial gradient would make it explode.
+# Upper bound of the adaptive weight, which a vanishing adversarial gradient would make explode.
 MAX_WEIGHT = 100.0
 
 
 class AdversarialObjective:
-    """Likelihood in pixels and in the discriminator's features, and the adversary's verdict.
+    """The likelihood of pixels and of discriminator features, plus the adversarial loss.
 
-    The encoder is left alone, so latents and their densities keep their meaning. The decoder is
-    judged on reconstructions and on latents between two images of a class, where samples come from.
+    The encoder is not trained, so that latents and their densities keep their meaning. The
+    discriminator sees reconstructions and decoded latents between two images of a class, because
+    samples are drawn from there.
 
     Args:
         batches: The data.
         config: The job.
-        stage: Which classes.
-        discriminator: The adversary.
+        stage: The stage; it names the classes.
+        discriminator: The discriminator, which is trained along with the decoder.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class AdversarialObjective:
         self.first_error = 0.0
 
     def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
-        """The decoder, without what belongs to one class alone."""
+        """Return the decoder without the parameters that belong to one class alone."""
         return {
             name: parameter
             for name, parameter in model.named_parameters()
@@ -65,11 +67,11 @@ class AdversarialObjective:
         }
 
     def start(self, state: TrainState) -> None:
-        """Remember the error of the warm start."""
+        """Record the error of the warm start."""
         self.first_error = self._error(state.model.eval())
 
     def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
-        """One step of the discriminator, then the decoder's loss."""
+        """Train the discriminator for one step, then compute the loss of the decoder."""
         model = as_cvae(state.model)
         x, y = self.batches.draw(self.stage, step)
         with torch.no_grad():
@@ -77,17 +79,17 @@ class AdversarialObjective:
         noise = self.batches.noise(self.stage.name, step, tuple(mean.shape))
         z = mean + torch.exp(0.5 * logvar) * noise
         decoded = model.generate(z, y)
-        rebuilt = model.likelihood.mean(decoded.raw)
+        reconstruction = model.likelihood.mean(decoded.raw)
         between = self._between(mean, y, step)
         drawn = model.decode(between, y)
-        self._train_discriminator(x, y, rebuilt.detach(), drawn.detach(), step)
+        self._train_discriminator(x, y, reconstruction.detach(), drawn.detach(), step)
 
         n_values = x[0].numel()
         pixels = -model.likelihood.log_prob(decoded.raw, x).mean() / n_values
         self.discriminator.requires_grad_(False)
         with torch.no_grad():
             _, real = self.discriminator(x, y)
-        score, features = self.discriminator(rebuilt, y)
+        score, features = self.discriminator(reconstruction, y)
         score_drawn, _ = self.discriminator(drawn, y)
         self.discriminator.requires_grad_(True)
         likeness = self.settings.features * feature_distance(real, features)
@@ -95,7 +97,7 @@ class AdversarialObjective:
         adversarial = -0.5 * (score.mean() + score_drawn.mean())
         last = model.decoder.last_layer
         weight = self._adaptive_weight(likelihood, adversarial, last) if done > HEAD_START else 0.0
-        error = float((rebuilt.detach() - x).square().flatten(1).sum(dim=1).mean())
+        error = float((reconstruction.detach() - x).square().flatten(1).sum(dim=1).mean())
         metrics = {
             "mean_squared_error": error / n_values,
             "feature_distance": float(likeness.detach()),
@@ -106,7 +108,7 @@ class AdversarialObjective:
 
     @torch.no_grad()
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
-        """Keep the latest weights, unless the decoder has left its latents."""
+        """Keep the latest weights, unless the decoder no longer fits its latents."""
         error = self._error(state.average.eval())
         calibrate_sigma(self.batches, self.stage, as_cvae(state.average))
         record = state.record
@@ -116,8 +118,8 @@ class AdversarialObjective:
             self.weight /= 2
             record.notes.append(
                 f"adversarial training drifted at {done:.0%}: held-out error {error:.4g} per value "
-                f"against {self.first_error:.4g} at its start; the last good weights were put back "
-                f"and the adversary's weight lowered to {self.weight:g}"
+                f"against {self.first_error:.4g} at its start; the last good weights were restored "
+                f"and adversarial.weight was lowered to {self.weight:g}"
             )
             keep_best(state, -1.0)
         else:
@@ -127,7 +129,7 @@ class AdversarialObjective:
         return {"held_out_elbo": float(elbo.mean()), "held_out_error": error}
 
     def state_dict(self) -> dict[str, Any]:
-        """The discriminator, its optimiser and the weight."""
+        """Return the discriminator, its optimiser and the adversarial weight."""
         return {
             "discriminator": self.discriminator.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -136,13 +138,16 @@ class AdversarialObjective:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Restore what `state_dict` returned."""
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.weight, self.first_error = state["weight"], state["first_error"]
 
     def _between(self, mean: Tensor, y: Tensor, step: int) -> Tensor:
-        """Latents between each row's and another row's of its class; its own where it is alone."""
+        """Interpolate each row's latents with those of a random row of the same class.
+
+        The latents of a row that is alone in its class stay unchanged.
+        """
         same = y[:, None] == y[None, :]
         draws = self.batches.uniform(f"{self.stage.name}/partner", step, tuple(same.shape))
         partner = (draws * same).argmax(dim=1)
@@ -150,19 +155,19 @@ class AdversarialObjective:
         return torch.lerp(mean, mean[partner], share)
 
     def _train_discriminator(
-        self, x: Tensor, y: Tensor, rebuilt: Tensor, drawn: Tensor, step: int
+        self, x: Tensor, y: Tensor, reconstruction: Tensor, drawn: Tensor, step: int
     ) -> None:
         self.discriminator.train()
         penalised = self.settings.r1 > 0 and step % PENALTY_EVERY == 0
-        seen = x.detach().clone().requires_grad_(penalised)
-        on_real, _ = self.discriminator(seen, y)
-        on_rebuilt, _ = self.discriminator(rebuilt, y)
+        real_images = x.detach().clone().requires_grad_(penalised)
+        on_real, _ = self.discriminator(real_images, y)
+        on_rebuilt, _ = self.discriminator(reconstruction, y)
         on_drawn, _ = self.discriminator(drawn, y)
         loss = F.relu(1 - on_real).mean() + 0.5 * (
             F.relu(1 + on_rebuilt).mean() + F.relu(1 + on_drawn).mean()
         )
         if penalised:
-            (gradient,) = torch.autograd.grad(on_real.sum(), seen, create_graph=True)
+            (gradient,) = torch.autograd.grad(on_real.sum(), real_images, create_graph=True)
             penalty = gradient.square().flatten(1).sum(dim=1).mean() / x[0].numel()
             loss = loss + 0.5 * self.settings.r1 * PENALTY_EVERY * penalty
         self.optimiser.zero_grad(set_to_none=True)
@@ -170,13 +175,15 @@ class AdversarialObjective:
         self.optimiser.step()
 
     def _adaptive_weight(self, likelihood: Tensor, adversarial: Tensor, last: Tensor) -> float:
-        ours = torch.autograd.grad(likelihood, last, retain_graph=True)[0].norm()
-        theirs = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()
-        return self.weight * float((ours / (theirs + 1e-6)).clamp(max=MAX_WEIGHT))
+        likelihood_norm = torch.autograd.grad(likelihood, last, retain_graph=True)[0].norm()
+        adversarial_norm = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()
+        return self.weight * float(
+            (likelihood_norm / (adversarial_norm + 1e-6)).clamp(max=MAX_WEIGHT)
+        )
 
     @torch.no_grad()
     def _error(self, model: nn.Module) -> float:
-        """Mean squared error per value of held-out images through the posterior mean."""
+        """Compute the squared error per value of held-out images, decoded from posterior means."""
         images, labels = self.batches.held_out(self.stage)
         means, _ = encode(self.batches, model, images, labels)
         total = 0.0

@@ -1,4 +1,4 @@
-"""The images on the device, and what each step draws of them."""
+"""The images on the device, and the batch of each training step."""
 
 import hashlib
 
@@ -12,19 +12,19 @@ from vaeaug.data import LabelledImages
 from vaeaug.models import scale_images
 from vaeaug.training._state import Stage, TrainingError
 
-# At most so many held-out images are scored at each evaluation.
+# Maximum number of held-out images that are scored at each evaluation.
 MAX_HELD_OUT = 2048
 
 
 class Batches:
-    """The training images, resident on the device as they are stored, gathered there.
+    """The training images, kept on the device as they are stored; batches are gathered there.
 
-    A part is held out, stratified by class; every class keeps at least one image to learn from.
+    A fraction is held out, stratified by class; every class keeps at least one training image.
 
     Args:
         data: The training split.
-        config: Batch size, class weights, held-out part and seed.
-        device: Where the images go.
+        config: Batch size, class weights, held-out fraction and seed.
+        device: Device that holds the images.
     """
 
     def __init__(self, data: LabelledImages, config: AugmentConfig, device: torch.device) -> None:
@@ -38,13 +38,18 @@ class Batches:
         self.images, self.labels = self._resident(fit.images), self._resident(fit.labels)
         self.held_images = self._resident(held_out.images)
         self.held_labels = self._resident(held_out.labels)
-        # Row numbers of each class, and how many of the rows came with a label.
+        # Row numbers of each class, and the number of rows that came with a label.
         self.rows = [np.flatnonzero(fit.labels == label) for label in range(data.n_classes)]
         self.n_labelled = len(fit)
         self.pool = None if data.unlabelled is None else self._resident(data.unlabelled)
 
     def adopt(self, rows: np.ndarray, labels: np.ndarray) -> None:
-        """Train on these rows of the pool too, under these labels."""
+        """Add rows of the unlabelled pool to the training images.
+
+        Args:
+            rows: Row numbers of the pool.
+            labels: Class index of each row.
+        """
         if self.pool is None or not len(rows):
             return
         index = torch.from_numpy(rows).to(self.device)
@@ -59,37 +64,75 @@ class Batches:
     def draw(
         self, stage: Stage, step: int, size: int | None = None
     ) -> tuple[Float[Tensor, "n c *space"], Tensor]:
-        """The images, scaled to [0, 1], and labels of one step."""
+        """Draw the images and labels of one step.
+
+        Args:
+            stage: The stage; it names the classes and their weights.
+            step: Number of the step.
+            size: Batch size; None: ``training.batch_size``.
+
+        Returns:
+            Images scaled to [0, 1], (n, c, *space), and class indices, (n,).
+        """
         rows = torch.from_numpy(self.rows_of(stage, step, size)).to(self.device)
         y = torch.zeros_like(rows) if stage.is_one_class else self.labels[rows]
         return self.scale(self.images[rows]), y
 
     def rows_of(self, stage: Stage, step: int, size: int | None = None) -> Int64[np.ndarray, " n"]:
-        """Which rows a step trains on: a function of (seed, stage, step)."""
+        """Draw the rows that a step trains on, as a function of (seed, stage, step).
+
+        Args:
+            stage: The stage; it names the classes and their weights.
+            step: Number of the step.
+            size: Batch size; None: ``training.batch_size``.
+
+        Returns:
+            Row numbers.
+        """
         key = [self.config.seed, mix(0, stage.name, 0)]
         rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, step]))
         size = size or self.config.training.batch_size
         classes = [label for label in stage.classes if len(self.rows[label])]
         if stage.adapt:
-            # Every class in every batch, equally: its rows see no other class's images.
+            # Every class equally often in every batch: other classes do not train its rows.
             drawn = np.resize(np.asarray(classes), max(size, 4 * len(classes)))
         else:
             weights = np.array([len(self.rows[label]) for label in classes], dtype=float)
             weights **= stage.class_power
             drawn = rng.choice(np.asarray(classes), size=size, p=weights / weights.sum())
-        place = rng.random(len(drawn))
-        rows = [self.rows[c][int(u * len(self.rows[c]))] for c, u in zip(drawn, place, strict=True)]
+        quantiles = rng.random(len(drawn))
+        rows = [
+            self.rows[c][int(q * len(self.rows[c]))] for c, q in zip(drawn, quantiles, strict=True)
+        ]
         return np.array(rows, dtype=np.int64)
 
     def draw_pool(self, stage: Stage, step: int, size: int) -> Float[Tensor, "n c *space"]:
-        """Unlabelled images of one step, scaled to [0, 1]."""
+        """Draw the unlabelled images of one step.
+
+        Args:
+            stage: The stage.
+            step: Number of the step.
+            size: Number of images.
+
+        Returns:
+            Images scaled to [0, 1].
+        """
         assert self.pool is not None
         rng = np.random.default_rng([self.config.seed, mix(1, stage.name, 0), step])
         rows = torch.from_numpy(rng.integers(len(self.pool), size=size)).to(self.device)
         return self.scale(self.pool[rows])
 
     def noise(self, purpose: str, step: int, shape: tuple[int, ...]) -> Tensor:
-        """Standard normal draws on the device: a function of (seed, purpose, step)."""
+        """Draw standard normal numbers as a function of (seed, purpose, step).
+
+        Args:
+            purpose: Name of the random stream.
+            step: Number of the step.
+            shape: Shape of the result.
+
+        Returns:
+            The draws, on the device.
+        """
         return torch.randn(
             shape,
             generator=self._generator(purpose, step),
@@ -98,7 +141,16 @@ class Batches:
         )
 
     def uniform(self, purpose: str, step: int, shape: tuple[int, ...]) -> Tensor:
-        """Uniform draws from [0, 1) on the device: a function of (seed, purpose, step)."""
+        """Draw uniform numbers from [0, 1) as a function of (seed, purpose, step).
+
+        Args:
+            purpose: Name of the random stream.
+            step: Number of the step.
+            shape: Shape of the result.
+
+        Returns:
+            The draws, on the device.
+        """
         return torch.rand(
             shape,
             generator=self._generator(purpose, step),
@@ -106,18 +158,32 @@ class Batches:
             device=self.device,
         )
 
-    def of_classes(self, stage: Stage, most: int) -> tuple[Tensor, Tensor]:
-        """A fixed sample of the stage's training images, as stored, and their labels."""
+    def of_classes(self, stage: Stage, limit: int) -> tuple[Tensor, Tensor]:
+        """Select a fixed sample of the training images of a stage.
+
+        Args:
+            stage: The stage; it names the classes.
+            limit: Maximum number of images.
+
+        Returns:
+            Images as stored, (n, *space, c), and class indices, (n,).
+        """
         rows = np.concatenate([self.rows[label] for label in stage.classes])
         rng = np.random.default_rng([self.config.seed, len(rows)])
-        index = torch.from_numpy(np.sort(rng.permutation(rows)[:most])).to(self.device)
+        index = torch.from_numpy(np.sort(rng.permutation(rows)[:limit])).to(self.device)
         labels = torch.zeros_like(index) if stage.is_one_class else self.labels[index]
         return self.images[index], labels
 
     def held_out(self, stage: Stage) -> tuple[Tensor, Tensor]:
-        """The stage's held-out images, as stored, and their labels.
+        """Return the held-out images of a stage.
 
-        A class too small to hold any out is scored on its training images.
+        A class that is too small to hold any out is scored on its training images.
+
+        Args:
+            stage: The stage; it names the classes.
+
+        Returns:
+            Images as stored, (n, *space, c), and class indices, (n,).
         """
         if not stage.is_one_class:
             return self.held_images, self.held_labels
@@ -127,11 +193,18 @@ class Batches:
         return images, torch.zeros(len(images), dtype=torch.long, device=self.device)
 
     def scale(self, images: Tensor) -> Float[Tensor, "n c *space"]:
-        """Images as stored, (n, *space, C), to (n, C, *space) in [0, 1]."""
+        """Scale stored images to [0, 1] and move their channels first.
+
+        Args:
+            images: Images as stored, (n, *space, c).
+
+        Returns:
+            Images in [0, 1].
+        """
         return scale_images(images, self.value_range)
 
     def precision(self) -> torch.autocast:
-        """bfloat16 on CUDA, float32 elsewhere."""
+        """Return an autocast context: bfloat16 on CUDA, float32 elsewhere."""
         on_cuda = self.device.type == "cuda"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=on_cuda)
 
@@ -144,10 +217,16 @@ class Batches:
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The device of a name; "auto" is CUDA where there is one.
+    """Resolve the name of a device.
+
+    Args:
+        device: "auto" (CUDA where it is available), "cpu", "cuda" or a torch device.
+
+    Returns:
+        The device.
 
     Raises:
-        TrainingError: If CUDA is asked for and there is none.
+        TrainingError: If CUDA is requested and not available.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -158,16 +237,25 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def mix(seed: int, name: str, step: int) -> int:
-    """A 63-bit seed from a run, a purpose and a step."""
+    """Derive a 63-bit seed from a run, a purpose and a step.
+
+    Args:
+        seed: Seed of the run.
+        name: Purpose of the random numbers.
+        step: Number of the step.
+
+    Returns:
+        The seed.
+    """
     digest = hashlib.blake2b(f"{seed}/{name}/{step}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
-def _thinned(data: LabelledImages, most: int, seed: int) -> LabelledImages:
-    """About `most` images, the same part of every class, at least one of each."""
+def _thinned(data: LabelledImages, limit: int, seed: int) -> LabelledImages:
+    """Select about `limit` images: the same fraction of every class, at least one of each."""
     rng = np.random.default_rng([seed, len(data)])
-    kept = []
+    selected = []
     for label in range(data.n_classes):
         rows = rng.permutation(np.flatnonzero(data.labels == label))
-        kept.append(rows[: -(-len(rows) * most // len(data))])
-    return data.subset(np.sort(np.concatenate(kept)))
+        selected.append(rows[: -(-len(rows) * limit // len(data))])
+    return data.subset(np.sort(np.concatenate(selected)))

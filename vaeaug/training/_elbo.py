@@ -1,4 +1,4 @@
-"""The objective of the VAE, what is set in closed form (sigma, priors), and posterior collapse."""
+"""The objective of the VAE, its closed-form parameters (sigma, priors), and posterior collapse."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -20,29 +20,31 @@ from vaeaug.training._batches import Batches
 from vaeaug.training._scores import by_class, keep_best, keep_best_rows, mean_finite
 from vaeaug.training._state import Stage, StepLoss, TrainState
 
-# Images that sigma and the priors are fitted to.
+# Maximum number of images to which sigma and the prior of a class are fitted.
 SIGMA_IMAGES = 1024
 PRIOR_IMAGES = 4096
-# Weight of the standard normal in a class's prior, in images: a rare class's own moments are noise.
+# Weight of the standard normal in the prior of a class, in images: the moments of a rare class are
+# noisy.
 PRIOR_WEIGHT = 10.0
 # A unit is active when its posterior mean varies by more than this over the data (Burda et al.
 # 2016, arXiv:1509.00519).
 ACTIVE_VARIANCE = 0.01
-# Collapse is judged between these parts of a stage: earlier, units are still waking up.
+# Collapse is checked between these fractions of a stage; earlier, units are still becoming active.
 RESCUE_FROM, RESCUE_UNTIL = 0.2, 0.8
-# Fewer active units than this part is a collapse.
+# A smaller fraction of active units than this is a collapse.
 COLLAPSED = 0.1
-LOWEST_RELIEF = 1 / 64
+# The factor of beta is not lowered further than this.
+LOWEST_FACTOR = 1 / 64
 
 
 class ElboObjective:
-    """Minus the ELBO, per value, of all classes or of each class's own parameters.
+    """Minus the ELBO per value, for the trunk or for the parameters of single classes.
 
     Args:
         batches: The data.
         config: The job.
-        stage: Which classes, and whether they are being adapted.
-        judge: A classifier of the real images, for feature matching; None for none.
+        stage: The stage; it names the classes and says whether they are being adapted.
+        judge: A classifier of the real images, for feature matching; None: no feature matching.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class ElboObjective:
             self.judge.requires_grad_(False)
 
     def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
-        """The trunk and the embedding; FiLM rows and priors wait for the adaptation."""
+        """Return the trunk and the embedding; FiLM rows and priors are left to the adaptation."""
         if self.stage.adapt:
             return model.class_parameters()
         trained = model.trunk_parameters()
@@ -66,7 +68,7 @@ class ElboObjective:
         return trained
 
     def start(self, state: TrainState) -> None:
-        """Score what the stage starts from; an adaptation may only gain."""
+        """Score the initial weights, so that an adaptation can only improve on them."""
         if self.stage.adapt:
             match_priors(self.batches, as_cvae(state.model))
             state.average.load_state_dict(state.model.state_dict())
@@ -76,7 +78,7 @@ class ElboObjective:
         self.evaluate(state, 0.0)
 
     def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
-        """One-sample ELBO of a batch."""
+        """Estimate the ELBO of a batch from one latent per sample."""
         model = as_cvae(state.model)
         x, y = self.batches.draw(self.stage, step)
         terms = self.terms(model, x, y, step)
@@ -93,7 +95,7 @@ class ElboObjective:
             "kl": kl,
             "mean_squared_error": error / x[0].numel(),
         }
-        # Per value, so that one clipping norm serves samples of every size (Adam does not mind).
+        # Per value, so that one clipping norm suits samples of every size; Adam is scale-invariant.
         return StepLoss(loss / x[0].numel(), (error, kl), metrics)
 
     def terms(
@@ -103,25 +105,47 @@ class ElboObjective:
         y: Tensor,
         step: int,
         *,
-        what: str = "",
+        stream_suffix: str = "",
         log_sigma2: Tensor | None = None,
     ) -> ElboTerms:
-        """The bound of a batch, the encoder's view of it corrupted where denoising is trained."""
-        name = f"{self.stage.name}{what}"
+        """Compute the ELBO terms of a batch; the encoder's input is corrupted when denoising.
+
+        Args:
+            model: The model.
+            x: Samples scaled to [0, 1], (n, c, *space).
+            y: Class indices, (n,).
+            step: Number of the step.
+            stream_suffix: Appended to the name of the stage to name the random stream.
+            log_sigma2: Log variance of the likelihood; None: the optimal one of the batch, or the
+                calibrated one while the classes adapt.
+
+        Returns:
+            The terms of the ELBO.
+        """
+        name = f"{self.stage.name}{stream_suffix}"
         noise = self.batches.noise(name, step, (len(x), model.latent_dim))
-        seen = x
+        encoder_input = x
         if self.config.training.denoise > 0:
-            seen = x + self.config.training.denoise * self.batches.noise(
+            encoder_input = x + self.config.training.denoise * self.batches.noise(
                 f"{name}/corrupt", step, tuple(x.shape)
             )
-        # The sigma is the trunk's: it stays as it is while the classes adapt.
+        # The sigma belongs to the trunk and does not change while the classes adapt.
         optimal = not self.stage.adapt and log_sigma2 is None
         return model.elbo(
-            seen, y, noise=noise, optimal_sigma=optimal, log_sigma2=log_sigma2, target=x
+            encoder_input, y, noise=noise, optimal_sigma=optimal, log_sigma2=log_sigma2, target=x
         )
 
     def reduce(self, terms: ElboTerms, state: TrainState, done: float) -> Tensor:
-        """Mean loss, with the warm-up of beta and what was adjusted after a collapse."""
+        """Average the loss, with the warm-up of beta and the adjustment after a collapse.
+
+        Args:
+            terms: The terms of the ELBO of a batch.
+            state: The training state.
+            done: Completed fraction of the stage.
+
+        Returns:
+            The loss, nats per sample.
+        """
         factor, floor = state.record.collapse_adjustment
         return terms.loss(
             beta=self.config.model.beta * factor * self._kl_weight(done),
@@ -130,7 +154,7 @@ class ElboObjective:
 
     @torch.no_grad()
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
-        """Held-out ELBO: of all, or class by class while adapting."""
+        """Compute the held-out ELBO: over all images, or for each class while adapting."""
         model = as_cvae(state.average.eval())
         if not self.stage.adapt:
             calibrate_sigma(self.batches, self.stage, model)
@@ -152,11 +176,11 @@ class ElboObjective:
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: it is all in the state."""
+        """Return nothing; the training state holds everything."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def _kl_weight(self, done: float) -> float:
         warmup = self.config.training.kl_warmup
@@ -167,10 +191,10 @@ class ElboObjective:
     def _rescue(self, state: TrainState, active: Tensor, done: float) -> None:
         record = state.record
         factor, floor = record.collapse_adjustment
-        if float(active.float().mean()) >= COLLAPSED or factor <= LOWEST_RELIEF:
+        if float(active.float().mean()) >= COLLAPSED or factor <= LOWEST_FACTOR:
             return
         record.collapse_adjustment = [factor / 4, max(2 * floor, 0.02)]
-        # What was best under the heavier KL is no measure for what comes now.
+        # Scores under the larger weight of the KL are not comparable with later ones.
         record.best, record.evaluations_without_gain = [], 0
         record.notes.append(
             f"posterior collapse: {int(active.sum())} of {len(active)} latent units were active at "
@@ -182,7 +206,13 @@ class ElboObjective:
 
 @torch.no_grad()
 def calibrate_sigma(batches: Batches, stage: Stage, model: CVAE) -> None:
-    """Set the decoder's sigma to its optimum for a fixed sample of the training images."""
+    """Set the sigma of the decoder to its optimum for a fixed sample of the training images.
+
+    Args:
+        batches: The data.
+        stage: The stage; it names the classes.
+        model: The model to change.
+    """
     images, labels = batches.of_classes(stage, SIGMA_IMAGES)
     errors = [terms.squared_error for terms in _terms(batches, model, images, labels, "sigma")]
     mean_square = float(torch.cat(errors).double().mean()) / images[0].numel()
@@ -191,7 +221,14 @@ def calibrate_sigma(batches: Batches, stage: Stage, model: CVAE) -> None:
 
 @torch.no_grad()
 def match_priors(batches: Batches, model: CVAE) -> None:
-    """Start each class's prior at the normal nearest in KL to its aggregate posterior."""
+    """Set the prior of each class to the normal nearest in KL to its aggregate posterior.
+
+    The moments of the aggregate posterior are shrunk towards those of a standard normal.
+
+    Args:
+        batches: The data.
+        model: The model to change.
+    """
     model.eval()
     size = model.groups[0].size
     for label, rows in enumerate(batches.rows):
@@ -209,7 +246,17 @@ def match_priors(batches: Batches, model: CVAE) -> None:
 
 @torch.no_grad()
 def encode(batches: Batches, model: Any, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Posterior means and log variances of images as stored."""
+    """Compute the posteriors of stored images, block by block.
+
+    Args:
+        batches: Scales the images.
+        model: A model with `posterior`.
+        images: Images as stored, (n, *space, c).
+        labels: Class indices, (n,).
+
+    Returns:
+        Means and log variances, (n, z) each.
+    """
     parts = [
         model.posterior(batches.scale(images[rows]), labels[rows])
         for rows in blocks(len(images), images[:1].numel(), 512)
@@ -219,7 +266,17 @@ def encode(batches: Batches, model: Any, images: Tensor, labels: Tensor) -> tupl
 
 
 def active_units(batches: Batches, model: Any, images: Tensor, labels: Tensor) -> Tensor:
-    """Which units' posterior means vary over these images."""
+    """Determine the units whose posterior means vary over these images.
+
+    Args:
+        batches: Scales the images.
+        model: A model with `posterior`.
+        images: Images as stored, (n, *space, c).
+        labels: Class indices, (n,).
+
+    Returns:
+        Whether each unit is active, (z,).
+    """
     means, _ = encode(batches, model, images, labels)
     return means.var(dim=0, correction=0) > ACTIVE_VARIANCE
 
@@ -227,7 +284,17 @@ def active_units(batches: Batches, model: Any, images: Tensor, labels: Tensor) -
 def held_out_terms(
     batches: Batches, model: Any, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """ELBO per image, and KL per image and unit."""
+    """Compute the ELBO per image, and the KL per image and unit.
+
+    Args:
+        batches: Scales the images and draws the noise.
+        model: A model with `elbo`.
+        images: Images as stored, (n, *space, c).
+        labels: Class indices, (n,).
+
+    Returns:
+        ELBO, (n,), and KL, (n, z), in nats.
+    """
     parts = [(terms.elbo, terms.kl) for terms in _terms(batches, model, images, labels, "held-out")]
     elbos, kls = zip(*parts, strict=True)
     return torch.cat(elbos), torch.cat(kls)
@@ -245,6 +312,13 @@ def _terms(
 
 
 def as_cvae(module: nn.Module) -> CVAE:
-    """The module as what a stage of the VAE knows it to be."""
+    """Narrow the type of a module to the model that the stages of the VAE train.
+
+    Args:
+        module: A `CVAE`.
+
+    Returns:
+        The same module.
+    """
     assert isinstance(module, CVAE)
     return module

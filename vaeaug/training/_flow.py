@@ -1,4 +1,4 @@
-"""The flow over the latents of a trained model."""
+"""The objective of the flow over the latents of a trained model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,13 +15,13 @@ from vaeaug.training._state import Stage, StepLoss, TrainState
 
 
 class FlowObjective:
-    """Flow matching on draws of q(z|x,y), the class left out of some rows.
+    """Flow matching on draws of q(z|x,y); the class is dropped from some rows.
 
     Args:
         batches: The data.
         config: The job.
-        stage: Of the flow.
-        model: The trained model, whose posterior is encoded once.
+        stage: The stage of the flow.
+        model: The trained model; it encodes the images once.
     """
 
     def __init__(
@@ -33,17 +33,17 @@ class FlowObjective:
         self.held_mean, self.held_logvar = encode(batches, model, held_out, self.held_labels)
 
     def trained(self, model: nn.Module) -> Mapping[str, nn.Parameter]:
-        """All of it."""
+        """Return all parameters."""
         return dict(model.named_parameters())
 
     def start(self, state: TrainState) -> None:
-        """Standardise by the training latents, and score what the stage starts from."""
+        """Standardise by the training latents, and score the initial weights."""
         for flow in (state.model, state.average):
             _flow(flow).standardise(self.mean, self.logvar.exp())
         self.evaluate(state, 0.0)
 
     def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
-        """Squared error of the velocity."""
+        """Compute the squared error of the velocity."""
         rows = torch.from_numpy(
             self.batches.rows_of(self.stage, step, self.config.density.batch_size)
         ).to(self.batches.device)
@@ -53,7 +53,7 @@ class FlowObjective:
 
     @torch.no_grad()
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
-        """The same error on held-out latents, by fixed draws."""
+        """Compute the same error on held-out latents, with fixed draws."""
         flow = _flow(state.average.eval())
         parts = [
             self._loss(
@@ -70,16 +70,16 @@ class FlowObjective:
         return {"held_out_error": error}
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: it is all in the state."""
+        """Return nothing; the training state holds everything."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def _loss(
         self, flow: LatentFlow, mean: Tensor, logvar: Tensor, y: Tensor, *, stream: tuple[str, int]
     ) -> Tensor:
-        """The loss of latents; `stream` names their random numbers."""
+        """Compute the loss of latents; `stream` names their random numbers."""
         name, step = stream
         shape = tuple(mean.shape)
         z = mean + torch.exp(0.5 * logvar) * self.batches.noise(f"{name}/posterior", step, shape)

@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of a step waits for its end, so that what was learned is saved."""
+"""Ctrl-C during a training step takes effect at its end, so that progress can be saved."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ class TrainingInterrupted(KeyboardInterrupt):
 
     Attributes:
         stage: Name of the stage.
-        step: Steps of it that were taken.
+        step: Number of completed steps of the stage.
         saved: Whether a checkpoint holds them.
     """
 
@@ -27,45 +27,45 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """SIGINT, and SIGTERM where Python handles it, noted and asked for between steps.
+    """A context that defers SIGINT, and SIGTERM where Python handles it, to the end of a step.
 
-    A second signal is handled as it was before. Outside the main thread, where Python delivers no
-    signals, it does nothing.
+    A second signal is handled by the previous handler. Outside the main thread, where Python
+    delivers no signals, the context does nothing.
     """
 
     def __init__(self) -> None:
-        self._found: int | None = None
+        self._received: int | None = None
         self._at_once = False
-        self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._previous: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is not threading.main_thread():
             return self
         for number in (signal.SIGINT, signal.SIGTERM):
-            before = signal.getsignal(number)
-            if callable(before):
-                self._before[number] = before
+            previous = signal.getsignal(number)
+            if callable(previous):
+                self._previous[number] = previous
                 signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
 
     @property
-    def found(self) -> KeyboardInterrupt | None:
-        """What was asked for, if anything was."""
-        if self._found is None:
+    def requested(self) -> KeyboardInterrupt | None:
+        """The interruption that was requested, or None."""
+        if self._received is None:
             return None
         try:
-            self._before[self._found](self._found, None)
+            self._previous[self._received](self._received, None)
         except KeyboardInterrupt as error:
             return error
-        return None  # whoever handles the signal wants to continue
+        return None  # the previous handler chose to continue
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within, a signal interrupts: for work that is long and is simply done again."""
+        """Let signals interrupt immediately: for long work that is simply repeated later."""
         self._at_once = True
         try:
             yield
@@ -73,7 +73,7 @@ class Interruption:
             self._at_once = False
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._at_once or self._found is not None:
-            self._before[number](number, frame)
+        if self._at_once or self._received is not None:
+            self._previous[number](number, frame)
         else:
-            self._found = number
+            self._received = number

@@ -1,4 +1,4 @@
-"""One stage of training: steps, averages, evaluations, checkpoints. One loop for every stage."""
+"""The training loop of every stage: steps, averages, evaluations and checkpoints."""
 
 import copy
 import math
@@ -25,19 +25,19 @@ from vaeaug.training._state import (
     save,
 )
 
-# At least so many evaluations in a stage, and lines in the log.
+# Minimum number of evaluations in a stage, and of lines in the log.
 EVALUATIONS, LOG_LINES = 3, 50
-# A step is exploding when a guarded figure is this many times its running mean over good steps.
+# A step is exploding when a guarded metric is this many times its running mean over good steps.
 EXPLODING = 100.0
 
 
 class Loop:
-    """One way to run a stage, for every stage.
+    """The training loop.
 
     Args:
         batches: The data.
         config: The job.
-        folder: The run folder; None writes nothing.
+        folder: The run folder; None: nothing is written.
         progress: Called after every step.
     """
 
@@ -54,18 +54,26 @@ class Loop:
         self.log = MetricsLog(folder)
         self.progress = progress
         on_cpu = batches.device.type == "cpu"
-        # What a budget counts. Processor time does not depend on what else the machine does.
+        # The clock of a time budget. Processor time does not depend on the load of the machine.
         self.clock = time.process_time if on_cpu else time.perf_counter
 
     def run(self, stage: Stage, model: nn.Module, objective: Objective) -> StageRecord:
-        """Train `model` through a stage, or load it where the stage is done.
+        """Train a model through a stage, or load it if the stage is done.
 
-        Ctrl-C and SIGTERM wait for the end of the step, after which the stage is saved. Gradients
-        are computed whatever surrounds the call.
+        Ctrl-C and SIGTERM take effect at the end of a step, after which the stage is saved.
+        Gradients are computed even inside `torch.no_grad` or `torch.inference_mode`.
+
+        Args:
+            stage: The stage.
+            model: The model, trained in place.
+            objective: What is minimised.
+
+        Returns:
+            The record of the stage.
 
         Raises:
             TrainingError: If the loss stays non-finite or exploding, or a checkpoint is unusable.
-            TrainingInterrupted: If it was interrupted.
+            TrainingInterrupted: If a signal interrupted the training.
         """
         with torch.inference_mode(False), torch.enable_grad(), Interruption() as interruption:
             return self._run(stage, model, objective, interruption)
@@ -92,7 +100,7 @@ class Loop:
                 done = stage.progress(record.step, record.seconds)
                 if record.step % eval_every == 0 or done == 1:
                     record.pending = metrics
-            self._stop_if_asked(stage, state, interruption)
+            self._stop_if_requested(stage, state, interruption)
             evaluated = record.pending is not None
             if evaluated:
                 metrics = self._evaluate(stage, state, done, interruption)
@@ -114,7 +122,7 @@ class Loop:
         return record
 
     def _note_slope(self, stage: Stage, record: StageRecord) -> None:
-        """Warn where the VAE was still improving at its end; later stages gain little."""
+        """Warn if the VAE was still improving at its end; for later stages it matters little."""
         if record.done or not (stage.name == "trunk" or stage.is_one_class):
             return
         if rise := still_rising(mean_finite(record.first), record.history):
@@ -127,24 +135,26 @@ class Loop:
     def _evaluate(
         self, stage: Stage, state: TrainState, done: float, interruption: Interruption
     ) -> dict[str, float]:
-        """Score the EMA weights; an evaluation that is interrupted is done again when resumed."""
+        """Score the EMA weights; an interrupted evaluation is repeated on resumption."""
         record = state.record
-        before, best = copy.deepcopy(vars(record)), state.best
+        record_before, best_before = copy.deepcopy(vars(record)), state.best
         try:
             with interruption.at_once():
                 metrics = (record.pending or {}) | state.objective.evaluate(state, done)
         except KeyboardInterrupt as error:
-            vars(record).update(before)
-            state.best = best
+            vars(record).update(record_before)
+            state.best = best_before
             raise self._stopped(stage, state, error) from None
-        if (score := mean_finite(record.latest)) == score:  # not of a stage that scores nothing
+        if (score := mean_finite(record.latest)) == score:  # NaN if the stage has no scores
             record.history.append([float(record.step), score])
         record.done = record.evaluations_without_gain >= self.config.training.patience
         record.pending = None
         return metrics
 
-    def _stop_if_asked(self, stage: Stage, state: TrainState, interruption: Interruption) -> None:
-        if (error := interruption.found) is not None:
+    def _stop_if_requested(
+        self, stage: Stage, state: TrainState, interruption: Interruption
+    ) -> None:
+        if (error := interruption.requested) is not None:
             raise self._stopped(stage, state, error)
 
     def _stopped(
@@ -207,7 +217,7 @@ class Loop:
         }
 
     def _schedule(self, step: int, stage: Stage, done: float) -> float:
-        """Linear warm-up, then cosine to zero."""
+        """Return the learning rate factor: linear warm-up, then cosine decay to zero."""
         warmup = min(self.config.training.lr_warmup, max(1, stage.steps // 10))
         if step < warmup:
             return (step + 1) / warmup
@@ -216,7 +226,7 @@ class Loop:
 
     @torch.no_grad()
     def _update_average(self, state: TrainState, step: int) -> None:
-        # The decay grows from 0, so that the first weights do not linger.
+        # The decay grows from 0, so that the initial weights are soon forgotten.
         decay = min(self.config.training.ema_decay, (1 + step) / (10 + step))
         pairs = zip(state.average.parameters(), state.model.parameters(), strict=True)
         moving = [(mean, now) for mean, now in pairs if now.requires_grad]
@@ -240,7 +250,7 @@ def _is_bad(record: StageRecord, step_loss: StepLoss, loss: float, norm: float) 
         return True
     if math.isnan(record.running_error):
         return False
-    # The constants keep a nearly perfect model's small errors from looking like explosions.
+    # The constants keep the small errors of a nearly perfect model from looking like explosions.
     return error > EXPLODING * record.running_error + 1.0 or kl > EXPLODING * (
         record.running_kl + 10.0
     )

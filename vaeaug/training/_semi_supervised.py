@@ -1,4 +1,4 @@
-"""Images without labels: a classifier that gives them labels, or the bound over all labels."""
+"""Unlabelled images: pseudo-labels by a classifier, or the ELBO summed over all labels (M2)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,35 +17,35 @@ from vaeaug.training._elbo import ElboObjective, as_cvae
 from vaeaug.training._scores import by_class, keep_best, mean_finite
 from vaeaug.training._state import Stage, StepLoss, TrainState
 
-# Largest shift of the classifier's images, values per axis.
+# Largest shift of the images of the classifier, values per axis.
 SHIFT = 2
-# Classes over which the unlabelled bound is summed; of more, the most likely ones.
+# Maximum number of classes over which the unlabelled ELBO is summed, the most likely ones first.
 MAX_ENUMERATED = 10
 
 
 class ClassifierObjective:
-    """Cross-entropy of the labelled images, every class equally often, slightly shifted.
+    """Cross-entropy of class-balanced, slightly shifted labelled images.
 
     Args:
         batches: The data.
-        stage: Its class_power should be 0.
+        stage: The stage; its class_power should be 0.
     """
 
     def __init__(self, batches: Batches, stage: Stage) -> None:
         self.batches, self.stage = batches, stage
 
     def trained(self, model: nn.Module) -> Mapping[str, nn.Parameter]:
-        """All of it."""
+        """Return all parameters."""
         return dict(model.named_parameters())
 
     def start(self, state: TrainState) -> None:
-        """Score what the stage starts from."""
+        """Score the initial weights."""
         self.evaluate(state, 0.0)
 
     def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
-        """Cross-entropy with label smoothing."""
+        """Compute the cross-entropy with label smoothing."""
         x, y = self.batches.draw(self.stage, step, 128)
-        with seeded_torch(step):  # of dropout
+        with seeded_torch(step):  # for dropout
             logits = state.model(shifted(self.batches, self.stage.name, step, x))
         loss = F.cross_entropy(logits, y, label_smoothing=0.05)
         value = float(loss.detach())
@@ -54,7 +54,7 @@ class ClassifierObjective:
 
     @torch.no_grad()
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
-        """Held-out log-likelihood, mean over classes."""
+        """Compute the held-out log-likelihood, averaged over classes."""
         images, labels = self.batches.held_out(self.stage)
         logits = class_logits(state.average.eval(), self.batches, images)
         log_p = F.log_softmax(logits, dim=1)[torch.arange(len(labels)), labels]
@@ -65,25 +65,25 @@ class ClassifierObjective:
         return {"held_out_log_likelihood": score, "held_out_accuracy": accuracy}
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: it is all in the state."""
+        """Return nothing; the training state holds everything."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class M2Objective(ElboObjective):
     """The semi-supervised bound of Kingma et al. 2014 (arXiv:1406.5298), eq. 6 to 9.
 
-    Labelled images have their ELBO and the classifier's loss; an unlabelled one has
-    ``sum_y q(y|x) ELBO(x,y) + H(q(y|x))``, with q(y|x) the classifier.
+    A labelled image contributes its ELBO and the loss of the classifier q(y|x); an unlabelled one
+    contributes ``sum_y q(y|x) ELBO(x,y) + H(q(y|x))``.
 
     Args:
-        batches: The data, with a pool.
+        batches: The data, with an unlabelled pool.
         config: The job.
-        stage: The trunk.
-        classifier: q(y|x), trained on the labelled images beforehand; its training continues here.
-        judge: For feature matching.
+        stage: The stage of the trunk.
+        classifier: q(y|x), trained on the labelled images; its training continues here.
+        judge: A classifier for feature matching; None: no feature matching.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class M2Objective(ElboObjective):
     ) -> None:
         super().__init__(batches, config, stage, judge)
         self.classifier = classifier.requires_grad_(True)
-        # Entropy of the classes as they come, which the pool is taken to share.
+        # Log frequencies of the classes, which are assumed to hold for the pool as well.
         counts = torch.tensor([len(rows) for rows in batches.rows], device=batches.device)
         self.log_class = torch.log((counts + 1.0) / (counts + 1.0).sum())
 
     def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
-        """The model's trunk and the classifier."""
+        """Return the trunk of the model and the classifier."""
         parameters = {
             f"classifier.{name}": parameter
             for name, parameter in self.classifier.named_parameters()
@@ -109,7 +109,7 @@ class M2Objective(ElboObjective):
         return {**super().trained(model), **parameters}
 
     def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
-        """The labelled loss, the unlabelled one and the classifier's."""
+        """Add up the labelled, the unlabelled and the classifier's loss."""
         step_loss = super().loss(state, step, done)
         settings, stage = self.config.semi_supervised, self.stage
         size = self.config.training.batch_size
@@ -117,7 +117,7 @@ class M2Objective(ElboObjective):
         logits = self.classifier(shifted(self.batches, stage.name, step, x))
         supervised = F.cross_entropy(logits, y, label_smoothing=0.05)
         pool = self.batches.draw_pool(stage, step, max(1, round(size * settings.unlabelled_share)))
-        # The sigma of the labelled images: over all classes, wrong ones too, it would be too wide.
+        # The sigma of the labelled images: averaged over wrong classes too, it would be too large.
         sigma = optimal_log_sigma2(x.new_tensor([step_loss.guard[0]]), x[0].numel())
         unlabelled = self._unlabelled(state, pool, step, done, sigma) / pool[0].numel()
         n_pool = len(pool) / size
@@ -130,11 +130,11 @@ class M2Objective(ElboObjective):
         return StepLoss(loss, step_loss.guard, metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """The classifier."""
+        """Return the classifier."""
         return {"classifier": self.classifier.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Restore what `state_dict` returned."""
         self.classifier.load_state_dict(state["classifier"])
 
     def _unlabelled(
@@ -150,7 +150,7 @@ class M2Objective(ElboObjective):
             x.repeat_interleave(k, dim=0),
             classes.flatten(),
             step,
-            what="/unlabelled",
+            stream_suffix="/unlabelled",
             log_sigma2=log_sigma2,
         )
         factor, _ = state.record.collapse_adjustment
@@ -163,7 +163,16 @@ class M2Objective(ElboObjective):
 def pseudo_labels(
     classifier: nn.Module, batches: Batches, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the pool of whose class the classifier is sure, and their classes."""
+    """Label the images of the pool of whose class the classifier is certain.
+
+    Args:
+        classifier: Images to logits (n, k).
+        batches: The data, with an unlabelled pool.
+        threshold: Lowest probability of the most likely class.
+
+    Returns:
+        Row numbers of the pool and their class indices, (m,) each.
+    """
     assert batches.pool is not None
     probability = torch.softmax(class_logits(classifier.eval(), batches, batches.pool), dim=1)
     top, label = probability.max(dim=1)
@@ -173,7 +182,16 @@ def pseudo_labels(
 
 @torch.no_grad()
 def class_logits(classifier: nn.Module, batches: Batches, images: Tensor) -> Tensor:
-    """Logits of images as stored."""
+    """Compute the logits of stored images, block by block.
+
+    Args:
+        classifier: Images to logits (n, k).
+        batches: Scales the images.
+        images: Images as stored, (n, *space, c).
+
+    Returns:
+        Logits, (n, k).
+    """
     return torch.cat(
         [
             classifier(batches.scale(images[rows]))
@@ -183,7 +201,17 @@ def class_logits(classifier: nn.Module, batches: Batches, images: Tensor) -> Ten
 
 
 def shifted(batches: Batches, name: str, step: int, x: Tensor) -> Tensor:
-    """Every image moved by up to `SHIFT` along each axis, by itself, edges repeated."""
+    """Shift every image by up to `SHIFT` values along each axis, independently; edges are repeated.
+
+    Args:
+        batches: Draws the shifts.
+        name: Name of the stage.
+        step: Number of the step.
+        x: Images, (n, c, *space).
+
+    Returns:
+        The shifted images, of the same shape.
+    """
     rank, n = x.ndim - 2, len(x)
     draws = batches.uniform(f"{name}/shift", step, (n, rank))
     shift = (draws * (2 * SHIFT + 1)).long() - SHIFT

@@ -1,4 +1,4 @@
-"""What a stage is, how far it has come, and its checkpoint."""
+"""A training stage, its state, its checkpoint and its log."""
 
 import json
 import math
@@ -22,14 +22,14 @@ class Stage:
     """One run of the training loop.
 
     Attributes:
-        name: Name of its checkpoint and in the log.
+        name: Name in the log and of the checkpoint.
         steps: Optimiser steps.
         classes: The classes it trains on.
         adapt: Fit the classes' own parameters with the trunk frozen.
-        is_one_class: The model knows one class only and calls it 0.
+        is_one_class: The model has one class only and calls it 0.
         learning_rate: Peak AdamW learning rate.
         class_power: A class is drawn in proportion to count**class_power.
-        budget: Seconds after which it ends; None: the steps decide alone.
+        budget: Seconds after which the stage ends; None: only the steps count.
     """
 
     name: str
@@ -60,10 +60,10 @@ class StageRecord:
     """What a checkpoint holds besides weights and optimiser.
 
     Attributes:
-        step: Steps taken, skipped ones too.
+        step: Steps taken, including skipped ones.
         done: Whether the stage has ended.
         skipped: Steps skipped because the loss was not finite or exploding.
-        bad_in_a_row: How many steps were skipped since the last good one.
+        bad_in_a_row: Steps skipped since the last good one.
         evaluations_without_gain: Held-out evaluations since the best one.
         running_error: Running mean of the squared error per image.
         running_kl: Running mean of the KL per image, nats.
@@ -75,7 +75,7 @@ class StageRecord:
         seconds: Spent in the stage.
         collapse_adjustment: After a posterior collapse, the factor of beta and the least free bits.
         notes: Observations for the user.
-        pending: Metrics of the last step, where its evaluation on held-out images is still due.
+        pending: Metrics of the last step, if its evaluation on held-out images is still due.
     """
 
     step: int = 0
@@ -121,8 +121,7 @@ class StepLoss:
     """The loss of one step.
 
     Attributes:
-        loss: What is minimised, in units for which one clipping norm is right, such as nats per
-            value.
+        loss: The loss to minimise, in units that suit one clipping norm, such as nats per value.
         guard: Metrics that are watched for explosion, such as the squared error and the KL.
         metrics: Metrics for the log.
     """
@@ -136,26 +135,67 @@ class Objective(Protocol):
     """What a stage minimises, and how it is judged on held-out images."""
 
     def trained(self, model: Any) -> Mapping[str, nn.Parameter]:
-        """The parameters that the stage moves."""
+        """Return the parameters that the stage trains.
+
+        Args:
+            model: The model of the stage.
+
+        Returns:
+            Parameters by name.
+        """
 
     def start(self, state: TrainState) -> None:
-        """What is set before the first step."""
+        """Prepare the state before the first step.
+
+        Args:
+            state: The training state.
+        """
 
     def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
-        """The loss of a step, when the part `done` of the stage is over."""
+        """Compute the loss of a step.
+
+        Args:
+            state: The training state.
+            step: Number of the step.
+            done: Completed fraction of the stage.
+
+        Returns:
+            The loss and its metrics.
+        """
 
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
-        """Score the averaged weights, keep the best, return metrics for the log."""
+        """Score the EMA weights and keep the best ones.
+
+        Args:
+            state: The training state.
+            done: Completed fraction of the stage.
+
+        Returns:
+            Metrics for the log.
+        """
 
     def state_dict(self) -> dict[str, Any]:
-        """What it must remember beside the state, tensors and plain types."""
+        """Return the tensors and plain types that a checkpoint needs besides the state."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Restore what `state_dict` returned.
+
+        Args:
+            state: Content of a checkpoint.
+        """
 
 
 def save(folder: Path | None, stage: Stage, state: TrainState) -> None:
-    """Replace the stage's checkpoint; a stage that is done keeps its best weights only."""
+    """Replace the checkpoint of a stage; of a stage that is done, only the best weights are saved.
+
+    Args:
+        folder: Folder of checkpoints; None: nothing is written.
+        stage: The stage.
+        state: The training state.
+
+    Raises:
+        TrainingError: If the checkpoint cannot be written.
+    """
     if folder is None:
         return
     content: dict[str, Any] = {
@@ -174,13 +214,19 @@ def save(folder: Path | None, stage: Stage, state: TrainState) -> None:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
         raise TrainingError(
-            f"{path}: the checkpoint cannot be written ({error}); the one before it is kept, and "
+            f"{path}: the checkpoint cannot be written ({error}); the previous one is kept, and "
             "the same command resumes from there"
         ) from error
 
 
 def resume(folder: Path | None, stage: Stage, state: TrainState, device: torch.device) -> None:
-    """Put the state where its checkpoint stands, if there is one.
+    """Restore the state from its checkpoint, if there is one.
+
+    Args:
+        folder: Folder of checkpoints; None: there is none.
+        stage: The stage.
+        state: The training state, changed in place.
+        device: Device of the weights.
 
     Raises:
         TrainingError: If the checkpoint cannot be read or belongs to another model.
@@ -191,29 +237,29 @@ def resume(folder: Path | None, stage: Stage, state: TrainState, device: torch.d
     try:
         with open_regular(path) as file:
             content = torch.load(file, map_location=device, weights_only=True)
-        state.record = StageRecord(**_in_present_words(content["state"]))
+        state.record = StageRecord(**_with_current_names(content["state"]))
         state.best = content["best"]
-        state.model.load_state_dict(state.best)  # fits, or the stage is of another model
+        state.model.load_state_dict(state.best)  # fails if the stage is of another model
         if not state.record.done:
             state.model.load_state_dict(content["model"])
             state.average.load_state_dict(content["average"])
             state.optimiser.load_state_dict(content["optimiser"])
         state.objective.load_state_dict(content["objective"])
-    except Exception as error:  # damage shows as many things
+    except Exception as error:  # a damaged file can raise anything
         raise TrainingError(
             f"{path}: expected a checkpoint of stage {stage.name!r}, got one that cannot be used "
             f"({type(error).__name__}: {error}); delete it to train the stage again"
         ) from error
 
 
-def _in_present_words(record: Mapping[str, Any]) -> dict[str, Any]:
+def _with_current_names(record: Mapping[str, Any]) -> dict[str, Any]:
     """A stage's record with the field names of this version."""
     names = {"relief": "collapse_adjustment"}
     return {names.get(name, name): value for name, value in record.items()}
 
 
 class MetricsLog:
-    """``metrics.jsonl``, one line per logged step, in step with the checkpoints.
+    """``metrics.jsonl``, one line per logged step, consistent with the checkpoints.
 
     Args:
         folder: The run folder; None logs nothing.
@@ -223,7 +269,14 @@ class MetricsLog:
         self.path = None if folder is None else folder / "metrics.jsonl"
 
     def write(self, **entry: Any) -> None:
-        """Append a line. Metrics that are not finite become text, which JSON can hold."""
+        """Append a line; metrics that are not finite become strings, because JSON cannot hold them.
+
+        Args:
+            **entry: Names and values of the line.
+
+        Raises:
+            TrainingError: If the log cannot be written.
+        """
         if self.path is None:
             return
         safe = {
@@ -237,24 +290,32 @@ class MetricsLog:
             raise self._error(error) from error
 
     def rewind(self, stage: str, step: int) -> None:
-        """Drop what was logged after the checkpoint that training resumes from."""
+        """Drop the lines that were logged after the checkpoint from which training resumes.
+
+        Args:
+            stage: Name of the stage.
+            step: Step of the checkpoint.
+
+        Raises:
+            TrainingError: If the log cannot be read or written.
+        """
         if self.path is None or not self.path.exists():
             return
-        # The last line of a killed writer may end in the middle of anything.
+        # The last line of a killed process may end anywhere, even inside a character.
         try:
             lines = read_whole(self.path).decode(errors="replace").splitlines()
         except OSError as error:
             raise self._error(error) from error
-        kept = [line for line in lines if not _is_later(line, stage, step)]
-        if len(kept) < len(lines):
+        remaining = [line for line in lines if not _is_later(line, stage, step)]
+        if len(remaining) < len(lines):
             try:
-                publish(self.path, "".join(line + "\n" for line in kept).encode())
+                publish(self.path, "".join(line + "\n" for line in remaining).encode())
             except OSError as error:
                 raise self._error(error) from error
 
     def _error(self, error: OSError) -> TrainingError:
         return TrainingError(
-            f"{self.path}: the log cannot be written: {error.strerror}; the checkpoint before it "
+            f"{self.path}: the log cannot be written: {error.strerror}; the previous checkpoint "
             f"is kept, and the same command resumes from there"
         )
 
@@ -264,5 +325,5 @@ def _is_later(line: str, stage: str, step: int) -> bool:
         entry = json.loads(line)
         return bool(entry.get("stage") == stage and entry.get("step", 0) > step)
     except (ValueError, RecursionError, AttributeError, TypeError):
-        # The last line of a killed writer, or a damaged one.
+        # The last line of a killed process, or a damaged one.
         return True

@@ -1,4 +1,4 @@
-"""Training as a whole: which stages, of which models, in which order."""
+"""The training pipeline: its stages, their models and their order."""
 
 import copy
 import math
@@ -33,25 +33,25 @@ from vaeaug.training._scores import mean_finite
 from vaeaug.training._semi_supervised import ClassifierObjective, M2Objective, pseudo_labels
 from vaeaug.training._state import Stage, StageRecord
 
-# How a budget of seconds is divided among the stages that there are.
+# Weights by which a time budget is divided among the stages of a job.
 SHARES = {"classifier": 0.05, "trunk": 0.6, "adapt": 0.1, "sharpen": 0.25, "flow": 0.3}
-# Arrays of the size of the decoder's output that a step holds at least; measured: 20 and more, with
-# the features of every level.
+# Lower bound of the number of arrays of the size of the decoder's output that a step holds.
+# Measured were 20 and more, with the features of every level.
 STEP_ARRAYS = 12
-# Fewer labelled images than this do not carry a flow.
+# Minimum number of labelled images for training a flow by default.
 FLOW_IMAGES = 200
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model and what is known of its training.
+    """A trained model and the record of its training.
 
     Attributes:
-        model: In evaluation mode, with the averaged weights that were best on held-out images.
-        stages: By name, in order.
-        flow: The density over latents of all classes; None where it was not trained.
-        pool_labels: Class of each unlabelled image, -1 where it is not known; empty without a pool.
-        notes: What the user should know of how it was trained.
+        model: The model in evaluation mode, with the EMA weights that were best on held-out images.
+        stages: Record of each stage by name, in order.
+        flow: The density over latents of all classes; None if it was not trained.
+        pool_labels: Class of each unlabelled image, -1 if it is not known; empty without a pool.
+        notes: Observations about the training for the user.
     """
 
     model: CVAE | SeparateCVAE
@@ -62,11 +62,11 @@ class Trained:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What was seen and done in the stages, and the notes."""
+        """Notes of the stages, then those of the training as a whole."""
         return tuple(note for record in self.stages.values() for note in record.notes) + self.notes
 
     def summary(self) -> list[str]:
-        """A line per stage, then the remarks."""
+        """Describe each stage in a line, followed by the remarks."""
         lines: list[str] = []
         for name, record in self.stages.items():
             first, best = mean_finite(record.first), mean_finite(record.best)
@@ -92,24 +92,28 @@ def train(
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Trained:
-    """Train the generator on `data` as `config` says.
+    """Train a generator as configured.
 
-    The stages, those that are asked for, in this order: a classifier of the real images (for
-    unlabelled images and feature matching); the trunk, one model of all classes; its adaptation,
-    each class's own parameters with the trunk frozen; the sharpening of the decoder against a
-    discriminator; the flow over the latents. "separate" grouping trains a model for each class in
-    place of trunk and adaptation.
+    The stages that the configuration enables run in this order: a classifier of the real images
+    (for unlabelled images and feature matching); the trunk, one model of all classes; its
+    adaptation, which trains the parameters of each class with the trunk frozen; the sharpening of
+    the decoder against a discriminator; the flow over the latents. With "separate" grouping, one
+    model per class replaces trunk and adaptation.
 
     Args:
         data: The training split. A part of it is held out for early stopping.
         config: The job.
         device: "auto", "cpu", "cuda" or a torch device.
-        folder: Checkpoints go to ``folder/checkpoints``, the log to ``folder/metrics.jsonl``; what
-            is there is resumed. None: nothing is written.
+        folder: Run folder for ``checkpoints`` and ``metrics.jsonl``; training resumes from existing
+            ones. None: nothing is written.
         progress: Called after every step.
 
+    Returns:
+        The trained model and its record.
+
     Raises:
-        ConfigError: If parts of the configuration do not fit one another or the data.
+        ConfigError: If parts of the configuration are incompatible with one another or with the
+            data.
         TrainingError: If the loss stays non-finite or exploding, or a checkpoint cannot be used.
     """
     device = resolve_device(device)
@@ -120,10 +124,17 @@ def train(
 
 
 def wants_flow(data: LabelledImages, config: AugmentConfig) -> bool:
-    """Whether a flow is trained.
+    """Decide whether a flow is trained.
 
-    "auto" trains one where z is a grid or a hierarchy, of which a mixture of normals is a poor
-    description, and there are images enough to learn from.
+    "auto" trains one if z is a grid or a hierarchy, which a mixture of normals describes poorly,
+    and there are enough images to learn from.
+
+    Args:
+        data: The training split.
+        config: The job.
+
+    Returns:
+        Whether a flow is trained.
     """
     if config.density.kind == "auto":
         return config.model.latent != "vector" and len(data) >= FLOW_IMAGES
@@ -131,12 +142,28 @@ def wants_flow(data: LabelledImages, config: AugmentConfig) -> bool:
 
 
 def default_steps(n_images: int, batch_size: int) -> int:
-    """About 20 passes over the images, between 2,000 and 20,000 steps."""
+    """Return the default number of steps: about 20 passes, between 2,000 and 20,000 steps.
+
+    Args:
+        n_images: Number of images.
+        batch_size: Images per step.
+
+    Returns:
+        Optimiser steps.
+    """
     return min(20_000, max(2_000, round(20 * n_images / batch_size)))
 
 
 class TrainingPipeline:
-    """The stages of one training, each by one method."""
+    """The stages of a training; each method runs one.
+
+    Args:
+        data: The training split.
+        config: The job.
+        batches: The data on the device.
+        folder: The run folder; None: nothing is written.
+        progress: Called after every step.
+    """
 
     def __init__(
         self,
@@ -159,14 +186,18 @@ class TrainingPipeline:
         }
 
     def run(self) -> Trained:
-        """Every stage that is asked for."""
+        """Run every stage that the configuration enables.
+
+        Returns:
+            The trained model and its record.
+        """
         data, config = self.data, self.config
         classifier = self.classifier()
         rows, labels = self.label_pool(classifier)
         model = self.vae(classifier)
         m2 = config.semi_supervised.mode == "m2"
         if isinstance(model, CVAE) and m2 and classifier is not None:
-            rows, labels = self.pool_labels(classifier)  # it has learned more since
+            rows, labels = self.pool_labels(classifier)  # with the further trained classifier
         if config.adversarial.steps:
             self.sharpen(model)
         flow = self.flow(model) if wants_flow(data, config) else None
@@ -175,7 +206,11 @@ class TrainingPipeline:
         return Trained(model.eval(), self.stages, flow, pool, tuple(self.notes))
 
     def classifier(self) -> SmallClassifier | None:
-        """The real-only classifier, where something needs it."""
+        """Train the classifier of real images, if a later stage needs it.
+
+        Returns:
+            The classifier, or None.
+        """
         if "classifier" not in self.shares:
             return None
         model = self._fresh(
@@ -188,7 +223,14 @@ class TrainingPipeline:
         return model.eval()
 
     def label_pool(self, classifier: SmallClassifier | None) -> tuple[np.ndarray, np.ndarray]:
-        """Give labels to the pool, and train on what got one."""
+        """Label the unlabelled pool, and add the labelled images to the training images.
+
+        Args:
+            classifier: The classifier of real images, or None.
+
+        Returns:
+            Row numbers of the pool and their class indices, (m,) each.
+        """
         if classifier is None or self.batches.pool is None:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         if self.config.semi_supervised.mode == "m2":
@@ -198,7 +240,14 @@ class TrainingPipeline:
         return rows, labels
 
     def pool_labels(self, classifier: SmallClassifier) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the pool whose class the classifier is sure of, and the class."""
+        """Label the images of the pool of whose class the classifier is certain.
+
+        Args:
+            classifier: The classifier of real images.
+
+        Returns:
+            Row numbers of the pool and their class indices, (m,) each.
+        """
         assert self.batches.pool is not None
         threshold = self.config.semi_supervised.threshold
         rows, labels = pseudo_labels(classifier, self.batches, threshold)
@@ -209,7 +258,14 @@ class TrainingPipeline:
         return rows, labels
 
     def vae(self, classifier: SmallClassifier | None) -> CVAE | SeparateCVAE:
-        """The model, trained as the grouping says."""
+        """Train the VAE with the configured grouping.
+
+        Args:
+            classifier: The classifier of real images, or None.
+
+        Returns:
+            The model.
+        """
         model = _new_model(self.data, self.config).to(self.batches.device)
         if isinstance(model, SeparateCVAE):
             total = self.config.training.steps or default_steps(
@@ -233,8 +289,8 @@ class TrainingPipeline:
         objective = ElboObjective(self.batches, self.config, stage, classifier)
         if self.config.semi_supervised.mode == "m2" and self.batches.pool is not None:
             assert classifier is not None
-            # The classifier continues to learn; the judge must not, or it would learn to
-            # see no difference.
+            # The classifier is trained further; the judge must not be, or it would learn to
+            # ignore differences.
             judge = copy.deepcopy(classifier)
             objective = M2Objective(self.batches, self.config, stage, classifier, judge)
         self.stages["trunk"] = self.loop.run(stage, model, objective)
@@ -247,7 +303,11 @@ class TrainingPipeline:
         return model
 
     def sharpen(self, model: CVAE | SeparateCVAE) -> None:
-        """Train the decoder on against a discriminator."""
+        """Train the decoder against a discriminator.
+
+        Args:
+            model: The model, trained in place.
+        """
         assert isinstance(model, CVAE)
         discriminator = self._fresh(
             "discriminator",
@@ -264,7 +324,14 @@ class TrainingPipeline:
         self.stages["sharpen"] = self.loop.run(stage, model, objective)
 
     def flow(self, model: CVAE | SeparateCVAE) -> LatentFlow:
-        """The density over the latents of all classes."""
+        """Train the density over the latents of all classes.
+
+        Args:
+            model: The trained model.
+
+        Returns:
+            The flow.
+        """
         settings = self.config.density
         shape = model.groups[0].shape if len(model.groups) == 1 else (model.latent_dim,)
         flow = self._fresh(
@@ -323,15 +390,17 @@ class TrainingPipeline:
 def check_config(
     data: LabelledImages, config: AugmentConfig, *, for_convolutions: bool = False
 ) -> None:
-    """Refuse, before anything is done, what cannot be trained on this data.
+    """Reject a job that cannot be trained on this data, before any work is done.
 
     Args:
         data: The training split.
         config: The job.
-        for_convolutions: The samples will be seen by convolutions even if the generator has none.
+        for_convolutions: Whether convolutions will process the samples even if the generator has
+            none.
 
     Raises:
-        ConfigError: If parts of the configuration do not fit one another, the data or the memory.
+        ConfigError: If parts of the configuration are incompatible with one another, with the data
+            or with the available memory.
     """
     model = config.model
     problems = []
@@ -365,47 +434,55 @@ def check_config(
     if problems:
         raise ConfigError("; ".join(problems))
     batch = config.training.batch_size
-    there, needed = available_memory(), batch * step_bytes(data, config)
-    if there is not None and needed > there:
+    available, needed = available_memory(), batch * step_bytes(data, config)
+    if available is not None and needed > available:
         raise ConfigError(
             f"training.batch_size: expected a batch that memory can hold, got {batch} samples of "
-            f"shape {data.image_shape}, a step on which takes at least {sized(needed)}; "
-            f"{sized(there)} are available: --set training.batch_size="
-            f"{max(2, batch * there // (2 * needed))}"
+            f"shape {data.image_shape}, for which a step takes at least {sized(needed)}; "
+            f"{sized(available)} are available: --set training.batch_size="
+            f"{max(2, batch * available // (2 * needed))}"
         )
 
 
 def step_bytes(data: LabelledImages, config: AugmentConfig) -> int:
-    """Bytes, at the least, that a training step holds of one sample."""
+    """Return a lower bound of the bytes that a training step holds per sample.
+
+    Args:
+        data: The training split.
+        config: The job.
+
+    Returns:
+        Bytes per sample.
+    """
     outputs = make_likelihood(config.model.likelihood).n_outputs
     return STEP_ARRAYS * outputs * 4 * math.prod(data.image_shape)
 
 
 def _new_model(data: LabelledImages, config: AugmentConfig) -> CVAE | SeparateCVAE:
-    wanted = config.model
+    settings = config.model
     keys: dict[str, Any] = {
-        "network": wanted.network,
-        "latent": wanted.latent,
-        "latent_dim": wanted.latent_dim,
-        "latent_channels": wanted.latent_channels,
-        "levels": wanted.levels,
-        "likelihood": wanted.likelihood,
-        "conditional": wanted.conditional,
-        "width": wanted.width,
-        "max_width": wanted.max_width,
-        "class_embedding": wanted.class_embedding,
+        "network": settings.network,
+        "latent": settings.latent,
+        "latent_dim": settings.latent_dim,
+        "latent_channels": settings.latent_channels,
+        "levels": settings.levels,
+        "likelihood": settings.likelihood,
+        "conditional": settings.conditional,
+        "width": settings.width,
+        "max_width": settings.max_width,
+        "class_embedding": settings.class_embedding,
     }
     with seeded_torch(mix(config.seed, "weights", 0)):
-        if wanted.grouping == "separate":
+        if settings.grouping == "separate":
             return SeparateCVAE.build(data.image_shape, data.n_classes, **keys)
         return CVAE(data.image_shape, data.n_classes, **keys)
 
 
 def _separate_steps(counts: np.ndarray, steps: int) -> list[int]:
-    """Steps of each class's own model.
+    """Return the number of steps of the model of each class.
 
-    Twice the trunk's in all, split by the root of the counts, so that the groupings cost about the
-    same and a rare class is not trained for longer than it can bear.
+    In total, they are twice the steps of the trunk, divided in proportion to the square root of the
+    counts. The groupings then cost about the same, and the models of rare classes overfit less.
     """
     roots = np.sqrt(counts)
     least = min(250, steps)

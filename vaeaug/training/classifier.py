@@ -1,6 +1,6 @@
-"""Small networks that judge images: one training loop for all of them, and one way to run them.
+"""Small classifier networks: their training loop, and functions that run them block by block.
 
-Screening's classifiers, the discriminators and probes of the evaluation are trained here. The loop
+It trains the classifiers of the screening and the discriminators and probes of the evaluation. It
 has no checkpoints, averages or early stopping: such a training takes seconds.
 """
 
@@ -21,7 +21,7 @@ from vaeaug.randomness import seeded_torch
 
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1e-2
 LABEL_SMOOTHING = 0.05
-# Batch size outside training, at most.
+# Maximum batch size outside training.
 BLOCK = 512
 
 Batch = TypeVar("Batch")

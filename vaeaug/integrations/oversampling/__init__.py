@@ -1,7 +1,7 @@
-"""Oversampling in imbalanced-learn's manner: tables, images, signals and volumes as arrays.
+"""Oversampling with imbalanced-learn's interface: tables, images, signals and volumes as arrays.
 
-What a job does with files, `VAEOverSampler` does with arrays in memory, within a `Pipeline`. Tables
-go through the dense network, arrays of more axes through the convolutional one.
+`VAEOverSampler` does for arrays in memory what a job does for files, and works in a `Pipeline`. It
+uses the dense network for tables and the convolutional one for arrays with more axes.
 """
 
 from vaeaug.integrations.oversampling._estimator import VAEOverSampler

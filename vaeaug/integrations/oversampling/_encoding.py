@@ -1,4 +1,4 @@
-"""Columns of a table on one scale, on which distances and one noise level make sense, and back."""
+"""Scaling of the columns of a table to comparable units, and its inverse."""
 
 from dataclasses import dataclass
 
@@ -7,26 +7,26 @@ from jaxtyping import Bool, Float32, Float64, Shaped
 
 # Interquartile range of a standard normal.
 _NORMAL_IQR = 1.349
-# Values farther from the median than so many robust standard deviations are drawn in, as their
-# logarithm: one outlier would else press all others of its column together.
+# Values farther from the median than this number of robust standard deviations are compressed
+# logarithmically, because one outlier would otherwise squeeze all other values of its column.
 _BEND = 3.0
 
 
 @dataclass(frozen=True)
 class Columns:
-    """A monotone scale for each column: robustly standardised, tails drawn in, unit variance.
+    """A monotone scale for each column: robustly standardised, compressed tails, unit variance.
 
     ``t = (bend(x) - centre) / spread`` with ``bend(x) = B asinh((x - median) / (B scale))``, which
     is linear near the median and logarithmic in the tails.
 
     Attributes:
-        median: Of each column, shape (F,), in the units of the table.
-        scale: Robust standard deviation of each column, in the units of the table.
-        centre: Mean of the bent column.
-        spread: Standard deviation of the bent column; 1 where the column is constant.
-        low: Lowest value seen.
-        high: Highest value seen; nothing that is given back lies outside.
-        whole: Columns of whole numbers.
+        median: Median of each column in the units of the table, (F,).
+        scale: Robust standard deviation of each column in the units of the table, (F,).
+        centre: Mean of each compressed column, (F,).
+        spread: Standard deviation of each compressed column, 1 if it is constant, (F,).
+        low: Lowest observed value of each column, (F,).
+        high: Highest observed value of each column, (F,); restored values are clipped to the range.
+        whole: Whether each column has only whole numbers, (F,).
     """
 
     median: Float64[np.ndarray, " f"]
@@ -39,15 +39,22 @@ class Columns:
 
     @classmethod
     def of(cls, table: Shaped[np.ndarray, "n f"]) -> "Columns":
-        """The scales of a table of finite numbers."""
+        """Fit the scales to a table of finite numbers.
+
+        Args:
+            table: Rows, in the units of the table.
+
+        Returns:
+            The scales.
+        """
         x = np.asarray(table, dtype=np.float64)
         low, high = x.min(axis=0), x.max(axis=0)
         quarter, median, three_quarters = np.quantile(x, [0.25, 0.5, 0.75], axis=0)
         scale = (three_quarters - quarter) / _NORMAL_IQR
-        # More than half of the column is one value: its quartiles say nothing.
+        # If more than half of a column has one value, its quartiles carry no information.
         deviation = x.std(axis=0)
         scale = np.where(scale > 0, scale, deviation)
-        # The deviation of equal numbers may be a rounding error; the range is exact.
+        # The deviation of equal numbers may be a rounding error, whereas their range is exact.
         constant = low == high
         scale = np.where(constant | (scale == 0), 1.0, scale)
         bent = _bend(x, median, scale)
@@ -63,15 +70,27 @@ class Columns:
         )
 
     def scaled(self, table: Shaped[np.ndarray, "n f"]) -> Float32[np.ndarray, "n f"]:
-        """Rows in units of each column's spread."""
+        """Scale rows to the units of the spread of each column.
+
+        Args:
+            table: Rows, in the units of the table.
+
+        Returns:
+            Scaled rows.
+        """
         bent = _bend(np.asarray(table, dtype=np.float64), self.median, self.scale)
         return ((bent - self.centre) / self.spread).astype(np.float32)
 
     def restored(self, scaled: Shaped[np.ndarray, "n f"]) -> Float64[np.ndarray, "n f"]:
-        """Rows in the units of the table: whole where the column is, in the range it was seen in.
+        """Convert scaled rows to the units of the table.
+
+        Columns of whole numbers are rounded, and all columns are clipped to their observed range.
 
         Args:
-            scaled: What `scaled` gives.
+            scaled: Scaled rows.
+
+        Returns:
+            Rows, in the units of the table.
         """
         bent = np.asarray(scaled, dtype=np.float64) * self.spread + self.centre
         x = self.median + self.scale * _BEND * np.sinh(bent / _BEND)

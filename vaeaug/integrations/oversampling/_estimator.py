@@ -1,4 +1,4 @@
-"""`VAEOverSampler`: the generator behind imbalanced-learn's interface."""
+"""`VAEOverSampler`: the generator with imbalanced-learn's interface."""
 
 import copy
 from collections.abc import Mapping
@@ -29,55 +29,55 @@ from vaeaug.screening import Screener
 from vaeaug.stages import fit
 
 _LAYOUTS = {"NL", "NLC", "NCL", "NHW", "NHWC", "NCHW", "NDHW", "NDHWC", "NCDHW"}
-# Samplers whose samples are of the class alone.
+# Samplers whose samples belong to one class only.
 _SAMPLERS = {"auto", "posterior", "interpolate", "gmm", "flow", "prior"}
-# Training of a table: short, because it is done anew in every fold of a cross-validation.
+# Training for a table is short because it is repeated in every fold of a cross-validation.
 _TABLE = {"model.network": "mlp", "training.batch_size": 128, "training.eval_every": 50}
 _MIN_TABLE_STEPS, _MAX_TABLE_STEPS, _TABLE_PASSES = 400, 2_000, 40
 
 
 class VAEOverSampler(BaseOverSampler):
-    """Oversample with a conditional VAE: `fit_resample` for tables and for images.
+    """Oversample tables and images with a conditional VAE.
 
-    Trains one generator of all classes and makes as many samples of each as `sampling_strategy`
-    asks for. By default a sample is an edit of a real one: it is moved in latent space towards a
-    neighbour of its class, and what the decoder cannot say of it is kept. None is a near-copy of a
-    real sample.
+    It trains one generator of all classes and generates as many samples of each class as
+    `sampling_strategy` requests. By default, a sample is an edit of a real one: it is moved in
+    latent space towards a neighbour of its class, and the detail that the decoder cannot represent
+    is kept. No sample is a near-copy of a real one.
 
     2-D input is a table: any number of numeric columns, which are standardised robustly (see
-    `Columns`) and go through a dense network. No value leaves the range that its column was seen
-    to have; a column of whole numbers gets whole numbers; a constant column stays so. There are no
-    categorical features: encode them as numbers first, or use `imblearn.over_sampling.SMOTENC`.
-    Input of 3 to 5 axes is gray images, images, or volumes, and goes through the convolutional
-    network and the screening of a job; `layout` says so of signals.
+    `Columns`) and processed by a dense network. No value leaves the observed range of its column,
+    columns of whole numbers stay whole, and constant columns stay constant. Categorical features
+    are not supported: encode them as numbers first, or use `imblearn.over_sampling.SMOTENC`. Input
+    with 3 to 5 axes is gray images, images, or volumes, and is processed by the convolutional
+    network and the screening of a job; for signals, pass `layout`.
 
     Args:
-        sampling_strategy: As everywhere in imbalanced-learn: a rule, a ratio for two classes, a
-            mapping from class to total wanted, or a callable.
-        random_state: An int or RandomState gives the same samples again, and leaves the global
-            generators alone. None: scikit-learn's meaning, the global generator of NumPy.
+        sampling_strategy: As in imbalanced-learn: a rule, a ratio for two classes, a mapping from
+            class to desired total, or a callable.
+        random_state: An int or RandomState makes the samples reproducible without using the global
+            generators. None: the global generator of NumPy, as in scikit-learn.
         sampler: "auto"; "interpolate" (towards a neighbour) or "posterior" (moved by noise), which
-            edit a real sample; "gmm", "flow" (trained for it) or "prior", which draw from
-            a density and start from no sample.
-        steps: Training steps, and a quarter as many for the adaptation to each class. Default: by
-            the number of rows, 400 to 2,000, for a table; else the library's.
+            edit a real sample; "gmm", "flow" (trained for this) or "prior", which draw from a
+            density and start from no sample.
+        steps: Training steps; the adaptation to the classes takes a quarter as many. Default: 400
+            to 2,000 for a table, depending on the number of rows, otherwise that of the library.
         layout: Axes of X, as in `vaeaug.read`: NHWC, NCHW, NHW, NL, NLC, NCL, NDHW, NDHWC, NCDHW.
-            Default: by the rank. A 2-D array is a table unless this says NL.
-        config: For those who know the generator: a mapping of keys of `AugmentConfig` that differ
-            from the defaults, dotted (``{"model.beta": 2.0}``) or nested, or a whole configuration.
-            Its seed and plan are not used, and of a table `model.network` is always mlp.
+            Default: by the rank. A 2-D array is a table unless this is NL.
+        config: Advanced settings: a mapping of keys of `AugmentConfig` that differ from the
+            defaults, dotted (``{"model.beta": 2.0}``) or nested, or a complete configuration. Its
+            seed and plan are not used, and for a table `model.network` is always mlp.
         device: "auto", "cpu" or "cuda".
 
     Attributes:
-        sampling_strategy_: Samples to make of each class.
-        sample_indices_: Row of X of each row of the result, (n_new,): its own for a real one; for
-            a synthetic one the row it was made from, which is of the same class; -1 where it was
-            drawn from a density.
-        is_synthetic_: Which rows of the result were made, (n_new,), bool.
-        generator_: The `Synthesizer`; None where no class needed samples. It keeps the latents of
-            the training data, not the data.
-        n_features_in_: Columns of the table.
-        feature_names_in_: Their names, where X was a data frame with names.
+        sampling_strategy_: Number of samples to generate by class.
+        sample_indices_: Row of X for each row of the result, (n_new,): its own for a real sample;
+            for a synthetic one the row from which it was made, which has the same class; -1 if it
+            was drawn from a density.
+        is_synthetic_: Whether each row of the result is synthetic, (n_new,), bool.
+        generator_: The `Synthesizer`; None if no class needed samples. It holds the latents of the
+            training data, not the data.
+        n_features_in_: Number of columns of the table.
+        feature_names_in_: Names of the columns, if X was a data frame with names.
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -136,25 +136,25 @@ class VAEOverSampler(BaseOverSampler):
             raise ValueError(
                 f"fit_resample: expected a sampler that starts from a sample (auto, "
                 f"{', '.join(sorted(set(WITH_SOURCE) & _SAMPLERS))}) where other arrays are to be "
-                f"kept aligned, got {self._chosen()!r}: its samples belong to no row"
+                f"kept aligned, got {self._requested_sampler()!r}: its samples belong to no row"
             )
         X_resampled, y_resampled = super().fit_resample(X, y)
         return X_resampled, y_resampled, *(self.resample_like(array) for array in arrays.values())
 
     def resample_like(self, array: Any, *, fill: Any = None) -> Any:
-        """An array aligned with the X that was given, aligned with the X that was returned.
+        """Align an array with the resampled X, given an array that is aligned with the original X.
 
         Args:
-            array: n rows: array, sparse matrix, Series, data frame or list.
-            fill: For samples that were drawn from a density and so belong to no row.
+            array: n rows: an array, sparse matrix, Series, data frame or list.
+            fill: Value for samples that were drawn from a density and therefore belong to no row.
 
         Returns:
-            The rows, those of synthetic samples from the row each was made from, in the type given;
-            the index of a Series or data frame is numbered anew, as X's is.
+            The rows in the same type; each synthetic sample gets the row from which it was made.
+            The index of a Series or data frame is renumbered, like that of X.
 
         Raises:
             AttributeError: If `fit_resample` was not called.
-            ValueError: If the length is another, or samples belong to no row and `fill` is None.
+            ValueError: If the length differs, or samples belong to no row and `fill` is None.
         """
         if not hasattr(self, "sample_indices_"):
             raise AttributeError("resample_like: call fit_resample first")
@@ -170,17 +170,15 @@ class VAEOverSampler(BaseOverSampler):
         if isinstance(array, list):
             return [fill if i < 0 else array[i] for i in index]
         if hasattr(array, "iloc"):
-            taken = array.iloc[index].reset_index(drop=True)
+            rows = array.iloc[index].reset_index(drop=True)
             return (
-                taken.mask(np.broadcast_to(drawn, taken.shape[::-1]).T, fill)
-                if drawn.any()
-                else taken
+                rows.mask(np.broadcast_to(drawn, rows.shape[::-1]).T, fill) if drawn.any() else rows
             )
         array = array if sparse.issparse(array) else np.asarray(array)
-        taken = array[index]
+        rows = array[index]
         if drawn.any():
-            taken[drawn] = fill
-        return taken
+            rows[drawn] = fill
+        return rows
 
     def _check_X_y(  # noqa: N802 - imbalanced-learn's name
         self, X: Any, y: Any, accept_sparse: Any = None
@@ -210,13 +208,13 @@ class VAEOverSampler(BaseOverSampler):
         return X, y, one_hot
 
     def _fit_resample(self, X: Any, y: np.ndarray) -> tuple[Any, np.ndarray]:
-        """What the base class asks for, with X and y checked."""
+        """Resample; the base class calls this after checking X and y."""
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         config = self._job(seed, len(y))
         classes, labels = np.unique(y, return_inverse=True)
         label_of = {c: label for label, c in enumerate(classes)}
-        wanted = {label_of[c]: int(n) for c, n in self.sampling_strategy_.items() if n}
-        if not wanted:
+        requested = {label_of[c]: int(n) for c, n in self.sampling_strategy_.items() if n}
+        if not requested:
             self._record(len(y), np.empty(0, np.int64), None)
             return X.copy(), y.copy()
         if np.bincount(labels).max() < 2:
@@ -234,7 +232,7 @@ class VAEOverSampler(BaseOverSampler):
             judge = TableJudge(data, columns, config, seed=seed)
         else:
             judge = ImageJudge(Screener.for_job(data, config, device=generator.device))
-        # The data is held while drawing alone: a fitted pipeline that is stored has none of it.
+        # The data is attached only for drawing, so that a stored pipeline does not contain it.
         drawing = copy.copy(generator).attach(data)
         filled = {
             label: fill_class(
@@ -243,15 +241,17 @@ class VAEOverSampler(BaseOverSampler):
                 config,
                 label,
                 n,
-                sampler=self._chosen(),
+                sampler=self._requested_sampler(),
                 copies_allowed=self._is_table,
             )
-            for label, n in sorted(wanted.items())
+            for label, n in sorted(requested.items())
         }
         sources = np.concatenate([rows.sources for rows in filled.values()])
         samples = np.concatenate([rows.samples for rows in filled.values()])
         self._record(len(y), sources, generator)
-        new_y = np.concatenate([np.full(n, classes[c], y.dtype) for c, n in sorted(wanted.items())])
+        new_y = np.concatenate(
+            [np.full(n, classes[c], y.dtype) for c, n in sorted(requested.items())]
+        )
         rows = samples[..., 0] if self._is_table else as_stored(samples, X, self.layout)
         rows = as_dtype(rows, X.dtype)
         new_X = (
@@ -262,22 +262,22 @@ class VAEOverSampler(BaseOverSampler):
         return new_X, np.concatenate([y, new_y])
 
     def _job(self, seed: int, n: int) -> AugmentConfig:
-        """The configuration of this call."""
-        given = self.config
-        sampler = self._chosen()
+        """Return the configuration of this call."""
+        user_config = self.config
+        sampler = self._requested_sampler()
         if sampler not in _SAMPLERS:
             raise ValueError(
                 "VAEOverSampler: config: expected recipe.sampler of "
                 f"{', '.join(sorted(_SAMPLERS))}, got {sampler!r}: its samples are not of one class"
             )
         keys: dict[str, Any] = dict(_TABLE) if self._is_table else {}
-        if sampler != "gmm":  # nothing is drawn from a mixture, whose fit takes time
+        if sampler != "gmm":  # fitting an unused mixture takes time
             keys["density.kind"] = "flow" if sampler == "flow" else "normal"
         base = AugmentConfig()
-        if isinstance(given, AugmentConfig):
-            base, keys = given, {"model.network": "mlp"} if self._is_table else {}
-        elif given is not None:
-            keys |= dotted(given)
+        if isinstance(user_config, AugmentConfig):
+            base, keys = user_config, {"model.network": "mlp"} if self._is_table else {}
+        elif user_config is not None:
+            keys |= dotted(user_config)
         if self._is_table:
             if keys["model.network"] != "mlp":
                 raise ValueError(
@@ -295,8 +295,8 @@ class VAEOverSampler(BaseOverSampler):
     def _as_data(
         self, X: np.ndarray, labels: np.ndarray, names: tuple[str, ...], columns: Columns | None
     ) -> LabelledImages:
-        """X as the library takes it: a row of a table as a signal of one value per column."""
-        # A layout is for samples with axes; a table has scales instead.
+        """Convert X to samples; a row of a table becomes a signal with one value per column."""
+        # Tables are scaled; all other samples have a layout.
         samples = columns.scaled(X)[..., None] if columns else as_samples(X, self.layout)
         return LabelledImages(samples, labels, names, value_range(samples), source="X")
 
@@ -305,12 +305,12 @@ class VAEOverSampler(BaseOverSampler):
         self.is_synthetic_ = np.arange(n + len(sources)) >= n
         self.generator_ = generator
 
-    def _chosen(self) -> str:
-        """The sampler that the parameters ask for, by `sampler` or by `config`."""
+    def _requested_sampler(self) -> str:
+        """Return the sampler that `sampler` or `config` requests."""
         return self.sampler if self.sampler != "auto" else as_config(self.config).recipe.sampler
 
     def _draws_without_source(self) -> bool:
-        return self._chosen() not in ("auto", *WITH_SOURCE)
+        return self._requested_sampler() not in ("auto", *WITH_SOURCE)
 
     def _more_tags(self) -> dict[str, Any]:
         return {**super()._more_tags(), "sample_indices": True}

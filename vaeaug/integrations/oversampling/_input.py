@@ -1,4 +1,4 @@
-"""Arrays as imbalanced-learn's users have them, to samples as the library takes them, and back."""
+"""Conversion between arrays of imbalanced-learn's users and samples of this package."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,14 @@ from vaeaug.data import channels_last
 
 
 def rank(X: Any) -> int:
-    """Number of axes of an array or of nested lists."""
+    """Count the axes of an array or of nested lists.
+
+    Args:
+        X: An array or nested lists.
+
+    Returns:
+        Number of axes.
+    """
     if hasattr(X, "ndim"):
         return int(X.ndim)
     n_wrapped = 0
@@ -20,17 +27,31 @@ def rank(X: Any) -> int:
 
 
 def length(array: Any) -> int:
-    """Number of rows."""
+    """Count the rows of an array.
+
+    Args:
+        array: An array, sparse matrix, data frame or list.
+
+    Returns:
+        Number of rows.
+    """
     return int(array.shape[0]) if hasattr(array, "shape") else len(array)
 
 
 def as_samples(
     X: Shaped[np.ndarray, "n *axes"], layout: str | None
 ) -> Shaped[np.ndarray, "n *space c"]:
-    """Samples, channels last, as uint8 or float32.
+    """Convert an array to samples, channels last, as uint8 or float32.
+
+    Args:
+        X: The array.
+        layout: Its axes, such as "NCHW"; None: by the rank.
+
+    Returns:
+        The samples.
 
     Raises:
-        DataError: If the shape does not fit the layout, or none is known for it.
+        DataError: If the shape does not match the layout, or no layout is known for it.
     """
     samples, _ = channels_last(X, "X", layout)
     if samples.dtype.kind == "b":
@@ -39,7 +60,14 @@ def as_samples(
 
 
 def value_range(samples: Shaped[np.ndarray, "n *space c"]) -> tuple[float, float]:
-    """Lowest and highest value: all of uint8's, or what is there, whatever scaler made it."""
+    """Return the value range of samples: that of uint8, or the observed one.
+
+    Args:
+        samples: The samples.
+
+    Returns:
+        Lowest and highest value, which differ.
+    """
     if samples.dtype == np.uint8:
         return 0.0, 255.0
     low, high = float(samples.min()), float(samples.max())
@@ -52,7 +80,16 @@ def as_stored(
     X: Shaped[np.ndarray, "n *axes"],
     layout: str | None,
 ) -> Shaped[np.ndarray, "m *axes"]:
-    """Samples, channels last, with the axes of X."""
+    """Convert samples, channels last, to the axes of X.
+
+    Args:
+        samples: The samples.
+        X: The array of the user.
+        layout: Its axes; None: by the rank.
+
+    Returns:
+        The samples with the axes of X.
+    """
     channels_first = layout is not None and layout.startswith("NC")
     if not channels_first and samples.shape[1:] == X.shape[1:]:
         return samples
@@ -64,7 +101,15 @@ def as_stored(
 def as_dtype(
     rows: Shaped[np.ndarray, "m ..."], dtype: np.dtype[Any]
 ) -> Shaped[np.ndarray, "m ..."]:
-    """Rows in the type of X; rounded where that holds whole numbers alone."""
+    """Convert rows to the type of X; they are rounded if it is an integer type.
+
+    Args:
+        rows: The rows.
+        dtype: Type of X.
+
+    Returns:
+        The converted rows.
+    """
     if dtype.kind == "b":
         return rows > (127 if rows.dtype == np.uint8 else 0.5)
     if dtype.kind in "iu" and rows.dtype.kind == "f":
@@ -73,7 +118,14 @@ def as_dtype(
 
 
 def dotted(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of two levels with a dot between them."""
+    """Flatten a mapping of two levels by joining keys with a dot.
+
+    Args:
+        keys: The mapping.
+
+    Returns:
+        Values by dotted key.
+    """
     flat: dict[str, Any] = {}
     for key, value in keys.items():
         if isinstance(value, Mapping) and "." not in key:
