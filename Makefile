@@ -8,6 +8,8 @@ TEST_STAMP := $(VENV)/.installed-test
 
 # Test processes: each takes one core and up to 3 GiB.
 TEST_WORKERS ?= 2
+# More for pytest, such as `-W default`: warnings of old versions of other libraries are no errors.
+PYTEST_OPTIONS ?=
 
 # The quick half: rooms whose tests train next to nothing.
 QUICK := tests/config tests/files tests/shards tests/report tests/test_plan.py tests/test_package.py \
@@ -35,10 +37,10 @@ lint: $(TEST_STAMP)
 	$(BIN)/lint-imports
 
 test: lint
-	NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+	NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_OPTIONS)
 
 check: lint
-	NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(QUICK)
+	NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(PYTEST_OPTIONS) $(QUICK)
 
 docs: $(TEST_STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -108,6 +108,7 @@ def test_a_configuration_may_be_a_mapping_or_a_file(tmp_path, given):
     assert result.manifest.config_sha256 == tiny_config().sha256
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_other_configurations_are_refused():
     with pytest.raises(vaeaug.ConfigError, match="the path of a YAML file or None, got int"):
         vaeaug.fit(digits(), 3)

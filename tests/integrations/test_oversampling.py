@@ -379,7 +379,7 @@ def test_a_draw_from_a_density_belongs_to_no_row(wine):
     with pytest.raises(ValueError, match=r"expected a sampler that starts from .* got 'gmm'"):
         sampler.fit_resample(X, y, groups=y)
     with pytest.raises(ValueError, match=r"got 'prior': its samples belong to no row"):
-        quick(config={"sampling": {"sampler": "prior"}}).fit_resample(X, y, groups=y)
+        quick(config={"recipe": {"sampler": "prior"}}).fit_resample(X, y, groups=y)
     with pytest.raises(AttributeError, match="call fit_resample first"):
         sampler.resample_like(y)
     sampler.fit_resample(X, y)

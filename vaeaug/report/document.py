@@ -31,7 +31,7 @@ Text = Annotated[str, BeforeValidator(_text)]
 class Part(BaseModel):
     """A part of the document. Unknown keys are ignored; null is the same as absent."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
 
     @model_validator(mode="before")
     @classmethod

@@ -1,13 +1,10 @@
 """What a trained generator is like: its latents, its fit, and how much of each class it covers.
 
-Every run writes these metrics to ``diagnostics.json``. A class whose samples cover much less of its
-real images than real images do of each other has collapsed, and one whose samples are nearly all
-rejected cannot be filled; another sampler is then looked for.
+Every run writes these metrics to ``diagnostics.json``.
 """
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +13,9 @@ from jaxtyping import Float, Int64
 
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
-from vaeaug.generator import Synthesizer, edits_images, sample_configured
-from vaeaug.screening import NEAR_CLASS, Screener
-from vaeaug.stages.neighbours import coverage
+from vaeaug.generator import Synthesizer
+from vaeaug.screening import Screener
+from vaeaug.stages.choices import Choices, choices_of, trials_of
 from vaeaug.training import ACTIVE_VARIANCE
 
 # Images scored for the bounds; the importance-weighted one takes many latents of each.
@@ -27,44 +24,8 @@ WEIGHTED_IMAGES = 100
 # Images encoded for active units and mutual information.
 LATENT_IMAGES = 2_000
 INFORMATION_BINS = 10
-# Per class: images compared for coverage, and the fewest that say something.
-COVERAGE_IMAGES = 200
-MIN_COVERAGE_IMAGES = 20
-NEIGHBOURS = 5
-# A class whose coverage is below this part of the real images' own has collapsed.
-COLLAPSED = 0.5
-# A sampler of which fewer candidates pass the screening cannot fill the plan.
-LOW_ACCEPTANCE = 0.3
-# Where more of the interpolated samples of a class than TOO_NEAR are near to training images,
-# they are moved towards farther neighbours, in these steps: screening could not reject so many. It
-# has its price: `benchmarks/README.md`.
-REACHES, TOO_NEAR = (2, 4, 8), 0.7
 # Overfitting is reported when the training bound is this many nats per value above the other.
 WIDE_GAP = 0.05
-
-
-@dataclass(frozen=True)
-class Choices:
-    """The classes that are drawn otherwise than by default.
-
-    Attributes:
-        preferred: By class, the sampler that does better than the default, and why.
-        reach: By class, how far away the neighbours are that an interpolation moves towards.
-    """
-
-    preferred: Mapping[int, tuple[str, str]] = field(default_factory=dict)
-    reach: Mapping[int, int] = field(default_factory=dict)
-
-    def apply(self, generator: Synthesizer) -> Synthesizer:
-        """A generator that draws by these choices.
-
-        Args:
-            generator: The generator; it is not changed.
-
-        Returns:
-            A copy that shares its networks and latents.
-        """
-        return generator.with_choices(self.preferred, self.reach)
 
 
 @dataclass
@@ -150,7 +111,7 @@ def diagnose(
     generator = generator.with_choices().attach(data)
     fit = _fit(generator, data, config)
     latents = _latents(generator, data, config.seed)
-    trials = list(_trials(generator, data, config, screener))
+    trials = list(trials_of(generator, data, config, screener))
     diagnostics = Diagnostics(
         {
             "training": list(generator.notes),
@@ -158,7 +119,7 @@ def diagnose(
             "latents": latents,
             "classes": {data.class_names[trial.label]: trial.metrics for trial in trials},
         },
-        choices=_choices(trials),
+        choices=choices_of(trials),
     )
     n_values = math.prod(generator.image_shape)
     if fit["gap"] > WIDE_GAP * n_values:
@@ -236,217 +197,6 @@ def class_information(
         bias = (len(np.unique(bins)) - 1) * (n_classes - 1) / (2 * n)
         information.append(max(0.0, float(mutual_info_score(labels, bins)) - bias))
     return information
-
-
-def choose_samplers(
-    generator: Synthesizer, data: LabelledImages, config: AugmentConfig, screener: Screener
-) -> Choices:
-    """How each class is drawn, without the other measurements of `diagnose`.
-
-    Args:
-        generator: Trained on `data`.
-        data: The training split.
-        config: The job.
-        screener: Judges trial samples and gives the feature space for coverage.
-
-    Returns:
-        The classes that are drawn otherwise than by default.
-    """
-    trials = _trials(generator.with_choices().attach(data), data, config, screener)
-    return _choices(list(trials))
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What a sampler gives of a class.
-
-    Attributes:
-        acceptance: Share of its samples that pass screening.
-        coverage: Share of the real images that its samples cover; None where there are too few.
-        near: Share of its samples that are near to a training image.
-    """
-
-    acceptance: float
-    coverage: float | None
-    near: float
-
-    @property
-    def merit(self) -> float:
-        """Coverage, as far as its samples pass at all."""
-        passing = min(1.0, self.acceptance / LOW_ACCEPTANCE)
-        return passing * (1.0 if self.coverage is None else self.coverage)
-
-
-@dataclass(frozen=True)
-class _ClassTrial:
-    """What was tried of one class, and what was chosen.
-
-    Attributes:
-        label: The class.
-        metrics: For ``diagnostics.json``.
-        warning: What is wrong, "" where nothing is.
-        preferred: Another sampler than the default and why; None for the default.
-        reach: How far away the neighbours of an interpolation are.
-    """
-
-    label: int
-    metrics: dict[str, Any]
-    warning: str = ""
-    preferred: tuple[str, str] | None = None
-    reach: int = 1
-
-
-def _trials(
-    generator: Synthesizer,
-    data: LabelledImages,
-    config: AugmentConfig,
-    screener: Screener | None,
-) -> Iterator[_ClassTrial]:
-    """A trial of each class that has images; `generator` is changed on the way."""
-    for label in range(data.n_classes):
-        if len(generator.rows[label]):
-            yield _try_class(generator, data, config, label, screener)
-
-
-def _choices(trials: Sequence[_ClassTrial]) -> Choices:
-    return Choices(
-        preferred={trial.label: trial.preferred for trial in trials if trial.preferred},
-        reach={trial.label: trial.reach for trial in trials if trial.reach != 1},
-    )
-
-
-def _try_class(
-    generator: Synthesizer,
-    data: LabelledImages,
-    config: AugmentConfig,
-    label: int,
-    screener: Screener | None,
-) -> _ClassTrial:
-    """Metrics of one class; another sampler for it where the default one does badly."""
-    sampler = config.recipe.sampler
-    automatic, residual = sampler == "auto", edits_images(config.sampling)
-    chosen = generator.default_sampler(label, residual=residual) if automatic else sampler
-    reason = f"{sampler}: as configured"
-    metrics: dict[str, Any] = {
-        "images": int(data.counts[label]),
-        "sampler": chosen,
-        "why": generator.sampler_reason(label, residual=residual) if automatic else reason,
-    }
-    if screener is None:
-        return _ClassTrial(label, metrics)
-    trial = _Trial(generator, data, config, label, screener)
-    outcome = trial.of(chosen)
-    if automatic and residual and chosen == "interpolate" and data.counts[label] >= NEAR_CLASS:
-        outcome = trial.reach_out(outcome)
-    reach = generator.reach.get(label, 1)
-    metrics |= trial.metrics(outcome)
-    if not trial.fails(outcome):
-        return _ClassTrial(label, metrics, reach=reach)
-    what = f"class {data.class_names[label]!r}: {trial.fault(chosen, outcome)}"
-    if not automatic:
-        warning = f"{what}; recipe.sampler auto would look for a better one"
-        return _ClassTrial(label, metrics, warning, reach=reach)
-    others = [
-        name
-        for name in ("flow", "gmm", "interpolate", "prior")
-        if name != chosen and (name != "flow" or generator.flow is not None)
-    ]
-    outcomes = {name: trial.of(name) for name in others}
-    best = max(outcomes, key=lambda name: outcomes[name].merit)
-    if outcomes[best].merit <= outcome.merit:
-        warning = f"{what}; no other sampler does better: train longer"
-        return _ClassTrial(label, metrics, warning, reach=reach)
-    praise = trial.praise(outcomes[best])
-    reason = f"{trial.fault(chosen, outcome)}; {praise}"
-    metrics |= {"sampler": best, "why": f"{best}: {reason}", **trial.metrics(outcomes[best])}
-    warning = f"{what}; {best!r} is used in its place ({praise})"
-    return _ClassTrial(label, metrics, warning, preferred=(best, reason), reach=reach)
-
-
-class _Trial:
-    """Samples of one class by any sampler, screened, and set beside its real images."""
-
-    def __init__(
-        self,
-        generator: Synthesizer,
-        data: LabelledImages,
-        config: AugmentConfig,
-        label: int,
-        screener: Screener,
-    ) -> None:
-        self.generator, self.config = generator, config
-        self.label, self.screener = label, screener
-        rows = np.flatnonzero(data.labels == label)
-        rng = np.random.default_rng([config.seed, label])
-        images = data.images[rng.permutation(rows)[: 2 * COVERAGE_IMAGES]]
-        self.n = max(MIN_COVERAGE_IMAGES, len(images) // 2)
-        self.real: np.ndarray | None = None
-        self.reference: float | None = None
-        if len(images) >= 2 * MIN_COVERAGE_IMAGES:
-            features = screener.features(images)
-            self.real = features[: self.n]
-            self.reference = coverage(self.real, features[self.n : 2 * self.n], k=NEIGHBOURS)
-
-    def of(self, sampler: str) -> _Outcome:
-        batch = sample_configured(
-            self.generator,
-            self.config,
-            self.label,
-            self.n,
-            sampler=sampler,
-            seed=self.config.seed,
-        )
-        screened = self.screener.new_class(self.label).screen(batch.images)
-        covered = None
-        if self.real is not None:
-            covered = coverage(self.real, self.screener.features(batch.images), k=NEIGHBOURS)
-        return _Outcome(float(screened.accepted.mean()), covered, float(screened.near.mean()))
-
-    def reach_out(self, outcome: _Outcome) -> _Outcome:
-        """Move towards farther neighbours until few enough samples are near to training images."""
-        chosen = self.generator.reach.get(self.label, 1)
-        for reach in REACHES:
-            if self.config.screening.max_near_share == 1 or outcome.near <= TOO_NEAR:
-                break
-            self.generator.reach[self.label] = reach
-            farther = self.of("interpolate")
-            if farther.near < outcome.near:
-                chosen, outcome = reach, farther
-        self.generator.reach[self.label] = chosen
-        return outcome
-
-    def fails(self, outcome: _Outcome) -> bool:
-        return outcome.acceptance < LOW_ACCEPTANCE or self._collapsed(outcome)
-
-    def fault(self, sampler: str, outcome: _Outcome) -> str:
-        if self._collapsed(outcome):
-            return (
-                f"mode collapse? samples of {sampler!r} cover {outcome.coverage:.0%} of its real "
-                f"images, where real ones cover {self.reference:.0%} of each other"
-            )
-        return f"screening rejects {1 - outcome.acceptance:.0%} of the samples of {sampler!r}"
-
-    def praise(self, outcome: _Outcome) -> str:
-        passing = f"{outcome.acceptance:.0%} pass"
-        return passing + ("" if outcome.coverage is None else f", {outcome.coverage:.0%} covered")
-
-    def metrics(self, outcome: _Outcome) -> dict[str, Any]:
-        reach = self.generator.reach.get(self.label, 1)
-        metrics: dict[str, Any] = {
-            "acceptance": outcome.acceptance,
-            "near": outcome.near,
-            "reach": reach,
-        }
-        if outcome.coverage is not None:
-            metrics |= {"coverage": outcome.coverage, "coverage_of_real": self.reference}
-        return metrics
-
-    def _collapsed(self, outcome: _Outcome) -> bool:
-        return (
-            outcome.coverage is not None
-            and self.reference is not None
-            and outcome.coverage < COLLAPSED * self.reference
-        )
 
 
 def _some(data: LabelledImages, most: int) -> LabelledImages:

@@ -15,7 +15,7 @@ from vaeaug.data import LabelledImages
 from vaeaug.files import new_file, open_regular
 from vaeaug.generator import Synthesizer
 from vaeaug.screening import Screener, ScreeningReport
-from vaeaug.stages.diagnosis import choose_samplers
+from vaeaug.stages.choices import choose_samplers
 from vaeaug.stages.drawing import draw_class
 from vaeaug.stages.planning import plan_of
 from vaeaug.stages.training import load_or_train, new_screener

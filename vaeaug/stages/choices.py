@@ -1,0 +1,284 @@
+"""How each class is drawn: samplers are tried, and the one that serves a class best is chosen.
+
+A class whose samples cover much less of its real images than real images do of each other has
+collapsed, and one whose samples are nearly all rejected cannot be filled; another sampler is then
+looked for.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vaeaug.config import AugmentConfig
+from vaeaug.data import LabelledImages
+from vaeaug.generator import Synthesizer, edits_images, sample_configured
+from vaeaug.screening import NEAR_CLASS, Screener
+from vaeaug.stages.neighbours import coverage
+
+# Per class: images compared for coverage, and the fewest that say something.
+COVERAGE_IMAGES = 200
+MIN_COVERAGE_IMAGES = 20
+NEIGHBOURS = 5
+# A class whose coverage is below this part of the real images' own has collapsed.
+COLLAPSED = 0.5
+# A sampler of which fewer candidates pass the screening cannot fill the plan.
+LOW_ACCEPTANCE = 0.3
+# Where more of the interpolated samples of a class than TOO_NEAR are near to training images,
+# they are moved towards farther neighbours, in these steps: screening could not reject so many. It
+# has its price: `benchmarks/README.md`.
+REACHES, TOO_NEAR = (2, 4, 8), 0.7
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The classes that are drawn otherwise than by default.
+
+    Attributes:
+        preferred: By class, the sampler that does better than the default, and why.
+        reach: By class, how far away the neighbours are that an interpolation moves towards.
+    """
+
+    preferred: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    reach: Mapping[int, int] = field(default_factory=dict)
+
+    def apply(self, generator: Synthesizer) -> Synthesizer:
+        """A generator that draws by these choices.
+
+        Args:
+            generator: The generator; it is not changed.
+
+        Returns:
+            A copy that shares its networks and latents.
+        """
+        return generator.with_choices(self.preferred, self.reach)
+
+
+def choose_samplers(
+    generator: Synthesizer, data: LabelledImages, config: AugmentConfig, screener: Screener
+) -> Choices:
+    """How each class is drawn, without the other measurements of `diagnose`.
+
+    Args:
+        generator: Trained on `data`.
+        data: The training split.
+        config: The job.
+        screener: Judges trial samples and gives the feature space for coverage.
+
+    Returns:
+        The classes that are drawn otherwise than by default.
+    """
+    trials = trials_of(generator.with_choices().attach(data), data, config, screener)
+    return choices_of(list(trials))
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a sampler gives of a class.
+
+    Attributes:
+        acceptance: Share of its samples that pass screening.
+        coverage: Share of the real images that its samples cover; None where there are too few.
+        near: Share of its samples that are near to a training image.
+    """
+
+    acceptance: float
+    coverage: float | None
+    near: float
+
+    @property
+    def merit(self) -> float:
+        """Coverage, as far as its samples pass at all."""
+        passing = min(1.0, self.acceptance / LOW_ACCEPTANCE)
+        return passing * (1.0 if self.coverage is None else self.coverage)
+
+
+@dataclass(frozen=True)
+class ClassTrial:
+    """What was tried of one class, and what was chosen.
+
+    Attributes:
+        label: The class.
+        metrics: For ``diagnostics.json``.
+        warning: What is wrong, "" where nothing is.
+        preferred: Another sampler than the default and why; None for the default.
+        reach: How far away the neighbours of an interpolation are.
+    """
+
+    label: int
+    metrics: dict[str, Any]
+    warning: str = ""
+    preferred: tuple[str, str] | None = None
+    reach: int = 1
+
+
+def trials_of(
+    generator: Synthesizer,
+    data: LabelledImages,
+    config: AugmentConfig,
+    screener: Screener | None,
+) -> Iterator[ClassTrial]:
+    """Try each class that has images.
+
+    Args:
+        generator: Changed on the way: a copy with choices of its own.
+        data: The training split.
+        config: The job.
+        screener: Judges the samples; None: nothing is tried.
+
+    Yields:
+        What was tried of each class.
+    """
+    for label in range(data.n_classes):
+        if len(generator.rows[label]):
+            yield _try_class(generator, data, config, label, screener)
+
+
+def choices_of(trials: Sequence[ClassTrial]) -> Choices:
+    """The choices that trials suggest.
+
+    Args:
+        trials: Of the classes.
+
+    Returns:
+        The classes that are drawn otherwise than by default.
+    """
+    return Choices(
+        preferred={trial.label: trial.preferred for trial in trials if trial.preferred},
+        reach={trial.label: trial.reach for trial in trials if trial.reach != 1},
+    )
+
+
+def _try_class(
+    generator: Synthesizer,
+    data: LabelledImages,
+    config: AugmentConfig,
+    label: int,
+    screener: Screener | None,
+) -> ClassTrial:
+    """Metrics of one class; another sampler for it where the default one does badly."""
+    sampler = config.recipe.sampler
+    automatic, residual = sampler == "auto", edits_images(config.sampling)
+    chosen = generator.default_sampler(label, residual=residual) if automatic else sampler
+    reason = f"{sampler}: as configured"
+    metrics: dict[str, Any] = {
+        "images": int(data.counts[label]),
+        "sampler": chosen,
+        "why": generator.sampler_reason(label, residual=residual) if automatic else reason,
+    }
+    if screener is None:
+        return ClassTrial(label, metrics)
+    trial = _Trial(generator, data, config, label, screener)
+    outcome = trial.of(chosen)
+    if automatic and residual and chosen == "interpolate" and data.counts[label] >= NEAR_CLASS:
+        outcome = trial.reach_out(outcome)
+    reach = generator.reach.get(label, 1)
+    metrics |= trial.metrics(outcome)
+    if not trial.fails(outcome):
+        return ClassTrial(label, metrics, reach=reach)
+    what = f"class {data.class_names[label]!r}: {trial.fault(chosen, outcome)}"
+    if not automatic:
+        warning = f"{what}; recipe.sampler auto would look for a better one"
+        return ClassTrial(label, metrics, warning, reach=reach)
+    others = [
+        name
+        for name in ("flow", "gmm", "interpolate", "prior")
+        if name != chosen and (name != "flow" or generator.flow is not None)
+    ]
+    outcomes = {name: trial.of(name) for name in others}
+    best = max(outcomes, key=lambda name: outcomes[name].merit)
+    if outcomes[best].merit <= outcome.merit:
+        warning = f"{what}; no other sampler does better: train longer"
+        return ClassTrial(label, metrics, warning, reach=reach)
+    praise = trial.praise(outcomes[best])
+    reason = f"{trial.fault(chosen, outcome)}; {praise}"
+    metrics |= {"sampler": best, "why": f"{best}: {reason}", **trial.metrics(outcomes[best])}
+    warning = f"{what}; {best!r} is used in its place ({praise})"
+    return ClassTrial(label, metrics, warning, preferred=(best, reason), reach=reach)
+
+
+class _Trial:
+    """Samples of one class by any sampler, screened, and set beside its real images."""
+
+    def __init__(
+        self,
+        generator: Synthesizer,
+        data: LabelledImages,
+        config: AugmentConfig,
+        label: int,
+        screener: Screener,
+    ) -> None:
+        self.generator, self.config = generator, config
+        self.label, self.screener = label, screener
+        rows = np.flatnonzero(data.labels == label)
+        rng = np.random.default_rng([config.seed, label])
+        images = data.images[rng.permutation(rows)[: 2 * COVERAGE_IMAGES]]
+        self.n = max(MIN_COVERAGE_IMAGES, len(images) // 2)
+        self.real: np.ndarray | None = None
+        self.reference: float | None = None
+        if len(images) >= 2 * MIN_COVERAGE_IMAGES:
+            features = screener.features(images)
+            self.real = features[: self.n]
+            self.reference = coverage(self.real, features[self.n : 2 * self.n], k=NEIGHBOURS)
+
+    def of(self, sampler: str) -> _Outcome:
+        batch = sample_configured(
+            self.generator,
+            self.config,
+            self.label,
+            self.n,
+            sampler=sampler,
+            seed=self.config.seed,
+        )
+        screened = self.screener.new_class(self.label).screen(batch.images)
+        covered = None
+        if self.real is not None:
+            covered = coverage(self.real, self.screener.features(batch.images), k=NEIGHBOURS)
+        return _Outcome(float(screened.accepted.mean()), covered, float(screened.near.mean()))
+
+    def reach_out(self, outcome: _Outcome) -> _Outcome:
+        """Move towards farther neighbours until few enough samples are near to training images."""
+        chosen = self.generator.reach.get(self.label, 1)
+        for reach in REACHES:
+            if self.config.screening.max_near_share == 1 or outcome.near <= TOO_NEAR:
+                break
+            self.generator.reach[self.label] = reach
+            farther = self.of("interpolate")
+            if farther.near < outcome.near:
+                chosen, outcome = reach, farther
+        self.generator.reach[self.label] = chosen
+        return outcome
+
+    def fails(self, outcome: _Outcome) -> bool:
+        return outcome.acceptance < LOW_ACCEPTANCE or self._collapsed(outcome)
+
+    def fault(self, sampler: str, outcome: _Outcome) -> str:
+        if self._collapsed(outcome):
+            return (
+                f"mode collapse? samples of {sampler!r} cover {outcome.coverage:.0%} of its real "
+                f"images, where real ones cover {self.reference:.0%} of each other"
+            )
+        return f"screening rejects {1 - outcome.acceptance:.0%} of the samples of {sampler!r}"
+
+    def praise(self, outcome: _Outcome) -> str:
+        passing = f"{outcome.acceptance:.0%} pass"
+        return passing + ("" if outcome.coverage is None else f", {outcome.coverage:.0%} covered")
+
+    def metrics(self, outcome: _Outcome) -> dict[str, Any]:
+        reach = self.generator.reach.get(self.label, 1)
+        metrics: dict[str, Any] = {
+            "acceptance": outcome.acceptance,
+            "near": outcome.near,
+            "reach": reach,
+        }
+        if outcome.coverage is not None:
+            metrics |= {"coverage": outcome.coverage, "coverage_of_real": self.reference}
+        return metrics
+
+    def _collapsed(self, outcome: _Outcome) -> bool:
+        return (
+            outcome.coverage is not None
+            and self.reference is not None
+            and outcome.coverage < COLLAPSED * self.reference
+        )
