@@ -300,7 +300,7 @@ def shortcut(document: Shortcut | None) -> dict[str, Any] | None:
         ("Excess", _nats(document.excess), None if p_value is None else f"p = {num(p_value)}"),
         ("Entropy of the class", _nats(document.label_entropy), None),
         (
-            "Detection of synthetic images",
+            "Detection of synthetic samples",
             num(document.detector_auc),
             "area under the ROC curve; 0.5 is chance level",
         ),
