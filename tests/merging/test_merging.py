@@ -314,7 +314,9 @@ def test_not_evaluated_is_said_once(tmp_path, caplog):
     merge(real_images(), tmp_path)
     merge(real_images(), tmp_path)
     (said,) = caplog.messages
-    assert said.startswith(f"{tmp_path}: not evaluated: whether this synthetic data helps")
+    assert said.startswith(
+        f"{tmp_path}: not evaluated: it is not known whether this synthetic data helps"
+    )
     caplog.clear()
     dataclasses.replace(manifest, gate={"verdict": "helps"}).save(tmp_path)
     merge(real_images(), tmp_path)

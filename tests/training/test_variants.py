@@ -258,7 +258,7 @@ def test_a_decoder_that_drifts_is_put_back(plain, monkeypatch):
     notes = guarded.stages["sharpen"].notes
     assert len(notes) >= 2
     assert notes[0].startswith("adversarial training drifted at 33%: held-out error ")
-    assert notes[0].endswith("the adversary's weight lowered to 0.25")
+    assert notes[0].endswith("adversarial.weight was lowered to 0.25")
     assert notes[1].endswith("the adversary's weight lowered to 0.125")
 
 
