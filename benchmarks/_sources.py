@@ -1,4 +1,4 @@
-"""One small, right input of every kind that is read, and how each is read."""
+"""One small, valid input of every kind that is read, and how each is read."""
 
 import csv
 import gzip

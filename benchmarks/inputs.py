@@ -2,7 +2,7 @@
 
     python -m benchmarks.inputs --n 2000 --seed 0
 
-A right input is damaged in one of its files and read in a process of its own. It may be read (as
+A valid input is damaged in one of its files and read in a process of its own. It may be read (as
 what it is now: a changed pixel cannot be told) or refused by an error of ours. It must never end in
 an error of another library, run for more than ten seconds, or ask for more than 2 GiB.
 """
@@ -214,7 +214,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 class Inputs:
-    """Right inputs, made once below a folder; damaged copies of them are read.
+    """Valid inputs, written once below a folder; damaged copies of them are read.
 
     Args:
         folder: An empty folder.
@@ -223,21 +223,21 @@ class Inputs:
 
     def __init__(self, folder: Path, readers: list[str]) -> None:
         self._folder = folder
-        self._right: dict[str, tuple[Path, str]] = {}
+        self._valid: dict[str, tuple[Path, str]] = {}
         written: dict[Any, tuple[Path, Path]] = {}
         for reader in readers:
             source = SOURCES[reader]
             if source.make not in written:
-                place = folder / f"right-{len(written)}"
+                place = folder / f"valid-{len(written)}"
                 place.mkdir()
                 written[source.make] = place, source.make(place)
             place, path = written[source.make]
-            self._right[reader] = place, path.relative_to(place).as_posix()
+            self._valid[reader] = place, path.relative_to(place).as_posix()
 
     def outcome(self, worker: Worker, reader: str, number: int, seed: int, keep: bool) -> Outcome:
         """Damage the reader's input once and read it."""
         source = SOURCES[reader]
-        place, entry = self._right[reader]
+        place, entry = self._valid[reader]
         copy = self._folder / "damaged"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(place, copy)
@@ -267,19 +267,19 @@ def run(n: int, seed: int, readers: list[str], keep: Path | None = None) -> list
     with tempfile.TemporaryDirectory() as temporary:
         inputs = Inputs(Path(temporary) if keep is None else keep, readers)
         with Worker() as worker:
-            right = {}
+            expected = {}
             for reader in readers:
                 first = inputs.outcome(worker, reader, -1, seed, keep=False)
                 if first.kind != "read":
-                    raise RuntimeError(f"{reader}: a right input is not read: {first.detail}")
-                right[reader] = first.detail
+                    raise RuntimeError(f"{reader}: a valid input is not read: {first.detail}")
+                expected[reader] = first.detail
             for i in range(n):
                 reader = readers[i % len(readers)]
                 outcome = inputs.outcome(worker, reader, i // len(readers), seed, keep is not None)
                 kind = outcome.kind
                 if kind == "read":
-                    kind = "same" if outcome.detail == right[reader] else "other"
-                    # A manifest sealed again is for no judge to tell from a right one.
+                    kind = "same" if outcome.detail == expected[reader] else "other"
+                    # A manifest sealed again cannot be told from a valid one.
                     if SOURCES[reader].judges:
                         resealed = outcome.damage == "manifest.json: value"
                         kind = "refused" if kind == "other" else "other" if resealed else "missed"
