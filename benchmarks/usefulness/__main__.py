@@ -149,6 +149,8 @@ def table(regime, results: Path, part: str, steps: int | None, bare: bool) -> No
         shown = BARE_BASELINES | BARE_RECIPES
         arms = {name: lines for name, lines in arms.items() if name in shown}
     baselines = [name for name in arms if name in BASELINES | BARE_BASELINES]
+    if not baselines:
+        raise SystemExit(f"{results}: no such baseline of {regime.name} was run")
     most = max(len(arms[name]) for name in baselines)
 
     def mean(name: str, which: str, metric: str) -> float:
