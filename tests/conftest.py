@@ -20,7 +20,7 @@ from jaxtyping import install_import_hook
 PACKAGE = Path(__file__).parent.parent / "vaeaug"
 UNCHECKED = (
     *("_verdict", "_merge", "_merged_dataset", "_slots", "_export"),
-    *("_artefacts", "torchvision", "albumentations", "_resampling"),
+    *("_artefacts", "torchvision", "_torchvision_base", "albumentations", "_resampling"),
 )
 install_import_hook(
     [

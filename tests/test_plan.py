@@ -194,8 +194,7 @@ def test_bounds_of_the_bounds(keys: dict[str, Any], message: str) -> None:
 
 def test_a_ratio_beside_an_explicit_strategy() -> None:
     assert refused(labels_of([9, 4]), {1: 9}, target_ratio=0.5) == (
-        "target_ratio: expected a string sampling_strategy beside it, got dict; give one or the "
-        "other"
+        "target_ratio: expected a string sampling_strategy with it, got dict; pass one or the other"
     )
 
 

@@ -49,6 +49,9 @@ def require_memory(n_bytes: int, where: str, what: str, error: type[Exception]) 
         where: The file, for the message.
         what: What takes them, such as "images of shape (10, 8, 8)".
         error: Type of the error.
+
+    Raises:
+        Exception: Of type `error`, if the memory is not available.
     """
     available = available_memory()
     if available is not None and n_bytes > available:
@@ -65,6 +68,9 @@ def memory_errors(source: object, error: type[Exception]) -> Iterator[None]:
     Args:
         source: The path or the object that is being read.
         error: Type of the error.
+
+    Raises:
+        Exception: Of type `error`, if memory runs out inside the block.
     """
     try:
         yield
@@ -75,22 +81,22 @@ def memory_errors(source: object, error: type[Exception]) -> Iterator[None]:
         ) from cause
 
 
-def blocks(n: int, n_values: int, most: int) -> Iterator[slice]:
+def blocks(n: int, n_values: int, block_size: int) -> Iterator[slice]:
     """Divide the rows of n samples into blocks of a fixed size, or smaller ones for large samples.
 
     Random draws of a block depend on its first row: for samples of up to ``VALUES_AT_ONCE / size``
-    values, first rows are multiples of the block size.
+    values, first rows are multiples of it.
 
     Args:
         n: Number of samples.
         n_values: Values per sample.
-        most: Block size.
+        block_size: Number of samples per block.
 
     Yields:
         Rows of each block.
     """
-    fits = most * n_values <= VALUES_AT_ONCE
-    step = most if fits else max(1, min(most, FEWER_VALUES // n_values))
+    fits = block_size * n_values <= VALUES_AT_ONCE
+    step = block_size if fits else max(1, min(block_size, FEWER_VALUES // n_values))
     for begin in range(0, n, step):
         yield slice(begin, min(begin + step, n))
 

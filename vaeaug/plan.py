@@ -270,7 +270,9 @@ def _resolve(
                 f"got {type(strategy).__name__}"
             )
     if isinstance(strategy, Mapping):
-        strategy = {_class_index(key, names): _whole(total, key) for key, total in strategy.items()}
+        strategy = {
+            _class_index(key, names): _as_integer(total, key) for key, total in strategy.items()
+        }
         for key, total in strategy.items():
             if total < counts[key]:
                 raise PlanError(
@@ -311,11 +313,11 @@ def _class_index(key: object, names: tuple[str, ...]) -> int:
     )
 
 
-def _whole(total: object, key: object) -> int:
+def _as_integer(total: object, key: object) -> int:
     if isinstance(total, int | float | np.number) and not isinstance(total, bool):
-        whole = int(total)
-        if whole == total:
-            return whole
+        integer = int(total)
+        if integer == total:
+            return integer
     raise PlanError(f"sampling_strategy: class {key!r}: expected a whole total, got {total!r}")
 
 

@@ -131,7 +131,9 @@ def test_an_unknown_key_names_the_nearest(out):
 
 def test_a_strategy_that_asks_for_fewer_than_there_are(out):
     result = augment("digits", out, "--sampling-strategy", "{3: 10}")
-    refused(result, 2, "class '3' has 147 real images and 10 are asked for", "at least 147")
+    refused(
+        result, 2, "class '3' has 147 real images and a total of 10 is requested", "at least 147"
+    )
     assert not out.exists()
 
 

@@ -53,8 +53,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
     assert table.splitlines()[0].split() == [
         "class",
         "real",
-        "to",
-        "make",
+        "synthetic",
         "repeated",
         "together",
         "MiB",

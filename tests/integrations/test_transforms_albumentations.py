@@ -266,7 +266,7 @@ def test_the_label_may_have_another_name(out, digits, kind):
         ({"label": "boot"}, "got 'boot'"),
         ({"label": 1.5}, "got 1.5"),
         ({"label": True}, "got True"),
-        ({"image": np.zeros((9, 8, 1), np.uint8)}, r"shape \(8, 8, 1\), got \(9, 8, 1\); put it"),
+        ({"image": np.zeros((9, 8, 1), np.uint8)}, r"shape \(8, 8, 1\), got \(9, 8, 1\); apply it"),
         ({"image": np.zeros((8, 8, 3), np.uint8)}, r"got \(8, 8, 3\)"),
         ({"image": np.zeros((8, 8, 1), np.float64)}, "expected uint8 or float32, got float64"),
     ],

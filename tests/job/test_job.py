@@ -381,7 +381,9 @@ def test_nothing_to_make(data: LabelledImages, tmp_path: Path) -> None:
 
 
 def test_a_strategy_that_cannot_be_satisfied(data: LabelledImages, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match="class 'zero' has 24 real images and 3 are asked for"):
+    with pytest.raises(
+        PlanError, match="class 'zero' has 24 real images and a total of 3 is requested"
+    ):
         augment(data, tmp_path / "out", tiny_config(**{"plan.sampling_strategy": {"zero": 3}}))
     assert not (tmp_path / "out").exists()
 

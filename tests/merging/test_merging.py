@@ -531,7 +531,10 @@ def test_other_layouts_and_floats(tmp_path, layout):
             {"images": np.zeros((23, 6, 5, 3), np.int32)},
             "expected values as in the run .*, got int32 from 0 to 255",
         ),
-        ({"fingerprint": "d" * 64}, "fingerprint: expected c{64}, the training split .*got d{64}"),
+        (
+            {"fingerprint": "d" * 64},
+            "fingerprint: expected c{64}, that of the generator.*got d{64}",
+        ),
         ({"labels": np.zeros(5, int)}, r"real labels: expected shape \(23,\), .* got \(5,\)"),
     ],
 )

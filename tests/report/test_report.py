@@ -363,7 +363,7 @@ def test_the_verdict_comes_first_in_a_word_a_mark_and_a_colour(tmp_path, verdict
 def test_without_a_measurement_it_says_that_nobody_knows(tmp_path):
     page = Page(page_of(tmp_path, bare()))
     top = page.text[: page.text.index("Images before and after")]
-    assert "Not evaluated: nobody knows yet whether this data helps" in top
+    assert "Not evaluated: it is not known whether this data helps" in top
     assert "vaeaug.evaluate(data, 'runs/animals')" in top
     for missing in (
         "No classifier was trained with and without this data",
@@ -739,7 +739,7 @@ def test_the_cards_size_is_that_of_the_synthetic_data(tmp_path, accepted, size):
 
 def test_the_card_of_a_run_that_nobody_evaluated(tmp_path):
     _, body = front_matter(write_card(tmp_path, bare()).read_text(encoding="utf-8"))
-    assert "Not evaluated: nobody knows yet whether this data helps" in body
+    assert "Not evaluated: it is not known whether this data helps" in body
     assert "<code>vaeaug.evaluate(data, 'runs/animals')</code>" in body
 
 
@@ -775,7 +775,7 @@ def test_signals_and_volumes_are_called_what_they_are(tmp_path, layout, many):
     text = Page(page_of(tmp_path, document)).text
     one = many.removesuffix("s")
     assert f"Real {many}" in text
-    assert f"Synthetic {many} carry the biases of the {many}" in re.sub(r"\s+", " ", text)
+    assert f"Synthetic {many} carry the biases of the real {many}" in re.sub(r"\s+", " ", text)
     assert f"Shape of a {one}" in text
     # Classes keep their names, whatever these are.
     assert "an image" in text

@@ -1,8 +1,8 @@
 """The command line: one command per verb. Results on stdout, progress and logs on stderr.
 
-Exit codes: 0 done; 1 failed; 2 usage or configuration; 3 the evaluation found that the synthetic
-data does not help; 4 partial, a class fell short of its target.
-Interrupted: 130 (Ctrl-C) or 143 (SIGTERM), and the same command resumes.
+Exit codes: 0: success; 1: failure; 2: usage or configuration error; 3: the evaluation found that
+the synthetic data does not help; 4: partial result, a class has fewer samples than planned; 130
+(Ctrl-C) or 143 (SIGTERM): interrupted, and the same command resumes.
 """
 
 from vaeaug.cli import _dataset, _generator, _job

@@ -1,4 +1,4 @@
-"""``python -m vaeaug.cli``."""
+"""``python -m vaeaug.cli``: the command line."""
 
 from vaeaug.cli import main
 

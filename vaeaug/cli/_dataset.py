@@ -28,16 +28,16 @@ from vaeaug.files.names import for_stream
 @to_option
 @click.option(
     "--share",
-    help="Synthetic share of every class, or `all`: every image once. Default: as the run planned "
-    "or its search found.",
+    help="Synthetic share of every class, or `all`: every image once. Default: that of the run's "
+    "search or plan.",
 )
 @click.option(
     "--balance/--no-balance",
     default=None,
-    help="Every class as large as the largest, real images repeated; or the real class counts. "
-    "Default: the class sizes that the run planned.",
+    help="Make every class as large as the largest by repeating real images, or keep the real "
+    "class counts. Default: the class sizes of the run's plan.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @workers_option
 @json_option
 def merge(
@@ -72,20 +72,23 @@ def merge(
 @click.command()
 @generator_argument
 @click.option(
-    "--to", required=True, type=click.Path(path_type=Path), help="File or folder that is written."
+    "--to", required=True, type=click.Path(path_type=Path), help="File or folder to write."
 )
 @click.option(
     "--format",
     "format_",
     type=click.Choice(["npz", "webdataset", "imagefolder", "huggingface"]),
-    help="Default: by the ending of --to, .npz or .tar; a folder needs it.",
+    help="Default: by the suffix of --to, .npz or .tar; required for a folder.",
 )
 @click.option(
-    "--real", type=DATA, metavar="DATA", help="Merge with these real images. Default: synthetic."
+    "--real",
+    type=DATA,
+    metavar="DATA",
+    help="Merge with these real images. Default: synthetic images only.",
 )
 @click.option("--share", help="With --real, as for `merge`.")
 @click.option("--balance/--no-balance", default=None, help="With --real, as for `merge`.")
-@click.option("--overwrite", is_flag=True, help="Replace what an export left there.")
+@click.option("--overwrite", is_flag=True, help="Replace the result of an earlier export.")
 @workers_option
 @json_option
 def export(
@@ -131,7 +134,7 @@ def export(
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @json_option
 def verify(*, out: Path, as_json: bool) -> None:
-    """Check every byte of a finished run; say which file is wrong and how."""
+    """Check every byte of a finished run, and report each wrong file."""
     from vaeaug.shards import verify as check
 
     report = check(out)
@@ -152,7 +155,7 @@ def inspect(*, path: Path, as_json: bool) -> None:
 
 
 @click.command("config")
-@click.option("--schema", is_flag=True, help="The JSON Schema of a configuration file.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of configuration files.")
 @click.option(
     "--config",
     "config_file",
@@ -164,7 +167,7 @@ def inspect(*, path: Path, as_json: bool) -> None:
     "--set", "overrides", multiple=True, metavar="a.b=c", help="Set one configuration key."
 )
 def show_config(schema: bool, config_file: str | None, overrides: tuple[str, ...]) -> None:
-    """Print a configuration whole, with every default, as YAML; or the schema of one."""
+    """Print a complete configuration, with every default, as YAML; or the schema."""
     import json
 
     import yaml

@@ -30,7 +30,7 @@ from vaeaug.cli.console import (
 def encode(
     *, model: Path, data: str, to: Path, device: str, as_json: bool, **configuration: Any
 ) -> None:
-    """Compress DATA to latents, an HDF5 file, by the generator MODEL."""
+    """Compress DATA to an HDF5 file of latents with the generator MODEL."""
     from vaeaug.job.applications import encode_to
 
     _, images = request(data, **configuration)
@@ -53,7 +53,7 @@ def encode(
 @device_option
 @json_option
 def decode(*, latents: Path, model: Path, to: Path, device: str, as_json: bool) -> None:
-    """Turn LATENTS, a file of `encode`, into an HDF5 file of images."""
+    """Decode LATENTS, a file that `encode` wrote, to an HDF5 file of images."""
     from vaeaug.job.applications import decode_from, write_images
 
     generator = loaded(model, device)
@@ -72,17 +72,17 @@ def decode(*, latents: Path, model: Path, to: Path, device: str, as_json: bool) 
 def reconstruct(
     *, model: Path, data: str, to: Path, device: str, as_json: bool, **configuration: Any
 ) -> None:
-    """Pass DATA through the generator MODEL and back, into an HDF5 file of images."""
+    """Encode and decode DATA with the generator MODEL, and write an HDF5 file of images."""
     from vaeaug.job.applications import check_fits, likeness, write_images
 
     _, images = request(data, **configuration)
     generator = loaded(model, device)
     check_fits(generator, images)
-    rebuilt = generator.reconstruct(images.images, images.labels)
-    write_images(to, generator, rebuilt, images.labels)
-    metrics = vars(likeness(rebuilt, images.images, images.value_range))
+    reconstructions = generator.reconstruct(images.images, images.labels)
+    write_images(to, generator, reconstructions, images.labels)
+    metrics = vars(likeness(reconstructions, images.images, images.value_range))
     text = f"{to}: PSNR {metrics['psnr']:.1f} dB, SSIM {metrics['ssim']:.3f}"
-    print_document({"file": str(to), "n": len(rebuilt), **metrics}, text, as_json)
+    print_document({"file": str(to), "n": len(reconstructions), **metrics}, text, as_json)
 
 
 @click.command()
@@ -95,7 +95,7 @@ def reconstruct(
     type=click.FloatRange(min=0),
     help="DATA is clean: add noise of this standard deviation (fraction of the value range).",
 )
-@click.option("--use-labels", is_flag=True, help="Trust DATA's labels; else the likeliest is used.")
+@click.option("--use-labels", is_flag=True, help="Use DATA's labels. Default: the likeliest label.")
 @device_option
 @json_option
 def denoise(
@@ -109,9 +109,9 @@ def denoise(
     as_json: bool,
     **configuration: Any,
 ) -> None:
-    """Clean up the noisy images of DATA, into an HDF5 file of images.
+    """Denoise the images of DATA, and write an HDF5 file of images.
 
-    With --noise the clean images are known, and PSNR and SSIM are given before and after.
+    With --noise, the clean images are known, and PSNR and SSIM before and after are printed.
     """
     from vaeaug.job.applications import add_noise, check_fits, likeness, write_images
 
@@ -146,11 +146,11 @@ def denoise(
     default=8,
     show_default=True,
     type=click.IntRange(min=1, max=64),
-    help="Latent units or directions of each class.",
+    help="Number of latent units or directions per class.",
 )
 @device_option
 def traverse(model: Path, to: Path, names: tuple[str, ...], units: int, device: str) -> None:
-    """Draw what each latent of the generator MODEL does, into a PNG file."""
+    """Draw the effect of each latent unit of the generator MODEL, as a PNG file."""
     from vaeaug.job.applications import write_traversal
 
     generator = loaded(model, device)

@@ -1,4 +1,4 @@
-"""The group of all commands: errors become one line and an exit code."""
+"""The group of all commands; it turns errors into one line and an exit code."""
 
 import logging
 import shlex
@@ -15,10 +15,10 @@ FAILED, USAGE = 1, 2
 
 
 class _Group(click.Group):
-    """Turns our errors into one line and an exit code; anything else is a bug and shows as one."""
+    """Turns the package's errors into one line and an exit code; others show a traceback."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Every command with its whole sentence, which click would cut."""
+        """List every command with its complete sentence, which click would truncate."""
         rows = []
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
@@ -42,13 +42,13 @@ class _Group(click.Group):
         except KeyboardInterrupt as error:
             code = 143 if error.args else 130
             resumable = ctx.invoked_subcommand in ("augment", "train", "generate", "evaluate")
-            # --no-resume would delete what there is.
-            again = shlex.join(["vaeaug", *(a for a in sys.argv[1:] if a != "--no-resume")])
+            # --no-resume would delete the unfinished run.
+            command = shlex.join(["vaeaug", *(a for a in sys.argv[1:] if a != "--no-resume")])
             if type(error).__name__ == "TrainingInterrupted":
-                said, kept = str(error), ""
+                message, kept = str(error), ""
             else:
-                said, kept = "interrupted", "what was finished is kept; "
-            _fail(f"{said}; {kept}resume with: {again}" if resumable else said, code)
+                message, kept = "interrupted", "finished parts are kept; "
+            _fail(f"{message}; {kept}resume with: {command}" if resumable else message, code)
         except (RuntimeError, ValueError, OSError) as error:
             if not type(error).__module__.startswith("vaeaug.") and not isinstance(error, OSError):
                 raise
@@ -56,7 +56,7 @@ class _Group(click.Group):
 
 
 class _Stderr(logging.StreamHandler[Any]):
-    """Writes to what stderr is at the moment, so that lines appear above a progress bar."""
+    """Writes to the current ``sys.stderr``, so that lines appear above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -68,9 +68,9 @@ class _Stderr(logging.StreamHandler[Any]):
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(vaeaug.__version__, prog_name="vaeaug")
-@click.option("-q", "--quiet", is_flag=True, help="Errors only.")
+@click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
 def main(quiet: bool) -> None:
-    """Learn a conditional VAE per class, draw labelled samples, screen them, write HDF5 shards."""
+    """Train a class-conditional VAE, draw labelled samples, screen them, write HDF5 shards."""
     logging.basicConfig(
         level=logging.ERROR if quiet else logging.WARNING,
         format="%(message)s",

@@ -1,4 +1,4 @@
-"""Commands of the job: plan, train, generate, the whole of it, and whether it helps."""
+"""Commands of a job: plan, train, generate, augment, evaluate, report and screen."""
 
 import sys
 from pathlib import Path
@@ -16,10 +16,10 @@ from vaeaug.cli._options import (
     json_option,
     out_option,
     probe_of,
+    progress_enabled,
     request,
     resume_option,
     strategy_option,
-    wanted_progress,
 )
 from vaeaug.cli.console import (
     print_document,
@@ -38,8 +38,10 @@ from vaeaug.cli.console import (
 @device_option
 @resume_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
-@click.option("--search", is_flag=True, help="Search how to draw and use the samples, first.")
-@click.option("--evaluate", is_flag=True, help="Measure whether they help, afterwards.")
+@click.option(
+    "--search", is_flag=True, help="First search for the best way to draw and use the samples."
+)
+@click.option("--evaluate", is_flag=True, help="Afterwards measure whether the samples help.")
 @evaluated
 @json_option
 def augment(
@@ -87,7 +89,7 @@ def augment(
         probe=probe_of(probe),
         device=device,
         resume=resume,
-        progress=wanted_progress(),
+        progress=progress_enabled(),
     )
     sys.exit(print_result(result, as_json))
 
@@ -96,19 +98,25 @@ def augment(
 @click.argument("data", type=DATA)
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @evaluated
-@click.option("--share", type=click.FloatRange(0, 1, max_open=True), help="Another share.")
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Synthetic share. Default: the run's.",
+)
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
-    help="Of the splits and the classifiers. Default: the run's.",
+    help="Seed of the splits and classifiers. Default: the run's.",
 )
 @click.option(
     "--pool",
     type=DATA,
     metavar="UNLABELLED",
-    help="Images without labels, if the run learned from them.",
+    help="Unlabelled images, if the run was trained on them.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Processes. Default: the cores.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Number of processes. Default: one per core."
+)
 @device_option
 @json_option
 def evaluate(
@@ -127,10 +135,11 @@ def evaluate(
     device: str,
     as_json: bool,
 ) -> None:
-    """Measure whether the synthetic data of OUT helps on DATA, which it was made from.
+    """Measure whether the synthetic data of OUT helps on DATA, from which it was made.
 
-    Trains classifiers with and without it on splits of DATA, each split with a generator of its
-    own. The verdict goes into OUT's manifest and report; exit code 3: it does not help.
+    Trains classifiers with and without synthetic data on splits of DATA, with a separate generator
+    for each split. The verdict is stored in OUT's manifest and report. Exit code 3: it does not
+    help.
     """
     from vaeaug.job.finished import evaluate as run
     from vaeaug.job.finished import recipe_of_run
@@ -152,7 +161,7 @@ def evaluate(
         recipe=recipe,
         probe=probe_of(probe),
         device=device,
-        progress=wanted_progress(),
+        progress=progress_enabled(),
     )
     sys.exit(print_gate(result, out, as_json))
 
@@ -164,10 +173,10 @@ def evaluate(
     "--pool",
     type=DATA,
     metavar="UNLABELLED",
-    help="Images without labels, if the run learned from them.",
+    help="Unlabelled images, if the run was trained on them.",
 )
 def report(data: str, out: Path, pool: str | None) -> None:
-    """Write report.html of OUT again; DATA is what the run was made from."""
+    """Write report.html of OUT again; DATA is the data of the run."""
     from vaeaug.job.finished import report as write
 
     click.echo(str(write(data_of(data, out, pool, None), out)))
@@ -179,7 +188,7 @@ def report(data: str, out: Path, pool: str | None) -> None:
 @strategy_option
 @json_option
 def plan(*, data: str, as_json: bool, **configuration: Any) -> None:
-    """Print how many samples of each class would be made, and why."""
+    """Print how many samples of each class would be generated, and why."""
     config, images = request(data, **configuration)
     print_plan(images, config, as_json)
 
@@ -195,12 +204,12 @@ def plan(*, data: str, as_json: bool, **configuration: Any) -> None:
 def train(
     *, data: str, out: Path, device: str, resume: bool, as_json: bool, **configuration: Any
 ) -> None:
-    """Train the generator only; it is saved in OUT/model."""
+    """Train only the generator, and save it in OUT/model."""
     from vaeaug.job.pipeline import train_only
 
     config, images = request(data, **configuration)
     model = train_only(
-        images, out, config, device=device, resume=resume, progress=wanted_progress()
+        images, out, config, device=device, resume=resume, progress=progress_enabled()
     )
     print_document({"model": str(model)}, f"generator: {model}", as_json)
 
@@ -226,14 +235,14 @@ def generate(
 ) -> None:
     """Draw a dataset from a trained generator.
 
-    MODEL is a generator or a run folder, DATA the images it was trained on: without them a copy of
-    a training image could not be told.
+    MODEL is a generator or a run folder, and DATA the images that it was trained on. They are
+    needed to detect copies of training images.
     """
     from vaeaug.job.pipeline import generate as run
 
     config, images = request(data, **configuration)
     result = run(
-        model, images, out, config, device=device, resume=resume, progress=wanted_progress()
+        model, images, out, config, device=device, resume=resume, progress=progress_enabled()
     )
     sys.exit(print_result(result, as_json))
 
@@ -245,7 +254,7 @@ def generate(
 @device_option
 @json_option
 def screen(*, data: str, out: Path, device: str, as_json: bool, **configuration: Any) -> None:
-    """Judge the finished shards in OUT again, by other thresholds; changes nothing."""
+    """Screen the finished shards in OUT again with other thresholds, without changing them."""
     from vaeaug.job.inspection import rescreen
     from vaeaug.training import resolve_device
 

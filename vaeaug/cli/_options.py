@@ -1,4 +1,4 @@
-"""Options that commands share, and what they are turned into: configuration, data, generator."""
+"""Options that commands share, and their conversion to configuration, data and generator."""
 
 import logging
 from collections.abc import Callable
@@ -24,13 +24,13 @@ class DataType(click.ParamType):
     name = "data"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """As it is: the reader says what is wrong with it."""
+        """Return the value unchanged; the reader checks it."""
         return str(value)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Files and folders, and what is built in."""
+        """Complete files, folders and the names of built-in data."""
         built_in = [CompletionItem("digits")] if "digits".startswith(incomplete) else []
         return [*built_in, CompletionItem(incomplete, type="file")]
 
@@ -39,7 +39,14 @@ DATA = DataType()
 
 
 def configured(command: Command) -> Command:
-    """The options that make up a configuration."""
+    """Add the options that make up a configuration.
+
+    Args:
+        command: The command.
+
+    Returns:
+        The command with these options.
+    """
     options = [
         click.option(
             "--config",
@@ -56,17 +63,17 @@ def configured(command: Command) -> Command:
         click.option(
             "--size",
             metavar="HxW",
-            help="Resize images to this many pixels; cut sounds to samples.",
+            help="Resize images to this many pixels; cut audio to this many samples.",
         ),
         click.option(
             "--resize",
             type=click.Choice(["crop", "pad", "stretch"]),
-            help="With --size and another aspect ratio: crop (default), pad or stretch.",
+            help="With --size and a different aspect ratio: crop (default), pad or stretch.",
         ),
         click.option(
             "--value-range",
             metavar="LOW,HIGH",
-            help="Lowest and highest value that DATA can have. Default: from its type and values.",
+            help="Lowest and highest possible value of DATA. Default: from its type and values.",
         ),
         click.option(
             "--mode",
@@ -76,18 +83,18 @@ def configured(command: Command) -> Command:
         click.option(
             "--on-error",
             type=click.Choice(["raise", "skip"]),
-            help="Damaged files: stop and list all (default), or skip them with a note.",
+            help="Damaged files: stop and list them all (default), or skip them with a note.",
         ),
         click.option(
             "--pool",
             type=DATA,
             metavar="UNLABELLED",
-            help="Images without labels that the generator may learn from.",
+            help="Unlabelled images that the generator is trained on as well.",
         ),
         click.option(
             "--workers",
             type=click.IntRange(min=0),
-            help="Processes that decode image files. Default: one per core, for large folders.",
+            help="Processes that decode image files. Default: one per core for large folders.",
         ),
     ]
     for option in reversed(options):
@@ -95,7 +102,7 @@ def configured(command: Command) -> Command:
     return command
 
 
-# Of the verbs whose plan it decides.
+# For commands that make a plan.
 strategy_option = click.option(
     "--sampling-strategy",
     "strategy",
@@ -107,7 +114,7 @@ device_option = click.option(
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     show_default=True,
-    help="Where networks run; auto takes a GPU where there is one.",
+    help="Device of the networks; auto uses a GPU if there is one.",
 )
 resume_option = click.option(
     "--resume/--no-resume",
@@ -115,20 +122,27 @@ resume_option = click.option(
     show_default=True,
     help="Resume the run in OUT, or delete it and start again.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 out_option = click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Run folder."
 )
 
 
 def evaluated(command: Command) -> Command:
-    """The options of an evaluation."""
+    """Add the options of an evaluation.
+
+    Args:
+        command: The command.
+
+    Returns:
+        The command with these options.
+    """
     options = [
         click.option(
             "--budget",
             type=click.FloatRange(min=0, min_open=True),
             metavar="SECONDS",
-            help="Time for the evaluation; more gives more splits. Default: 240.",
+            help="Time for the evaluation; more time allows more splits. Default: 240.",
         ),
         click.option(
             "--splits", type=click.IntRange(min=2), help="Number of splits; overrides the budget."
@@ -160,22 +174,36 @@ to_option = click.option(
     "--to",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File that is written.",
+    help="File to write.",
 )
 workers_option = click.option(
     "--workers", type=click.IntRange(min=0), help="Processes that decode image files."
 )
 
 
-def wanted_progress() -> bool:
-    """Whether to say how far the work is: not with --quiet."""
+def progress_enabled() -> bool:
+    """Check whether progress is shown, which --quiet disables.
+
+    Returns:
+        Whether it is.
+    """
     return logging.getLogger("vaeaug").isEnabledFor(logging.INFO)
 
 
 def request(
     source: str, pool: str | None, workers: int | None, **configuration: Any
 ) -> tuple["AugmentConfig", "LabelledImages"]:
-    """The configuration that the options make up, and the data it is for."""
+    """Build the configuration from the options, and read the data.
+
+    Args:
+        source: A path or the name of built-in data.
+        pool: Path of unlabelled images.
+        workers: Processes that decode image files.
+        **configuration: Arguments of `config_of`.
+
+    Returns:
+        The configuration and the data.
+    """
     from vaeaug.data import read_configured
 
     config = config_of(**configuration)
@@ -185,12 +213,22 @@ def request(
         seed=config.seed,
         pool=pool,
         workers=workers,
-        progress=wanted_progress(),
+        progress=progress_enabled(),
     )
 
 
 def data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "LabelledImages":
-    """Data, read as the run in OUT read it."""
+    """Read data as the run in OUT read it.
+
+    Args:
+        source: A path or the name of built-in data.
+        out: The run folder.
+        pool: Path of unlabelled images.
+        workers: Processes that decode image files.
+
+    Returns:
+        The data.
+    """
     from vaeaug.config import make_config
     from vaeaug.data import read_configured
     from vaeaug.job.folder import read_run
@@ -202,7 +240,7 @@ def data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "L
         seed=config.seed,
         pool=pool,
         workers=workers,
-        progress=wanted_progress(),
+        progress=progress_enabled(),
     )
 
 
@@ -215,20 +253,43 @@ def evaluation_of(
     steps: int | None,
     min_effect: float | None,
 ) -> "EvaluationConfig":
+    """Build the configuration of an evaluation; None stands for a default.
+
+    Args:
+        seed: Seed of splits and classifiers.
+        workers: Number of processes.
+        budget: Time in seconds.
+        splits: Number of splits.
+        steps: Training steps of each classifier.
+        min_effect: Smallest gain in balanced accuracy that counts.
+
+    Returns:
+        The configuration.
+    """
     import os
 
     from vaeaug.config import EvaluationConfig
 
-    given: dict[str, Any] = {"budget": budget, "steps": steps, "min_effect": min_effect}
+    options: dict[str, Any] = {"budget": budget, "steps": steps, "min_effect": min_effect}
     if splits is not None:
-        given |= {"min_splits": splits, "max_splits": splits}
-    keys = {name: value for name, value in given.items() if value is not None}
+        options |= {"min_splits": splits, "max_splits": splits}
+    keys = {name: value for name, value in options.items() if value is not None}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return EvaluationConfig(seed=seed, workers=workers or cores or 1, **keys)
 
 
 def probe_of(text: str | None) -> "ProbeFactory | None":
-    """The user's classifier, from a file of theirs."""
+    """Load the user's classifier from a file.
+
+    Args:
+        text: "FILE.py:NAME", or None.
+
+    Returns:
+        The classifier, or None.
+
+    Raises:
+        UsageError: If the text has a different form.
+    """
     if text is None:
         return None
     from vaeaug.evaluation import FileProbe
@@ -240,6 +301,15 @@ def probe_of(text: str | None) -> "ProbeFactory | None":
 
 
 def loaded(model: Path, device: str) -> "Synthesizer":
+    """Load a generator.
+
+    Args:
+        model: Folder of a generator, or a run folder.
+        device: "auto", "cpu" or "cuda".
+
+    Returns:
+        The generator on the device.
+    """
     from vaeaug.generator import Synthesizer
     from vaeaug.training import resolve_device
 
@@ -259,6 +329,23 @@ def config_of(
     mode: str | None,
     on_error: str | None,
 ) -> "AugmentConfig":
+    """Build the configuration from the options; None stands for the file's value or the default.
+
+    Args:
+        config_file: Path of a YAML file.
+        overrides: "key=value" pairs.
+        strategy: Sampling strategy.
+        seed: Seed of the run.
+        split: Split to read.
+        size: "HxW", in pixels or samples.
+        resize: "crop", "pad" or "stretch".
+        value_range: "LOW,HIGH".
+        mode: "RGB" or "L".
+        on_error: "raise" or "skip".
+
+    Returns:
+        The configuration.
+    """
     from vaeaug.config import load_config
 
     keys: dict[str, Any] = {
@@ -278,6 +365,17 @@ def config_of(
 
 
 def size_of(text: str) -> tuple[int, int]:
+    """Parse a size such as 32x32.
+
+    Args:
+        text: The option.
+
+    Returns:
+        Height and width; a single number stands for both.
+
+    Raises:
+        UsageError: If it has a different form.
+    """
     height, _, width = text.lower().partition("x")
     if not (height.isdigit() and (width.isdigit() or not width)):
         raise click.UsageError(f"--size: expected HxW such as 32x32, got {text!r}")
@@ -285,6 +383,17 @@ def size_of(text: str) -> tuple[int, int]:
 
 
 def range_of(text: str) -> tuple[float, float]:
+    """Parse a value range such as 0,4095.
+
+    Args:
+        text: The option.
+
+    Returns:
+        Lowest and highest value.
+
+    Raises:
+        UsageError: If it has a different form.
+    """
     parts = text.split(",")
     try:
         low, high = map(float, parts)
@@ -296,6 +405,17 @@ def range_of(text: str) -> tuple[float, float]:
 
 
 def share_of(text: str) -> "float | Literal['all']":
+    """Parse a synthetic share.
+
+    Args:
+        text: The option.
+
+    Returns:
+        The share, or "all".
+
+    Raises:
+        UsageError: If it is neither a number nor "all".
+    """
     if text == "all":
         return "all"
     try:
@@ -305,7 +425,14 @@ def share_of(text: str) -> "float | Literal['all']":
 
 
 def balance_of(balance: bool | None) -> "Balance":
-    """What `merge` takes for the flag ``--balance/--no-balance``."""
+    """Convert the flag ``--balance/--no-balance`` to the argument of `merge`.
+
+    Args:
+        balance: The flag; None if it is absent.
+
+    Returns:
+        "plan", "classes" or None.
+    """
     if balance is None:
         return "plan"
     return "classes" if balance else None

@@ -1,4 +1,4 @@
-"""What the command line shows on stdout: tables, or one JSON document."""
+"""Output of the command line on stdout: tables, or one JSON document."""
 
 import io
 import json
@@ -23,7 +23,13 @@ NO_HELP, PARTIAL = 3, 4
 
 
 def print_plan(data: "LabelledImages", config: "AugmentConfig", as_json: bool) -> None:
-    """How many samples of each class would be made, and why."""
+    """Print how many samples of each class would be generated, and why.
+
+    Args:
+        data: The training split.
+        config: The job.
+        as_json: Whether to print JSON.
+    """
     from vaeaug.stages import bytes_per_sample, plan_of, shards_of
 
     plan: Plan = plan_of(data, config)
@@ -38,7 +44,7 @@ def print_plan(data: "LabelledImages", config: "AugmentConfig", as_json: bool) -
     ]
     total = {key: sum(row[key] for row in rows) for key in ("n_synthetic", "bytes", "shards")}
     table = _table(
-        ["class", "real", "to make", "repeated", "together", "MiB", "shards", "why"],
+        ["class", "real", "synthetic", "repeated", "together", "MiB", "shards", "why"],
         [
             [
                 row["name"],
@@ -54,9 +60,9 @@ def print_plan(data: "LabelledImages", config: "AugmentConfig", as_json: bool) -
         ],
     )
     text = (
-        f"{table}\n{total['n_synthetic']} to make, {total['bytes'] / 2**20:.1f} MiB in "
-        f"{total['shards']} shards or more (one for each sampler of a class). `together` is what "
-        "`vaeaug merge` gives by default."
+        f"{table}\n{total['n_synthetic']} to generate, {total['bytes'] / 2**20:.1f} MiB in "
+        f"{total['shards']} shards or more (one for each sampler of a class). `together` is the "
+        "default size in `vaeaug merge`."
     )
     print_document({"classes": rows, **total}, text, as_json)
 
@@ -64,7 +70,13 @@ def print_plan(data: "LabelledImages", config: "AugmentConfig", as_json: bool) -
 def print_merged(
     document: "dict[str, Any]", counts: "Iterable[ClassCounts]", as_json: bool
 ) -> None:
-    """What was written of each class."""
+    """Print how many images of each class were written.
+
+    Args:
+        document: Additional content of the JSON document.
+        counts: Counts by class.
+        as_json: Whether to print JSON.
+    """
     from vaeaug.merging import ClassCounts
 
     rows = list(counts)
@@ -92,7 +104,15 @@ def print_merged(
 
 
 def print_result(result: "AugmentResult", as_json: bool) -> int:
-    """What a job made and whether it helps; gives the exit code."""
+    """Print the result of a job and whether it helps.
+
+    Args:
+        result: The result.
+        as_json: Whether to print JSON.
+
+    Returns:
+        The exit code.
+    """
     from vaeaug.shards import how_to_evaluate
 
     document = result.to_json()
@@ -118,7 +138,7 @@ def print_result(result: "AugmentResult", as_json: bool) -> int:
     gate = document["gate"]
     if gate == "not evaluated":
         command = how_to_evaluate(result.source, str(result.out_dir))
-        lines.append(f"Whether they help was not evaluated: `{command}` measures it.")
+        lines.append(f"Not evaluated: `{command}` measures whether they help.")
     else:
         lines += [gate["sentence"], *gate["warnings"]]
     lines.append(f"Report: {result.out_dir / 'report.html'}")
@@ -131,17 +151,26 @@ def print_result(result: "AugmentResult", as_json: bool) -> int:
 
 
 def print_gate(result: "GateResult", out: Path, as_json: bool) -> int:
-    """The verdict and every arm's figures; gives the exit code."""
+    """Print the verdict and the metrics of every arm.
+
+    Args:
+        result: The result of the evaluation.
+        out: The run folder.
+        as_json: Whether to print JSON.
+
+    Returns:
+        The exit code.
+    """
     document = result.to_json()
 
-    def figure(arm: dict[str, Any], name: str) -> str:
+    def percent_of(arm: dict[str, Any], name: str) -> str:
         value = arm["metrics"].get(name)
         return "" if value is None else f"{100 * value['mean']:.1f}"
 
     names = ["balanced_accuracy", "macro_f1", "geometric_mean", "recall_few", "calibration_error"]
     table = _table(
         ["training", *(name.replace("_", " ") for name in names)],
-        [[arm["name"], *(figure(arm, name) for name in names)] for arm in document["arms"]],
+        [[arm["name"], *(percent_of(arm, name) for name in names)] for arm in document["arms"]],
     )
     ways = [
         f"{row['name']}: {100 * row['difference']:+.2f} points ({100 * row['low']:+.2f} to "
@@ -155,7 +184,15 @@ def print_gate(result: "GateResult", out: Path, as_json: bool) -> int:
 
 
 def document_lines(document: Any, indent: str = "") -> str:
-    """A document for reading: a line for each value, parts set in."""
+    """Format a document with a line for each value and indented parts.
+
+    Args:
+        document: JSON types by name.
+        indent: Indentation of each line.
+
+    Returns:
+        The text.
+    """
     lines = []
     for key, value in document.items():
         if isinstance(value, dict) and value:
@@ -172,7 +209,14 @@ def document_lines(document: Any, indent: str = "") -> str:
 
 
 def reports_table(classes: dict[str, Any]) -> str:
-    """Class, real, made, rejected by reason."""
+    """Format the counts of each class: real, requested, accepted, drawn and rejected by reason.
+
+    Args:
+        classes: Counts by class name.
+
+    Returns:
+        The table.
+    """
     from vaeaug.screening import REASONS
 
     reasons_given = {reason for row in classes.values() for reason in row["rejected"]}
@@ -200,7 +244,7 @@ def _percent(part: float | None) -> str:
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> str:
-    """A table without lines; columns of numbers are flush right."""
+    """Format a table without lines; columns of numbers are aligned right."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -211,8 +255,8 @@ def _table(header: list[str], rows: list[list[Any]]) -> str:
         numeric = all(_is_number(row[column]) for row in cells)
         table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=True)
     for row in cells:
-        table.add_row(*map(Text, row))  # a class may be called "[/b]", which is no markup
-    # As wide as it has to be: other programs read it too.
+        table.add_row(*map(Text, row))  # a class may be called "[/b]", which is not markup
+    # The width is unlimited because other programs read the output too.
     console = Console(file=io.StringIO(), width=10_000, color_system=None)
     with console.capture() as captured:
         console.print(table)
@@ -224,6 +268,12 @@ def _is_number(text: str) -> bool:
 
 
 def print_document(document: Any, text: str, as_json: bool) -> None:
-    """The document as JSON, or the text."""
+    """Print a document as JSON, or a text.
+
+    Args:
+        document: JSON types.
+        text: The text.
+        as_json: Whether to print the document.
+    """
     shown = json.dumps(document, indent=2, sort_keys=True) if as_json else text
     click.echo(for_stream(shown, sys.stdout))

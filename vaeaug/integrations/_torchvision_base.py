@@ -52,7 +52,14 @@ class GeneratorTransform(v2.Transform):
         self._labels_getter = default_labels if labels_getter == "default" else labels_getter
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
-        """Reject boxes, masks and keypoints, which do not apply to the resulting image."""
+        """Reject boxes, masks and keypoints, which do not apply to the resulting image.
+
+        Args:
+            flat_inputs: All entries of the input.
+
+        Raises:
+            TransformError: If there are any.
+        """
         refused = (tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints)
         for inpt in flat_inputs:
             if isinstance(inpt, refused):

@@ -372,23 +372,23 @@ def _reseed(holder: Any, seed: int, visited: set[int]) -> None:
         return
     visited.add(id(holder))
     if isinstance(holder, (BaseCompose, BasicTransform)):
-        own_seed = [] if holder.seed is None else [holder.seed]
+        base_seed = [] if holder.seed is None else [holder.seed]
         # A Compose receives one seed, which it passes on to its transforms.
-        holder.set_random_seed(int(np.random.SeedSequence([*own_seed, seed]).generate_state(1)[0]))
+        holder.set_random_seed(int(np.random.SeedSequence([*base_seed, seed]).generate_state(1)[0]))
         return
     if isinstance(holder, Mapping):
-        inner = list(holder.values())
+        members = list(holder.values())
     elif isinstance(holder, (list, tuple, set)):
         # Long lists are data and contain no transforms.
-        inner = list(holder) if len(holder) <= 1000 else []
+        members = list(holder) if len(holder) <= 1000 else []
     elif isinstance(holder, functools.partial):
-        inner = [holder.func, *holder.args, *holder.keywords.values()]
+        members = [holder.func, *holder.args, *holder.keywords.values()]
     else:
         cells = getattr(holder, "__closure__", None) or ()
-        inner = [cell.cell_contents for cell in cells]
-        inner += list(getattr(holder, "__dict__", {}).values())
-        inner.append(getattr(holder, "__self__", None))  # of a bound method
-    for transform in inner:
+        members = [cell.cell_contents for cell in cells]
+        members += list(getattr(holder, "__dict__", {}).values())
+        members.append(getattr(holder, "__self__", None))  # of a bound method
+    for transform in members:
         _reseed(transform, seed, visited)
 
 

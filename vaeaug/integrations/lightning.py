@@ -136,7 +136,7 @@ class MergedDataModule(LightningDataModule):
         return DataLoader(dataset, batch_size=self.batch_size, **self.loader_options)
 
     def _real_only(
-        self, what: str, real: Any, transform: Callable[[Any], Any] | None
+        self, split_name: str, real: Any, transform: Callable[[Any], Any] | None
     ) -> MergedDataset:
         # This is not the generator's split: its fingerprint differs, but its classes do not.
         merged = merge(
@@ -150,7 +150,7 @@ class MergedDataModule(LightningDataModule):
         )
         if merged.class_names != self.class_names:
             raise MergeError(
-                f"{what}: expected the classes in the order of the training images "
+                f"{split_name}: expected the classes in the order of the training images "
                 f"{self.class_names}, got {merged.class_names}"
             )
         return merged

@@ -156,9 +156,9 @@ class VAEMix(GeneratorTransform):
             if are_indices(inpt):
                 return inpt
             changed = inpt.clone()
-            at = torch.nonzero(rows).squeeze(1).to(inpt.device)
-            changed[at] = 0
-            changed[at, classes[rows].to(inpt.device)] = 1
+            replaced = torch.nonzero(rows).squeeze(1).to(inpt.device)
+            changed[replaced] = 0
+            changed[replaced, classes[rows].to(inpt.device)] = 1
             return changed
         generator = self._generator(inpt.device)
         self._check_shape(generator, inpt.shape[1:])

@@ -192,11 +192,11 @@ class BalancedSampler(DistributedSampler[int]):
         k = len(merged.class_names)
         real = rows_by_class(np.where(merged.is_synthetic, -1, merged.labels), k)
         synthetic = rows_by_class(np.where(merged.is_synthetic, merged.labels, -1), k)
-        per_class, rest = divmod(self.n_draws, k)
+        per_class, remainder = divmod(self.n_draws, k)
         planned = []
         for label in range(k):
             # The classes that get one more draw rotate from epoch to epoch.
-            n = per_class + int((label - self.epoch * rest) % k < rest)
+            n = per_class + int((label - self.epoch * remainder) % k < remainder)
             if self._shares is None:
                 share = len(synthetic[label]) / max(1, len(real[label]) + len(synthetic[label]))
             else:

@@ -189,8 +189,8 @@ class MergedDataset(Dataset[Item]):
             self._fill(epoch, None if n_epochs < 0 else n_epochs)
 
     def _fill(self, epoch: int, n_epochs: int | None) -> None:
-        last = self.recipe.get("real_only_last", 0.0)
-        only_real = n_epochs is not None and epoch >= round((1 - last) * n_epochs)
+        real_only_last = self.recipe.get("real_only_last", 0.0)
+        only_real = n_epochs is not None and epoch >= round((1 - real_only_last) * n_epochs)
         planned = [
             Slots(sum(slots), 0) if only_real and slots.real else slots for slots in self._slots
         ]

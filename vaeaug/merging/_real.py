@@ -316,16 +316,16 @@ class _HuggingFaceRows:
         return np.asarray(value, dtype=dtype) if is_array else value
 
 
-def _column(features: Any, kind: str, names: Sequence[str], what: str) -> str:
+def _column(features: Any, kind: str, names: Sequence[str], kind_name: str) -> str:
     of_kind = [name for name, feature in features.items() if type(feature).__name__ == kind]
     if len(of_kind) == 1:
         return str(of_kind[0])
     named = find(names, of_kind or features)
     if named is None:
         raise MergeError(
-            f"real dataset: {what}: expected one column of type {kind}, or one with a common name "
-            f"for them, got {of_kind or list(features)}; rename it with rename_column, or read it "
-            f"with vaeaug.read(..., keys=)"
+            f"real dataset: {kind_name}: expected one column of type {kind}, or one with a common "
+            f"name for them, got {of_kind or list(features)}; rename it with rename_column, or "
+            f"read it with vaeaug.read(..., keys=)"
         )
     return str(named)
 

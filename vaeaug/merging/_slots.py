@@ -278,10 +278,10 @@ def fill(n_pool: int, n: int, epoch: int, key: tuple[int, int, int]) -> np.ndarr
     """
     if n == 0:
         return np.empty(0, dtype=np.int64)
-    turns, rest = divmod(n, n_pool)
+    turns, remainder = divmod(n, n_pool)
     parts = [np.arange(n_pool)] * turns
-    if rest:
-        round_, step = divmod(epoch, -(-n_pool // rest))
+    if remainder:
+        round_, step = divmod(epoch, -(-n_pool // remainder))
         seed, label, kind = key
         generator = np.random.Generator(
             np.random.Philox(
@@ -289,7 +289,7 @@ def fill(n_pool: int, n: int, epoch: int, key: tuple[int, int, int]) -> np.ndarr
             )
         )
         order = generator.permutation(n_pool)
-        parts.append(order[(step * rest + np.arange(rest)) % n_pool])
+        parts.append(order[(step * remainder + np.arange(remainder)) % n_pool])
     return np.concatenate(parts)
 
 

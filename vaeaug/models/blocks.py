@@ -233,8 +233,8 @@ def _fold_of(side: int, unfolded: int) -> int:
     return fold
 
 
-def _power_of_two(least: float) -> int:
-    return 1 << max(0, math.ceil(math.log2(least)))
+def _power_of_two(minimum: float) -> int:
+    return 1 << max(0, math.ceil(math.log2(minimum)))
 
 
 def fold_space(x: Float[Tensor, "n c *space"], fold: Sequence[int]) -> Float[Tensor, "n d *grid"]:

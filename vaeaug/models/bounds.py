@@ -47,8 +47,8 @@ def importance_weighted_bound(
     for x_i, y_i in zip(x, y, strict=True):
         mean, logvar = model.posterior(x_i[None], y_i[None])
         weights = []
-        for part in blocks(k, x_i.numel(), _CHUNK):
-            n = part.stop - part.start
+        for block in blocks(k, x_i.numel(), _CHUNK):
+            n = block.stop - block.start
             noise = torch.randn(n, mean.shape[1], generator=generator, dtype=torch.float32).to(
                 x.device
             )

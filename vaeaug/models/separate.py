@@ -191,7 +191,7 @@ class SeparateCVAE(nn.Module):
         return self.models[label]  # type: ignore[return-value]
 
     def _by_class(
-        self, y: Tensor, part: Callable[[CVAE, Tensor, Tensor], tuple[Tensor, ...]]
+        self, y: Tensor, run_model: Callable[[CVAE, Tensor, Tensor], tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:
         """Run each model on the rows of its class, and restore the order of y.
 
@@ -200,8 +200,8 @@ class SeparateCVAE(nn.Module):
         present = torch.unique(y).tolist() or [0]
         index = [torch.nonzero(y == label).squeeze(1) for label in present]
         parts = [
-            part(self.of_class(label), torch.zeros_like(rows), rows)
+            run_model(self.of_class(label), torch.zeros_like(rows), rows)
             for label, rows in zip(present, index, strict=True)
         ]
         original_order = torch.argsort(torch.cat(index))
-        return tuple(torch.cat(part)[original_order] for part in zip(*parts, strict=True))
+        return tuple(torch.cat(output)[original_order] for output in zip(*parts, strict=True))

@@ -1,4 +1,4 @@
-"""What a person looks at."""
+"""The report page, the dataset card and the pictures of a run."""
 
 from vaeaug.report.card import write_card
 from vaeaug.report.page import write_report

@@ -1,4 +1,4 @@
-"""``README.md`` of a run folder: a dataset card in the form of the Hugging Face hub."""
+"""``README.md`` of a run folder: a dataset card in the format of the Hugging Face Hub."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from vaeaug.report import gate_view, run_view, words
 from vaeaug.report.document import Document
 from vaeaug.shards import publish_bytes
 
-# The hub's tasks know images with two spatial axes only.
+# The Hub has a task only for images with two spatial axes.
 _TASKS = {"NHWC": "image-classification"}
 _SIZES = (
     (10**3, "n<1K"),
@@ -23,16 +23,17 @@ _LARGEST = "10M<n<100M"
 
 
 def write_card(folder: Path, content: Mapping[str, Any]) -> Path:
-    """Write ``README.md``, whole or not at all.
+    """Write ``README.md`` atomically.
 
-    The licence is left to the user, in a line that says so: it has to fit that of the real data.
+    The licence is left to the user, and a line says so: it must be compatible with that of the real
+    data.
 
     Args:
         folder: The run folder.
-        content: What `write_report` takes.
+        content: The document, as for `write_report`.
 
     Returns:
-        Its path.
+        Path of the file.
 
     Raises:
         ShardError: If the file cannot be written.
@@ -40,7 +41,7 @@ def write_card(folder: Path, content: Mapping[str, Any]) -> Path:
     document = Document.parse(content)
     sections = [
         _front_matter(document),
-        f"# {_said(document.title or 'A dataset')}, augmented",
+        f"# {_escaped(document.title or 'A dataset')}, augmented",
         _intro(document),
         _does_it_help(document),
         _counts(document),
@@ -69,7 +70,7 @@ def _front_matter(document: Document) -> str:
         "task_categories": [_TASKS.get(layout, "other")],
         "size_categories": [next((name for most, name in _SIZES if n < most), _LARGEST)],
         "annotations_creators": ["machine-generated"],
-        # The hub's viewer does not read HDF5 shards.
+        # The viewer of the Hub does not read HDF5 shards.
         "viewer": False,
     }
     text = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
@@ -94,29 +95,29 @@ def _does_it_help(document: Document) -> str:
     lines = ["## Does it help?", ""]
     if gate is None:
         lines.append(
-            f"**{gate_view.NOT_EVALUATED}.** <code>{_said(run_view.evaluate_command(document))}"
+            f"**{gate_view.NOT_EVALUATED}.** <code>{_escaped(run_view.evaluate_command(document))}"
             f"</code> measures it on held-out real {words.kind(document)}; OUT is the folder of "
             "this file."
         )
         return "\n".join(lines)
-    lines.append(f"**{verdict['word']}.** {_said(verdict['sentence'])}")
-    lines += ["", _said(gate_view.how_measured(gate))]
+    lines.append(f"**{verdict['word']}.** {_escaped(verdict['sentence'])}")
+    lines += ["", _escaped(gate_view.how_measured(gate))]
     if gate.comparisons:
         rows = [
             (
-                _said(row.name),
-                _said(row.arm),
-                _said(row.baseline),
+                _escaped(row.name),
+                _escaped(row.arm),
+                _escaped(row.baseline),
                 words.points(row.difference),
                 f"{words.points(row.low)} to {words.points(row.high)}",
-                _said(row.verdict),
+                _escaped(row.verdict),
             )
             for row in gate.comparisons
         ]
         head = ("at", "with", "against", "points", gate_view.confidence(gate), "verdict")
         lines += ["", _table(head, rows, numbers=(3, 4))]
     if gate.warnings:
-        lines += ["", *(f"- Warning: {_said(line)}" for line in gate.warnings)]
+        lines += ["", *(f"- Warning: {_escaped(line)}" for line in gate.warnings)]
     return "\n".join(lines)
 
 
@@ -125,7 +126,7 @@ def _counts(document: Document) -> str:
     shown = run_view.rarest(document.classes)
     rows = [
         (
-            _said(row.name),
+            _escaped(row.name),
             words.count(row.real),
             words.count(row.accepted),
             words.count(row.n_synthetic),
@@ -159,34 +160,34 @@ def _how_made(document: Document) -> str:
         words.of_kind(
             "By a variational autoencoder with densities of each class in its latent space. Its "
             "samples were screened for values that are not finite or out of range, near-copies of "
-            "training images, duplicates, and what is plainly another class to a classifier "
-            "trained on real images only.",
+            "training images, duplicates, and samples that a classifier trained on real images "
+            "only clearly assigns to another class.",
             document,
         ),
         "",
     ]
     samplers = sorted({sampler for sampler in document.samplers.values() if sampler is not None})
     if samplers:
-        lines.append(f"- drawn by: {', '.join(map(_said, samplers))}")
+        lines.append(f"- drawn by: {', '.join(map(_escaped, samplers))}")
     if model:
         settings = [
             f"{key.replace('_', ' ')} {model[key]}"
             for key in ("latent", "likelihood", "grouping")
             if model.get(key)
         ]
-        lines.append(f"- generator: {_said(', '.join(settings))}")
+        lines.append(f"- generator: {_escaped(', '.join(settings))}")
     rejected: Counter[str] = Counter()
     for row in document.classes:
         rejected.update(row.rejected)
     if rejected:
-        reasons = [f"{_said(reason)} {n:,}" for reason, n in rejected.items() if n]
+        reasons = [f"{_escaped(reason)} {n:,}" for reason, n in rejected.items() if n]
         lines.append(f"- rejected: {', '.join(reasons) or 'none'}")
     if recipe := run_view.recipe(document):
         pairs = ", ".join(f"{name.lower()}: {value}" for name, value in recipe["pairs"])
         lines += [
             "",
-            f"How to merge it with real {words.kind(document)} ({_said(recipe['name'])}): "
-            f"{_said(pairs)}.",
+            f"How to merge it with real {words.kind(document)} ({_escaped(recipe['name'])}): "
+            f"{_escaped(pairs)}.",
         ]
     return "\n".join(lines).rstrip()
 
@@ -219,13 +220,13 @@ def _limits(document: Document) -> str:
     if document.nearness.sentence:
         lines.append(f"- {for_markdown(document.nearness.sentence)}")
     if document.privacy and document.privacy.verdict:
-        lines.append(f"- Copies: {_said(words.sentence(document.privacy.verdict))}")
+        lines.append(f"- Copies: {_escaped(words.sentence(document.privacy.verdict))}")
     for part in (document.privacy, document.shortcut):
         if part and part.warning:
-            lines.append(f"- Warning: {_said(words.sentence(part.warning))}")
+            lines.append(f"- Warning: {_escaped(words.sentence(part.warning))}")
     if short := [row.name for row in document.classes if row.fell_short]:
         more = f" and {len(short) - 20} more" if len(short) > 20 else ""
-        lines.append(f"- Fewer than planned: {', '.join(map(_said, short[:20]))}{more}.")
+        lines.append(f"- Fewer than planned: {', '.join(map(_escaped, short[:20]))}{more}.")
     return "\n".join(lines)
 
 
@@ -257,5 +258,5 @@ def _table(
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
 
 
-def _said(value: Any) -> str:
+def _escaped(value: Any) -> str:
     return for_markdown(words.NONE if value is None else value)

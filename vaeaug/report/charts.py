@@ -1,4 +1,4 @@
-"""Charts of the report: the scales that its rows of dots are drawn on, and training curves."""
+"""Charts of the report: scales for its dot plots, and training curves."""
 
 import io
 import math
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-# Colours that matplotlib is given, and what the page's style sheet calls them: so one drawing
-# serves the light and the dark page.
+# Placeholder colours for matplotlib; variables of the style sheet replace them, so that one drawing
+# works on the light and the dark page.
 _INK, _LINE = "#010101", "#010102"
 _SERIES = ("#010201", "#010202", "#010203", "#010204")
 _CSS = {
@@ -16,19 +16,19 @@ _CSS = {
     _LINE: "var(--line)",
     **{colour: f"var(--c{number})" for number, colour in enumerate(_SERIES)},
 }
-_INCHES = (4.3, 2.35)  # 310 points: a phone shows it at its own size
+_INCHES = (4.3, 2.35)  # 310 points: phones show it unscaled
 _MAX_POINTS = 300
 MAX_STAGES = 8
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear axis from 0 % to 100 % of whatever width the screen gives.
+    """A linear axis from 0 % to 100 % of the available width.
 
     Attributes:
         low: Value at the left end.
         high: Value at the right end.
-        ticks: Round values between them.
+        ticks: Round values between the ends.
     """
 
     low: float
@@ -43,12 +43,15 @@ class Scale:
         within: tuple[float, float] = (-math.inf, math.inf),
         n_ticks: int = 5,
     ) -> "Scale | None":
-        """The scale that holds all `values` with some room; None without a value.
+        """Choose the scale that contains all values, with a margin.
 
         Args:
-            values: What has to be seen; None is left out.
-            within: The scale never leaves these bounds.
-            n_ticks: About so many ticks.
+            values: Values to contain; None is ignored.
+            within: Bounds that the scale never exceeds.
+            n_ticks: Approximate number of ticks.
+
+        Returns:
+            The scale, or None without a value.
         """
         from matplotlib.ticker import MaxNLocator
 
@@ -56,16 +59,23 @@ class Scale:
         if not numbers:
             return None
         low, high = min(numbers), max(numbers)
-        room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-        low, high = max(low - room, within[0]), min(high + room, within[1])
+        margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+        low, high = max(low - margin, within[0]), min(high + margin, within[1])
         if high <= low:  # one value, at or beyond a bound
-            low, high = low - room, high + room
+            low, high = low - margin, high + margin
         locator = MaxNLocator(nbins=n_ticks, steps=[1, 2, 2.5, 5, 10])
         ticks = [float(tick) for tick in locator.tick_values(low, high)]
         return cls(low, high, tuple(tick for tick in ticks if low <= tick <= high))
 
     def at(self, value: float) -> str:
-        """Where `value` lies, in percent of the width."""
+        """Return the position of a value.
+
+        Args:
+            value: The value.
+
+        Returns:
+            Percentage of the width, as text.
+        """
         share = (value - self.low) / (self.high - self.low)
         return f"{100 * min(1.0, max(0.0, share)):.2f}"
 
@@ -76,10 +86,10 @@ class Curve:
 
     Attributes:
         stage: Name of the stage.
-        title: What is drawn, with its unit.
+        title: The quantity with its unit.
         names: Names of the lines, in the order of the page's colours.
-        label: The chart in words.
-        svg: An ``<svg>`` element without text from outside.
+        label: Description of the chart for screen readers.
+        svg: An ``<svg>`` element without untrusted text.
     """
 
     stage: str
@@ -90,18 +100,25 @@ class Curve:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether `value` is a finite number, and not a truth value."""
+    """Check whether a value is a finite number, and not a bool.
+
+    Args:
+        value: The value.
+
+    Returns:
+        Whether it is.
+    """
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Curve], int]:
-    """Draw what was logged in training: one or two charts for each stage.
+    """Draw the training log: one or two charts for each stage.
 
     Args:
         rows: Lines of ``metrics.jsonl``.
 
     Returns:
-        The charts, and how many stages are left out of them.
+        The charts, and the number of stages without charts.
     """
     stages: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -126,7 +143,7 @@ Points = list[tuple[float, float]]
 def _charts_of(
     rows: Sequence[Mapping[str, Any]],
 ) -> list[tuple[str, list[tuple[str, Points]]]]:
-    """Titles and named lines. A line of one point is no curve."""
+    """Return titles and named lines; lines with one point are dropped."""
     candidates = [
         (
             "ELBO, nats (higher is better)",
@@ -145,7 +162,7 @@ def _charts_of(
         for title, lines in candidates
         if (drawn := [(name, points) for name, points in lines if len(points) > 1])
     ]
-    # The loss is a sum of what the others show; it is drawn where there is nothing better.
+    # The loss is a sum of the other quantities; it is drawn only if there is no other chart.
     return [chart for chart in charts if chart[0] != "loss"][:2] or charts
 
 
@@ -155,7 +172,7 @@ def _points(rows: Sequence[Mapping[str, Any]], key: str) -> Points:
 
 
 def _elbo(rows: Sequence[Mapping[str, Any]]) -> Points:
-    """The reconstruction is a negative log likelihood: ELBO = -(reconstruction + KL)."""
+    """Compute the ELBO, which is -(reconstruction + KL): the reconstruction is in negative nats."""
     with_both = [
         {"step": row["step"], "elbo": -(row["reconstruction"] + row["kl"])}
         for row in rows
@@ -165,7 +182,7 @@ def _elbo(rows: Sequence[Mapping[str, Any]]) -> Points:
 
 
 def _svg(lines: Sequence[tuple[str, Points]], prefix: str) -> str:
-    """Draw named lines; the ids in it begin with `prefix`."""
+    """Draw named lines as SVG, whose ids begin with `prefix`."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -188,7 +205,7 @@ def _svg(lines: Sequence[tuple[str, Points]], prefix: str) -> str:
         "ytick.color": _INK,
         "axes.labelcolor": _INK,
     }
-    # What the user set for their own plots must not change the report.
+    # The user's matplotlib settings must not change the report.
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(style)
@@ -204,16 +221,16 @@ def _svg(lines: Sequence[tuple[str, Points]], prefix: str) -> str:
         axes.locator_params(axis="y", nbins=5)
         axes.locator_params(axis="x", nbins=6)
         buffer = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing)
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=no_metadata)
     return _for_page(buffer.getvalue(), prefix)
 
 
 def _for_page(svg: str, prefix: str) -> str:
-    """Fit matplotlib's file into the page.
+    """Adapt matplotlib's file to the page.
 
-    Without prologue and style sheet, which would hold for the whole page; with ids of its own,
-    the page's colours and its font.
+    The prologue and the style sheet, which would apply to the whole page, are removed. Ids get a
+    unique prefix, and colours and font become those of the page.
     """
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
@@ -221,7 +238,7 @@ def _for_page(svg: str, prefix: str) -> str:
     svg = re.sub(r"<svg [^>]*?viewBox=\"0 0 ([\d.]+) ([\d.]+)\"[^>]*>", _opening, svg, count=1)
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}", svg)
-    # As one property or as several, by the version of matplotlib.
+    # Matplotlib writes the font as one property or as several, depending on its version.
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     for colour, name in _CSS.items():

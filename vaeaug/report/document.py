@@ -1,7 +1,7 @@
-"""What a report shows, as typed objects: checked once, so that the views need no guesses.
+"""The content of a report as typed objects, which are validated once.
 
-A part that was not measured is None or empty. Numbers that are not finite count as absent: JSON has
-none. A part that is not as `vaeaug` writes it is left out, with a warning in the log.
+A part that was not measured is None or empty. Numbers that are not finite count as absent, because
+JSON has none. A part that is invalid is left out, with a warning in the log.
 """
 
 import logging
@@ -60,7 +60,7 @@ class Recall(Part):
 
 
 class Arm(Part):
-    """One way to train."""
+    """One training condition."""
 
     name: Text = ""
     kind: Text = ""
@@ -68,20 +68,20 @@ class Arm(Part):
     recall: list[Recall] = []
 
     def mean(self, metric: str) -> float | None:
-        """Mean of a metric over the splits.
+        """Return the mean of a metric over the splits.
 
         Args:
-            metric: Its name.
+            metric: Name of the metric.
 
         Returns:
-            The mean, or None where it is not known.
+            The mean, or None if it is not known.
         """
         estimate = self.metrics.get(metric)
         return None if estimate is None else estimate.mean
 
 
 class Comparison(Part):
-    """Merged training against the best without synthetic data."""
+    """A comparison of merged training with the best training without synthetic data."""
 
     name: Text = ""
     arm: Text = ""
@@ -94,7 +94,7 @@ class Comparison(Part):
 
 
 class Gate(Part):
-    """Whether the data helps."""
+    """The evaluation: whether the data helps."""
 
     verdict: Text = ""
     sentence: Text = ""
@@ -113,7 +113,7 @@ class Gate(Part):
 
 
 class RecipePart(Part):
-    """How to merge."""
+    """The recipe for merging."""
 
     name: Text = "this recipe"
     origin: Text = ""
@@ -148,7 +148,7 @@ class Round(Part):
 
 
 class Search(Part):
-    """How the recipe was found."""
+    """The search for the recipe."""
 
     sentence: Text = ""
     chosen: Text = ""
@@ -156,7 +156,7 @@ class Search(Part):
 
 
 class ClassPart(Part):
-    """One class: how many samples were wanted, drawn and accepted."""
+    """Numbers of samples of one class that were requested, drawn and accepted."""
 
     name: Text = ""
     real: Count = 0
@@ -172,14 +172,14 @@ class ClassPart(Part):
 
 
 class PlannedClass(Part):
-    """Why a class gets as many samples as it does."""
+    """The reason for the number of samples of a class."""
 
     name: Text = ""
     reason: Text | None = None
 
 
 class MergedClass(Part):
-    """One class after the run's own merge, in images."""
+    """Numbers of images of one class after the default merge of the run."""
 
     name: Text = ""
     real: Count = 0
@@ -189,13 +189,13 @@ class MergedClass(Part):
 
 
 class Nearness(Part):
-    """How many samples lie near to training images."""
+    """The number of samples near training images."""
 
     sentence: Text = ""
 
 
 class Metric(Part):
-    """A metric of synthetic images beside the same of real ones."""
+    """A metric of synthetic images, and its value for real ones."""
 
     name: Text = ""
     title: Text = ""
@@ -230,7 +230,7 @@ class Privacy(Part):
 
 
 class Shortcut(Part):
-    """Whether "looks synthetic" tells of the class."""
+    """Whether "looks synthetic" carries information about the class."""
 
     mutual_information: Number = None
     low: Number = None
@@ -259,7 +259,7 @@ class Fit(Part):
 
 
 class LatentUse(Part):
-    """Which latent units are in use."""
+    """The use of latent units."""
 
     active: Number = None
     units: Number = None
@@ -267,7 +267,7 @@ class LatentUse(Part):
 
 
 class ClassCoverage(Part):
-    """How much of its real images the samples of a class cover."""
+    """The coverage of the real images of a class by its samples."""
 
     coverage: Number = None
     coverage_of_real: Number = None
@@ -284,7 +284,7 @@ class Diagnostics(Part):
 
 
 class Data(Part):
-    """What ``run.json`` says of the data."""
+    """The description of the data in ``run.json``."""
 
     source: Text | None = None
     split: Text | None = None
@@ -294,7 +294,7 @@ class Data(Part):
 
 
 class Provenance(Part):
-    """Where a run comes from."""
+    """The origin of a run."""
 
     command: Text | None = None
     seed: int | None = None
@@ -310,14 +310,14 @@ class Provenance(Part):
     @model_validator(mode="before")
     @classmethod
     def _keep_data(cls, value: Any) -> Any:
-        """The table of the data shows every key, known or not."""
+        """Keep unknown keys of the data, because its table shows every key."""
         if isinstance(value, Mapping) and isinstance(value.get("data"), Mapping):
             return {**value, "described_data": value["data"]}
         return value
 
 
 class Document(Part):
-    """All that is known of a run, as in ``report.json``."""
+    """All information about a run, as in ``report.json``."""
 
     title: Text = ""
     out: Text = "OUT"
@@ -338,23 +338,23 @@ class Document(Part):
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> "Document":
-        """Check a document.
+        """Validate a document.
 
         Args:
             content: JSON types.
 
         Returns:
-            The document without the parts that are not as they should be; the log names them.
+            The document without its invalid parts, which the log names.
         """
-        # An empty part says nothing.
+        # An empty part counts as absent.
         content = {name: part for name, part in content.items() if part not in (None, {}, [])}
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            wrong = {str(problem["loc"][0]): problem for problem in error.errors()}
-        for name, problem in wrong.items():
+            invalid = {str(problem["loc"][0]): problem for problem in error.errors()}
+        for name, problem in invalid.items():
             place = ".".join(map(str, problem["loc"]))
             log.warning("report: %s: %s; %s is left out", place, problem["msg"], name)
         return cls.model_validate(
-            {name: part for name, part in content.items() if name not in wrong}
+            {name: part for name, part in content.items() if name not in invalid}
         )

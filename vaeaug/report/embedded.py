@@ -1,4 +1,4 @@
-"""Pictures inside the page, as many and as large as it has room for."""
+"""Pictures embedded in the page, limited by its maximum size."""
 
 import base64
 import io
@@ -14,32 +14,32 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vaeaug")
 
-# Bytes of base64.
+# Maximum number of bytes of a traversal picture in base64.
 _TRAVERSAL_BYTES = 700_000
-_MOST_COLUMNS = 8
-# Pixels: the longest side of a tile, and the width of a panel, two of which lie beside each other.
+_MAX_COLUMNS = 8
+# The longest side of a tile and the width of a panel, in pixels; two panels are side by side.
 _SIDE = 64
 _WIDTH = 420
 
 
 def panel_pictures(
-    panels: Sequence[ClassPanel], value_range: tuple[float, float], *, room: int
+    panels: Sequence[ClassPanel], value_range: tuple[float, float], *, max_bytes: int
 ) -> list[dict[str, Any]]:
-    """Panels as images in the page, with as many columns as there is room for.
+    """Embed panels as images, with as many columns as the size limit allows.
 
     Args:
-        panels: What is shown; at most `MAX_CLASSES` of them are.
-        value_range: Of their images.
-        room: Bytes that all of them may take.
+        panels: The panels; at most `MAX_CLASSES` of them are shown.
+        value_range: Lowest and highest value of their images.
+        max_bytes: Maximum number of bytes of all images together.
 
     Returns:
-        Of each panel that has an image: its name, its note, and the image.
+        Name, note and image of each panel that has images.
     """
     shown = panels[:MAX_CLASSES]
     if not shown:
         return []
     width = bounded_tile_size(shown[0].real.shape[1:], _SIDE)[0] + _GAP
-    columns = max(1, min(_MOST_COLUMNS, _WIDTH // width))
+    columns = max(1, min(_MAX_COLUMNS, _WIDTH // width))
     while True:
         drawn = [
             picture
@@ -47,9 +47,9 @@ def panel_pictures(
             if (picture := _panel(panel, columns, value_range)) is not None
         ]
         size = sum(len(picture["source"]) for picture in drawn)
-        if size <= room or columns == 1:
+        if size <= max_bytes or columns == 1:
             return drawn
-        columns = max(1, min(columns - 1, columns * room // size))
+        columns = max(1, min(columns - 1, columns * max_bytes // size))
 
 
 def _panel(
@@ -65,7 +65,7 @@ def _panel(
         "source": _data_uri(picture),
         "width": picture.width,
         "height": picture.height,
-        # Where pixels were enlarged, a browser that scales further must not blur them.
+        # Browsers must not blur enlarged pixels when they scale them further.
         "enlarged": panel.real.ndim > 3 and max(panel.real.shape[-3:-1]) * 2 <= _SIDE,
         "alt": f"Class {panel.name}, three rows: {n_real} real, {n_synthetic} synthetic, and the "
         "nearest real image to each synthetic one",
@@ -79,7 +79,14 @@ def _data_uri(picture: "Image.Image", kind: str = "png") -> str:
 
 
 def traversal_picture(path: Path | None) -> dict[str, Any] | None:
-    """The picture as it is where there is room, or as a JPEG, at last a smaller one."""
+    """Embed the picture of the traversals; a large one becomes a JPEG and is reduced if necessary.
+
+    Args:
+        path: The PNG file; None: there is none.
+
+    Returns:
+        Source and size of the image, or None.
+    """
     if path is None:
         return None
     from PIL import Image
@@ -87,7 +94,7 @@ def traversal_picture(path: Path | None) -> dict[str, Any] | None:
     try:
         with Image.open(path, formats=["PNG"]) as file:
             picture = file.convert("RGB")
-    except Exception as error:  # what Pillow's parsers make of damage is many things
+    except Exception as error:  # a damaged file can raise anything
         log.warning("%s: cannot be read (%s); left out of the report", path, error)
         return None
     width, height = picture.size

@@ -1,4 +1,4 @@
-"""What the page shows of a measurement: the verdict, its arms, the search, the three checks."""
+"""Views of an evaluation for the page: the verdict, its arms, the search and three checks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,13 +17,13 @@ from vaeaug.report.document import (
 )
 from vaeaug.report.words import NONE, count, duration, num, pct, sentence, several, whole
 
-# Rows and columns that a table may have: what keeps the page below five megabytes.
+# Maximum number of rows and columns of a table, which keeps the page below five megabytes.
 MAX_ROWS = 150
 MAX_ARMS = 16
 
-NOT_EVALUATED = "Not evaluated: nobody knows yet whether this data helps"
-# Word, class of the style sheet, and the mark in the circle: a tick, a cross, a question mark,
-# a dash. Never the colour alone.
+NOT_EVALUATED = "Not evaluated: it is not known whether this data helps"
+# Word, class of the style sheet, and icon: a tick, a cross, a question mark or a dash, so that the
+# verdict does not depend on colour alone.
 _VERDICTS = {
     "helps": ("Helps", "helps", "M8.5 15.5 13 20 21.5 10.5"),
     "does not help": ("Does not help", "harms", "M10 10 20 20M20 10 10 20"),
@@ -49,10 +49,10 @@ _GOOD = {"higher": "higher", "lower": "lower", "half": "near 0.5"}
 
 
 def verdict(gate: Gate | None) -> dict[str, str]:
-    """The top of the page.
+    """Return the verdict at the top of the page.
 
     Args:
-        gate: The measurement; None where there is none.
+        gate: The evaluation; None if there is none.
 
     Returns:
         ``word``, ``kind`` (a class of the style sheet), ``icon`` and ``sentence``.
@@ -65,10 +65,10 @@ def verdict(gate: Gate | None) -> dict[str, str]:
 
 
 def how_measured(gate: Gate) -> str:
-    """One sentence on the classifiers that were trained.
+    """Describe the evaluation in one sentence.
 
     Args:
-        gate: The measurement.
+        gate: The evaluation.
 
     Returns:
         The sentence.
@@ -95,25 +95,25 @@ def how_measured(gate: Gate) -> str:
 
 
 def confidence(gate: Gate) -> str:
-    """The level of the intervals in words.
+    """Return the name of the intervals with their confidence level.
 
     Args:
-        gate: The measurement.
+        gate: The evaluation.
 
     Returns:
-        Such as "95 % interval".
+        Text such as "95 % interval".
     """
     return "interval" if gate.confidence is None else f"{100 * gate.confidence:g} % interval"
 
 
 def forest(gate: Gate) -> dict[str, Any] | None:
-    """The differences between arms, on one scale with zero and the smallest effect that counts.
+    """Return the differences between arms on one scale, with zero and the minimum effect.
 
     Args:
-        gate: The measurement.
+        gate: The evaluation.
 
     Returns:
-        Rows, scale and note; None where there is nothing to compare.
+        Rows, scale and note; None without comparisons.
     """
     ends = [end for row in gate.comparisons for end in (row.difference, row.low, row.high)]
     scale = Scale.over([*ends, 0.0, gate.min_effect])
@@ -130,17 +130,17 @@ def forest(gate: Gate) -> dict[str, Any] | None:
 
 
 def arms(gate: Gate) -> dict[str, Any]:
-    """The table of arms.
+    """Return the table of arms.
 
     Args:
-        gate: The measurement.
+        gate: The evaluation.
 
     Returns:
-        Its columns and rows; each row names the columns in which it is the best.
+        Its columns and rows; each row names the columns in which it is best.
     """
     shown = gate.arms[:MAX_ARMS]
     keys = [key for arm in shown for key in arm.metrics]
-    # Known metrics in their order, then what else there is.
+    # Known metrics in their order, followed by all others.
     ordered = [key for key in _METRICS if key in keys]
     ordered += [key for key in dict.fromkeys(keys) if key not in _METRICS]
     columns = [
@@ -148,7 +148,7 @@ def arms(gate: Gate) -> dict[str, Any]:
     ]
     best: dict[str, float] = {}
     for key in ordered:
-        # A check, such as training on synthetic images alone, is no way that one would choose.
+        # A check, such as training on synthetic images alone, does not compete with the others.
         means = [arm.mean(key) for arm in shown if arm.kind != "check"]
         known = {mean for mean in means if mean is not None}
         if len(known) > 1:
@@ -167,14 +167,14 @@ def arms(gate: Gate) -> dict[str, Any]:
 
 
 def recall(gate: Gate, classes: Sequence[ClassPart]) -> dict[str, Any] | None:
-    """Recall of each class: the best baseline beside the merged arms, and a table of all arms.
+    """Return the recall of each class: of the best baseline and the merged arms, and of all arms.
 
     Args:
-        gate: The measurement.
-        classes: The classes of the run, for the rarest where there are too many to show.
+        gate: The evaluation.
+        classes: The classes of the run, to find the rarest if there are too many to show.
 
     Returns:
-        Rows, scale and table; None where no recall was measured.
+        Rows, scale and table; None if no recall was measured.
     """
     measured = [arm for arm in gate.arms[:MAX_ARMS] if arm.recall]
     baseline = _best_baseline(gate, measured)
@@ -185,13 +185,13 @@ def recall(gate: Gate, classes: Sequence[ClassPart]) -> dict[str, Any] | None:
     real = {row.name: row.real for row in classes}
     cells = {arm.name: {cell.name: cell for cell in arm.recall} for arm in measured}
     names = list(dict.fromkeys(name for by_class in cells.values() for name in by_class))
-    kept = names
+    selected = names
     if len(names) > MAX_ROWS:
-        kept = sorted(names, key=lambda name: real.get(name, 0))[:MAX_ROWS]
-    rows = [_recall_row(name, shown, cells) for name in kept]
+        selected = sorted(names, key=lambda name: real.get(name, 0))[:MAX_ROWS]
+    rows = [_recall_row(name, shown, cells) for name in selected]
     table = [
         {"name": name, "cells": [cells[arm.name].get(name, Recall()) for arm in measured]}
-        for name in kept
+        for name in selected
     ]
     ends = [
         end for row in rows for cell in row["cells"] for end in (cell.value, cell.low, cell.high)
@@ -206,18 +206,18 @@ def recall(gate: Gate, classes: Sequence[ClassPart]) -> dict[str, Any] | None:
         "series": [arm.name for arm in shown],
         "scale": scale,
         "height": 11 * len(shown) + 7,
-        "left_out": len(names) - len(kept),
+        "left_out": len(names) - len(selected),
     }
 
 
 def search(document: Search | None) -> dict[str, Any] | None:
-    """The rounds of a search, best candidate first.
+    """Return the rounds of a search, best candidate first.
 
     Args:
-        document: The search; None where none was made.
+        document: The search; None if there was none.
 
     Returns:
-        The sentence, the choice and the rounds.
+        The sentence, the choice and the rounds; None without a search.
     """
     if document is None:
         return None
@@ -252,13 +252,13 @@ def search(document: Search | None) -> dict[str, Any] | None:
 
 
 def with_rows(document: Fidelity | Privacy | None) -> dict[str, Any] | None:
-    """Fidelity or privacy, each metric on a scale of its own.
+    """Return fidelity or privacy, with a separate scale for each metric.
 
     Args:
-        document: What was measured; None where nothing was.
+        document: The measurement; None if there is none.
 
     Returns:
-        Its fields and ``rows``.
+        Its fields and ``rows``; None without a measurement.
     """
     if document is None:
         return None
@@ -277,13 +277,14 @@ def with_rows(document: Fidelity | Privacy | None) -> dict[str, Any] | None:
 
 
 def shortcut(document: Shortcut | None) -> dict[str, Any] | None:
-    """The check for a shortcut.
+    """Return the check for a shortcut.
 
     Args:
-        document: What was found; None where nothing was checked.
+        document: The result of the check; None if there is none.
 
     Returns:
-        Its fields, ``pairs`` of a name and a metric, and the synthetic ``shares`` of the classes.
+        Its fields, ``pairs`` of a name and a metric, and the synthetic ``shares`` of the classes;
+        None without a check.
     """
     if document is None:
         return None
@@ -291,17 +292,17 @@ def shortcut(document: Shortcut | None) -> dict[str, Any] | None:
     p_value = document.p_value
     pairs = [
         (
-            "What “looks synthetic” tells of the class",
+            "Information of “looks synthetic” about the class",
             _nats(document.mutual_information),
             None if document.low is None else interval,
         ),
-        ("The same, among real images alone", _nats(document.real_only), None),
+        ("The same for real images only", _nats(document.real_only), None),
         ("Excess", _nats(document.excess), None if p_value is None else f"p = {num(p_value)}"),
-        ("All there is to know of the class", _nats(document.label_entropy), None),
+        ("Entropy of the class", _nats(document.label_entropy), None),
         (
-            "Synthetic told from real",
+            "Detection of synthetic samples",
             num(document.detector_auc),
-            "area under the ROC curve; 0.5 is not at all",
+            "area under the ROC curve; 0.5 is chance level",
         ),
     ]
     shares = sorted(document.synthetic_share.items(), key=lambda item: -(item[1] or 0))[:MAX_ROWS]
@@ -335,7 +336,7 @@ def _nats(value: float | None) -> str:
 
 
 def _best_baseline(gate: Gate, measured: Sequence[Arm]) -> Arm | None:
-    """The one of the first comparison, else the best by the metric of the gate."""
+    """Return the baseline of the first comparison, or the best one by the gate's metric."""
     baselines = [arm for arm in measured if arm.kind == "baseline"]
     compared = next((row.baseline for row in gate.comparisons), None)
     for arm in baselines:

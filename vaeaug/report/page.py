@@ -1,4 +1,4 @@
-"""``report.html``: one offline page that says first whether the data helps, and ``report.json``."""
+"""``report.html``, an offline page that begins with the verdict, and ``report.json``."""
 
 import functools
 import json
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 
-# Circle, diamond, square, triangle: series differ in shape, too.
+# Circle, diamond, square, triangle: series differ in shape as well as in colour.
 _SHAPES = (
     "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0Z",
     "M0-6 6 0 0 6-6 0Z",
     "M-4.5-4.5H4.5V4.5H-4.5Z",
     "M0-5.5 5.5 4.5H-5.5Z",
 )
-_SHOWS = {
+_FILTERS = {
     "num": words.num,
     "pct": words.pct,
     "whole": words.whole,
     "points": words.points,
     "count": words.count,
 }
-# A page that opens anywhere; what is said of each picture is counted with some room to spare.
+# Maximum size of the page, with a margin for the captions of pictures.
 _MAX_BYTES = 4_800_000
-# What the template computes, between its words.
+# Code of the template, as opposed to its text.
 _CODE = re.compile(r"(\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\})", re.DOTALL)
 _CONTENTS = (
     ("counts", "Counts"),
@@ -60,23 +60,23 @@ def write_report(
     value_range: tuple[float, float],
     traversals: Path | None = None,
 ) -> Path:
-    """Write ``report.html`` and ``report.json``, each whole or not at all.
+    """Write ``report.html`` and ``report.json`` atomically.
 
-    The page needs no network and no script, stays below five megabytes, and the same document
-    gives the same bytes.
+    The page needs no network and no script and stays below five megabytes. The same document gives
+    the same bytes.
 
     Args:
         folder: The run folder.
-        document: Plain JSON: ``title``, ``out``, ``classes`` and ``provenance``, and where they
-            are known ``gate``, ``recipe``, ``search``, ``plan``, ``samplers``, ``fidelity``,
-            ``privacy``, ``shortcut``, ``diagnostics`` and ``curves``. Of what is None or absent the
-            page says that it is missing. Numbers that are not finite are taken for None.
-        panels: One per class, the ones to keep first where there are too many.
-        value_range: Of their images.
+        document: JSON types: ``title``, ``out``, ``classes`` and ``provenance``, and, if known,
+            ``gate``, ``recipe``, ``search``, ``plan``, ``samplers``, ``fidelity``, ``privacy``,
+            ``shortcut``, ``diagnostics`` and ``curves``. The page states that a part is missing if
+            it is None or absent. Numbers that are not finite count as None.
+        panels: One panel per class; if there are too many, the first ones are shown.
+        value_range: Lowest and highest value of their images.
         traversals: The picture of the latent traversals, if there is one.
 
     Returns:
-        The path of the page.
+        Path of the page.
 
     Raises:
         ShardError: If a file cannot be written.
@@ -99,12 +99,12 @@ def _render(
 
     gate = document.gate
     curves, stages_left_out = draw_curves(document.curves)
-    # The style sheet and the curves are made here and hold no text from outside.
+    # The style sheet and the curves are created here and contain no untrusted text.
     style = Markup((_HERE / "page.css").read_text(encoding="utf-8"))
     drawn = [{**vars(curve), "svg": Markup(curve.svg)} for curve in curves]
     template = _template(words.layout(document))
 
-    def said(text: str) -> str:
+    def adapted(text: str) -> str:
         return words.of_kind(text, document)
 
     shown = {
@@ -114,12 +114,12 @@ def _render(
         "verdict": gate_view.verdict(gate),
         "nearness": document.nearness.sentence,
         "command": run_view.evaluate_command(document),
-        "contents": [(anchor, said(name)) for anchor, name in _CONTENTS],
+        "contents": [(anchor, adapted(name)) for anchor, name in _CONTENTS],
         "tiles": run_view.tiles(document),
         "counts": run_view.counts(document),
         "panels_left_out": max(0, len(panels) - MAX_CLASSES),
         "gate": gate,
-        "gate_sentence": gate and said(gate_view.how_measured(gate)),
+        "gate_sentence": gate and adapted(gate_view.how_measured(gate)),
         "confidence": gate and gate_view.confidence(gate),
         "forest": gate and gate_view.forest(gate),
         "arms": gate and gate_view.arms(gate),
@@ -136,9 +136,9 @@ def _render(
         "stages_left_out": stages_left_out,
         "provenance": run_view.provenance(document),
     }
-    # The pictures take what room the rest leaves.
-    room = _MAX_BYTES - len(template.render(shown, panels=[]).encode())
-    return template.render(shown, panels=panel_pictures(panels, value_range, room=room))
+    # The pictures may use the remaining bytes.
+    max_bytes = _MAX_BYTES - len(template.render(shown, panels=[]).encode())
+    return template.render(shown, panels=panel_pictures(panels, value_range, max_bytes=max_bytes))
 
 
 @functools.cache
@@ -147,28 +147,28 @@ def _template(layout: str) -> "jinja2.Template":
 
     environment = jinja2.Environment(
         autoescape=True,
-        # Escaping makes text no HTML; this makes it one that moves and turns nothing.
-        finalize=_seen,
+        # Autoescaping neutralises HTML; this neutralises control and direction characters.
+        finalize=_printable,
         undefined=jinja2.ChainableUndefined,
         trim_blocks=True,
     )
-    environment.filters |= _SHOWS
+    environment.filters |= _FILTERS
     environment.filters["sentence"] = words.sentence
-    environment.filters["apply"] = lambda value, show: _SHOWS[show](value)
+    environment.filters["apply"] = lambda value, show: _FILTERS[show](value)
     parts = _CODE.split((_HERE / "page.html").read_text(encoding="utf-8"))
-    # Our own words alone: what is shown of the run comes in by the code between them.
+    # Only the page's own text is adapted; content of the run is inserted by the code.
     words_and_code = zip(parts[::2], [*parts[1::2], ""], strict=True)
     source = "".join(words.of_layout(text, layout) + code for text, code in words_and_code)
     return environment.from_string(source)
 
 
-def _seen(value: Any) -> Any:
-    # Only charts made here are markup, which is a text of another type.
+def _printable(value: Any) -> Any:
+    # Charts that are created here are Markup, a subclass of str.
     return printable(value, keep="\n\t") if type(value) is str else value
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN: what is not finite becomes null."""
+    """Replace numbers that are not finite by None, because JSON has none."""
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

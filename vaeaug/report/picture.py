@@ -1,4 +1,4 @@
-"""``samples.png``: of each class real images, synthetic ones, and the nearest real to each."""
+"""``samples.png``: real and synthetic images of each class, and the nearest real ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,25 +18,25 @@ COLUMNS = 12
 MAX_CLASSES = 20
 _ROWS = ("real", "synthetic", "nearest real")
 _GAP = 2
-_SIDE = 48  # pixels that a small image is enlarged to
-_MOST_SIDE = 128  # pixels that a large image is reduced to
-_PLOT = (88, 48)  # width and height of a signal's plot
-_FINER = 4  # plots are drawn so much larger and then averaged, for smooth lines
-_LINE = 6  # width of a line then
-_LIGHTEST = 190  # gray of a signal's last channel; the first is black
+_SIDE = 48  # side to which small images are enlarged, pixels
+_MAX_SIDE = 128  # side to which large images are reduced, pixels
+_PLOT = (88, 48)  # width and height of the plot of a signal, pixels
+_SUPERSAMPLING = 4  # plots are drawn larger by this factor and averaged, for smooth lines
+_LINE = 6  # width of a line before averaging, pixels
+_LIGHTEST = 190  # gray level of the last channel of a signal; the first is black
 _INK, _PAPER, _QUIET = (20, 20, 20), (255, 255, 255), (110, 110, 110)
 
 
 @dataclass(frozen=True)
 class ClassPanel:
-    """What is shown of one class. Samples (n, space..., C) in `value_range`; n may be 0.
+    """The samples of one class to show, (n, space..., C) each; n may be 0.
 
     Attributes:
         name: Class name.
-        note: A few words beside it, such as its counts.
+        note: A short note beside it, such as its counts.
         real: Real images.
         synthetic: Synthetic images.
-        nearest: To each synthetic image, the nearest real one.
+        nearest: The nearest real image to each synthetic one.
     """
 
     name: str
@@ -49,15 +49,15 @@ class ClassPanel:
 def write_samples(
     path: str | Path, panels: Sequence[ClassPanel], *, value_range: tuple[float, float]
 ) -> None:
-    """Draw at most `MAX_CLASSES` panels below one another and publish the file whole.
+    """Draw at most `MAX_CLASSES` panels below one another, and write the file atomically.
 
-    Images are shown as they are, signals as line plots with the channels over one another in
-    grays and `value_range` from bottom to top, volumes by their middle slice.
+    Images are shown unchanged. Signals are shown as line plots, with overlaid channels in shades of
+    gray and `value_range` from bottom to top. Volumes are shown by their middle slice.
 
     Args:
-        path: A ``.png``.
-        panels: One per class, the ones to keep first where there are too many.
-        value_range: Of the images.
+        path: A ``.png`` file.
+        panels: One panel per class; if there are too many, the first ones are shown.
+        value_range: Lowest and highest value of the images.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -66,19 +66,19 @@ def write_samples(
     cell_h, cell_w = height + _GAP, width + _GAP
     font = ImageFont.load_default(13)
     title = 22
-    left = 100
+    images_left = 100
     panel_h = title + len(_ROWS) * cell_h + 8
     footer = 24 if len(panels) > len(shown) else 4
     sheet = Image.new(
-        "RGB", (left + max(COLUMNS * cell_w, 320) + 8, panel_h * len(shown) + footer), _PAPER
+        "RGB", (images_left + max(COLUMNS * cell_w, 320) + 8, panel_h * len(shown) + footer), _PAPER
     )
     draw = ImageDraw.Draw(sheet)
     for number, panel in enumerate(shown):
         top = number * panel_h
         name = printable(panel.name)
         draw.text((8, top + 4), name, _INK, font)
-        after = 8 + draw.textlength(name, font) + 12
-        draw.text((max(after, left), top + 4), printable(panel.note), _QUIET, font)
+        note_left = 8 + draw.textlength(name, font) + 12
+        draw.text((max(note_left, images_left), top + 4), printable(panel.note), _QUIET, font)
         for row, (name, images) in enumerate(
             zip(_ROWS, (panel.real, panel.synthetic, panel.nearest), strict=True)
         ):
@@ -86,9 +86,9 @@ def write_samples(
             draw.text((8, y + cell_h / 2 - 9), name, _QUIET, font)
             for column, image in enumerate(images[:COLUMNS]):
                 tile = _tile(image, value_range, (width, height))
-                sheet.paste(tile, (left + column * cell_w, y))
+                sheet.paste(tile, (images_left + column * cell_w, y))
             if not len(images):
-                draw.text((left, y + cell_h / 2 - 9), "none", _QUIET, font)
+                draw.text((images_left, y + cell_h / 2 - 9), "none", _QUIET, font)
     if len(panels) > len(shown):
         text = f"{len(panels) - len(shown)} larger classes are not shown"
         draw.text((8, panel_h * len(shown) + 4), text, _QUIET, font)
@@ -100,16 +100,16 @@ def write_samples(
 def sheet(
     panel: ClassPanel, columns: int, *, value_range: tuple[float, float], side: int
 ) -> "Image.Image | None":
-    """The three rows of a panel without words, transparent between the tiles.
+    """Draw the three rows of a panel without text, transparent between the tiles.
 
     Args:
         panel: The class.
-        columns: At most so many images of each kind.
-        value_range: Of the images.
-        side: Most pixels that a tile of an image may have along an axis.
+        columns: Maximum number of images of each kind.
+        value_range: Lowest and highest value of the images.
+        side: Maximum side of the tile of an image, pixels.
 
     Returns:
-        None where the panel has no image at all.
+        The picture, or None if the panel has no images.
     """
     from PIL import Image
 
@@ -135,7 +135,15 @@ def sheet(
 
 
 def bounded_tile_size(image_shape: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Width and height of a tile of at most `side` pixels; a signal's plot has its one size."""
+    """Return the size of a tile of at most `side` pixels; plots of signals have a fixed size.
+
+    Args:
+        image_shape: Shape of one sample, (space..., c).
+        side: Maximum side, pixels.
+
+    Returns:
+        Width and height, pixels.
+    """
     size = _tile_size(image_shape)
     if len(image_shape) == 2 or max(size) <= side:
         return size
@@ -148,8 +156,8 @@ def _tile_size(image_shape: tuple[int, ...]) -> tuple[int, int]:
     if len(image_shape) == 2:
         return _PLOT
     height, width = image_shape[-3:-1]
-    if max(height, width) > _MOST_SIDE:
-        factor = _MOST_SIDE / max(height, width)
+    if max(height, width) > _MAX_SIDE:
+        factor = _MAX_SIDE / max(height, width)
         return max(1, round(width * factor)), max(1, round(height * factor))
     zoom = max(1, round(_SIDE / max(height, width)))
     return width * zoom, height * zoom
@@ -178,7 +186,7 @@ def _plot(
 ) -> "Image.Image":
     from PIL import Image, ImageDraw
 
-    width, height = (n * _FINER for n in size)
+    width, height = (n * _SUPERSAMPLING for n in size)
     low, high = value_range
     signal = _outline(signal, 2 * width)
     length, channels = signal.shape
@@ -186,9 +194,9 @@ def _plot(
     draw = ImageDraw.Draw(plot)
     x = (np.arange(length) + 0.5) / length * (width - 1)
     share = ((signal.astype(np.float64) - low) / (high - low)).clip(0, 1)
-    # The line stays whole at both ends of the range.
-    y = _FINER + (1 - share) * (height - 1 - 2 * _FINER)
-    # The first channel lies on top.
+    # The margin keeps the line visible at both ends of the range.
+    y = _SUPERSAMPLING + (1 - share) * (height - 1 - 2 * _SUPERSAMPLING)
+    # The first channel is drawn last, on top.
     for c in reversed(range(channels)):
         gray = round(_LIGHTEST * c / max(1, channels - 1))
         points = list(zip(x.tolist(), y[:, c].tolist(), strict=True))
@@ -198,12 +206,16 @@ def _plot(
     return plot.resize(size, Image.Resampling.BOX)
 
 
-def _outline(signal: Shaped[np.ndarray, "length c"], most: int) -> Shaped[np.ndarray, "short c"]:
-    """A signal whose plot looks the same: of each stretch the lowest and the highest value."""
-    if len(signal) <= 4 * most:
+def _outline(
+    signal: Shaped[np.ndarray, "length c"], max_points: int
+) -> Shaped[np.ndarray, "short c"]:
+    """Reduce a long signal to the lowest and highest value of each stretch."""
+    if len(signal) <= 4 * max_points:
         return signal
-    stretches = np.array_split(signal, most // 2)
-    return np.stack([end for part in stretches for end in (part.min(axis=0), part.max(axis=0))])
+    stretches = np.array_split(signal, max_points // 2)
+    return np.stack(
+        [end for stretch in stretches for end in (stretch.min(axis=0), stretch.max(axis=0))]
+    )
 
 
 def _rgb(
@@ -212,5 +224,6 @@ def _rgb(
     low, high = value_range
     scaled = (image.astype(np.float64) - low) / (high - low) * 255
     pixels = scaled.clip(0, 255).round().astype(np.uint8)
-    # Of fewer than three channels the first as gray, of more the first three (alpha is left out).
+    # With fewer than three channels, the first one is shown as gray; otherwise the first three are
+    # shown, without alpha.
     return np.repeat(pixels[:, :, :1], 3, axis=2) if pixels.shape[2] < 3 else pixels[:, :, :3]

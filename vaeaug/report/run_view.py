@@ -1,4 +1,4 @@
-"""What the page shows of a run: counts, recipe, screening, fit, and where it comes from."""
+"""Views of a run for the page: counts, recipe, screening, fit and origin."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from vaeaug.report.words import NONE, count, kind, num, of_kind, one_of, pct, po
 from vaeaug.shards import how_to_evaluate
 
 MAX_ROWS = 150
-# Characters of one value in the tables of keys; the whole of it is in report.json.
+# Maximum number of characters of a value in the tables of keys; report.json has all of it.
 _MAX_VALUE = 600
 _MAX_KEYS = 400
 
@@ -17,25 +17,25 @@ Tile = tuple[str, str, str | None]
 
 
 def evaluate_command(document: Document) -> str:
-    """What would evaluate this run.
+    """Return the command that evaluates this run.
 
     Args:
-        document: Of the run.
+        document: The report.
 
     Returns:
-        The command; OUT stands for the run's folder, which may be moved.
+        The command; OUT stands for the run folder, which may be moved.
     """
     return how_to_evaluate(document.provenance.data.source, document.out)
 
 
 def merge_command(document: Document) -> str | None:
-    """What would merge this run with its real data.
+    """Return the command that merges this run with its real data.
 
     Args:
-        document: Of the run.
+        document: The report.
 
     Returns:
-        The command; None where the data came from no path.
+        The command, or None if the data came from no path.
     """
     command = evaluate_command(document)
     if not command.startswith("vaeaug evaluate "):
@@ -44,10 +44,10 @@ def merge_command(document: Document) -> str | None:
 
 
 def tiles(document: Document) -> list[Tile]:
-    """The few numbers that one wants first.
+    """Return the key numbers at the top of the page.
 
     Args:
-        document: Of the run.
+        document: The report.
 
     Returns:
         (name, value, note) of each.
@@ -69,10 +69,10 @@ def tiles(document: Document) -> list[Tile]:
 
 
 def counts(document: Document) -> dict[str, Any]:
-    """Images per class before and after the run's own merge.
+    """Return the images per class before and after the default merge of the run.
 
     Args:
-        document: Of the run.
+        document: The report.
 
     Returns:
         Rows with bars in percent, and the sentence above them.
@@ -106,7 +106,7 @@ def counts(document: Document) -> dict[str, Any]:
     return {
         "rows": rows,
         "left_out": len(classes) - len(shown),
-        # What is the same for all classes is said once, above the table.
+        # Values that all classes share are stated once, above the table.
         "has_sampler": len({row["sampler"] for row in rows}) > 1,
         "has_reason": len({row["reason"] for row in rows}) > 1,
         "has_repeated": any(row["repeated"] for row in rows),
@@ -116,13 +116,13 @@ def counts(document: Document) -> dict[str, Any]:
 
 
 def rarest(classes: Sequence[ClassPart]) -> list[ClassPart]:
-    """The classes that a table shows.
+    """Return the classes that a table shows.
 
     Args:
         classes: All classes.
 
     Returns:
-        All in their order, or the rarest where a table could not hold them.
+        All classes in their order, or the rarest if a table cannot show all.
     """
     if len(classes) <= MAX_ROWS:
         return list(classes)
@@ -130,10 +130,10 @@ def rarest(classes: Sequence[ClassPart]) -> list[ClassPart]:
 
 
 def recipe(document: Document) -> dict[str, Any] | None:
-    """How to merge.
+    """Return the recipe for merging.
 
     Args:
-        document: Of the run.
+        document: The report.
 
     Returns:
         A sentence, code, and pairs of a name and a value; None without a recipe.
@@ -155,12 +155,12 @@ def recipe(document: Document) -> dict[str, Any] | None:
         ("Temperature", _general(chosen.temperature)),
         (f"Loss weight of synthetic {kind(document)}", _general(chosen.weight)),
         ("Labels", "soft" if chosen.soft else "hard"),
-        ("Batch norm of their own", "yes" if chosen.separate_batch_norm else "no"),
+        ("Separate batch norm", "yes" if chosen.separate_batch_norm else "no"),
         (
             f"Last part on real {kind(document)} only",
             f"{pct(chosen.real_only_last)} % of the steps" if chosen.real_only_last else None,
         ),
-        ("Least probability of the label", _general(chosen.min_label_probability)),
+        ("Minimum probability of the label", _general(chosen.min_label_probability)),
     ]
     shown = [
         (name, ", ".join(value) if isinstance(value, list) else value)
@@ -176,16 +176,16 @@ def recipe(document: Document) -> dict[str, Any] | None:
 
 
 def screening(document: Document) -> dict[str, Any]:
-    """Candidates by class and reason of rejection.
+    """Return the candidates by class and reason of rejection.
 
     Args:
-        document: Of the run.
+        document: The report.
 
     Returns:
-        Rows, with the coverage where it was measured, and the sentence above them.
+        Rows, with the coverage if it was measured, and the sentence above them.
     """
     classes = [row for row in document.classes if row.candidates]
-    diagnosed = document.diagnostics.classes if document.diagnostics else {}
+    measured = document.diagnostics.classes if document.diagnostics else {}
     shown = rarest(classes)
     totals: dict[str, float] = {}
     for row in classes:
@@ -198,14 +198,16 @@ def screening(document: Document) -> dict[str, Any]:
             "accepted": row.accepted,
             "rate": row.accepted / row.candidates,
             "rejected": row.rejected,
-            "coverage": diagnosed[row.name].coverage if row.name in diagnosed else None,
+            "coverage": measured[row.name].coverage if row.name in measured else None,
             "coverage_of_real": (
-                diagnosed[row.name].coverage_of_real if row.name in diagnosed else None
+                measured[row.name].coverage_of_real if row.name in measured else None
             ),
         }
         for row in shown
     ]
-    reasons = sorted((reason for reason in totals if totals[reason]), key=lambda one: -totals[one])
+    reasons = sorted(
+        (reason for reason in totals if totals[reason]), key=lambda reason: -totals[reason]
+    )
     never = [reason for reason in totals if not totals[reason]]
     candidates, accepted = total(classes, "candidates"), total(classes, "accepted")
     sentence = f"Of {count(candidates)} candidates {count(accepted)} were accepted."
@@ -221,18 +223,18 @@ def screening(document: Document) -> dict[str, Any]:
 
 
 def diagnostics(document: Document) -> dict[str, Any] | None:
-    """How well the generator fits.
+    """Return how well the generator fits.
 
     Args:
-        document: Of the run.
+        document: The report.
 
     Returns:
         Pairs of a name and a metric, notes and warnings; None without diagnostics.
     """
-    diagnosed = document.diagnostics
-    if diagnosed is None:
+    measured = document.diagnostics
+    if measured is None:
         return None
-    fit, latents, noun = diagnosed.fit, diagnosed.latents, kind(document)
+    fit, latents, noun = measured.fit, measured.latents, kind(document)
     error = fit.elbo_held_out_error
     information = [nats for nats in latents.class_information if nats is not None]
     pairs = [
@@ -250,26 +252,26 @@ def diagnostics(document: Document) -> dict[str, Any] | None:
         ("Bits per value", num(fit.bits_per_dimension), f"held-out {noun}"),
         ("Active latent units", f"{count(latents.active)} of {count(latents.units)}", None),
         (
-            "Most information of one unit on the class",
+            "Highest information of one unit about the class",
             f"{num(max(information))} nats" if information else NONE,
             None,
         ),
     ]
-    notes = list(diagnosed.training)
+    notes = list(measured.training)
     if fit.unit:
         notes.append(f"Bounds are in {fit.unit}; higher is better.")
     return {
-        "warnings": diagnosed.warnings,
+        "warnings": measured.warnings,
         "pairs": [pair for pair in pairs if not pair[1].startswith(NONE)],
         "notes": notes,
     }
 
 
 def provenance(document: Document) -> dict[str, Any]:
-    """Where a run comes from.
+    """Return the origin of a run.
 
     Args:
-        document: Of the run.
+        document: The report.
 
     Returns:
         Command, hashes and data as pairs; versions and configuration as tables of keys.
@@ -299,7 +301,7 @@ def provenance(document: Document) -> dict[str, Any]:
 
 
 def _used_once(row: ClassPart) -> MergedClass:
-    """A class whose real and synthetic images are used once."""
+    """Return the counts of a class whose real and synthetic images are each used once."""
     return MergedClass(
         name=row.name, real=row.real, synthetic=row.accepted, together=row.real + row.accepted
     )
@@ -331,12 +333,12 @@ def _general(value: float | None) -> str | None:
 
 
 def _flat(value: Any, path: str = "") -> list[tuple[str, str]]:
-    """Dotted keys and their values, as they are set on the command line."""
+    """Return dotted keys and their values, as they are set on the command line."""
     if isinstance(value, Mapping) and value:
         return [
             pair
-            for key, inner in value.items()
-            for pair in _flat(inner, f"{path}.{key}" if path else str(key))
+            for key, item in value.items()
+            for pair in _flat(item, f"{path}.{key}" if path else str(key))
         ]
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return [(path, text if len(text) <= _MAX_VALUE else text[:_MAX_VALUE] + " …")]

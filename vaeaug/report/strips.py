@@ -1,4 +1,4 @@
-"""Rows of samples with a name each: traversals of the latent space."""
+"""Pictures of latent traversals: named rows of samples."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +19,12 @@ def write_strips(
     *,
     value_range: tuple[float, float],
 ) -> Path:
-    """Draw titled blocks of named rows and publish the file whole.
+    """Draw titled blocks of named rows, and write the file atomically.
 
     Args:
-        path: A ``.png``.
+        path: A ``.png`` file.
         strips: (title, name of each row, samples by row and column) of each block.
-        value_range: Of the samples.
+        value_range: Lowest and highest value of the samples.
 
     Returns:
         The path.

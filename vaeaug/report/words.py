@@ -1,4 +1,4 @@
-"""Numbers as a reader takes them in."""
+"""Formatting of numbers, and nouns for the samples of a run."""
 
 import re
 from collections.abc import Iterable
@@ -7,19 +7,19 @@ from typing import Any
 from vaeaug.report.charts import is_number
 from vaeaug.report.document import ClassPart, Document
 
-# What stands for no number.
+# Shown instead of a missing number.
 NONE = "–"
 KINDS = {"NHWC": "images", "NLC": "signals", "NDHWC": "volumes"}
 
 
 def layout(document: Document) -> str:
-    """The layout of a run's samples.
+    """Return the layout of the samples of a run.
 
     Args:
-        document: Of the run.
+        document: The report.
 
     Returns:
-        As it says; else by the number of axes; else that of images.
+        The stated layout, or one derived from the number of axes; default: that of images.
     """
     provenance = document.provenance
     stated = provenance.layout or provenance.data.layout
@@ -30,10 +30,10 @@ def layout(document: Document) -> str:
 
 
 def kind(document: Document) -> str:
-    """What the samples of a run are called.
+    """Return the noun for the samples of a run.
 
     Args:
-        document: Of the run.
+        document: The report.
 
     Returns:
         "images", "signals" or "volumes".
@@ -42,40 +42,40 @@ def kind(document: Document) -> str:
 
 
 def one_of(document: Document) -> str:
-    """What one sample of a run is called.
+    """Return the noun for one sample of a run with its article.
 
     Args:
-        document: Of the run.
+        document: The report.
 
     Returns:
-        The noun with its article.
+        "an image", "a signal" or "a volume".
     """
     noun = kind(document).removesuffix("s")
     return f"an {noun}" if noun.startswith("i") else f"a {noun}"
 
 
 def of_kind(text: str, document: Document) -> str:
-    """Our own words, which are written for images, for the samples of a run.
+    """Adapt a text that is written for images to the samples of a run.
 
     Args:
-        text: A sentence about images.
-        document: Of the run.
+        text: A text about images.
+        document: The report.
 
     Returns:
-        The sentence about what its samples are.
+        The text about the samples of the run.
     """
     return of_layout(text, layout(document))
 
 
 def of_layout(text: str, layout: str) -> str:
-    """The same as `of_kind`, by the layout of the samples.
+    """Adapt a text that is written for images to samples of a layout.
 
     Args:
-        text: A sentence about images.
+        text: A text about images.
         layout: "NHWC", "NLC" or "NDHWC".
 
     Returns:
-        The sentence about what has this layout.
+        The text about samples of this layout.
     """
     plural = KINDS[layout]
     singular = plural.removesuffix("s")
@@ -88,7 +88,14 @@ def of_layout(text: str, layout: str) -> str:
 
 
 def num(value: Any) -> str:
-    """About three digits that say something."""
+    """Format a number with about three significant digits.
+
+    Args:
+        value: The number; anything else counts as missing.
+
+    Returns:
+        Text.
+    """
     if not is_number(value):
         return NONE
     size = abs(value)
@@ -101,17 +108,38 @@ def num(value: Any) -> str:
 
 
 def pct(value: Any) -> str:
-    """A share in percent with one decimal, without the sign of percent."""
+    """Format a fraction as a percentage with one decimal, without the percent sign.
+
+    Args:
+        value: The fraction; anything else counts as missing.
+
+    Returns:
+        Text.
+    """
     return _minus(f"{100 * value:.1f}") if is_number(value) else NONE
 
 
 def whole(value: Any) -> str:
-    """A share in percent where the decimal is not needed."""
+    """Format a fraction as a percentage without decimals and percent sign.
+
+    Args:
+        value: The fraction; anything else counts as missing.
+
+    Returns:
+        Text.
+    """
     return _minus(f"{100 * value:.0f}") if is_number(value) else NONE
 
 
 def points(value: Any) -> str:
-    """A difference of shares in percentage points, with its sign."""
+    """Format a difference of fractions in percentage points, with its sign.
+
+    Args:
+        value: The difference; anything else counts as missing.
+
+    Returns:
+        Text.
+    """
     if not is_number(value):
         return NONE
     text = f"{100 * value:+.1f}"
@@ -119,30 +147,60 @@ def points(value: Any) -> str:
 
 
 def count(value: Any) -> str:
-    """A whole number, thousands apart."""
+    """Format a whole number with a thousands separator.
+
+    Args:
+        value: The number; anything else counts as missing.
+
+    Returns:
+        Text.
+    """
     return f"{value:,.0f}" if is_number(value) else NONE
 
 
 def sentence(text: str) -> str:
-    """The text with a capital at its beginning and a stop at its end."""
+    """Capitalise a text and end it with a full stop.
+
+    Args:
+        text: The text.
+
+    Returns:
+        The sentence.
+    """
     text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else text + "."
 
 
 def several(n: float, one: str, many: str) -> str:
-    """A whole number and its noun."""
+    """Format a whole number with its noun.
+
+    Args:
+        n: The number.
+        one: The noun in the singular.
+        many: The noun in the plural.
+
+    Returns:
+        Text.
+    """
     return f"{n:,.0f} {one if n == 1 else many}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours."""
+    """Format a duration in seconds, minutes or hours.
+
+    Args:
+        seconds: Seconds.
+
+    Returns:
+        Text.
+    """
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def total(classes: Iterable[ClassPart], key: str) -> int:
-    """Sum of a count over classes.
+    """Sum a count over classes.
 
     Args:
         classes: The classes.

@@ -124,18 +124,18 @@ def mapping_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, Mapping) and all(map(fits, value.values()))
 
 
-def list_of(fits: Callable[[Any], bool], least: int = 0) -> Callable[[Any], bool]:
+def list_of(fits: Callable[[Any], bool], min_items: int = 0) -> Callable[[Any], bool]:
     """Create a check for lists.
 
     Args:
         fits: Check of each item.
-        least: Minimum number of items.
+        min_items: Minimum number of items.
 
     Returns:
         A check whether a value is a list whose items all pass.
     """
     return lambda value: (
-        isinstance(value, list | tuple) and len(value) >= least and all(map(fits, value))
+        isinstance(value, list | tuple) and len(value) >= min_items and all(map(fits, value))
     )
 
 

@@ -97,6 +97,7 @@ def check_extra(extra: Mapping[str, Any], where: str) -> None:
 
 
 def _check(document: Mapping[str, Any], checks: Checks, where: str) -> None:
-    for name, (what, fits) in checks.items():
+    for name, (description, fits) in checks.items():
         if name in document and not fits(document[name]):
-            raise ShardError(f"{where}.{name}: expected {what}, got {str(document[name])[:200]!r}")
+            value = str(document[name])[:200]
+            raise ShardError(f"{where}.{name}: expected {description}, got {value!r}")

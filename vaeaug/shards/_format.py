@@ -115,11 +115,12 @@ def check_soft_labels(soft_labels: np.ndarray, label: int, where: str) -> None:
             f"{where}: expected rows of numbers in [0, 1] with sum 1, got {_numbers(row)} with sum "
             f"{row.sum(dtype=np.float64):g} in row {bad[0]} ({bad.size} such rows)"
         )
-    other = np.flatnonzero(soft_labels[:, label] < soft_labels.max(axis=1, initial=0))
-    if other.size:
+    mislabelled = np.flatnonzero(soft_labels[:, label] < soft_labels.max(axis=1, initial=0))
+    if mislabelled.size:
         raise ShardError(
             f"{where}: expected none larger than that of the label {label}, got "
-            f"{_numbers(soft_labels[other[0]])} in row {other[0]} ({other.size} such rows)"
+            f"{_numbers(soft_labels[mislabelled[0]])} in row {mislabelled[0]} "
+            f"({mislabelled.size} such rows)"
         )
 
 

@@ -75,22 +75,22 @@ class ImageStore:
             self._file, self._pid = _open(self.path), os.getpid()
         return self._file[IMAGES]
 
-    def take(self, rows: np.ndarray, out: np.ndarray, at: np.ndarray) -> None:
+    def take(self, rows: np.ndarray, out: np.ndarray, positions: np.ndarray) -> None:
         """Copy images into an array.
 
         Args:
             rows: Row numbers in the shard.
             out: Destination array.
-            at: Their positions in ``out``.
+            positions: Their positions in ``out``.
 
         Raises:
             ShardError: If an image cannot be decompressed.
         """
         source = self.array()
         if self.mapped:
-            out[at] = source[rows]
+            out[positions] = source[rows]
             return
-        for row, position in zip(rows.tolist(), at.tolist(), strict=True):
+        for row, position in zip(rows.tolist(), positions.tolist(), strict=True):
             try:
                 out[position] = source[row]
             except OSError as error:

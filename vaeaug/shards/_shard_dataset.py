@@ -102,8 +102,8 @@ class ShardDataset:
         out = np.empty((len(index), *self.image_shape), dtype=self.dtype)
         shard_of = np.searchsorted(self._starts, index, side="right") - 1
         for s in np.unique(shard_of).tolist():
-            at = np.flatnonzero(shard_of == s)
-            self._stores[s].take(index[at] - self._starts[s], out, at)
+            positions = np.flatnonzero(shard_of == s)
+            self._stores[s].take(index[positions] - self._starts[s], out, positions)
         return out
 
     def image_at(self, index: int) -> Shaped[np.ndarray, "*space c"]:
@@ -275,7 +275,7 @@ def disagreements(shard: Shard, manifest: Manifest, entry: ShardEntry) -> list[s
         ),
         ("synthetic", True, shard.attributes["synthetic"]),
     ]
-    differences = [f"{what}: expected {a!r}, got {b!r}" for what, a, b in pairs if a != b]
+    differences = [f"{field}: expected {a!r}, got {b!r}" for field, a, b in pairs if a != b]
     other = np.unique(shard.labels[shard.labels != entry.label])
     if other.size:
         differences.append(f"labels: expected only {entry.label}, got also {other[:5].tolist()}")

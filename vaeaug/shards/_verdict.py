@@ -33,8 +33,8 @@ def warn_if_unhelpful(manifest: Manifest, *, stacklevel: int) -> None:
         if where not in _logged:
             _logged.add(where)
             _log.warning(
-                "%s: not evaluated: whether this synthetic data helps is not known; `%s` measures "
-                "it",
+                "%s: not evaluated: it is not known whether this synthetic data helps; `%s` "
+                "measures it",
                 where,
                 how_to_evaluate(described_run(manifest)["data"].get("source"), where),
             )

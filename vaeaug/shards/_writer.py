@@ -101,8 +101,8 @@ class ShardWriter:
             )
         if compress not in (None, "gzip"):
             raise ShardError(f"{where}: compress: expected None or 'gzip', got {compress!r}")
-        for name, number, least in (("n_latents", n_latents, 0), ("first_index", first_index, 0)):
-            if not is_int(number) or number < least:
+        for name, number, minimum in (("n_latents", n_latents, 0), ("first_index", first_index, 0)):
+            if not is_int(number) or number < minimum:
                 raise ShardError(f"{where}: {name}: expected an integer >= 0, got {number!r}")
         if not isinstance(sampler, str) or not sampler:
             raise ShardError(f"{where}: sampler: expected a non-empty string, got {sampler!r}")
@@ -261,16 +261,16 @@ class ShardWriter:
 
     def _allocate(self, batch: Mapping[str, np.ndarray]) -> None:
         """Compute the samples per shard from the bytes of a sample and of the HDF5 structure."""
-        one = {name: values[:1] for name, values in batch.items()}
-        row_bytes = sum(values.nbytes for values in one.values())
-        image_bytes = one[IMAGES].nbytes
+        first_sample = {name: values[:1] for name, values in batch.items()}
+        row_bytes = sum(values.nbytes for values in first_sample.values())
+        image_bytes = first_sample[IMAGES].nbytes
         small = io.BytesIO()
         import h5py
 
         with h5py.File(small, "w", libver=("v108", "v110"), track_order=False) as file:
-            _fill(file, one, self._attributes(), compress=None)
+            _fill(file, first_sample, self._attributes(), compress=None)
         # 64 bytes of alignment before each of the arrays and groups.
-        overhead = len(small.getbuffer()) - row_bytes + 64 * (len(one) + 24)
+        overhead = len(small.getbuffer()) - row_bytes + 64 * (len(first_sample) + 24)
         if self.compress:
             # Deflate enlarges noise a little, and each chunk has an entry in a B-tree, whose nodes
             # of 64 entries may be half empty.
@@ -282,7 +282,7 @@ class ShardWriter:
                 f"{self._shards_folder}: max_bytes: expected at least {overhead + row_bytes} for a "
                 f"shard of one sample, got {self.max_bytes}"
             )
-        self._buffer = {name: values[:0] for name, values in one.items()}
+        self._buffer = {name: values[:0] for name, values in first_sample.items()}
 
     def _make_room(self, n: int) -> None:
         """Grow the buffer to ``n`` samples, at least doubling it, so that small jobs stay small."""

@@ -95,8 +95,10 @@ class AdversarialObjective:
         likeness = self.settings.features * feature_distance(real, features)
         likelihood = pixels + likeness
         adversarial = -0.5 * (score.mean() + score_drawn.mean())
-        last = model.decoder.last_layer
-        weight = self._adaptive_weight(likelihood, adversarial, last) if done > HEAD_START else 0.0
+        last_layer = model.decoder.last_layer
+        weight = (
+            self._adaptive_weight(likelihood, adversarial, last_layer) if done > HEAD_START else 0.0
+        )
         error = float((reconstruction.detach() - x).square().flatten(1).sum(dim=1).mean())
         metrics = {
             "mean_squared_error": error / n_values,
@@ -174,9 +176,11 @@ class AdversarialObjective:
         loss.backward()
         self.optimiser.step()
 
-    def _adaptive_weight(self, likelihood: Tensor, adversarial: Tensor, last: Tensor) -> float:
-        likelihood_norm = torch.autograd.grad(likelihood, last, retain_graph=True)[0].norm()
-        adversarial_norm = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()
+    def _adaptive_weight(
+        self, likelihood: Tensor, adversarial: Tensor, last_layer: Tensor
+    ) -> float:
+        likelihood_norm = torch.autograd.grad(likelihood, last_layer, retain_graph=True)[0].norm()
+        adversarial_norm = torch.autograd.grad(adversarial, last_layer, retain_graph=True)[0].norm()
         return self.weight * float(
             (likelihood_norm / (adversarial_norm + 1e-6)).clamp(max=MAX_WEIGHT)
         )

@@ -204,7 +204,11 @@ class Batches:
         return scale_images(images, self.value_range)
 
     def precision(self) -> torch.autocast:
-        """Return an autocast context: bfloat16 on CUDA, float32 elsewhere."""
+        """Return an autocast context: bfloat16 on CUDA, float32 elsewhere.
+
+        Returns:
+            The context manager.
+        """
         on_cuda = self.device.type == "cuda"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=on_cuda)
 

@@ -229,8 +229,10 @@ class Loop:
         # The decay grows from 0, so that the initial weights are soon forgotten.
         decay = min(self.config.training.ema_decay, (1 + step) / (10 + step))
         pairs = zip(state.average.parameters(), state.model.parameters(), strict=True)
-        moving = [(mean, now) for mean, now in pairs if now.requires_grad]
-        torch._foreach_lerp_([mean for mean, _ in moving], [now for _, now in moving], 1 - decay)
+        moving = [(mean, parameter) for mean, parameter in pairs if parameter.requires_grad]
+        torch._foreach_lerp_(
+            [mean for mean, _ in moving], [parameter for _, parameter in moving], 1 - decay
+        )
 
     def _too_many_bad(
         self, stage: Stage, record: StageRecord, metrics: dict[str, float]

@@ -84,11 +84,11 @@ def still_rising(first: float, history: list[list[float]]) -> float:
     if len(history) < MIN_HISTORY:
         return 0.0
     end, last = history[-1]
-    before = [score for step, score in history if step <= 0.5 * end]
+    scores_of_first_half = [score for step, score in history if step <= 0.5 * end]
     total = last - first
-    if not before or not total > 0:
+    if not scores_of_first_half or not total > 0:
         return 0.0
-    rise = (last - max(before)) / total
+    rise = (last - max(scores_of_first_half)) / total
     return rise if rise > RISING else 0.0
 
 
@@ -98,11 +98,11 @@ def _note(state: TrainState, scores: list[float]) -> list[bool]:
     if not record.best:
         record.first = record.first or scores
         record.best = [-math.inf] * len(scores)
-    better = [now > best for now, best in zip(scores, record.best, strict=True)]
+    better = [score > best for score, best in zip(scores, record.best, strict=True)]
     # Not max(): a NaN score must neither win nor be kept.
     record.best = [
-        now if gained else best
-        for now, best, gained in zip(scores, record.best, better, strict=True)
+        score if gained else best
+        for score, best, gained in zip(scores, record.best, better, strict=True)
     ]
     record.evaluations_without_gain = 0 if any(better) else record.evaluations_without_gain + 1
     return better

@@ -175,7 +175,11 @@ class Objective(Protocol):
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the tensors and plain types that a checkpoint needs besides the state."""
+        """Return the tensors and plain types that a checkpoint needs besides the state.
+
+        Returns:
+            Content of a checkpoint by name.
+        """
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned.

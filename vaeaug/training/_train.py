@@ -66,21 +66,25 @@ class Trained:
         return tuple(note for record in self.stages.values() for note in record.notes) + self.notes
 
     def summary(self) -> list[str]:
-        """Describe each stage in a line, followed by the remarks."""
+        """Describe each stage in a line, followed by the remarks.
+
+        Returns:
+            The lines.
+        """
         lines: list[str] = []
         for name, record in self.stages.items():
             first, best = mean_finite(record.first), mean_finite(record.best)
             if name == "flow":
-                what = f"held-out velocity error {-first:.3f} -> {-best:.3f}"
+                progress_text = f"held-out velocity error {-first:.3f} -> {-best:.3f}"
             elif name == "classifier":
-                what = f"held-out log-likelihood {first:.2f} -> {best:.2f} nats"
+                progress_text = f"held-out log-likelihood {first:.2f} -> {best:.2f} nats"
             elif name == "sharpen":
-                what = "decoder sharpened against a discriminator"
+                progress_text = "decoder sharpened against a discriminator"
             else:
-                what = f"held-out ELBO {first:.1f} -> {best:.1f} nats"
-                what += " (mean over classes)" * (len(record.best) > 1)
+                progress_text = f"held-out ELBO {first:.1f} -> {best:.1f} nats"
+                progress_text += " (mean over classes)" * (len(record.best) > 1)
             skipped = f", {record.skipped} steps skipped" if record.skipped else ""
-            lines.append(f"{name}: {record.step} steps, {what}{skipped}")
+            lines.append(f"{name}: {record.step} steps, {progress_text}{skipped}")
         return [*lines, *self.remarks]
 
 
@@ -485,5 +489,5 @@ def _separate_steps(counts: np.ndarray, steps: int) -> list[int]:
     counts. The groupings then cost about the same, and the models of rare classes overfit less.
     """
     roots = np.sqrt(counts)
-    least = min(250, steps)
-    return [max(least, math.ceil(2 * steps * root / roots.sum())) for root in roots]
+    min_steps = min(250, steps)
+    return [max(min_steps, math.ceil(2 * steps * root / roots.sum())) for root in roots]

@@ -163,7 +163,7 @@ def outputs_by_block(
         parts: Rows of each block; None: blocks of at most 512 images.
 
     Returns:
-        What the network gives, on the CPU.
+        Outputs of the network, on the CPU.
     """
     if parts is None:
         parts = blocks(len(images), images[:1].size, BLOCK)
@@ -179,10 +179,10 @@ def class_probabilities(
     device: torch.device | str,
     parts: Iterable[slice] | None = None,
 ) -> Float32[np.ndarray, "n k"]:
-    """Class probabilities of images by a network that gives logits; see `outputs_by_block`.
+    """Compute class probabilities with a network that returns logits; see `outputs_by_block`.
 
     Args:
-        network: Takes (b, c, *space) in [0, 1] and gives logits (b, k).
+        network: Takes (b, c, *space) in [0, 1] and returns logits (b, k).
         images: Images, at least one.
         value_range: (lowest, highest) value of the images.
         device: Where the network is.

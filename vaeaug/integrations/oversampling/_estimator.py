@@ -109,22 +109,22 @@ class VAEOverSampler(BaseOverSampler):
         self.device = device
 
     def fit_resample(self, X: Any, y: Any, **arrays: Any) -> tuple[Any, ...]:
-        """Train, and give the data with synthetic samples after the real ones.
+        """Train the generator, and return the data followed by the synthetic samples.
 
         Args:
             X: Table (array, sparse matrix, data frame or list), or an array of more axes.
             y: Classes, (n,), or one-hot.
-            **arrays: Others of n rows, such as ``groups=`` or ``sample_weight=``. A synthetic row
-                gets the value of the row it was made from; see `resample_like`.
+            **arrays: Further arrays of n rows, such as ``groups=`` or ``sample_weight=``. A
+                synthetic row gets the value of the row from which it was made; see `resample_like`.
 
         Returns:
-            X and y, of the type and dtype given, the real rows first and unchanged; then each of
-            the other arrays, in the order given. A `Pipeline` takes X and y alone: use
-            `resample_like` on its step.
+            X and y in their original types, with the real rows first and unchanged, followed by the
+            other arrays in their order. A `Pipeline` passes only X and y: use `resample_like` on
+            its step.
 
         Raises:
-            ValueError: If the input is not of numbers or not of one length, a parameter is wrong,
-                or a class cannot be filled with samples that are no copies.
+            ValueError: If the input is not numeric or its lengths differ, a parameter is wrong, or
+                a class cannot be filled with samples that are not copies.
         """
         n = X.shape[0] if hasattr(X, "shape") else len(X)
         for name, array in arrays.items():

@@ -129,7 +129,7 @@ def dotted(keys: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in keys.items():
         if isinstance(value, Mapping) and "." not in key:
-            flat |= {f"{key}.{inner}": item for inner, item in value.items()}
+            flat |= {f"{key}.{subkey}": item for subkey, item in value.items()}
         else:
             flat[key] = value
     return flat

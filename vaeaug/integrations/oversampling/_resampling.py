@@ -183,7 +183,7 @@ def fill_class(
     name = generator.class_names[label]
     judge.start(label)
     accepted: list[tuple[np.ndarray, np.ndarray]] = []
-    spare: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {SIBLING: [], COPY: []}
+    rejected: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {SIBLING: [], COPY: []}
     used: list[str] = []
     missing, drawn = n, 0
     for candidate_sampler, temperature in _samplers(generator, config, label, sampler):
@@ -197,14 +197,14 @@ def fill_class(
         recipe = config.recipe.model_copy(update={"temperature": temperature})
         sampling_config = config.with_recipe(recipe)
         budget = max(MIN_CANDIDATES, int(config.screening.max_candidates_ratio * missing))
-        last = drawn + budget
+        budget_end = drawn + budget
         block_size = next(blocks(CHUNK, math.prod(generator.image_shape), CHUNK)).stop
-        while missing and drawn < last:
+        while missing and drawn < budget_end:
             batch = sample_configured(
                 generator,
                 sampling_config,
                 label,
-                min(block_size, missing + missing // 4 + 1, last - drawn),
+                min(block_size, missing + missing // 4 + 1, budget_end - drawn),
                 sampler=candidate_sampler,
                 seed=config.seed,
                 start=drawn,
@@ -215,12 +215,12 @@ def fill_class(
             accepted_rows = np.flatnonzero(reasons == "")[:missing]
             accepted.append((samples[accepted_rows], batch.source_index[accepted_rows]))
             missing -= len(accepted_rows)
-            for reason, parts in spare.items():
+            for reason, parts in rejected.items():
                 # No more than may be needed.
                 rows = np.flatnonzero(reasons == reason)[:missing]
                 parts.append((samples[rows], batch.source_index[rows]))
     if missing:
-        accepted += _relaxed(spare, name, missing, n, copies_allowed)
+        accepted += _relaxed(rejected, name, missing, n, copies_allowed)
     samples, sources = (np.concatenate(parts) for parts in zip(*accepted, strict=True))
     log.info("class %r: %d drawn, %d used (%s)", name, drawn, n, ", ".join(used))
     return Filled(samples, sources, ", ".join(used))
@@ -243,7 +243,7 @@ def _samplers(
 
 
 def _relaxed(
-    spare: dict[str, list[tuple[np.ndarray, np.ndarray]]],
+    rejected: dict[str, list[tuple[np.ndarray, np.ndarray]]],
     name: str,
     missing: int,
     n: int,
@@ -256,11 +256,11 @@ def _relaxed(
     """
     selected: list[tuple[np.ndarray, np.ndarray]] = []
     for reason in (SIBLING, COPY) if copies_allowed else (SIBLING,):
-        if not missing or not spare[reason]:
+        if not missing or not rejected[reason]:
             continue
         # The last ones were moved farthest.
-        parts = zip(*reversed(spare[reason]), strict=True)
-        samples, sources = (np.concatenate(part) for part in parts)
+        parts = zip(*reversed(rejected[reason]), strict=True)
+        samples, sources = (np.concatenate(column) for column in parts)
         count = min(missing, len(samples))
         selected.append((samples[:count], sources[:count]))
         missing -= count
