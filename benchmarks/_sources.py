@@ -1,4 +1,4 @@
-"""One small, right input of every kind that is read, and how each is read."""
+"""One small, valid input of every kind that is read, and how each is read."""
 
 import csv
 import gzip
@@ -320,7 +320,7 @@ def _digest_of_latents(path: Path) -> str:
 
 
 def _digest_of_rest(path: Path) -> str:
-    """What a run goes on from: its description and the classes that are whole."""
+    """What a run is resumed from: its description and the classes that are whole."""
     run = read_run(path)
     config = vaeaug.config.make_config(run["config"], where=str(path))
     with warnings.catch_warnings():

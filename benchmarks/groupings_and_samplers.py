@@ -45,7 +45,7 @@ class SyntheticOnly:
         self.shards = vaeaug.ShardDataset(out)
         rows = [np.flatnonzero(self.shards.labels == c) for c in np.unique(self.shards.labels)]
         most = max(map(len, rows))
-        self.rows = np.concatenate([np.resize(each, most) for each in rows])
+        self.rows = np.concatenate([np.resize(class_rows, most) for class_rows in rows])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -105,9 +105,9 @@ def main() -> None:
     augment = classic_augmentation(train.image_shape)
     rare = np.argsort(train.counts)[:3]
 
-    def record(grouping: str, sampler: str, **figures: float) -> None:
+    def record(grouping: str, sampler: str, **metrics: float) -> None:
         with open(results, "a") as file:
-            line = {"grouping": grouping, "sampler": sampler, "seed": seed, **figures}
+            line = {"grouping": grouping, "sampler": sampler, "seed": seed, **metrics}
             file.write(json.dumps(line) + "\n")
         print(line, flush=True)
 

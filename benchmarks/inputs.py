@@ -2,7 +2,7 @@
 
     python -m benchmarks.inputs --n 2000 --seed 0
 
-A right input is damaged in one of its files and read in a process of its own. It may be read (as
+A valid input is damaged in one of its files and read in a process of its own. It may be read (as
 what it is now: a changed pixel cannot be told) or refused by an error of ours. It must never end in
 an error of another library, run for more than ten seconds, or ask for more than 2 GiB.
 """
@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
@@ -193,14 +193,14 @@ def _serve(pipe: Connection) -> None:
 def _outcome(source: Source, path: Path) -> tuple[str, str]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        found = "read", source.read(path)
+        outcome = "read", source.read(path)
     except BaseException as error:  # whatever it is, it is counted
-        said = f"{type(error).__module__}.{type(error).__name__}: {error}"
-        found = ("refused" if _is_ours(error) else "foreign"), said
-        if any(isinstance(each, MemoryError) for each in _chain(error)):
-            found = "memory", said
+        message = f"{type(error).__module__}.{type(error).__name__}: {error}"
+        outcome = ("refused" if _is_ours(error) else "foreign"), message
+        if any(isinstance(cause, MemoryError) for cause in _chain(error)):
+            outcome = "memory", message
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return ("memory", found[1]) if (after - before) * 1024 > MEMORY else found
+    return ("memory", outcome[1]) if (after - before) * 1024 > MEMORY else outcome
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -214,7 +214,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 class Inputs:
-    """Right inputs, made once below a folder; damaged copies of them are read.
+    """Valid inputs, written once below a folder; damaged copies of them are read.
 
     Args:
         folder: An empty folder.
@@ -223,36 +223,38 @@ class Inputs:
 
     def __init__(self, folder: Path, readers: list[str]) -> None:
         self._folder = folder
-        self._right: dict[str, tuple[Path, str]] = {}
-        made: dict[Any, tuple[Path, Path]] = {}
+        self._valid: dict[str, tuple[Path, str]] = {}
+        written: dict[Any, tuple[Path, Path]] = {}
         for reader in readers:
             source = SOURCES[reader]
-            if source.make not in made:
-                place = folder / f"right-{len(made)}"
+            if source.make not in written:
+                place = folder / f"valid-{len(written)}"
                 place.mkdir()
-                made[source.make] = place, source.make(place)
-            place, path = made[source.make]
-            self._right[reader] = place, path.relative_to(place).as_posix()
+                written[source.make] = place, source.make(place)
+            place, path = written[source.make]
+            self._valid[reader] = place, path.relative_to(place).as_posix()
 
     def outcome(self, worker: Worker, reader: str, number: int, seed: int, keep: bool) -> Outcome:
         """Damage the reader's input once and read it."""
         source = SOURCES[reader]
-        place, entry = self._right[reader]
+        place, entry = self._valid[reader]
         copy = self._folder / "damaged"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(place, copy)
         if number < 0:
-            kind, said = worker.read(reader, copy / entry)
-            return Outcome(reader, number, "none", kind, said)
+            kind, detail = worker.read(reader, copy / entry)
+            return Outcome(reader, number, "none", kind, detail)
         rng = np.random.default_rng([seed, number, *reader.encode()])
-        victims = sorted({p for each in source.victims for p in copy.glob(each) if p.is_file()})
+        victims = sorted(
+            {p for pattern in source.victims for p in copy.glob(pattern) if p.is_file()}
+        )
         victim = victims[rng.integers(len(victims))]
         changed, damage = damaged(victim.read_bytes(), victim.name, rng)
         victim.write_bytes(changed)
         if keep:
             shutil.copytree(copy, self._folder / f"{reader}-{number}".replace(" ", "-"))
-        kind, said = worker.read(reader, copy / entry)
-        return Outcome(reader, number, damage, kind, said)
+        kind, detail = worker.read(reader, copy / entry)
+        return Outcome(reader, number, damage, kind, detail)
 
 
 def run(n: int, seed: int, readers: list[str], keep: Path | None = None) -> list[Outcome]:
@@ -261,37 +263,37 @@ def run(n: int, seed: int, readers: list[str], keep: Path | None = None) -> list
     Raises:
         RuntimeError: If an input that is not damaged is not read.
     """
-    found: list[Outcome] = []
+    outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as temporary:
         inputs = Inputs(Path(temporary) if keep is None else keep, readers)
         with Worker() as worker:
-            right = {}
+            expected = {}
             for reader in readers:
                 first = inputs.outcome(worker, reader, -1, seed, keep=False)
                 if first.kind != "read":
-                    raise RuntimeError(f"{reader}: a right input is not read: {first.detail}")
-                right[reader] = first.detail
+                    raise RuntimeError(f"{reader}: a valid input is not read: {first.detail}")
+                expected[reader] = first.detail
             for i in range(n):
                 reader = readers[i % len(readers)]
-                one = inputs.outcome(worker, reader, i // len(readers), seed, keep is not None)
-                kind = one.kind
+                outcome = inputs.outcome(worker, reader, i // len(readers), seed, keep is not None)
+                kind = outcome.kind
                 if kind == "read":
-                    kind = "same" if one.detail == right[reader] else "other"
-                    # A manifest sealed again is for no judge to tell from a right one.
+                    kind = "same" if outcome.detail == expected[reader] else "other"
+                    # A manifest sealed again cannot be told from a valid one.
                     if SOURCES[reader].judges:
-                        resealed = one.damage == "manifest.json: value"
+                        resealed = outcome.damage == "manifest.json: value"
                         kind = "refused" if kind == "other" else "other" if resealed else "missed"
-                found.append(Outcome(reader, one.number, one.damage, kind, one.detail))
-    return found
+                outcomes.append(replace(outcome, kind=kind))
+    return outcomes
 
 
-def table(found: list[Outcome]) -> str:
+def table(outcomes: list[Outcome]) -> str:
     """Counts by reader, in Markdown."""
     counts: dict[str, Counter[str]] = {}
-    for one in found:
-        counts.setdefault(one.reader, Counter())[one.kind] += 1
+    for outcome in outcomes:
+        counts.setdefault(outcome.reader, Counter())[outcome.kind] += 1
         counts.setdefault("together", Counter())
-    counts["together"] = Counter(one.kind for one in found)
+    counts["together"] = Counter(outcome.kind for outcome in outcomes)
     rows = [f"| input | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 1) + "|"]
     order = [*(reader for reader in counts if reader != "together"), "together"]
     rows += [
@@ -309,13 +311,15 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="An empty folder that keeps the damaged inputs.")
     arguments = parser.parse_args()
     begun = time.monotonic()
-    found = run(arguments.n, arguments.seed, arguments.only or list(SOURCES), arguments.keep)
-    print(table(found))
-    bad = [one for one in found if one.kind in BAD]
-    for one in bad:
-        print(f"{one.reader} {one.number} ({one.damage}): {one.kind}: {one.detail[:300]!r}")
+    outcomes = run(arguments.n, arguments.seed, arguments.only or list(SOURCES), arguments.keep)
+    print(table(outcomes))
+    bad = [outcome for outcome in outcomes if outcome.kind in BAD]
+    for outcome in bad:
+        where = f"{outcome.reader} {outcome.number} ({outcome.damage})"
+        print(f"{where}: {outcome.kind}: {outcome.detail[:300]!r}")
     seconds = time.monotonic() - begun
-    print(f"\n{len(found)} damaged inputs, {len(bad)} bad, seed {arguments.seed}, {seconds:.0f} s")
+    n = len(outcomes)
+    print(f"\n{n} damaged inputs, {len(bad)} bad, seed {arguments.seed}, {seconds:.0f} s")
     return 1 if bad else 0
 
 

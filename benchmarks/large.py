@@ -67,7 +67,7 @@ def crops(
         Images (n, h, w, 3) and labels (n,).
     """
     rng = np.random.default_rng([seed, judged])
-    found = []
+    images = []
     for picture, n in zip(photographs(), counts, strict=True):
         cut = int(0.62 * picture.shape[1])
         part = picture[:, cut:] if judged else picture[:, :cut]
@@ -78,8 +78,8 @@ def crops(
             left = rng.integers(part.shape[1] - width + 1)
             crop = Image.fromarray(part[top : top + height, left : left + width])
             pixels = np.asarray(crop.resize(size[::-1], Image.Resampling.BICUBIC))
-            found.append(pixels[:, ::-1] if rng.random() < 0.5 else pixels)
-    return np.stack(found), np.repeat(np.arange(len(counts)), counts)
+            images.append(pixels[:, ::-1] if rng.random() < 0.5 else pixels)
+    return np.stack(images), np.repeat(np.arange(len(counts)), counts)
 
 
 def samples_of(
@@ -157,23 +157,22 @@ def draw(generator: vaeaug.Synthesizer, data: vaeaug.LabelledImages, path: Path)
     parts = [
         data.images[rows],
         generator.reconstruct(data.images[rows], data.labels[rows]),
-        *(np.concatenate([each.images for each in kind]) for kind in (edits, drawn)),
+        *(np.concatenate([batch.images for batch in kind]) for kind in (edits, drawn)),
     ]
-    Image.fromarray(np.concatenate([np.concatenate(list(each), axis=1) for each in parts])).save(
-        path
-    )
+    rows_of_pixels = [np.concatenate(list(images), axis=1) for images in parts]
+    Image.fromarray(np.concatenate(rows_of_pixels)).save(path)
 
 
-def one(shape: tuple[int, ...], arguments: argparse.Namespace) -> None:
+def print_line(shape: tuple[int, ...], arguments: argparse.Namespace) -> None:
     """A line of the table; in a process of its own, whose peak memory is the line's."""
     torch.set_num_threads(1)
-    figures = {"seconds": seconds_a_step(shape, BATCH)}
-    figures["GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    said = ""
+    seconds = seconds_a_step(shape, BATCH)
+    gibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    judgement = ""
     if arguments.steps:
-        said = quality(shape, arguments.steps, arguments.set, arguments.picture)
+        judgement = quality(shape, arguments.steps, arguments.set, arguments.picture)
     name = "x".join(map(str, shape))
-    print(f"{name:12} {figures['seconds']:6.2f} s {figures['GiB']:6.2f} GiB   {said}", flush=True)
+    print(f"{name:12} {seconds:6.2f} s {gibibytes:6.2f} GiB   {judgement}", flush=True)
 
 
 def write_photos(folder: Path, size: tuple[int, int], counts: tuple[int, ...]) -> None:
@@ -198,7 +197,7 @@ def main() -> None:
         height, width = map(int, arguments.size.split("x"))
         write_photos(arguments.photos, (height, width), COUNTS)
     elif arguments.only:
-        one(tuple(map(int, arguments.only.split("x"))), arguments)
+        print_line(tuple(map(int, arguments.only.split("x"))), arguments)
     else:
         for shape, judged in SHAPES.items():
             steps = str(arguments.steps * judged)

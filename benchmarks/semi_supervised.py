@@ -40,7 +40,7 @@ class Balanced:
         self.images, self.labels, self.transform = images, labels, transform
         rows = [np.flatnonzero(labels == c) for c in np.unique(labels)]
         most = max(map(len, rows))
-        self.rows = np.concatenate([np.resize(each, most) for each in rows])
+        self.rows = np.concatenate([np.resize(class_rows, most) for class_rows in rows])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -85,17 +85,17 @@ def summary(lines: list[dict]) -> None:
     }
     print("| arm | balanced accuracy | against supervised | against pseudo_labels | seeds |")
     print("|---|---|---|---|---|")
-    for arm, own in by_arm.items():
-        cells = [f"{100 * np.mean(list(own.values())):.1f}"] if own else [""]
+    for arm, accuracies in by_arm.items():
+        cells = [f"{100 * np.mean(list(accuracies.values())):.1f}"] if accuracies else [""]
         for other in ("supervised", "pseudo_labels"):
-            seeds = sorted(own.keys() & by_arm[other].keys())
-            gain = 100 * np.array([own[s] - by_arm[other][s] for s in seeds])
+            seeds = sorted(accuracies.keys() & by_arm[other].keys())
+            gain = 100 * np.array([accuracies[s] - by_arm[other][s] for s in seeds])
             if arm == other or len(gain) < 2:
                 cells.append("")
                 continue
             half = t.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain))
             cells.append(f"{gain.mean():+.1f} ± {half:.1f}")
-        print(f"| {arm} | {' | '.join(cells)} | {len(own)} |")
+        print(f"| {arm} | {' | '.join(cells)} | {len(accuracies)} |")
 
 
 def main() -> None:
@@ -126,7 +126,7 @@ def main() -> None:
                 continue
             begin = time.process_time()
             dataset = real
-            figures = {}
+            measurements = {}
             if arm != "supervised":
                 mode = "m2" if arm == "merged_m2" else "pseudo_label"
                 if mode not in generators:
@@ -143,7 +143,7 @@ def main() -> None:
                 generator = generators[mode]
                 pool = generator.labels[generator.n_real :]
                 known = pool >= 0
-                figures = {
+                measurements = {
                     "pool_labelled": int(known.sum()),
                     "pool_right": float((pool == truth)[known].mean()),
                 }
@@ -156,8 +156,8 @@ def main() -> None:
                         )
                         for c in range(train.n_classes)
                     ]
-                    images = np.concatenate([each.images for each in drawn])
-                    labels = np.concatenate([each.labels for each in drawn])
+                    images = np.concatenate([batch.images for batch in drawn])
+                    labels = np.concatenate([batch.labels for batch in drawn])
                 dataset = Mixed(real, Balanced(images, labels, augment))
             model = train_classifier(dataset, train.n_classes, steps=arguments.steps, seed=seed)
             line = {
@@ -168,7 +168,7 @@ def main() -> None:
                 "generator_steps": arguments.generator_steps,
                 "accuracy": float(recalls(model, test).mean()),
                 "cpu_seconds": time.process_time() - begin,
-                **figures,
+                **measurements,
             }
             lines.append(line)
             with open(results, "a") as file:

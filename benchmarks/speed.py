@@ -1,6 +1,6 @@
 """Images per second for training, sampling, screening, writing and reading, and peak memory.
 
-Every figure stands beside a peer or a limit measured in the same run: training and sampling beside
+Every rate stands beside a peer or a limit measured in the same run: training and sampling beside
 the bare network in a loop, writing beside `numpy.save`, reading beside a plain in-memory array and
 beside h5py's own reading of the same file.
 
@@ -288,9 +288,9 @@ def memory(n: int) -> None:
         begin = time.perf_counter()
         result = vaeaug.augment(data, Path(folder) / "run", config)
         seconds = time.perf_counter() - begin
-    made = sum(each.accepted for each in result.manifest.classes)
+    n_accepted = sum(entry.accepted for entry in result.manifest.classes)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{made:,} samples in {seconds:,.0f} s, peak memory {peak:.2f} GiB (limit 1.5 GB)")
+    print(f"{n_accepted:,} samples in {seconds:,.0f} s, peak memory {peak:.2f} GiB (limit 1.5 GB)")
 
 
 if __name__ == "__main__":

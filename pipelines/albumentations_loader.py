@@ -60,8 +60,8 @@ def main(command_line: Sequence[str] | None = None) -> None:
         data = data.imbalanced(config.data.class_counts, seed=config.seed)
     run = arguments.out / "run"
     result = vaeaug.augment(data, run, config)
-    made = result.manifest.n_images
-    print(f"{len(data)} real images, {made} synthetic, {len(held_out)} held out")
+    n_synthetic = result.manifest.n_images
+    print(f"{len(data)} real images, {n_synthetic} synthetic, {len(held_out)} held out")
 
     for name, share in (("real", 0.0), ("merged", arguments.share)):
         chain = A.Compose(

@@ -41,7 +41,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
     folder = arguments.generator
     if folder is None:
         folder = arguments.out / "generator"
-        # Interrupted and run again, training goes on from its last checkpoint.
+        # Interrupted and run again, training is resumed from its last checkpoint.
         vaeaug.fit(data, config, folder=arguments.out / "training").save(folder)
 
     # Fitted once and given to every dataset: its classifiers take longer than the drawing.

@@ -6,7 +6,7 @@ per second of a shuffled epoch of merged data, beside the same images in a `Tens
 
     apt-get install dataset-fashion-mnist
     python -m benchmarks.loader            # nothing else may be running
-    python -m benchmarks.loader --write    # and keep the figures in benchmarks/results/loader.json
+    python -m benchmarks.loader --write    # and keep the rates in benchmarks/results/loader.json
 """
 
 import argparse
@@ -225,7 +225,7 @@ def main(command_line: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data, out = make_run(folder, arguments.images)
-        found = {
+        results = {
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}",
             "workers": arguments.workers,
             "images": arguments.images,
@@ -233,17 +233,18 @@ def main(command_line: list[str] | None = None) -> None:
             "loaders": loaders(data, out, folder, arguments.repeats, arguments.workers),
         }
     elastic = next(
-        each["microseconds"] for each in found["transforms"] if "ns ElasticT" in each["transform"]
+        row["microseconds"] for row in results["transforms"] if "ns ElasticT" in row["transform"]
     )
-    for each in found["transforms"]:
-        own = each["microseconds"]
-        print(f"{each['transform']:42}{own:10.1f} us{own / elastic:8.2f} of ElasticTransform")
-    tensors = found["loaders"][0]["images_per_second"]
-    for each in found["loaders"]:
-        own = each["images_per_second"]
-        print(f"{each['loader']:42}{own:10,.0f} /s{own / tensors:8.2f} of TensorDataset")
+    for row in results["transforms"]:
+        microseconds = row["microseconds"]
+        ratio = microseconds / elastic
+        print(f"{row['transform']:42}{microseconds:10.1f} us{ratio:8.2f} of ElasticTransform")
+    tensors = results["loaders"][0]["images_per_second"]
+    for row in results["loaders"]:
+        rate = row["images_per_second"]
+        print(f"{row['loader']:42}{rate:10,.0f} /s{rate / tensors:8.2f} of TensorDataset")
     if arguments.write:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

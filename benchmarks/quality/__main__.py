@@ -122,14 +122,14 @@ def run_ours(name: str, data: Path, out: Path, *, budget: float, seed: int) -> d
     labels = np.repeat(np.arange(train.n_classes), n_per_class)
     out.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(out / "samples.npz", images=np.concatenate(images), labels=labels)
-    figures = {
+    measurements = {
         "options": OURS[name],
         "cpu_seconds": seconds,
-        "parameters": sum(each.numel() for each in generator.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in generator.model.parameters()),
         "bound": bound(generator, held, seed=seed),
     }
-    (out / "figures.json").write_text(json.dumps(figures, indent=1))
-    return figures
+    (out / "measurements.json").write_text(json.dumps(measurements, indent=1))
+    return measurements
 
 
 @torch.no_grad()
@@ -161,8 +161,8 @@ def run_peer(
     command += ["--out", out, "--seed", seed, "--options", json.dumps(options)]
     command += ["--components", *components]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([str(each) for each in command], check=True, env=env, stdout=subprocess.DEVNULL)
-    return json.loads((out / "figures.json").read_text())
+    subprocess.run(list(map(str, command)), check=True, env=env, stdout=subprocess.DEVNULL)
+    return json.loads((out / "measurements.json").read_text())
 
 
 def _tuned(data: str) -> dict:
@@ -179,7 +179,7 @@ def tune(
 ) -> None:
     """The options whose samples teach a classifier best, on images held out of the training ones.
 
-    The grid is gone through with the first rate, then its best with the other rates; every model
+    The grid is searched with the first rate, then its best with the other rates; every model
     is sampled with each number of components.
     """
     train, held, _ = read_data(data)
@@ -188,7 +188,7 @@ def tune(
     tried = before["tried"] if before.get("budget") == budget else []
 
     def attempt(options: dict) -> None:
-        if any({**each["options"], **options} == each["options"] for each in tried):
+        if any({**trial["options"], **options} == trial["options"] for trial in tried):
             return
         folder = out / "tune" / f"{key}-{name}-{len(tried)}"
         asked = {**options, "components": list(COMPONENTS)}
@@ -212,7 +212,7 @@ def tune(
         attempt({**options, "lr": RATES[0]})
     best = max(tried, key=_usefulness)["options"]
     for rate in RATES[1:]:
-        attempt({**{each: best[each] for each in best if each != "components"}, "lr": rate})
+        attempt({**{key: value for key, value in best.items() if key != "components"}, "lr": rate})
 
 
 def _usefulness(tried: dict) -> float:
@@ -234,15 +234,15 @@ def print_table(lines: list[dict]) -> None:
     groups: dict[tuple, list[dict]] = {}
     for line in lines:
         groups.setdefault((line["data"], line["budget"], line["generator"]), []).append(line)
-    for (data, budget, generator), own in sorted(groups.items(), key=lambda each: each[0][:2]):
+    for (data, budget, generator), group in sorted(groups.items(), key=lambda item: item[0][:2]):
         cells = []
         for column in COLUMNS:
-            values = [line[column] for line in own if line.get(column) is not None]
+            values = [line[column] for line in group if line.get(column) is not None]
             mean = float(np.mean(values)) if values else math.nan
             percent = column in ("train_on_synthetic", "coverage", "near_copies")
             digits = 1 if percent or column == "bound" else 3 if column in ("auc", "density") else 0
             cells.append(f"{100 * mean if percent else mean:.{digits}f}" if values else "")
-        print(f"| {data} | {budget:g} | {generator} | {' | '.join(cells)} | {len(own)} |")
+        print(f"| {data} | {budget:g} | {generator} | {' | '.join(cells)} | {len(group)} |")
 
 
 def main() -> None:

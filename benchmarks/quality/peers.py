@@ -85,8 +85,8 @@ class Plan:
         while side > 7:
             side, levels = math.ceil(side / 2), levels + 1
         stride = self.patch * 2**levels
-        self.padded = tuple(math.ceil(each / stride) * stride for each in (height, wide))
-        self.grid = tuple(each // stride for each in self.padded)
+        self.padded = tuple(math.ceil(size / stride) * stride for size in (height, wide))
+        self.grid = tuple(size // stride for size in self.padded)
         self.widths = [min(width * 2**level, MAX_WIDTH) for level in range(levels + 1)]
         self.folded = channels * self.patch**2
         self.flat = self.widths[-1] * self.grid[0] * self.grid[1]
@@ -99,7 +99,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.plan = plan
         self.stem = nn.Conv2d(plan.folded, plan.widths[0], 3, padding=1)
-        self.blocks = nn.ModuleList(Block(each) for each in plan.widths)
+        self.blocks = nn.ModuleList(Block(width) for width in plan.widths)
         self.downs = nn.ModuleList(
             nn.Conv2d(wide, wider, 3, stride=2, padding=1) for wide, wider in pairwise(plan.widths)
         )
@@ -139,7 +139,7 @@ class Decoder(BaseDecoder):
         super().__init__()
         self.plan = plan
         self.linear = nn.Linear(LATENT, plan.flat)
-        self.blocks = nn.ModuleList(Block(each) for each in reversed(plan.widths))
+        self.blocks = nn.ModuleList(Block(width) for width in reversed(plan.widths))
         self.ups = nn.ModuleList(
             nn.Conv2d(wider, wide, 1) for wide, wider in reversed(list(pairwise(plan.widths)))
         )
@@ -225,8 +225,8 @@ class Plain:
     def __init__(self, name, model, options):
         self.name, self.model, self.options = name, model, options
         decoder = list(model.decoder.parameters())
-        ids = {id(each) for each in decoder}
-        rest = [each for each in model.parameters() if id(each) not in ids]
+        ids = {id(parameter) for parameter in decoder}
+        rest = [parameter for parameter in model.parameters() if id(parameter) not in ids]
         decay = options["reg_weight"] if name == "rae" else 0.0
         groups = [{"params": rest}, {"params": decoder, "weight_decay": decay}]
         self.optimisers = [torch.optim.Adam(groups, lr=options["lr"])]
@@ -244,9 +244,9 @@ class Adversarial:
     def __init__(self, model, options):
         self.options = options
         self.parts = [
-            list(each.parameters()) for each in (model.encoder, model.decoder, model.discriminator)
+            list(part.parameters()) for part in (model.encoder, model.decoder, model.discriminator)
         ]
-        self.optimisers = [torch.optim.Adam(each, lr=options["lr"]) for each in self.parts]
+        self.optimisers = [torch.optim.Adam(part, lr=options["lr"]) for part in self.parts]
 
     def step(self, output):
         encoder_loss = output.encoder_loss
@@ -300,7 +300,7 @@ def train(name, model, images, options, budget, seed):
             loss = held_out_loss(name, model, held[:2000], options)
             if loss < best:
                 best = loss
-                best_weights = {key: each.clone() for key, each in model.state_dict().items()}
+                best_weights = {key: value.clone() for key, value in model.state_dict().items()}
     if best_weights is not None and held_out_loss(name, model, held[:2000], options) > best:
         model.load_state_dict(best_weights)
     return {
@@ -337,10 +337,10 @@ def errors_and_kl(model, images, draws):
             x = model.decoder(z).reconstruction
             error += float((x - part).square().sum()) / draws
             if isinstance(model, VAMP):
-                each = model.loss_function(x, part, mean, logvar, z, 100)[2]
+                divergence = model.loss_function(x, part, mean, logvar, z, 100)[2]
             else:
-                each = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=1).mean()
-            kl += float(each) * len(part) / draws
+                divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=1).mean()
+            kl += float(divergence) * len(part) / draws
     return error / len(images), kl / len(images)
 
 
@@ -359,13 +359,13 @@ def draw(model, images, labels, n_per_class, components):
     """A sampler for each class, fitted to its training images: pythae cannot condition on it."""
     drawn, drawn_labels, used = [], [], []
     for label in np.unique(labels):
-        own = images[np.flatnonzero(labels == label)]
-        n = min(components, len(own))
+        class_images = images[np.flatnonzero(labels == label)]
+        n = min(components, len(class_images))
         while True:
             config = GaussianMixtureSamplerConfig(n_components=n)
             sampler = GaussianMixtureSampler(model=model, sampler_config=config)
             try:
-                sampler.fit(own)
+                sampler.fit(class_images)
                 break
             except ValueError:  # a component collapsed onto too few images
                 if n == 1:
@@ -416,15 +416,15 @@ def main():
     model = build(args.model, plan, options, images)
     # A dataset of pythae's, to be sure that it takes the images as they are.
     images = BaseDataset(images, torch.from_numpy(data["train_labels"])).data
-    figures = {
+    measurements = {
         "model": args.model,
         "options": options,
-        "parameters": sum(each.numel() for each in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **train(args.model, model, images, options, args.budget, args.seed),
     }
     model.eval()
     if args.model != "rae":
-        figures.update(bound(model, images, held))
+        measurements.update(bound(model, images, held))
     args.out.mkdir(parents=True, exist_ok=True)
     for components in args.components:
         start = time.process_time()
@@ -433,10 +433,10 @@ def main():
         )
         name = "samples.npz" if len(args.components) == 1 else f"samples-{components}.npz"
         np.savez_compressed(args.out / name, images=drawn, labels=labels)
-        figures[f"components-{components}"] = used
-        figures["sampling_seconds"] = time.process_time() - start
-    (args.out / "figures.json").write_text(json.dumps(figures, indent=1))
-    print(json.dumps(figures))
+        measurements[f"components-{components}"] = used
+        measurements["sampling_seconds"] = time.process_time() - start
+    (args.out / "measurements.json").write_text(json.dumps(measurements, indent=1))
+    print(json.dumps(measurements))
 
 
 if __name__ == "__main__":

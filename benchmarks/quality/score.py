@@ -49,18 +49,18 @@ class Judge:
         self._level = levels[nearest].astype(np.uint8)
 
     def score(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """All figures; classes are brought to equal numbers where two sets are compared."""
+        """All metrics; classes are brought to equal numbers where two sets are compared."""
         images = self._level[images]
-        own, real = self._matched(labels, self.train.labels)
+        synthetic, real = self._matched(labels, self.train.labels)
         auc = real_or_synthetic_auc(
             self.train.images[real],
-            images[own],
+            images[synthetic],
             value_range=self.train.value_range,
             seed=self.seed,
             steps=DISCRIMINATOR_STEPS,
         )
-        own, real = self._matched(labels, self.test.labels)
-        features = real_features(self._classifier, images[own], self.train.value_range)
+        synthetic, real = self._matched(labels, self.test.labels)
+        features = real_features(self._classifier, images[synthetic], self.train.value_range)
         spaces = self._test_features[real], features
         return {
             "train_on_synthetic": self.usefulness(images, labels),
@@ -79,23 +79,23 @@ class Judge:
         )
 
     def ceiling(self, n_per_class: int) -> dict[str, float]:
-        """The same figures for real images in place of synthetic ones.
+        """The same metrics for real images in place of synthetic ones.
 
         Training images serve where synthetic ones are set against test images; where they are set
         against training images, test images do.
         """
         rows = self._per_class(self.train.labels, np.full(self.train.n_classes, n_per_class))
-        figures = self.score(self.train.images[rows], self.train.labels[rows])
-        figures["near_copies"] = COPY_QUANTILE
-        own, real = self._matched(self.test.labels, self.train.labels)
-        figures["auc"] = real_or_synthetic_auc(
+        metrics = self.score(self.train.images[rows], self.train.labels[rows])
+        metrics["near_copies"] = COPY_QUANTILE
+        test, real = self._matched(self.test.labels, self.train.labels)
+        metrics["auc"] = real_or_synthetic_auc(
             self.train.images[real],
-            self.test.images[own],
+            self.test.images[test],
             value_range=self.train.value_range,
             seed=self.seed,
             steps=DISCRIMINATOR_STEPS,
         )
-        return figures
+        return metrics
 
     def _distance(self, images: np.ndarray) -> np.ndarray:
         """In pixels, to the nearest training image."""
@@ -121,7 +121,7 @@ class Judge:
     def _matched(self, labels: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows of both with the same number of each class: as many as both have."""
         n_classes = self.train.n_classes
-        n = np.minimum(*(np.bincount(each, minlength=n_classes) for each in (labels, others)))
+        n = np.minimum(*(np.bincount(column, minlength=n_classes) for column in (labels, others)))
         return self._per_class(labels, n), self._per_class(others, n)
 
     def _per_class(self, labels: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -166,10 +166,10 @@ def main() -> None:
     train, held, n_per_class = read_data(args.data)
     judge = Judge(train, held, seed=args.seed)
     if args.samples is None:
-        figures = judge.ceiling(n_per_class)
+        metrics = judge.ceiling(n_per_class)
     else:
-        figures = judge.score(*read_samples(args.samples))
-    line = {"data": args.data.stem, "generator": args.name, "seed": args.seed, **figures}
+        metrics = judge.score(*read_samples(args.samples))
+    line = {"data": args.data.stem, "generator": args.name, "seed": args.seed, **metrics}
     append(args.results, line)
     print(json.dumps(line))
 

@@ -8,7 +8,7 @@ A regime is a training set made of Fashion-MNIST or digits by a seed:
 
 Every arm trains the same probe for the same steps; arms of a seed share weights and draws, so that
 they are paired. Development images (training images of Fashion-MNIST that the regime left out; for
-digits a fifth of the test split) choose arms and recipes; test images give the final figure and
+digits a fifth of the test split) choose arms and recipes; test images give the final metrics and
 choose nothing. Results are appended to a JSON-lines file; what is there is not run again.
 
     python -m benchmarks.usefulness make --regime long-tailed --seeds 0 1 2 3 4
@@ -50,7 +50,7 @@ GROUPS = {
     "bare-recipes": BARE_RECIPES,
 }
 ALL = {name: trial for group in GROUPS.values() for name, trial in group.items()}
-FIGURES = ("balanced_accuracy", "recall_few", "macro_f1", "calibration_error")
+METRICS = ("balanced_accuracy", "recall_few", "macro_f1", "calibration_error")
 
 
 def make(regime, seeds, out: Path) -> None:
@@ -67,7 +67,7 @@ def make(regime, seeds, out: Path) -> None:
             screener = screener or vaeaug.Screener.for_job(train, config.changed(seed=seed))
             changed = config.changed(**{"recipe.sampler": name.partition("+")[0]})
             vaeaug.generate(folder / "base", train, folder / name, changed, screener=screener)
-        print(f"{regime.name}, seed {seed}: made", flush=True)
+        print(f"{regime.name}, seed {seed}: drawn", flush=True)
 
 
 def synthetic_of(folder: Path) -> SyntheticSet:
@@ -78,9 +78,9 @@ def synthetic_of(folder: Path) -> SyntheticSet:
 def teacher_labels(models, images: np.ndarray, labels: np.ndarray, like) -> np.ndarray:
     """Half the label, half what the ensemble says."""
     data = vaeaug.LabelledImages(images, labels, like.class_names, like.value_range)
-    found = np.mean([predict(model, data) for model in models], axis=0).astype(np.float32) / 2
-    found[np.arange(len(labels)), labels] += 0.5
-    return found
+    soft = np.mean([predict(model, data) for model in models], axis=0).astype(np.float32) / 2
+    soft[np.arange(len(labels)), labels] += 0.5
+    return soft
 
 
 def run(regime, seeds, names, steps: int, out: Path, results: Path) -> None:
@@ -124,8 +124,8 @@ def run(regime, seeds, names, steps: int, out: Path, results: Path) -> None:
                 "seconds": round(time.perf_counter() - begin, 1),
             }
             for part, data in (("development", development), ("test", test)):
-                found = score(predict(model, data), data.labels, groups=groups)
-                line[part] = {key: round(value, 5) for key, value in found.metrics().items()}
+                scores = score(predict(model, data), data.labels, groups=groups)
+                line[part] = {key: round(value, 5) for key, value in scores.metrics().items()}
             results.parent.mkdir(parents=True, exist_ok=True)
             with open(results, "a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -149,35 +149,37 @@ def table(regime, results: Path, part: str, steps: int | None, bare: bool) -> No
         shown = BARE_BASELINES | BARE_RECIPES
         arms = {name: lines for name, lines in arms.items() if name in shown}
     baselines = [name for name in arms if name in BASELINES | BARE_BASELINES]
+    if not baselines:
+        raise SystemExit(f"{results}: no such baseline of {regime.name} was run")
     most = max(len(arms[name]) for name in baselines)
 
-    def mean(name: str, which: str, figure: str) -> float:
-        return float(np.mean([line[which].get(figure, np.nan) for line in arms[name].values()]))
+    def mean(name: str, which: str, metric: str) -> float:
+        return float(np.mean([line[which].get(metric, np.nan) for line in arms[name].values()]))
 
-    def difference(name: str, other: str | None, figure: str) -> str:
+    def difference(name: str, other: str | None, metric: str) -> str:
         if other is None or other == name or other not in arms:
             return ""
         pairs = [(arms[name][s], arms[other][s]) for s in arms[name].keys() & arms[other].keys()]
-        found = [100 * (a[part].get(figure, np.nan) - b[part].get(figure, 0)) for a, b in pairs]
-        if len(found) < 2 or not np.isfinite(found).all():
+        gains = [100 * (a[part].get(metric, np.nan) - b[part].get(metric, 0)) for a, b in pairs]
+        if len(gains) < 2 or not np.isfinite(gains).all():
             return ""
-        each = corrected_t_interval(found, test_to_train=0)
-        return f"{each.mean:+.1f} ({each.low:+.1f} to {each.high:+.1f})"
+        gain = corrected_t_interval(gains, test_to_train=0)
+        return f"{gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
 
     best = max(
         (name for name in baselines if len(arms[name]) == most),
         key=lambda name: mean(name, "development", "balanced_accuracy"),
     )
-    accuracy, few = FIGURES[:2]
+    accuracy, few = METRICS[:2]
     print(f"The best baseline is {best!r}. {part.capitalize()} images, %.\n")
     print("| arm | seeds | accuracy | few | to the best | few | to the same without | few |")
     print("|---|---|---|---|---|---|---|---|")
     for name in sorted(arms, key=lambda name: (name not in baselines, -len(arms[name]))):
-        own = _without(ALL[name], baselines)
-        means = [100 * mean(name, part, figure) for figure in (accuracy, few)]
+        without = _without(ALL[name], baselines)
+        means = [100 * mean(name, part, metric) for metric in (accuracy, few)]
         # Balanced classes have no rare ones.
-        cells = ["" if np.isnan(each) else f"{each:.1f}" for each in means]
-        cells += [difference(name, each, f) for each in (best, own) for f in (accuracy, few)]
+        cells = ["" if np.isnan(value) else f"{value:.1f}" for value in means]
+        cells += [difference(name, other, f) for other in (best, without) for f in (accuracy, few)]
         print(f"| {name} | {len(arms[name])} | {' | '.join(cells)} |")
 
 
@@ -208,7 +210,7 @@ def main() -> None:
     elif arguments.what == "table":
         table(regime, arguments.results, arguments.part, arguments.steps, arguments.bare)
     else:
-        names = [each for name in arguments.arms for each in GROUPS.get(name, [name])]
+        names = [arm for name in arguments.arms for arm in GROUPS.get(name, [name])]
         steps = arguments.steps or regime.steps
         run(regime, arguments.seeds, names, steps, arguments.out, arguments.results)
 

@@ -53,8 +53,8 @@ def _digits(seed: int) -> Parts:
 
 
 REGIMES = {
-    each.name: each
-    for each in (
+    regime.name: regime
+    for regime in (
         Regime("long-tailed", lambda s: _fashion(COUNTS, s), 1600, {"plan.target_ratio": 0.25}),
         Regime(
             "low-sample",
