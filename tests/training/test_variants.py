@@ -259,7 +259,7 @@ def test_a_decoder_that_drifts_is_put_back(plain, monkeypatch):
     assert len(notes) >= 2
     assert notes[0].startswith("adversarial training drifted at 33%: held-out error ")
     assert notes[0].endswith("adversarial.weight was lowered to 0.25")
-    assert notes[1].endswith("the adversary's weight lowered to 0.125")
+    assert notes[1].endswith("adversarial.weight was lowered to 0.125")
 
 
 def test_a_drift_takes_the_weights_that_go_on_learning_back_too(plain):
