@@ -179,7 +179,13 @@ def _with_present_names(document: Mapping[str, Any]) -> tuple[dict[str, Any], li
 
 
 def set_key(document: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key of a nested mapping, whose groups are made where they are missing."""
+    """Set a dotted key of a nested mapping, whose groups are made where they are missing.
+
+    Args:
+        document: The mapping, changed in place.
+        key: Such as "training.steps".
+        value: Its new value.
+    """
     *parents, last = key.split(".")
     place = document
     for parent in parents:
@@ -238,6 +244,13 @@ def _known_keys() -> list[str]:
 
 
 def short(value: Any) -> str:
-    """A value as an error shows it: its first 200 characters."""
+    """A value as an error shows it.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        The first 200 characters of its `repr`.
+    """
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}..."

@@ -79,7 +79,11 @@ def load_config(
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a configuration file, for editors and other programs."""
+    """JSON Schema (draft 2020-12) of a configuration file, for editors and other programs.
+
+    Returns:
+        Plain JSON types.
+    """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **AugmentConfig.model_json_schema(),
@@ -87,7 +91,15 @@ def json_schema() -> dict[str, Any]:
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Lines ``key: old -> new`` for every key that differs between two JSON configurations."""
+    """Compare two configurations.
+
+    Args:
+        old: Configuration as plain JSON types.
+        new: Another one.
+
+    Returns:
+        A line ``key: old -> new`` for every key that differs.
+    """
     before, after = _flat(old), _flat(new)
     missing = "(absent)"
     return [

@@ -7,12 +7,27 @@ from vaeaug.generator.synthesizer import Synthesizer
 
 
 def edits_images(config: SamplingConfig) -> bool:
-    """Whether samples that start from an image keep its detail."""
+    """Whether samples that start from an image keep its detail.
+
+    Args:
+        config: Settings of the samplers.
+
+    Returns:
+        True unless residuals are switched off.
+    """
     return config.residual is not False
 
 
 def keeps_detail(config: SamplingConfig, sampler: str) -> bool:
-    """Whether samples of this sampler are residual edits."""
+    """Whether samples of a sampler are residual edits.
+
+    Args:
+        config: Settings of the samplers.
+        sampler: Name of the sampler.
+
+    Returns:
+        True if residuals are on and the sampler starts from an image.
+    """
     return edits_images(config) and sampler in WITH_SOURCE
 
 
@@ -26,7 +41,20 @@ def sample_configured(
     seed: int,
     start: int = 0,
 ) -> SampleBatch:
-    """Samples start to start + n - 1 of a class, with a job's temperature, guidance and edits."""
+    """Draw samples of a class with a job's temperature, guidance and edits.
+
+    Args:
+        generator: Draws them.
+        config: The job.
+        label: Class index.
+        n: Number of samples.
+        sampler: Name of the sampler.
+        seed: Seed of the run.
+        start: Index of the first sample.
+
+    Returns:
+        Samples start to start + n - 1.
+    """
     return generator.sample(
         label,
         n,

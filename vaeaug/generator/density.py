@@ -46,13 +46,23 @@ class ClassDensity:
             uniform: In [0, 1); chooses the component.
             normal: Standard normal draws.
             temperature: Scale of the noise within the component.
+
+        Returns:
+            A latent.
         """
         edges = np.cumsum(self.weights)
         component = min(int(np.searchsorted(edges, uniform, side="right")), len(edges) - 1)
         return self.means[component] + temperature * (self.choleskys[component] @ normal)
 
     def log_prob(self, z: Shaped[np.ndarray, "n z"]) -> Float64[np.ndarray, " n"]:
-        """Log density in nats."""
+        """Compute the log density.
+
+        Args:
+            z: Latents.
+
+        Returns:
+            Nats per latent.
+        """
         from scipy.linalg import solve_triangular
         from scipy.special import logsumexp
 
@@ -89,6 +99,9 @@ def fit_density(
         variances: Their posterior variances.
         seed: Of the mixture's initialisation.
         mixture: False: one normal, whatever the size of the class.
+
+    Returns:
+        The density.
     """
     mean_variance = np.diag(variances.mean(axis=0, dtype=np.float64))
     latents = means.astype(np.float64)

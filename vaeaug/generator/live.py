@@ -37,6 +37,9 @@ def draw_batch(
         seed: The sample in place j depends on (seed, labels) alone.
         sampler: As for `Synthesizer.sample`; "auto" is the default of each class.
         temperature: Scale of the noise.
+
+    Returns:
+        The samples.
     """
     with_data = generator.data is not None
     latents = np.empty((len(labels), generator.model.latent_dim), np.float32)
@@ -87,7 +90,7 @@ class ClassMover:
         strength: float,
         residual: bool = True,
     ) -> Float[Tensor, "n c *space"]:
-        """The moved images, in [0, 1].
+        """Move images towards neighbours of their class.
 
         Args:
             x: Images in [0, 1], channels first.
@@ -97,6 +100,9 @@ class ClassMover:
             strength: Largest part of the way, in [0, 1]; the least is half of it.
             residual: Add to the image what the move changes of its reconstruction, so that detail
                 stays; else give the moved reconstruction.
+
+        Returns:
+            The moved images, in [0, 1].
         """
         model = self.generator.model
         mean, logvar = model.posterior(x, y)

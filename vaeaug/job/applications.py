@@ -100,7 +100,20 @@ def add_noise(
 def write_images(
     path: str | Path, generator: Synthesizer, images: np.ndarray, labels: np.ndarray
 ) -> Path:
-    """Images and labels as an HDF5 file that `vaeaug.read` reads."""
+    """Write images and labels as an HDF5 file that `vaeaug.read` reads.
+
+    Args:
+        path: The file, replaced whole.
+        generator: Gives class names, layout and value range.
+        images: Images.
+        labels: Their classes.
+
+    Returns:
+        The path.
+
+    Raises:
+        ShardError: If the file cannot be written.
+    """
     path = Path(path)
     with published_hdf5(path, needed=images.nbytes, kept="nothing was changed") as file:
         file["images"], file["labels"] = images, np.asarray(labels, np.int64)
@@ -289,10 +302,14 @@ def write_traversal(
 
 
 def check_fits(generator: Synthesizer, data: LabelledImages) -> None:
-    """Whether data has the generator's sample shape, value range and classes.
+    """Refuse data that differs from the generator's in sample shape, value range or classes.
+
+    Args:
+        generator: The generator.
+        data: Any data.
 
     Raises:
-        ApplicationError: If not.
+        ApplicationError: Naming what was expected and what it got.
     """
     if data.image_shape != generator.image_shape:
         raise ApplicationError(

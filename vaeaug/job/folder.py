@@ -118,7 +118,11 @@ class RunFolder:
         return self.path / "evaluation" / "measures.json"
 
     def has_diagnostics(self) -> bool:
-        """Whether whole diagnostics are there; damaged ones are deleted, to be made again."""
+        """Whether whole diagnostics are there; damaged ones are deleted, to be made again.
+
+        Returns:
+            True if they need not be made.
+        """
         try:
             unsealed(read_whole(self.diagnostics))
         except FileNotFoundError:
@@ -247,7 +251,13 @@ class RunFolder:
 
 
 def read_run(out_dir: str | Path) -> dict[str, Any]:
-    """What ``run.json`` of a run folder says: its configuration, data and versions.
+    """Read ``run.json`` of a run folder: its configuration, data and versions.
+
+    Args:
+        out_dir: The run folder.
+
+    Returns:
+        Plain JSON types.
 
     Raises:
         RunError: If there is none or it is not one.
@@ -284,5 +294,9 @@ def _in_present_words(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what decides the bytes of a run."""
+    """Versions of what decides the bytes of a run.
+
+    Returns:
+        Versions by library.
+    """
     return {name: version(name) for name in ("vaeaug", *_LIBRARIES)}

@@ -26,7 +26,14 @@ def rescreen(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, ScreeningReport]:
-    """Judge the samples of a finished run by the thresholds of `config`. Nothing is changed.
+    """Judge the samples of a finished run by the thresholds of a configuration. Nothing is changed.
+
+    Args:
+        data: The training split that the run was made from.
+        out_dir: The run folder.
+        config: The thresholds; None: those of the run.
+        device: Where the classifiers run.
+        progress: Reports on their training; None is silent.
 
     Returns:
         Counts by class name.
@@ -54,7 +61,13 @@ def rescreen(
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """What a run folder, a generator's folder, a shard or a merged file is, in words and numbers.
+    """Describe a run folder, a generator's folder, a shard or a merged file.
+
+    Args:
+        path: Any of them.
+
+    Returns:
+        What it is, in words and numbers; plain JSON types.
 
     Raises:
         RunError: If it is none of them.

@@ -180,11 +180,14 @@ def class_information(
     """Mutual information of each unit with the class, nats.
 
     Units are cut into ten bins of equal counts; the bias of the plug-in estimate, about
-    ``(bins - 1)(classes - 1) / 2n``, is taken off (Miller 1955). At most the entropy of the class.
+    ``(bins - 1)(classes - 1) / 2n``, is taken off (Miller 1955).
 
     Args:
         latents: Posterior means.
         labels: Classes.
+
+    Returns:
+        Nats per unit, at least 0 and at most the entropy of the class.
     """
     from sklearn.metrics import mutual_info_score
 

@@ -44,7 +44,16 @@ class Stages(Protocol):
     def samples(
         self, train: LabelledImages, folder: Path, recipes: Sequence[Recipe]
     ) -> list[SyntheticSet]:
-        """One set per recipe; what is complete in `folder` is read instead."""
+        """Train a generator on a split and draw samples by each recipe.
+
+        Args:
+            train: The training part of the split.
+            folder: Keeps what is complete, which is read instead of being drawn again.
+            recipes: The recipes.
+
+        Returns:
+            One set per recipe.
+        """
         ...
 
 
