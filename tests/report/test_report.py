@@ -188,6 +188,13 @@ def whole(names=("cat", "dog", "eel")):
         "diagnostics": {
             "fit": {"unit": "nats", "elbo_held_out": 38.8, "elbo_held_out_error": 3.1},
             "latents": {"active": 30, "units": 32, "class_information": [0.1, 0.2]},
+            "label_control": {
+                "control": 0.42,
+                "real": 0.93,
+                "source": 0.5,
+                "probe": 0.88,
+                "probe_chance": 0.25,
+            },
             "classes": {names[0]: {"coverage": 0.9, "coverage_of_real": 0.95}},
             "training": ["rescued once"],
             "warnings": ["overfitting"],

@@ -229,7 +229,7 @@ def test_the_label_threshold_is_that_of_the_configuration(screener, held_out):
 
 def test_no_image_is_judged_by_a_classifier_that_saw_it(digits):
     config, cpu = ScreeningConfig(folds=2, classifier_steps=4), torch.device("cpu")
-    _, p_label = _cross_fit(digits, config, seed=5, device=cpu, progress=None)
+    _, p_label, _ = _cross_fit(digits, config, seed=5, device=cpu, progress=None)
     folds = stratified_folds(digits.labels, 2, seed=[5, 2])
     for fold in range(2):
         held = folds == fold

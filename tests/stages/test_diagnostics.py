@@ -27,7 +27,14 @@ def test_information_of_known_units():
 
 def test_every_run_has_them(finished):
     document = json.loads((finished.out_dir / "diagnostics.json").read_text())
-    assert set(document) == {"training", "fit", "latents", "classes", "warnings", "sha256"}
+    keys = {"training", "fit", "latents", "label_control", "classes", "warnings", "sha256"}
+    assert set(document) == keys
+    control = document["label_control"]
+    assert 0 <= control["control"] <= 1
+    assert 0 <= control["source"] <= 1
+    assert control["control"] + control["source"] <= 1 + 1e-9
+    assert control["probe_chance"] == 0.1
+    assert control["real"] > 0.1
     assert document["latents"]["units"] == 32
     assert len(document["latents"]["kl_per_unit"]) == 32
     assert 0 < document["latents"]["active"] <= 32

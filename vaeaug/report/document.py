@@ -266,6 +266,16 @@ class LatentUse(Part):
     class_information: list[Number] = []
 
 
+class LabelControl(Part):
+    """Whether the label decides the class of a decoded sample."""
+
+    control: Number = None
+    real: Number = None
+    source: Number = None
+    probe: Number = None
+    probe_chance: Number = None
+
+
 class ClassCoverage(Part):
     """The coverage of the real images of a class by its samples."""
 
@@ -278,6 +288,7 @@ class Diagnostics(Part):
 
     fit: Fit = Fit()
     latents: LatentUse = LatentUse()
+    label_control: LabelControl = LabelControl()
     classes: dict[str, ClassCoverage] = {}
     training: list[Text] = []
     warnings: list[Text] = []

@@ -257,7 +257,18 @@ def diagnostics(document: Document) -> dict[str, Any] | None:
             None,
         ),
     ]
+    control = measured.label_control
+    if control.control is not None:
+        pairs.append(("Label control", pct(control.control), f"real {noun}: {pct(control.real)}"))
+        if control.probe is not None:
+            chance = f"by a linear probe; chance: {pct(control.probe_chance)}"
+            pairs.append(("Class read from the latents", pct(control.probe), chance))
     notes = list(measured.training)
+    if control.control is not None:
+        notes.append(
+            f"Label control: of {noun} decoded from latents of other classes, those to which a "
+            "classifier trained on real ones gives the label that they were decoded under."
+        )
     if fit.unit:
         notes.append(f"Bounds are in {fit.unit}; higher is better.")
     return {

@@ -57,7 +57,7 @@ class Screener:
         copies, self.near_distance = self._space.calibrate(config.near_copy_quantile, NEAR_QUANTILE)
         self.near_copy_distance = config.near_copy_factor * copies
         self.counts = data.counts
-        self._classifiers, self.real_p_label = _cross_fit(
+        self._classifiers, self.real_p_label, self.real_hit = _cross_fit(
             data,
             config,
             seed=seed,
@@ -329,11 +329,17 @@ def _cross_fit(
     seed: int,
     device: torch.device,
     progress: Progress | None,
-) -> tuple[list[SmallClassifier], Float32[np.ndarray, " n"]]:
-    """One classifier per fold, and each real image's p(label) by the one that never saw it."""
+) -> tuple[list[SmallClassifier], Float32[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """One classifier per fold.
+
+    Returns:
+        The classifiers; for each real image its p(label) by the one that never saw it, and whether
+        that one gives it its label.
+    """
     folds = stratified_folds(data.labels, config.folds, seed=[seed, 2])
     classifiers = []
     out_of_fold = np.zeros(len(data), np.float32)
+    hit = np.zeros(len(data), np.bool_)
     for fold in range(config.folds):
         held_out = folds == fold
         classifier = train_classifier(
@@ -353,5 +359,6 @@ def _cross_fit(
                 parts=image_blocks(images, BLOCK),
             )
             out_of_fold[held_out] = probability[np.arange(len(images)), data.labels[held_out]]
+            hit[held_out] = probability.argmax(axis=1) == data.labels[held_out]
         classifiers.append(classifier)
-    return classifiers, out_of_fold
+    return classifiers, out_of_fold, hit

@@ -16,6 +16,7 @@ from vaeaug.data import LabelledImages
 from vaeaug.generator import Synthesizer
 from vaeaug.screening import Screener
 from vaeaug.stages.choices import Choices, choices_of, trials_of
+from vaeaug.stages.label_control import LabelControl, measure_label_control
 from vaeaug.training import ACTIVE_VARIANCE
 
 # Images scored for the bounds; the importance-weighted one takes many latents of each.
@@ -24,6 +25,8 @@ WEIGHTED_IMAGES = 100
 # Images encoded for active units and mutual information.
 LATENT_IMAGES = 2_000
 INFORMATION_BINS = 10
+# Samplers whose samples show their class only as far as the decoder follows the label.
+LABEL_SAMPLERS = ("transfer", "prior")
 # Overfitting is reported when the training bound is this many nats per value above the other.
 WIDE_GAP = 0.05
 
@@ -73,6 +76,8 @@ class Diagnostics:
             f"{latents['active']} of {latents['units']} latent units are active; the unit that "
             f"knows most of the class has {max(latents['class_information']):.2f} nats of it",
         ]
+        if "label_control" in self.metrics:
+            lines.append(LabelControl(**self.metrics["label_control"]).summary())
         samplers: dict[str, list[str]] = {}
         for name, metrics in self.metrics["classes"].items():
             # Classes that are drawn alike, but for their counts, share a line.
@@ -105,12 +110,16 @@ def diagnose(
         ``fit``: ELBO of training and held-out images (mean and standard error, nats), their gap,
         the importance-weighted bound, bits per value (8-bit data). ``latents``: units, active
         ones, KL of each unit (nats), mutual information of each unit with the class (nats).
+        ``label_control``, with a screener: the fields of `LabelControl`.
         ``classes``: per class its sampler and why, and its coverage beside that of real images.
     """
     # A copy holds the images and the choices that are tried.
     generator = generator.with_choices().attach(data)
     fit = _fit(generator, data, config)
     latents = _latents(generator, data, config.seed)
+    control = None
+    if screener is not None:
+        control = measure_label_control(generator, data, screener, seed=config.seed)
     trials = list(trials_of(generator, data, config, screener))
     diagnostics = Diagnostics(
         {
@@ -121,6 +130,8 @@ def diagnose(
         },
         choices=choices_of(trials),
     )
+    if control is not None:
+        diagnostics.metrics["label_control"] = control.to_json()
     n_values = math.prod(generator.image_shape)
     if fit["gap"] > WIDE_GAP * n_values:
         diagnostics.warnings.append(
@@ -132,6 +143,8 @@ def diagnose(
             f"posterior collapse: {latents['active']} of {latents['units']} latent units are "
             "active; a lower model.beta or model.free_bits of 0.05 wakes them"
         )
+    if control is not None and control.is_low and config.recipe.sampler in LABEL_SAMPLERS:
+        diagnostics.warnings.append(_mislabelled(control, config.recipe.sampler))
     diagnostics.warnings.extend(trial.warning for trial in trials if trial.warning)
     return diagnostics
 
@@ -172,6 +185,14 @@ def _latents(generator: Synthesizer, data: LabelledImages, seed: int) -> dict[st
         "kl_per_unit": [round(float(nats), 4) for nats in kl.mean(axis=0)],
         "class_information": [round(nats, 4) for nats in class_information(means, labels)],
     }
+
+
+def _mislabelled(control: LabelControl, sampler: str) -> str:
+    return (
+        f"label control is low: {control.control:.0%} of the latents of other classes show the "
+        f"label they are decoded under (real images: {control.real:.0%}), so many samples of "
+        f"{sampler!r} are mislabelled; recipe.sampler auto starts from images of the class"
+    )
 
 
 def class_information(

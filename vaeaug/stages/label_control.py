@@ -1,0 +1,157 @@
+"""Label control: whether the label, and not the latent, decides the class of a decoded sample.
+
+Conditioning on the label costs a latent nothing to carry the class as well. Where it does, a
+decoder ignores the label, and latents of one class that are decoded as another still show their
+own: samples of `transfer` and `prior` are then mislabelled.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+
+from vaeaug.data import LabelledImages
+from vaeaug.generator import Synthesizer
+from vaeaug.memory import blocks
+from vaeaug.screening import Screener
+
+# Latents decoded under another label, about equally many to each class, and at least this many.
+DECODES, MIN_PER_CLASS = 1_000, 4
+# Latents of each class that the linear probe is fitted to, at most.
+PROBE_LATENTS = 200
+PROBE_FOLDS = 3
+# Label control below this fraction of the same figure of real images is low.
+LOW_CONTROL = 0.5
+
+
+@dataclass(frozen=True)
+class LabelControl:
+    """Who decides the class of a decoded sample.
+
+    Attributes:
+        control: Of latents of class i decoded under a label j other than i, the fraction that a
+            real-only classifier calls j, averaged over j.
+        real: Of held-out real images of class j, the fraction that it calls j, likewise.
+        source: Of those decodes, the fraction that still shows class i.
+        probe: Balanced accuracy, on held-out latents, of a linear probe that reads the class from
+            the posterior mean; None where too few classes have enough images.
+        probe_chance: Balanced accuracy of a probe that knows nothing.
+    """
+
+    control: float
+    real: float
+    source: float
+    probe: float | None
+    probe_chance: float | None
+
+    @property
+    def is_low(self) -> bool:
+        """Whether samples that rely on the label are mostly mislabelled."""
+        return self.control < LOW_CONTROL * self.real
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures for ``diagnostics.json``.
+
+        Returns:
+            Plain JSON types.
+        """
+        return asdict(self)
+
+    def summary(self) -> str:
+        """The figures in a sentence.
+
+        Returns:
+            One line.
+        """
+        text = (
+            f"label control {self.control:.0%} (real images {self.real:.0%}): so many latents of "
+            f"other classes show the label they are decoded under; {self.source:.0%} show their own"
+        )
+        if self.probe is None:
+            return text
+        return text + f"; a linear probe reads {self.probe:.0%} of the classes from z"
+
+
+def measure_label_control(
+    generator: Synthesizer, data: LabelledImages, screener: Screener, *, seed: int
+) -> LabelControl | None:
+    """Decode latents of training images under other labels, and ask a real-only classifier.
+
+    Args:
+        generator: Trained on `data`.
+        data: The training split.
+        screener: Its cross-fitted classifiers judge.
+        seed: Of the choice of images.
+
+    Returns:
+        The figures; None with fewer than two classes that have images.
+    """
+    present = np.flatnonzero(data.counts)
+    if len(present) < 2:
+        return None
+    rng = np.random.default_rng([seed, len(data)])
+    per_class = max(MIN_PER_CLASS, -(-DECODES // len(present)))
+    sources, targets = [], []
+    for label in present.tolist():
+        others = np.flatnonzero(data.labels != label)
+        # A class as often as another, not an image as often as another.
+        classes = rng.choice(present[present != label], size=per_class)
+        chosen = [rng.choice(others[data.labels[others] == other]) for other in classes]
+        sources.append(np.array(chosen, np.int64))
+        targets.append(np.full(per_class, label, np.int64))
+    rows, wanted = np.concatenate(sources), np.concatenate(targets)
+    called = _called(generator, screener, rows, wanted)
+    by_label = [float((called[wanted == label] == label).mean()) for label in present]
+    real = [float(screener.real_hit[data.labels == label].mean()) for label in present]
+    probe, chance = _probe(generator.means[: len(data)], data.labels, rng)
+    return LabelControl(
+        control=float(np.mean(by_label)),
+        real=float(np.mean(real)),
+        source=float((called == data.labels[rows]).mean()),
+        probe=probe,
+        probe_chance=chance,
+    )
+
+
+def _called(
+    generator: Synthesizer,
+    screener: Screener,
+    rows: Int64[np.ndarray, " n"],
+    wanted: Int64[np.ndarray, " n"],
+) -> Int64[np.ndarray, " n"]:
+    """Classes that the classifiers give to decodes, a block at a time."""
+    n_values = int(np.prod(generator.image_shape))
+    parts = [
+        screener.probabilities(generator.decode(generator.means[rows[part]], wanted[part]))
+        for part in blocks(len(rows), n_values, 256)
+    ]
+    return np.concatenate(parts).argmax(axis=1)
+
+
+def _probe(
+    means: Shaped[np.ndarray, "n z"], labels: Int64[np.ndarray, " n"], rng: np.random.Generator
+) -> tuple[float | None, float | None]:
+    """Cross-validated balanced accuracy of linear discriminant analysis, and that of chance."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+    kept = []
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        if len(rows) >= PROBE_FOLDS:
+            kept.append(rows[:PROBE_LATENTS])
+    if len(kept) < 2:
+        return None, None
+    chosen = np.concatenate(kept)
+    probe = LinearDiscriminantAnalysis(
+        solver="lsqr", shrinkage="auto", priors=np.full(len(kept), 1 / len(kept))
+    )
+    scores = cross_val_score(
+        probe,
+        means[chosen].astype(np.float64),
+        labels[chosen],
+        scoring="balanced_accuracy",
+        cv=StratifiedKFold(PROBE_FOLDS, shuffle=True, random_state=0),
+    )
+    return float(scores.mean()), 1 / len(kept)
