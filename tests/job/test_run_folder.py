@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vaeaug.config import AugmentConfig, ConfigError
-from vaeaug.job.folder import CONTENTS, RunError, RunFolder, library_versions, read_run
+from vaeaug.job.folder import CONTENTS, RunError, RunFolder, read_run, run_versions
 
 DATA = {"fingerprint": "a" * 64, "source": "cats"}
 needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
@@ -48,7 +48,7 @@ def test_a_new_folder_is_made_and_described(started: Path) -> None:
     run = read_run(started)
     assert run["config"] == json.loads(json.dumps(AugmentConfig().to_json()))
     assert run["data"] == DATA
-    assert run["versions"] == library_versions()
+    assert run["versions"] == run_versions()
     assert names(started) == ["model", "run.json"]
 
 

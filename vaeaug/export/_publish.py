@@ -8,7 +8,7 @@ from typing import BinaryIO
 from vaeaug.export._samples import EXPORT_FORMAT, ExportError
 from vaeaug.files import InUseError, claim_target, new_file, new_folder, read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict
-from vaeaug.shards._hdf5_output import write_error
+from vaeaug.shards._hdf5_output import write_errors
 
 PROVENANCE_FILE = "provenance.json"
 _KEPT = "the run folder is unchanged"
@@ -53,14 +53,13 @@ def claimed(path: Path) -> Iterator[None]:
         ExportError: If another process is writing it.
         ShardError: If it cannot be written.
     """
-    try:
-        claim = claim_target(path)
-    except InUseError:
-        raise ExportError(
-            f"{path}: another process is writing it; wait for it or stop it"
-        ) from None
-    except OSError as error:
-        raise write_error(path, error, 0, _KEPT) from error
+    with write_errors(path, kept=_KEPT):
+        try:
+            claim = claim_target(path)
+        except InUseError:
+            raise ExportError(
+                f"{path}: another process is writing it; wait for it or stop it"
+            ) from None
     with claim:
         yield
 
@@ -79,11 +78,8 @@ def published_file(path: Path, *, needed: int) -> Iterator[BinaryIO]:
     Raises:
         ShardError: If the system raises an ``OSError``; it has the same ``errno``.
     """
-    try:
-        with new_file(path) as file:
-            yield file
-    except OSError as error:
-        raise write_error(path, error, needed, _KEPT) from error
+    with write_errors(path, needed=needed, kept=_KEPT), new_file(path) as file:
+        yield file
 
 
 @contextlib.contextmanager
@@ -100,11 +96,8 @@ def published_folder(path: Path, *, needed: int) -> Iterator[Path]:
     Raises:
         ShardError: If the system raises an ``OSError``; it has the same ``errno``.
     """
-    try:
-        with new_folder(path) as folder:
-            yield folder
-    except OSError as error:
-        raise write_error(path, error, needed, _KEPT) from error
+    with write_errors(path, needed=needed, kept=_KEPT), new_folder(path) as folder:
+        yield folder
 
 
 def _is_export(folder: Path) -> bool:

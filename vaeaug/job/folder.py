@@ -245,7 +245,7 @@ class RunFolder:
             "format_version": FORMAT_VERSION,
             "config": config.to_json(),
             "data": dict(data),
-            "versions": library_versions(),
+            "versions": run_versions(),
         }
         publish_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
@@ -293,7 +293,7 @@ def _in_present_words(config: Mapping[str, Any]) -> Mapping[str, Any]:
         return config
 
 
-def library_versions() -> dict[str, str]:
+def run_versions() -> dict[str, str]:
     """Versions of what decides the bytes of a run.
 
     Returns:

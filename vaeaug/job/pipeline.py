@@ -17,7 +17,7 @@ from vaeaug.evaluation import ProbeFactory, SearchResult
 from vaeaug.files.json_text import sealed
 from vaeaug.generator import Synthesizer
 from vaeaug.job.evaluation import RunEvaluation
-from vaeaug.job.folder import RunError, RunFolder, library_versions
+from vaeaug.job.folder import RunError, RunFolder, run_versions
 from vaeaug.job.publishing import publish
 from vaeaug.job.result import AugmentResult, RunResult, result_of
 from vaeaug.job.writing import WrittenClasses, write_classes
@@ -132,7 +132,7 @@ def _draw(
         config_sha256=drawn_by.sha256,
         data_fingerprint=data.fingerprint,
         run_seed=job.seed,
-        vaeaug_version=library_versions()["vaeaug"],
+        vaeaug_version=run_versions()["vaeaug"],
     )
     written = WrittenClasses(run.path, data.class_names, provenance)
     diagnosed = run.has_diagnostics()

@@ -14,7 +14,7 @@ from vaeaug.data import LabelledImages
 from vaeaug.evaluation import GateResult, SearchResult
 from vaeaug.files import read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict, unsealed
-from vaeaug.job.folder import RunError, RunFolder, library_versions
+from vaeaug.job.folder import RunError, RunFolder, run_versions
 from vaeaug.job.writing import WrittenClasses
 from vaeaug.plan import Plan
 from vaeaug.screening import NEAR_CLASS
@@ -187,7 +187,7 @@ def result_of(
         model_sha256=provenance.model_sha256,
         config_sha256=provenance.config_sha256,
         run_seed=job.seed,
-        versions=library_versions(),
+        versions=run_versions(),
         real_counts=tuple(int(count) for count in data.counts),
         classes=classes,
         shards=tuple(written.shards),

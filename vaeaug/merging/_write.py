@@ -16,7 +16,7 @@ from vaeaug.merging._merge import merge
 from vaeaug.merging._slots import Balance, ClassCounts, MergeError, Share
 from vaeaug.shards import Manifest, ShardDataset
 from vaeaug.shards._format import blocks, library_versions, write_attributes
-from vaeaug.shards._hdf5_output import published_hdf5, write_error
+from vaeaug.shards._hdf5_output import published_hdf5, write_errors
 
 FORMAT = "vaeaug-merged"
 _KEPT = "the run folder is unchanged"
@@ -167,12 +167,13 @@ def counts_of_file(path: str | Path) -> list[ClassCounts]:
 @contextlib.contextmanager
 def _claimed(path: Path, overwrite: bool) -> Iterator[None]:
     """Claim the target for this process; leftovers of killed writers are deleted."""
-    try:
-        claim = claim_target(path)
-    except InUseError:
-        raise MergeError(f"{path}: another process is writing it; wait for it or stop it") from None
-    except OSError as error:
-        raise write_error(path, error, 0, _KEPT) from error
+    with write_errors(path, kept=_KEPT):
+        try:
+            claim = claim_target(path)
+        except InUseError:
+            raise MergeError(
+                f"{path}: another process is writing it; wait for it or stop it"
+            ) from None
     with claim:
         # Another process may have finished it since the first check.
         if path.exists() and not overwrite:

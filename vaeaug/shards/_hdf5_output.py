@@ -99,28 +99,25 @@ def published_hdf5(path: Path, *, needed: int, kept: str) -> Iterator[Any]:
     """
     import h5py
 
-    try:
-        with new_file(path) as out:
-            sink = _Sink(out.fileno())
-            try:
-                # v108 has checksums of the metadata, and every HDF5 since 1.8 reads it. Arrays
-                # start at a multiple of 64 bytes, so that memory-mapped values are aligned.
-                with h5py.File(
-                    sink,
-                    "w",
-                    libver=("v108", "v110"),
-                    track_order=False,
-                    alignment_threshold=1,
-                    alignment_interval=64,
-                ) as file:
-                    yield file
-            except Exception:
-                if sink.error is None:
-                    raise
-            if sink.error is not None:
-                raise sink.error
-    except OSError as error:
-        raise write_error(path, error, needed, kept) from error
+    with write_errors(path, needed=needed, kept=kept), new_file(path) as out:
+        sink = _Sink(out.fileno())
+        try:
+            # v108 has checksums of the metadata, and every HDF5 since 1.8 reads it. Arrays
+            # start at a multiple of 64 bytes, so that memory-mapped values are aligned.
+            with h5py.File(
+                sink,
+                "w",
+                libver=("v108", "v110"),
+                track_order=False,
+                alignment_threshold=1,
+                alignment_interval=64,
+            ) as file:
+                yield file
+        except Exception:
+            if sink.error is None:
+                raise
+        if sink.error is not None:
+            raise sink.error
 
 
 def publish_bytes(path: Path, data: bytes) -> None:
@@ -133,22 +130,23 @@ def publish_bytes(path: Path, data: bytes) -> None:
     Raises:
         ShardError: If the system raises an ``OSError``; it has the same ``errno``.
     """
-    try:
+    with write_errors(path, needed=len(data), kept="finished shards are kept"):
         publish(path, data)
-    except OSError as error:
-        raise write_error(path, error, len(data), "finished shards are kept") from error
 
 
-def write_error(path: Path, error: OSError, needed: int, kept: str) -> ShardError:
-    """Create the error that names the file, the space that it needs and the available space.
+@contextlib.contextmanager
+def write_errors(path: Path, *, needed: int = 0, kept: str) -> Iterator[None]:
+    """Let errors of the system name the file, the space that it needs and the available space.
 
     Args:
         path: The file.
-        error: The error of the system.
-        needed: Size of the file in bytes.
+        needed: Size of the file in bytes; 0 if it is not known.
         kept: Statement of what remains intact.
 
-    Returns:
-        The error.
+    Raises:
+        ShardError: If the system raises an ``OSError``; it has the same ``errno``.
     """
-    return ShardError(cannot_write(path, error, needed, kept), errno=error.errno)
+    try:
+        yield
+    except OSError as error:
+        raise ShardError(cannot_write(path, error, needed, kept), errno=error.errno) from error

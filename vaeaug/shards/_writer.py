@@ -30,7 +30,7 @@ from vaeaug.shards._format import (
     stored_dtype,
     write_attributes,
 )
-from vaeaug.shards._hdf5_output import published_hdf5, sha256_file, write_error
+from vaeaug.shards._hdf5_output import published_hdf5, sha256_file, write_errors
 from vaeaug.shards._manifest import ShardEntry
 
 _COLUMN_ARGUMENTS = {name: name.rpartition("/")[2] for name in COLUMNS}
@@ -132,10 +132,8 @@ class ShardWriter:
                 f"{self._shards_folder}: expected a folder for the shards, got a link to "
                 f"{self._shards_folder.resolve()}, which is not followed"
             )
-        try:
+        with write_errors(self._shards_folder, kept="nothing was changed"):
             self._shards_folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(self._shards_folder, error, 0, "nothing was changed") from error
 
     def append(
         self,

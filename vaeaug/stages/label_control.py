@@ -92,18 +92,18 @@ def measure_label_control(
         return None
     rng = np.random.default_rng([seed, len(data)])
     per_class = max(MIN_PER_CLASS, -(-DECODES // len(present)))
+    rows_of = {label: np.flatnonzero(data.labels == label) for label in present.tolist()}
     sources, targets = [], []
     for label in present.tolist():
-        others = np.flatnonzero(data.labels != label)
         # A class as often as another, not an image as often as another.
         classes = rng.choice(present[present != label], size=per_class)
-        chosen = [rng.choice(others[data.labels[others] == other]) for other in classes]
+        chosen = [rng.choice(rows_of[other]) for other in classes.tolist()]
         sources.append(np.array(chosen, np.int64))
         targets.append(np.full(per_class, label, np.int64))
     rows, wanted = np.concatenate(sources), np.concatenate(targets)
     called = _called(generator, screener, rows, wanted)
     by_label = [float((called[wanted == label] == label).mean()) for label in present]
-    real = [float(screener.real_hit[data.labels == label].mean()) for label in present]
+    real = [float(screener.real_hit[of_class].mean()) for of_class in rows_of.values()]
     probe, chance = _probe(generator.means[: len(data)], data.labels, rng)
     return LabelControl(
         control=float(np.mean(by_label)),
