@@ -157,6 +157,22 @@ class ModelConfig(Section):
         description="Channels are doubled at each level up to this; mlp: hidden units.",
     )
     class_embedding: int = Field(32, ge=1, le=512, description="Length of the class embedding.")
+    style_dim: int | None = Field(
+        None,
+        ge=0,
+        le=512,
+        description="Units of the latent vector that hold the style: how a sample is made, "
+        "whatever its class. What a class looks like is then learned from its images by a content "
+        "encoder. Default: 8, or half of a shorter vector; 0 (class embeddings learned one by one) "
+        "for other kinds of latent, grouping separate, conditional false, network mlp, m2 and a "
+        "single class.",
+    )
+    style_beta: float = Field(
+        10.0,
+        gt=0,
+        description="Weight of the KL of the style, beside `beta`. A costly style does not repeat "
+        "what the class says already.",
+    )
     beta: float = Field(1.0, gt=0, description="Weight of the KL term.")
     free_bits: float = Field(
         0.0, ge=0, description="KL per latent unit (nats) that is not penalised."
@@ -205,6 +221,12 @@ class TrainingConfig(Section):
         gt=0,
         description="Stop after this many seconds over all stages: processor time on the CPU, wall "
         "time on CUDA. The result then depends on the machine.",
+    )
+    label_swap: float = Field(
+        20.0,
+        ge=0,
+        description="Weight (nats) of the cross-entropy of a classifier of the real images on "
+        "styles that are decoded with the content of another class. 0: none.",
     )
     denoise: float = Field(
         0.0,

@@ -9,12 +9,19 @@ from vaeaug.generator.batch import SampleBatch
 from vaeaug.generator.codec import BLOCK, SamplingError
 from vaeaug.generator.configured import edits_images, keeps_detail, sample_configured
 from vaeaug.generator.live import ClassMover, draw_batch
-from vaeaug.generator.samplers import SAMPLERS, SMALL_CLASS, WITH_SOURCE, sample_generator
+from vaeaug.generator.samplers import (
+    EDITING,
+    SAMPLERS,
+    SMALL_CLASS,
+    WITH_SOURCE,
+    sample_generator,
+)
 from vaeaug.generator.storage import FILES
 from vaeaug.generator.synthesizer import Synthesizer
 
 __all__ = [
     "BLOCK",
+    "EDITING",
     "FILES",
     "SAMPLERS",
     "SMALL_CLASS",

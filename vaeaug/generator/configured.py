@@ -2,7 +2,7 @@
 
 from vaeaug.config import AugmentConfig, SamplingConfig
 from vaeaug.generator.batch import SampleBatch
-from vaeaug.generator.samplers import WITH_SOURCE
+from vaeaug.generator.samplers import EDITING
 from vaeaug.generator.synthesizer import Synthesizer
 
 
@@ -26,9 +26,9 @@ def keeps_detail(config: SamplingConfig, sampler: str) -> bool:
         sampler: Name of the sampler.
 
     Returns:
-        True if residuals are on and the sampler starts from an image.
+        True if residuals are on and the sampler starts from an image of the class.
     """
-    return edits_images(config) and sampler in WITH_SOURCE
+    return edits_images(config) and sampler in EDITING
 
 
 def sample_configured(

@@ -11,6 +11,8 @@ from jaxtyping import Float32, Int64
 # real images, nearer ones make near-copies; `benchmarks/README.md` has the trade-off.
 NEIGHBOURS = 20
 NEIGHBOUR_SHARE = 0.02
+# Classes with at least this fraction of the images of the largest other class lend their styles.
+FREQUENT = 0.5
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,23 @@ class Latents:
             if len(rows):
                 centres[label] = self.means[rows].mean(axis=0)
         return centres
+
+    def lenders(self, label: int) -> Int64[np.ndarray, " k"]:
+        """Rows whose style another class may take over: those of the frequent classes.
+
+        Rare classes have few styles, and the best place to learn how samples vary is where there
+        are many.
+
+        Args:
+            label: The class that takes styles over; -1 for one that has no images.
+
+        Returns:
+            Rows of the other classes with at least half as many images as the largest of them.
+        """
+        counts = {other: len(rows) for other, rows in enumerate(self.rows) if other != label}
+        least = max(1.0, FREQUENT * max(counts.values(), default=0))
+        frequent = [self.rows[other] for other, count in counts.items() if count >= least]
+        return np.concatenate(frequent) if frequent else np.empty(0, np.int64)
 
     def neighbours_of(self, row: int, *, reach: int = 1) -> Int64[np.ndarray, " k"]:
         """Neighbours of a row within its class; the only image of a class has itself.

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from vaeaug.generator.latents import neighbour_count
-from vaeaug.generator.samplers import WITH_SOURCE, Request
+from vaeaug.generator.samplers import EDITING, Request
 from vaeaug.generator.synthesizer import Synthesizer
 
 # Squared distance per unit of z below which a training latent is the image's own.
@@ -28,8 +28,8 @@ def draw_batch(
 ) -> Float[Tensor, "n c *space"]:
     """One new sample for each label, in [0, 1], channels first, on the generator's device.
 
-    Where the training images are attached (`Synthesizer.attach`) and the sampler starts from one,
-    the sample keeps the detail that the decoder would lose.
+    Where the training images are attached (`Synthesizer.attach`) and the sampler starts from one
+    of the class, the sample keeps the detail that the decoder would lose.
 
     Args:
         generator: Whose classes the labels index; each had training images.
@@ -53,7 +53,7 @@ def draw_batch(
         request = Request(label, chosen, pool, temperature, guidance=1.0, solver_steps=12)
         drawn = generator.sampler().draw(request, seed=seed, first=0, n=len(at))
         latents[at] = drawn.latents
-        if with_data and chosen in WITH_SOURCE:
+        if with_data and chosen in EDITING:
             sources[at] = drawn.sources
     device = generator.device
     y = torch.from_numpy(labels).to(device)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from vaeaug.generator.codec import SamplingError, in_blocks
@@ -17,6 +17,8 @@ from vaeaug.models import CVAE, LatentFlow, SeparateCVAE
 SAMPLERS = ("prior", "posterior", "interpolate", "gmm", "flow", "transfer", "blend")
 # Samplers that start from a training image.
 WITH_SOURCE = ("posterior", "interpolate", "transfer")
+# Samplers that start from a training image of the class itself, which can be edited.
+EDITING = ("posterior", "interpolate")
 # Which part of the way an interpolation goes: near either end it is a copy.
 LEAST_STEP, MOST_STEP = 0.5, 0.9
 # Below this many images a density of the class is a guess, and its own images are the better guide.
@@ -93,14 +95,31 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class _Noise:
-    """All random numbers that samples use."""
+class SampleNoise:
+    """All random numbers that samples use.
 
-    uniform: np.ndarray  # (n, 3)
+    Attributes:
+        uniform: In [0, 1), (n, 3).
+        normal: Standard normal, (n, z).
+    """
+
+    uniform: Float64[np.ndarray, "n 3"]
     normal: Float32[np.ndarray, "n z"]
 
     @classmethod
-    def of(cls, seed: int, label: int, first: int, n: int, size: int) -> "_Noise":
+    def of(cls, seed: int, label: int, first: int, n: int, size: int) -> "SampleNoise":
+        """Draw the numbers of samples first to first + n - 1 of a class.
+
+        Args:
+            seed: Seed of the run.
+            label: The class.
+            first: Index of the first sample.
+            n: How many samples.
+            size: Length of a latent.
+
+        Returns:
+            The numbers; those of a sample depend on (seed, label, index) alone.
+        """
         uniform = np.empty((n, 3))
         normal = np.empty((n, size), np.float32)
         for row in range(n):
@@ -159,7 +178,7 @@ class LatentSampler:
         Returns:
             The latents. Each depends on (seed, class, index) alone.
         """
-        noise = _Noise.of(seed, request.label, first, n, self.model.latent_dim)
+        noise = SampleNoise.of(seed, request.label, first, n, self.model.latent_dim)
         sources = np.full(n, -1, np.int64)
         other, share = np.full(n, -1, np.int64), np.zeros(n, np.float32)
         if request.sampler in WITH_SOURCE:
@@ -172,7 +191,7 @@ class LatentSampler:
         by_sampler: dict[str, Callable[[], np.ndarray]] = {
             "prior": lambda: self._from_prior(request, noise),
             "posterior": lambda: self._around(request, noise, sources),
-            "transfer": lambda: self._around(request, noise, sources),
+            "transfer": lambda: self.style_of(self._around(request, noise, sources)),
             "interpolate": lambda: self._between_neighbours(request, noise, sources),
             "gmm": lambda: self._from_density(request, noise),
             "flow": lambda: self._from_flow(request, noise, other, share),
@@ -181,19 +200,31 @@ class LatentSampler:
         z = by_sampler[request.sampler]().astype(np.float32, copy=False)
         return Drawn(z, sources, other, share)
 
-    def _from_prior(self, request: Request, noise: _Noise) -> np.ndarray:
+    def _from_prior(self, request: Request, noise: SampleNoise) -> np.ndarray:
         def prior(normal: Tensor) -> Tensor:
             y = torch.full((len(normal),), request.label, device=normal.device)
-            return self.model.draw_prior(normal, y, temperature=request.temperature)
+            z = self.model.draw_prior(normal, y, temperature=request.temperature)
+            return self.model.style_only(z)
 
         return in_blocks(prior, noise.normal, device=self.device).numpy()
 
-    def _around(self, request: Request, noise: _Noise, sources: np.ndarray) -> np.ndarray:
+    def style_of(self, z: Float32[np.ndarray, "n z"]) -> Float32[np.ndarray, "n z"]:
+        """Drop from latents what another class must not take over.
+
+        Args:
+            z: Latents.
+
+        Returns:
+            The latents without their detail; unchanged where the model has no style.
+        """
+        return self.model.style_only(torch.from_numpy(z)).numpy()
+
+    def _around(self, request: Request, noise: SampleNoise, sources: np.ndarray) -> np.ndarray:
         spread = np.sqrt(self.latents.variances[sources])
         return self.latents.means[sources] + request.temperature * spread * noise.normal
 
     def _between_neighbours(
-        self, request: Request, noise: _Noise, sources: np.ndarray
+        self, request: Request, noise: SampleNoise, sources: np.ndarray
     ) -> np.ndarray:
         means, reach = self.latents.means, self.reach.get(request.label, 1)
         z = np.empty_like(noise.normal)
@@ -204,7 +235,7 @@ class LatentSampler:
             z[row] = (1 - share) * means[source] + share * means[towards]
         return z
 
-    def _from_density(self, request: Request, noise: _Noise) -> np.ndarray:
+    def _from_density(self, request: Request, noise: SampleNoise) -> np.ndarray:
         density = self.densities[request.label]
         assert density is not None
         return np.stack(
@@ -215,7 +246,7 @@ class LatentSampler:
         )
 
     def _from_flow(
-        self, request: Request, noise: _Noise, other: np.ndarray, share: np.ndarray
+        self, request: Request, noise: SampleNoise, other: np.ndarray, share: np.ndarray
     ) -> np.ndarray:
         flow = self.flow
         assert flow is not None
@@ -234,7 +265,7 @@ class LatentSampler:
         return in_blocks(solve, noise.normal, other, share, device=self.device).numpy()
 
     def _blend(
-        self, request: Request, noise: _Noise, other: np.ndarray, share: np.ndarray
+        self, request: Request, noise: SampleNoise, other: np.ndarray, share: np.ndarray
     ) -> np.ndarray:
         """By the flow where there is one; else between an image of each class."""
         if self.flow is not None:

@@ -15,8 +15,10 @@ from vaeaug.generator import storage
 from vaeaug.generator.batch import SampleBatch
 from vaeaug.generator.codec import BLOCK, Codec, SamplingError
 from vaeaug.generator.density import ClassDensity, fit_density
+from vaeaug.generator.exemplars import sample_like
 from vaeaug.generator.latents import Latents
 from vaeaug.generator.samplers import (
+    EDITING,
     SAMPLERS,
     SMALL_CLASS,
     WITH_SOURCE,
@@ -397,10 +399,11 @@ class Synthesizer:
 
     def sample(
         self,
-        label: int | str,
-        n: int,
+        label: int | str | None = None,
+        n: int = 1,
         *,
-        seed: int,
+        seed: int = 0,
+        exemplars: Shaped[np.ndarray, "m *space c"] | None = None,
         sampler: str = "auto",
         source: Sequence[int] | np.ndarray | None = None,
         temperature: float = 1.0,
@@ -412,17 +415,20 @@ class Synthesizer:
         """Draw labelled samples.
 
         Args:
-            label: Class index or name.
+            label: Class index or name; None with exemplars.
             n: How many.
             seed: The run. Sample ``start + j`` depends on (seed, label, start + j) alone.
+            exemplars: Images of a class that the generator was not trained on, one or more, to draw
+                samples of that class (see `sample_like`).
             sampler: "prior" (the class's p(z|y)); "posterior" (mean + temperature * sigma * noise
                 around a training image of the class); "interpolate" (between a training image and
                 one of its nearest neighbours of the class in latent space); "gmm" (the density
                 fitted to the class); "flow" (the flow fitted to all classes); "transfer" (the
-                latent of a training image of another class, decoded as this one); "blend" (between
-                this class and one near to it, with soft labels); "auto" (see `default_sampler`).
+                style of a training image of a frequent class, decoded as this one); "blend"
+                (between this class and one near to it, with soft labels); "auto" (see
+                `default_sampler`).
             source: Rows of the training data to draw around (posterior, interpolate, transfer).
-                Default: rows of the class (of all other classes for transfer).
+                Default: rows of the class (of the frequent other classes for transfer).
             temperature: Scale of the noise.
             guidance: Guidance scale of the flow: 1 draws from the class, more emphasises it.
             solver_steps: Steps of Heun's method, for the flow.
@@ -435,9 +441,9 @@ class Synthesizer:
 
         Raises:
             SamplingError: For an unknown class or sampler, a class without training images, a
-                source of another class, or a number out of range.
+                source of another class, exemplars unlike the training images, or a number out of
+                range.
         """
-        label = self.index_of(label)
         check_numbers(
             n=n,
             start=start,
@@ -446,6 +452,23 @@ class Synthesizer:
             guidance=guidance,
             solver_steps=solver_steps,
         )
+        if (label is None) == (exemplars is None):
+            raise SamplingError(
+                "sample: expected a label, or exemplars of a class that the generator does not know"
+            )
+        if exemplars is not None:
+            return sample_like(
+                self.codec,
+                self.latents,
+                exemplars,
+                n,
+                seed=seed,
+                sampler=sampler,
+                temperature=temperature,
+                start=start,
+            )
+        assert label is not None
+        label = self.index_of(label)
         if not len(self.rows[label]):
             raise SamplingError(
                 f"sample: class {self.class_names[label]!r} had no training images to learn from"
@@ -460,10 +483,10 @@ class Synthesizer:
             raise SamplingError(
                 "sample: this generator has no flow; train one with density.kind: flow"
             )
-        if residual and (sampler not in WITH_SOURCE or self.data is None):
+        if residual and (sampler not in EDITING or self.data is None):
             raise SamplingError(
-                "sample: a residual needs a sampler that starts from an image "
-                f"({', '.join(WITH_SOURCE)}; got {sampler!r}) and the training images (attach)"
+                "sample: a residual needs a sampler that starts from an image of the class "
+                f"({', '.join(EDITING)}; got {sampler!r}) and the training images (attach)"
             )
         pool = self.pool_of(label, sampler, source)
         request = Request(label, sampler, pool, temperature, guidance, solver_steps)
@@ -678,10 +701,10 @@ class Synthesizer:
             return pool
         if sampler != "transfer":
             return self.rows[label]
-        others = np.flatnonzero((self.labels != label) & (self.labels >= 0))
-        if not len(others):
+        lenders = self.latents.lenders(label)
+        if not len(lenders):
             raise SamplingError("sample: transfer needs training images of another class")
-        return others
+        return lenders
 
     def index_of(self, label: int | str) -> int:
         """Index of a class.

@@ -392,11 +392,14 @@ class ClassFilm(nn.Module):
     def forward(
         self,
         h: Float[Tensor, "n c *space"],
-        y: Int[Tensor, " n"],
+        y: Int[Tensor, " n"] | None,
         embedded: Float[Tensor, "n e"],
     ) -> Float[Tensor, "n c *space"]:
-        """Modulate h by class y, whose embedding is `embedded`."""
-        scale, shift = (self.shared(embedded) + self.rows(y)).chunk(2, dim=1)
+        """Modulate h by class y, whose embedding is `embedded`; None: a class without a row."""
+        modulation = self.shared(embedded)
+        if y is not None:
+            modulation = modulation + self.rows(y)
+        scale, shift = modulation.chunk(2, dim=1)
         return h * (1 + per_channel(scale, h)) + per_channel(shift, h)
 
 
@@ -412,7 +415,7 @@ class FilmBlock(nn.Module):
     def forward(
         self,
         h: Float[Tensor, "n c *space"],
-        y: Int[Tensor, " n"],
+        y: Int[Tensor, " n"] | None,
         embedded: Float[Tensor, "n e"],
     ) -> Float[Tensor, "n c *space"]:
         """One residual step."""

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vaeaug.models.blocks import Geometry
+from vaeaug.models.content import ContentEncoder, DenseContentEncoder
 from vaeaug.models.dense import DenseDecoder, DenseEncoder, dense_groups
 from vaeaug.models.likelihoods import make_likelihood, optimal_log_sigma2
 from vaeaug.models.networks import (
@@ -89,6 +90,10 @@ class CVAE(nn.Module):
         width: Channels at the highest resolution, doubled at each level; unused by "mlp".
         max_width: Upper bound of the channels, or units of the hidden layers of a dense network.
         class_embedding: Length of the class embedding.
+        style_dim: Units at the start of the latent vector that hold the style: how an image is
+            made, whatever its class; the rest, the detail, holds what style and class leave open.
+            The embedding of a class is then the mean content code of its images. 0: one latent
+            vector, and embeddings that are learned row by row.
 
     Raises:
         ValueError: If the shape of the samples is not supported or an argument is unknown.
@@ -109,6 +114,7 @@ class CVAE(nn.Module):
         width: int = 32,
         max_width: int = 128,
         class_embedding: int = 32,
+        style_dim: int = 0,
     ) -> None:
         super().__init__()
         self.image_shape = tuple(image_shape)
@@ -122,7 +128,13 @@ class CVAE(nn.Module):
             levels=levels,
         )
         self.latent_dim = self.groups[-1].start + self.groups[-1].size
-        self.n_classes, self.conditional = n_classes, conditional
+        if style_dim and not (conditional and latent == "vector" and style_dim <= self.latent_dim):
+            raise ValueError(
+                f"style_dim: expected 0, or up to {self.latent_dim} units of a latent vector of a "
+                f"conditional model, got {style_dim} with latent {latent} and conditional "
+                f"{conditional}"
+            )
+        self.n_classes, self.conditional, self.style_dim = n_classes, conditional, style_dim
         self.architecture = {
             "image_shape": list(self.image_shape),
             "n_classes": n_classes,
@@ -136,6 +148,7 @@ class CVAE(nn.Module):
             "width": width,
             "max_width": max_width,
             "class_embedding": class_embedding,
+            "style_dim": style_dim,
         }
         n_rows = n_classes if conditional else 1
         self.embedding = nn.Embedding(n_rows, class_embedding)
@@ -162,23 +175,36 @@ class CVAE(nn.Module):
             parts = (self.geometry, self.groups, n_rows)
             self.encoder = Encoder(*parts, **sizes)
             self.decoder = Decoder(*parts, n_outputs=n_outputs, **sizes)
+        self.content: ContentEncoder | DenseContentEncoder | None = None
+        if style_dim and self.geometry is None:
+            self.content = DenseContentEncoder(
+                self.image_shape, units=max_width, code=class_embedding
+            )
+        elif style_dim and self.geometry is not None:
+            self.content = ContentEncoder(
+                self.geometry, width=width, max_width=max_width, code=class_embedding
+            )
 
     # -- The three distributions ---------------------------------------------------------------
 
     def posterior(
-        self, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
+        self,
+        x: Float[Tensor, "n c *space"],
+        y: Int[Tensor, " n"],
+        code: Float[Tensor, "n e"] | None = None,
     ) -> tuple[Float[Tensor, "n z"], Float[Tensor, "n z"]]:
         """Compute q(z|x,y).
 
         Args:
             x: Samples scaled to [0, 1].
             y: Class indices.
+            code: Codes that describe the classes. Default: their embeddings.
 
         Returns:
             Mean and log variance.
         """
         y = self._rows(y)
-        return self.encoder(x, y, self.embedding(y))
+        return self.encoder(x, y, self.embedding(y) if code is None else code)
 
     def prior(self, y: Int[Tensor, " n"]) -> tuple[Float[Tensor, "n z1"], Float[Tensor, "n z1"]]:
         """Compute p(z1|y), the prior of the first (or only) group of latents.
@@ -192,19 +218,25 @@ class CVAE(nn.Module):
         y = self._rows(y)
         return self.prior_mean(y), self.prior_logvar(y).clamp(-LOGVAR_BOUND, LOGVAR_BOUND)
 
-    def generate(self, z: Float[Tensor, "n z"], y: Int[Tensor, " n"]) -> Decoded:
+    def generate(
+        self,
+        z: Float[Tensor, "n z"],
+        y: Int[Tensor, " n"],
+        code: Float[Tensor, "n e"] | None = None,
+    ) -> Decoded:
         """Compute p(x|z,y) and the prior of every latent given the preceding ones.
 
         Args:
             z: Latents.
             y: Class indices.
+            code: Codes that describe the classes. Default: their embeddings.
 
         Returns:
             The parameters of both distributions.
         """
         mean, logvar = self.prior(y)
         y = self._rows(y)
-        return self.decoder(z, y, self.embedding(y), mean, logvar)
+        return self.decoder(z, y, self.embedding(y) if code is None else code, mean, logvar)
 
     def decode(self, z: Float[Tensor, "n z"], y: Int[Tensor, " n"]) -> Float[Tensor, "n c *space"]:
         """Compute the mean of p(x|z,y), not clipped.
@@ -238,6 +270,51 @@ class CVAE(nn.Module):
         return self.decoder(
             noise, y, self.embedding(y), mean, logvar, is_noise=True, temperature=temperature
         ).z
+
+    def codes_of(self, exemplars: Float[Tensor, "n c *space"]) -> Float[Tensor, "n e"]:
+        """Compute the content codes of images; the mean code of images of a class describes it.
+
+        Args:
+            exemplars: Samples scaled to [0, 1].
+
+        Returns:
+            A code for each.
+
+        Raises:
+            ValueError: If the model has no content encoder.
+        """
+        if self.content is None:
+            raise ValueError("codes_of: expected a model with a style (style_dim), got one without")
+        return self.content(exemplars)
+
+    def decode_code(
+        self, z: Float[Tensor, "n z"], code: Float[Tensor, "n e"]
+    ) -> Float[Tensor, "n c *space"]:
+        """Compute the mean of p(x|z) for classes that are given by a code alone; not clipped.
+
+        Args:
+            z: Latents.
+            code: Mean content code of the exemplars of each class.
+
+        Returns:
+            Samples, on the scale [0, 1].
+        """
+        size = self.groups[0].size
+        standard = torch.zeros(len(z), size, device=z.device)
+        return self.likelihood.mean(self.decoder(z, None, code, standard, standard).raw)
+
+    def style_only(self, z: Float[Tensor, "n z"]) -> Float[Tensor, "n z"]:
+        """Drop the detail from latents, which then decode to the mean image of a style and a class.
+
+        Args:
+            z: Latents of a model with a style.
+
+        Returns:
+            The latents with zeros in place of the detail; unchanged without a style.
+        """
+        if not self.style_dim:
+            return z
+        return torch.cat([z[:, : self.style_dim], torch.zeros_like(z[:, self.style_dim :])], dim=1)
 
     # -- The bound -----------------------------------------------------------------------------
 

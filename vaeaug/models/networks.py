@@ -182,7 +182,7 @@ class Encoder(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "n c *space"],
-        y: Int[Tensor, " n"],
+        y: Int[Tensor, " n"] | None,
         embedded: Float[Tensor, "n e"],
     ) -> tuple[Float[Tensor, "n z"], Float[Tensor, "n z"]]:
         """Mean and log variance of q(z|x,y)."""
@@ -293,7 +293,7 @@ class Decoder(nn.Module):
     def forward(
         self,
         z: Float[Tensor, "n z"],
-        y: Int[Tensor, " n"],
+        y: Int[Tensor, " n"] | None,
         embedded: Float[Tensor, "n e"],
         first_mean: Float[Tensor, "n z1"],
         first_logvar: Float[Tensor, "n z1"],
@@ -305,7 +305,7 @@ class Decoder(nn.Module):
 
         Args:
             z: Latents; with `is_noise`, standard normal draws that are turned into latents.
-            y: Class indices.
+            y: Class indices; None: classes that have no rows.
             embedded: Embeddings of the classes.
             first_mean: Prior mean of the first group.
             first_logvar: Prior log variance of the first group.

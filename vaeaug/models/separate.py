@@ -24,7 +24,7 @@ class SeparateCVAE(nn.Module):
         first = models[0]
         self.image_shape, self.geometry = first.image_shape, first.geometry
         self.groups, self.latent_dim = first.groups, first.latent_dim
-        self.n_classes = len(models)
+        self.n_classes, self.style_dim = len(models), 0
         self.architecture = {**first.architecture, "n_classes": len(models)}
 
     @classmethod
@@ -57,6 +57,42 @@ class SeparateCVAE(nn.Module):
             y, lambda model, labels, rows: model.posterior(x[rows], labels)
         )
         return mean, logvar
+
+    def style_only(self, z: Float[Tensor, "n z"]) -> Float[Tensor, "n z"]:
+        """Return the latents: a model of one class has no style apart from it.
+
+        Args:
+            z: Latents.
+
+        Returns:
+            The same latents.
+        """
+        return z
+
+    def codes_of(self, exemplars: Float[Tensor, "n c *space"]) -> Float[Tensor, "n e"]:
+        """Refuse: models of one class each share no content encoder.
+
+        Args:
+            exemplars: Samples scaled to [0, 1].
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("codes_of: expected a model with a style (style_dim), got one without")
+
+    def decode_code(
+        self, z: Float[Tensor, "n z"], code: Float[Tensor, "n e"]
+    ) -> Float[Tensor, "n c *space"]:
+        """Refuse, as `codes_of` does.
+
+        Args:
+            z: Latents.
+            code: Content codes.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("decode_code: expected a model with a style, got one without")
 
     def prior(self, y: Int[Tensor, " n"]) -> tuple[Float[Tensor, "n z1"], Float[Tensor, "n z1"]]:
         """Compute p(z1|y), the prior of the first (or only) group of latents.

@@ -122,8 +122,9 @@ def _called(
 ) -> Int64[np.ndarray, " n"]:
     """Classes that the classifiers give to decodes, a block at a time."""
     n_values = int(np.prod(generator.image_shape))
+    styles = generator.sampler().style_of(generator.means[rows])
     parts = [
-        screener.probabilities(generator.decode(generator.means[rows[part]], wanted[part]))
+        screener.probabilities(generator.decode(styles[part], wanted[part]))
         for part in blocks(len(rows), n_values, 256)
     ]
     return np.concatenate(parts).argmax(axis=1)

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from vaeaug.config import AugmentConfig
@@ -105,6 +105,42 @@ class Batches:
             self.rows[c][int(q * len(self.rows[c]))] for c, q in zip(drawn, quantiles, strict=True)
         ]
         return np.array(rows, dtype=np.int64)
+
+    def draw_classes(self, purpose: str, step: int, size: int) -> Tensor:
+        """Draw classes that have images, each as often as any other.
+
+        Args:
+            purpose: Name of the random stream.
+            step: Number of the step.
+            size: Number of classes.
+
+        Returns:
+            Class indices, (size,), on the device.
+        """
+        present = torch.tensor(
+            [label for label, rows in enumerate(self.rows) if len(rows)], device=self.device
+        )
+        return present[(self.uniform(purpose, step, (size,)) * len(present)).long()]
+
+    def draw_exemplars(
+        self, purpose: str, step: int, y: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n c *space"]:
+        """Draw another image of each of some classes.
+
+        Args:
+            purpose: Name of the random stream.
+            step: Number of the step.
+            y: Class indices of classes that have images.
+
+        Returns:
+            Images of these classes scaled to [0, 1].
+        """
+        quantiles = self.uniform(purpose, step, (len(y),)).cpu().numpy()
+        rows = [
+            self.rows[label][int(quantile * len(self.rows[label]))]
+            for label, quantile in zip(y.tolist(), quantiles, strict=True)
+        ]
+        return self.scale(self.images[torch.tensor(rows, device=self.device)])
 
     def draw_pool(self, stage: Stage, step: int, size: int) -> Float[Tensor, "n c *space"]:
         """Draw the unlabelled images of one step.

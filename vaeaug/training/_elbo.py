@@ -62,7 +62,10 @@ class ElboObjective:
     def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
         """Return the trunk and the embedding; FiLM rows and priors are left to the adaptation."""
         if self.stage.adapt:
-            return model.class_parameters()
+            adapted = model.class_parameters()
+            if model.style_dim:  # then an embedding is the mean content code of its class
+                del adapted["embedding.weight"]
+            return adapted
         trained = model.trunk_parameters()
         trained["embedding.weight"] = model.class_parameters()["embedding.weight"]
         return trained

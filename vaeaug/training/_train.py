@@ -20,6 +20,7 @@ from vaeaug.models import (
     SeparateCVAE,
     SizeError,
     SmallClassifier,
+    groups_of,
     make_likelihood,
 )
 from vaeaug.progress import Progress
@@ -32,6 +33,7 @@ from vaeaug.training._loop import Loop
 from vaeaug.training._scores import mean_finite
 from vaeaug.training._semi_supervised import ClassifierObjective, M2Objective, pseudo_labels
 from vaeaug.training._state import Stage, StageRecord
+from vaeaug.training._style import StyleObjective
 
 # Weights by which a time budget is divided among the stages of a job.
 SHARES = {"classifier": 0.05, "trunk": 0.6, "adapt": 0.1, "sharpen": 0.25, "flow": 0.3}
@@ -40,6 +42,8 @@ SHARES = {"classifier": 0.05, "trunk": 0.6, "adapt": 0.1, "sharpen": 0.25, "flow
 STEP_ARRAYS = 12
 # Minimum number of labelled images for training a flow by default.
 FLOW_IMAGES = 200
+# Default length of the style, units; at most half of the latent vector.
+STYLE_UNITS = 8
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,39 @@ def wants_flow(data: LabelledImages, config: AugmentConfig) -> bool:
     if config.density.kind == "auto":
         return config.model.latent != "vector" and len(data) >= FLOW_IMAGES
     return config.density.kind == "flow"
+
+
+def style_units(data: LabelledImages, config: AugmentConfig) -> int:
+    """Return the length of the style.
+
+    Args:
+        data: The training split.
+        config: The job.
+
+    Returns:
+        Units; 0 for a model whose latent is not split into style and detail.
+    """
+    model = config.model
+    if model.style_dim is not None:
+        return model.style_dim
+    if (
+        model.latent != "vector"
+        or model.network != "conv"
+        or model.grouping == "separate"
+        or not model.conditional
+        or (data.unlabelled is not None and config.semi_supervised.mode == "m2")
+        or np.count_nonzero(data.counts) < 2
+    ):
+        return 0
+    groups = groups_of(
+        data.image_shape,
+        network=model.network,
+        latent=model.latent,
+        latent_dim=model.latent_dim,
+        latent_channels=model.latent_channels,
+        levels=model.levels,
+    )
+    return min(STYLE_UNITS, groups[0].size // 2)
 
 
 def default_steps(n_images: int, batch_size: int) -> int:
@@ -291,7 +328,10 @@ class TrainingPipeline:
             return model
         stage = self._stage("trunk", self.steps)
         objective = ElboObjective(self.batches, self.config, stage, classifier)
-        if self.config.semi_supervised.mode == "m2" and self.batches.pool is not None:
+        if model.style_dim:
+            assert classifier is not None
+            objective = StyleObjective(self.batches, self.config, stage, classifier)
+        elif self.config.semi_supervised.mode == "m2" and self.batches.pool is not None:
             assert classifier is not None
             # The classifier is trained further; the judge must not be, or it would learn to
             # ignore differences.
@@ -353,7 +393,11 @@ class TrainingPipeline:
 
     def _planned(self) -> list[str]:
         names = ["trunk", "adapt"] if self.config.model.grouping != "shared" else ["trunk"]
-        if self.batches.pool is not None or self.config.training.feature_matching > 0:
+        if (
+            self.batches.pool is not None
+            or self.config.training.feature_matching > 0
+            or style_units(self.data, self.config)
+        ):
             names.append("classifier")
         if self.config.adversarial.steps:
             names.append("sharpen")
@@ -431,6 +475,8 @@ def check_config(
         problems.append(
             "semi_supervised.mode m2: expected model.grouping adapted or shared, got separate"
         )
+    if model.style_dim:
+        problems += _style_problems(data, config)
     if model.likelihood == "logistic_mixture" and data.images.dtype != np.uint8:
         problems.append(
             f"model.likelihood logistic_mixture: expected uint8 data, got {data.images.dtype}"
@@ -446,6 +492,23 @@ def check_config(
             f"{sized(available)} are available: --set training.batch_size="
             f"{max(2, batch * available // (2 * needed))}"
         )
+
+
+def _style_problems(data: LabelledImages, config: AugmentConfig) -> list[str]:
+    """Why a job that asks for a style cannot have one; see `style_units`."""
+    model, m2 = config.model, data.unlabelled is not None and config.semi_supervised.mode == "m2"
+    needed = {
+        "model.latent vector": model.latent == "vector",
+        "model.network conv": model.network == "conv",
+        "model.grouping adapted or shared": model.grouping != "separate",
+        "model.conditional true": model.conditional,
+        "semi_supervised.mode pseudo_label": not m2,
+        "images of two classes or more": np.count_nonzero(data.counts) >= 2,
+    }
+    missing = [what for what, holds in needed.items() if not holds]
+    if not missing:
+        return []
+    return [f"model.style_dim: a style of {model.style_dim} units needs {', '.join(missing)}"]
 
 
 def step_bytes(data: LabelledImages, config: AugmentConfig) -> int:
@@ -475,6 +538,7 @@ def _new_model(data: LabelledImages, config: AugmentConfig) -> CVAE | SeparateCV
         "width": settings.width,
         "max_width": settings.max_width,
         "class_embedding": settings.class_embedding,
+        "style_dim": style_units(data, config),
     }
     with seeded_torch(mix(config.seed, "weights", 0)):
         if settings.grouping == "separate":

@@ -1,0 +1,90 @@
+"""Content encoders: from images of a class to the code of what its images have in common.
+
+A class is described by the mean code of some of its images, its exemplars. One network serves all
+classes, so a class of one image has a code, and so has a class that training never saw
+(conditional neural statistician: Edwards & Storkey 2017, arXiv:1606.02185; exemplar VAE: Norouzi et
+al. 2020, arXiv:2004.04795).
+"""
+
+import math
+from collections.abc import Sequence
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vaeaug.models.blocks import Geometry, conv, group_norm, level_widths, pairs
+
+
+class ContentEncoder(nn.Module):
+    """Strided convolutions from samples in [0, 1] to content codes.
+
+    Args:
+        geometry: Geometry of the samples.
+        width: Channels at the finest level.
+        max_width: Upper bound of the channels.
+        code: Length of a code.
+    """
+
+    def __init__(self, geometry: Geometry, *, width: int, max_width: int, code: int) -> None:
+        super().__init__()
+        self.geometry = geometry
+        widths, rank = level_widths(geometry, width, max_width), geometry.rank
+        layers = [geometry.first_layer(widths[0]), group_norm(widths[0]), nn.SiLU()]
+        for (wide, wider), stride in zip(pairs(widths), geometry.strides, strict=True):
+            layers += [conv(rank, wide, wider, stride=stride), group_norm(wider), nn.SiLU()]
+        # One level more than the other networks have: the code needs no position.
+        last = min(2 * widths[-1], max_width)
+        layers += [conv(rank, widths[-1], last, stride=2), group_norm(last), nn.SiLU()]
+        cells = math.prod(math.ceil(side / 2) for side in geometry.grids[-1])
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(last * cells, code))
+
+    def forward(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n e"]:
+        """Code of each sample."""
+        return self.layers(self.geometry.entering(x))
+
+
+class DenseContentEncoder(nn.Module):
+    """Dense layers from samples in [0, 1] to content codes.
+
+    Args:
+        image_shape: (space..., channels) of a sample.
+        units: Units of a hidden layer.
+        code: Length of a code.
+    """
+
+    def __init__(self, image_shape: Sequence[int], *, units: int, code: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(math.prod(image_shape), units),
+            nn.LayerNorm(units),
+            nn.SiLU(),
+            nn.Linear(units, units),
+            nn.SiLU(),
+            nn.Linear(units, code),
+        )
+
+    def forward(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n e"]:
+        """Code of each sample."""
+        return self.layers(2 * x - 1)
+
+
+def class_codes(
+    codes: Float[Tensor, "n e"], y: Int[Tensor, " n"], keep: Float[Tensor, "n n"], share: float
+) -> Float[Tensor, "n e"]:
+    """Give each row the mean code of itself and of some of the other rows of its class.
+
+    Codes are means over one exemplar or many when samples are drawn, so training sees both.
+
+    Args:
+        codes: Code of each exemplar.
+        y: Class of each exemplar.
+        keep: Uniform draws that decide which other exemplars count.
+        share: Fraction of the other exemplars of the class that count.
+
+    Returns:
+        The code of its class for each row.
+    """
+    same = (y[:, None] == y[None]) & (keep < share)
+    weights = same.to(codes.dtype).fill_diagonal_(1.0)
+    return (weights / weights.sum(dim=1, keepdim=True)) @ codes

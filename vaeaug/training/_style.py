@@ -1,0 +1,187 @@
+"""The objective that separates style from content, so that the label decides.
+
+A latent that may carry the class will, for it costs next to nothing: the label is then ignored.
+Here the latent has two parts. Half of the images are reconstructed from their *style* alone, which
+is short and costly, and the content of their class, which other images of the class give. The
+*detail* is what these leave open. And a style that is decoded with the content of another class has
+to show that class.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vaeaug.config import AugmentConfig
+from vaeaug.memory import blocks
+from vaeaug.models import CVAE, SmallClassifier, class_codes, gaussian_kl, optimal_log_sigma2
+from vaeaug.training._augmentation import augmented
+from vaeaug.training._batches import Batches
+from vaeaug.training._elbo import ElboObjective, as_cvae
+from vaeaug.training._state import Stage, StepLoss, TrainState
+
+# Maximum number of images whose mean content code describes a class.
+CODE_IMAGES = 256
+# Fraction of the steps over which the weight of the label swap grows to its value.
+SWAP_WARMUP = 0.15
+
+
+@dataclass(frozen=True)
+class StyleTerms:
+    """The terms of the objective, averaged over a batch, nats per sample.
+
+    Attributes:
+        from_style: ``-log p(x|style, class)`` of the half that is decoded without its detail.
+        reconstruction: ``-log p(x|z, class)`` of the other half.
+        style_kl: KL of the style.
+        detail_kl: KL of each unit of the detail, (units,).
+        error: Squared error per sample of the half with its detail.
+        style_error: Squared error per sample of the other half.
+    """
+
+    from_style: Float[Tensor, ""]
+    reconstruction: Float[Tensor, ""]
+    style_kl: Float[Tensor, ""]
+    detail_kl: Float[Tensor, " d"]
+    error: Float[Tensor, ""]
+    style_error: Float[Tensor, ""]
+
+
+class StyleObjective(ElboObjective):
+    """The negative ELBO of style and detail, and the label swap.
+
+    Args:
+        batches: The data.
+        config: The job.
+        stage: The trunk.
+        judge: A classifier of the real images, for the label swap and feature matching.
+    """
+
+    def __init__(
+        self, batches: Batches, config: AugmentConfig, stage: Stage, judge: SmallClassifier
+    ) -> None:
+        super().__init__(batches, config, stage, judge)
+        self.swap_judge = judge.requires_grad_(False)
+
+    def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
+        """Return the trunk; the embeddings are means of content codes and are not trained."""
+        return model.trunk_parameters()
+
+    def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
+        """Reconstruct a batch, half of it from the style alone, and swap its labels."""
+        model = as_cvae(state.model)
+        x, y = self.batches.draw(self.stage, step)
+        z, mean, logvar, code = self._encoded(model, x, y, step)
+        terms, centre = self._terms(model, x, y, z=z, mean=mean, logvar=logvar, code=code)
+        factor, floor = state.record.collapse_adjustment
+        free_bits = max(self.config.model.free_bits, floor)
+        weight = self.config.model.beta * factor * self._kl_weight(done)
+        loss = 0.5 * (terms.from_style + terms.reconstruction)
+        loss = loss + self.config.model.style_beta * self._kl_weight(done) * terms.style_kl
+        loss = loss + 0.5 * weight * terms.detail_kl.clamp(min=free_bits).sum()
+        swap_weight = self.config.training.label_swap * min(1.0, done / SWAP_WARMUP)
+        swap = self._swap(model, z, step)
+        loss = loss + swap_weight * swap
+        if self.judge is not None:
+            feature_weight = self.config.training.feature_matching * x[0].numel()
+            distance = (self.judge.features(x) - self.judge.features(centre)).square().mean()
+            loss = loss + feature_weight * distance
+        error, n_values = float(terms.error.detach()), x[0].numel()
+        kl = float(terms.style_kl.detach() + terms.detail_kl.detach().sum())
+        metrics = {
+            "reconstruction": float(terms.reconstruction.detach()),
+            "kl": kl,
+            "mean_squared_error": error / n_values,
+            "style_kl": float(terms.style_kl.detach()),
+            "style_mean_squared_error": float(terms.style_error.detach()) / n_values,
+            "label_swap": float(swap.detach()),
+        }
+        return StepLoss(loss / n_values, (error, kl), metrics)
+
+    def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
+        """Compute the held-out ELBO with the codes of the classes as they are now."""
+        fill_class_codes(self.batches, as_cvae(state.average.eval()))
+        return super().evaluate(state, done)
+
+    def _encoded(
+        self, model: CVAE, x: Tensor, y: Tensor, step: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latents, their posterior, and the codes of their classes from other images."""
+        name, n = self.stage.name, len(x)
+        code = self._codes(model, y, step, f"{name}/exemplars")
+        encoder_input = x
+        if self.config.training.denoise > 0:
+            noise = self.batches.noise(f"{name}/corrupt", step, tuple(x.shape))
+            encoder_input = x + self.config.training.denoise * noise
+        mean, logvar = model.posterior(encoder_input, y, code)
+        noise = self.batches.noise(name, step, (n, model.latent_dim))
+        return mean + torch.exp(0.5 * logvar) * noise, mean, logvar, code
+
+    def _terms(
+        self,
+        model: CVAE,
+        x: Tensor,
+        y: Tensor,
+        *,
+        z: Tensor,
+        mean: Tensor,
+        logvar: Tensor,
+        code: Tensor,
+    ) -> tuple[StyleTerms, Tensor]:
+        half = len(x) // 2
+        decoded = model.generate(torch.cat([model.style_only(z[:half]), z[half:]]), y, code)
+        centre = model.likelihood.mean(decoded.raw)
+        squared = (x - centre).square().flatten(1).sum(dim=1)
+        kl = gaussian_kl(mean, logvar, decoded.mean, decoded.logvar)
+
+        def nats(rows: slice) -> Tensor:
+            log_sigma2 = optimal_log_sigma2(squared[rows], x[0].numel())
+            return -model.likelihood.log_prob(decoded.raw[rows], x[rows], log_sigma2).mean()
+
+        terms = StyleTerms(
+            from_style=nats(slice(half)),
+            reconstruction=nats(slice(half, None)),
+            style_kl=kl[:, : model.style_dim].sum(dim=1).mean(),
+            detail_kl=kl[half:, model.style_dim :].mean(dim=0),
+            error=squared[half:].mean(),
+            style_error=squared[:half].mean(),
+        )
+        return terms, centre
+
+    def _codes(self, model: CVAE, y: Int[Tensor, " n"], step: int, purpose: str) -> Tensor:
+        exemplars = self.batches.draw_exemplars(purpose, step, y)
+        assert model.content is not None
+        codes = model.content(augmented(self.batches, purpose, step, exemplars))
+        keep = self.batches.uniform(f"{purpose}/keep", step, (len(y), len(y)))
+        share = float(self.batches.uniform(f"{purpose}/share", step, (1,)))
+        return class_codes(codes, y, keep, share)
+
+    def _swap(self, model: CVAE, z: Tensor, step: int) -> Tensor:
+        """How far styles show the classes that they are decoded with, each class equally often."""
+        name = f"{self.stage.name}/swap"
+        y = self.batches.draw_classes(name, step, len(z))
+        decoded = model.generate(model.style_only(z), y, self._codes(model, y, step, name))
+        return F.cross_entropy(self.swap_judge(model.likelihood.mean(decoded.raw)), y)
+
+
+@torch.no_grad()
+def fill_class_codes(batches: Batches, model: CVAE) -> None:
+    """Set the embedding of each class to the mean content code of its images.
+
+    Args:
+        batches: The data.
+        model: A model with a content encoder, changed in place.
+    """
+    assert model.content is not None
+    for label, rows in enumerate(batches.rows):
+        if len(rows):
+            index = torch.from_numpy(rows[:CODE_IMAGES]).to(batches.device)
+            images = batches.images[index]
+            codes = [
+                model.content(batches.scale(images[part]))
+                for part in blocks(len(images), images[:1].numel(), 512)
+            ]
+            model.embedding.weight[label] = torch.cat(codes).mean(dim=0)
