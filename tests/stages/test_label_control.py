@@ -1,9 +1,12 @@
 """Who decides the class of a decoded sample: the label or the latent."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import vaeaug
+from vaeaug.job.folder import RunError
 from vaeaug.stages.label_control import LabelControl, measure_label_control
 
 
@@ -18,6 +21,15 @@ class Decodes:
         self.means[:, 0] = np.arange(len(data))
         if not obeys_label:
             self.means[:, 1] += 50 * data.labels  # a linear probe reads the class
+
+    def style_of(self, z):
+        return z
+
+    def sample(self, label, n, *, seed, sampler):
+        assert sampler == "prior"
+        rows = np.random.default_rng([seed, label]).choice(len(self.data), n)
+        labels = np.full(n, label)
+        return SimpleNamespace(images=self.decode(self.means[rows], labels), labels=labels)
 
     def decode(self, z, labels):
         rows = z[:, 0].astype(np.int64)
@@ -39,7 +51,10 @@ def test_a_decoder_that_ignores_the_label_has_none(digits, screener):
     assert control.control < 0.1
     assert control.source > 0.8
     assert control.probe > 0.95
-    assert control.is_low
+    assert control.prior < 0.3
+    assert f"{control.control:.0%}" in control.refusal("transfer")
+    assert f"{control.prior:.0%}" in control.refusal("prior")
+    assert control.refusal("interpolate") == ""
     assert "label control" in control.summary()
 
 
@@ -49,7 +64,8 @@ def test_a_decoder_that_obeys_the_label_has_all(digits, screener):
     assert control.control > 0.9
     assert control.source < 0.1
     assert control.real > 0.7
-    assert not control.is_low
+    assert control.prior > 0.9
+    assert control.refusal("transfer") == control.refusal("prior") == ""
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -67,14 +83,28 @@ def test_one_class_has_no_other_label(digits, screener):
     assert found is None
 
 
-def test_a_sampler_that_needs_the_label_is_warned_of(digits, small_config):
-    generator = vaeaug.fit(digits, small_config, device="cpu")
-    screener = vaeaug.Screener.for_job(digits, small_config)
-    config = small_config.changed(**{"recipe.sampler": "transfer"})
+def test_a_run_is_refused_where_its_samples_would_be_mislabelled(digits, small_config, tmp_path):
+    config = small_config.changed(
+        **{
+            "recipe.sampler": "transfer",
+            "model.style_dim": 0,
+            "model.beta": 1e-3,
+            "training.steps": 150,
+            "screening.classifier_steps": 150,
+        }
+    )
+    with pytest.raises(RunError, match=r"recipe.sampler transfer: label control is low: \d+% of"):
+        vaeaug.augment(digits, tmp_path / "run", config, device="cpu")
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_the_label_decides_by_default(digits, small_config):
+    config = small_config.changed(**{"recipe.sampler": "transfer", "training.steps": 300})
+    config = config.changed(**{"screening.classifier_steps": 150})
+    generator = vaeaug.fit(digits, config, device="cpu")
+    screener = vaeaug.Screener.for_job(digits, config)
     diagnostics = vaeaug.diagnose(generator, digits, config, screener=screener)
     control = LabelControl(**diagnostics.metrics["label_control"])
-    warned = any("label control is low" in warning for warning in diagnostics.warnings)
-    assert warned == control.is_low
+    assert control.control > control.real - 0.05
+    assert diagnostics.refusal == ""
     assert control.summary() in diagnostics.summary()
-    plain = vaeaug.diagnose(generator, digits, small_config, screener=screener)
-    assert not any("label control is low" in warning for warning in plain.warnings)

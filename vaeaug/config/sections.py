@@ -92,8 +92,11 @@ class PlanConfig(Section):
     max_synthetic_ratio: float | None = Field(
         None, gt=0, description="At most this many synthetic samples per real image of a class."
     )
-    min_class_count: int = Field(
-        8, ge=2, description="A class with fewer real images gets no synthetic ones."
+    min_class_count: int | None = Field(
+        None,
+        ge=1,
+        description="A class with fewer real images gets no synthetic ones. Default: 1 where the "
+        "generator has a style, which frequent classes lend to rare ones; else 8.",
     )
     share: float | None = Field(
         None,

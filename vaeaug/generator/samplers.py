@@ -191,7 +191,7 @@ class LatentSampler:
         by_sampler: dict[str, Callable[[], np.ndarray]] = {
             "prior": lambda: self._from_prior(request, noise),
             "posterior": lambda: self._around(request, noise, sources),
-            "transfer": lambda: self.style_of(self._around(request, noise, sources)),
+            "transfer": lambda: self._style_of(self._around(request, noise, sources)),
             "interpolate": lambda: self._between_neighbours(request, noise, sources),
             "gmm": lambda: self._from_density(request, noise),
             "flow": lambda: self._from_flow(request, noise, other, share),
@@ -208,15 +208,8 @@ class LatentSampler:
 
         return in_blocks(prior, noise.normal, device=self.device).numpy()
 
-    def style_of(self, z: Float32[np.ndarray, "n z"]) -> Float32[np.ndarray, "n z"]:
-        """Drop from latents what another class must not take over.
-
-        Args:
-            z: Latents.
-
-        Returns:
-            The latents without their detail; unchanged where the model has no style.
-        """
+    def _style_of(self, z: np.ndarray) -> np.ndarray:
+        """Latents without what another class must not take over."""
         return self.model.style_only(torch.from_numpy(z)).numpy()
 
     def _around(self, request: Request, noise: SampleNoise, sources: np.ndarray) -> np.ndarray:

@@ -288,6 +288,17 @@ class Synthesizer:
             )
         return self.codec.stored(self.codec.decoded(z, y))
 
+    def style_of(self, z: Float32[np.ndarray, "n z"]) -> Float32[np.ndarray, "n z"]:
+        """Drop from latents what another class must not take over.
+
+        Args:
+            z: Latents.
+
+        Returns:
+            The latents with zeros in place of their detail; unchanged where the model has no style.
+        """
+        return self.model.style_only(torch.from_numpy(z)).numpy()
+
     def reconstruct(
         self, images: Shaped[np.ndarray, "n *space c"], labels: Sequence[int] | np.ndarray
     ) -> Shaped[np.ndarray, "n *space c"]:

@@ -71,7 +71,8 @@ def augment(
         ConfigError: If the folder holds a run of another configuration.
         PlanError: If the sampling strategy cannot be satisfied.
         TrainingError: If training fails.
-        RunError: If the folder cannot be used, or nothing is to be made.
+        RunError: If the folder cannot be used, nothing is to be made, or the label does not decide
+            the class of what the recipe's sampler draws.
         EvaluationError: If the data is too small to be evaluated.
     """
     job = as_config(config)
@@ -154,10 +155,16 @@ def _diagnosed(
     config: AugmentConfig,
     screener: Screener | None,
 ) -> Synthesizer:
-    """The generator with the samplers that its diagnostics suggest; both are kept in the run."""
+    """The generator with the samplers that its diagnostics suggest; both are kept in the run.
+
+    Raises:
+        RunError: If the samples of the recipe's sampler would be mislabelled.
+    """
     diagnostics = diagnose(generator, data, config, screener=screener)
     for line in diagnostics.summary():
         log.info("%s", line)
+    if diagnostics.refusal:
+        raise RunError(f"{run.path}: {diagnostics.refusal}")
     chosen = diagnostics.choices.apply(generator)
     chosen.save(run.model)
     publish_bytes(run.diagnostics, sealed(diagnostics.to_json()))

@@ -270,6 +270,7 @@ class LabelControl(Part):
     """Whether the label decides the class of a decoded sample."""
 
     control: Number = None
+    prior: Number = None
     real: Number = None
     source: Number = None
     probe: Number = None

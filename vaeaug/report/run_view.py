@@ -260,6 +260,8 @@ def diagnostics(document: Document) -> dict[str, Any] | None:
     control = measured.label_control
     if control.control is not None:
         pairs.append(("Label control", pct(control.control), f"real {noun}: {pct(control.real)}"))
+        if control.prior is not None:
+            pairs.append(("Label control of the prior", pct(control.prior), None))
         if control.probe is not None:
             chance = f"by a linear probe; chance: {pct(control.probe_chance)}"
             pairs.append(("Class read from the latents", pct(control.probe), chance))

@@ -25,8 +25,6 @@ WEIGHTED_IMAGES = 100
 # Images encoded for active units and mutual information.
 LATENT_IMAGES = 2_000
 INFORMATION_BINS = 10
-# Samplers whose samples show their class only as far as the decoder follows the label.
-LABEL_SAMPLERS = ("transfer", "prior")
 # Overfitting is reported when the training bound is this many nats per value above the other.
 WIDE_GAP = 0.05
 
@@ -39,11 +37,13 @@ class Diagnostics:
         metrics: Plain JSON types; see `diagnose`.
         warnings: A sentence for each thing that is wrong, with what was done about it.
         choices: The classes that another sampler than the default suits better.
+        refusal: Why the sampler of the recipe is not to be used; "" where it may.
     """
 
     metrics: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
     choices: Choices = field(default_factory=Choices)
+    refusal: str = ""
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -143,8 +143,9 @@ def diagnose(
             f"posterior collapse: {latents['active']} of {latents['units']} latent units are "
             "active; a lower model.beta or model.free_bits of 0.05 wakes them"
         )
-    if control is not None and control.is_low and config.recipe.sampler in LABEL_SAMPLERS:
-        diagnostics.warnings.append(_mislabelled(control, config.recipe.sampler))
+    if control is not None and (refusal := control.refusal(config.recipe.sampler)):
+        diagnostics.refusal = refusal
+        diagnostics.warnings.append(refusal)
     diagnostics.warnings.extend(trial.warning for trial in trials if trial.warning)
     return diagnostics
 
@@ -185,14 +186,6 @@ def _latents(generator: Synthesizer, data: LabelledImages, seed: int) -> dict[st
         "kl_per_unit": [round(float(nats), 4) for nats in kl.mean(axis=0)],
         "class_information": [round(nats, 4) for nats in class_information(means, labels)],
     }
-
-
-def _mislabelled(control: LabelControl, sampler: str) -> str:
-    return (
-        f"label control is low: {control.control:.0%} of the latents of other classes show the "
-        f"label they are decoded under (real images: {control.real:.0%}), so many samples of "
-        f"{sampler!r} are mislabelled; recipe.sampler auto starts from images of the class"
-    )
 
 
 def class_information(

@@ -1,8 +1,8 @@
 """Label control: whether the label, and not the latent, decides the class of a decoded sample.
 
-Conditioning on the label costs a latent nothing to carry the class as well. Where it does, a
-decoder ignores the label, and latents of one class that are decoded as another still show their
-own: samples of `transfer` and `prior` are then mislabelled.
+A latent loses nothing by carrying the class as well. Where it does, a decoder ignores the label,
+and latents of one class that are decoded as another still show their own: samples of `transfer` and
+`prior` are then mislabelled, and a run that asks for them is refused.
 """
 
 from dataclasses import asdict, dataclass
@@ -30,8 +30,9 @@ class LabelControl:
     """Who decides the class of a decoded sample.
 
     Attributes:
-        control: Of latents of class i decoded under a label j other than i, the fraction that a
-            real-only classifier calls j, averaged over j.
+        control: Of latents of class i decoded under a label j other than i, as `transfer` decodes
+            them, the fraction that a real-only classifier calls j, averaged over j.
+        prior: Of samples of `prior` of class j, the fraction that it calls j, likewise.
         real: Of held-out real images of class j, the fraction that it calls j, likewise.
         source: Of those decodes, the fraction that still shows class i.
         probe: Balanced accuracy, on held-out latents, of a linear probe that reads the class from
@@ -40,15 +41,31 @@ class LabelControl:
     """
 
     control: float
+    prior: float
     real: float
     source: float
     probe: float | None
     probe_chance: float | None
 
-    @property
-    def is_low(self) -> bool:
-        """Whether samples that rely on the label are mostly mislabelled."""
-        return self.control < LOW_CONTROL * self.real
+    def refusal(self, sampler: str) -> str:
+        """Why a sampler that relies on the label is not to be used.
+
+        Args:
+            sampler: Name of a sampler.
+
+        Returns:
+            A sentence with the figure; "" for a sampler that may be used.
+        """
+        figures = {"transfer": self.control, "prior": self.prior}
+        if sampler not in figures or figures[sampler] >= LOW_CONTROL * self.real:
+            return ""
+        return (
+            f"recipe.sampler {sampler}: label control is low: {figures[sampler]:.0%} of its "
+            "samples show the class that they are labelled with, by a classifier of the real "
+            f"images that recognises {self.real:.0%} of held-out ones; expected at least "
+            f"{LOW_CONTROL * self.real:.0%}. recipe.sampler auto starts from images of the class; "
+            "a style (model.style_dim), more training.steps or more images raise label control"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The figures for ``diagnostics.json``.
@@ -66,7 +83,8 @@ class LabelControl:
         """
         text = (
             f"label control {self.control:.0%} (real images {self.real:.0%}): so many latents of "
-            f"other classes show the label they are decoded under; {self.source:.0%} show their own"
+            f"other classes show the label they are decoded under; {self.source:.0%} show their "
+            f"own; of samples from the prior {self.prior:.0%} show their label"
         )
         if self.probe is None:
             return text
@@ -103,10 +121,18 @@ def measure_label_control(
     rows, wanted = np.concatenate(sources), np.concatenate(targets)
     called = _called(generator, screener, rows, wanted)
     by_label = [float((called[wanted == label] == label).mean()) for label in present]
+    from_prior = [
+        float((_classes(screener, batch.images) == batch.labels).mean())
+        for batch in (
+            generator.sample(label, per_class, seed=seed, sampler="prior")
+            for label in present.tolist()
+        )
+    ]
     real = [float(screener.real_hit[of_class].mean()) for of_class in rows_of.values()]
     probe, chance = _probe(generator.means[: len(data)], data.labels, rng)
     return LabelControl(
         control=float(np.mean(by_label)),
+        prior=float(np.mean(from_prior)),
         real=float(np.mean(real)),
         source=float((called == data.labels[rows]).mean()),
         probe=probe,
@@ -122,12 +148,19 @@ def _called(
 ) -> Int64[np.ndarray, " n"]:
     """Classes that the classifiers give to decodes, a block at a time."""
     n_values = int(np.prod(generator.image_shape))
-    styles = generator.sampler().style_of(generator.means[rows])
+    styles = generator.style_of(generator.means[rows])
     parts = [
-        screener.probabilities(generator.decode(styles[part], wanted[part]))
+        _classes(screener, generator.decode(styles[part], wanted[part]))
         for part in blocks(len(rows), n_values, 256)
     ]
-    return np.concatenate(parts).argmax(axis=1)
+    return np.concatenate(parts)
+
+
+def _classes(
+    screener: Screener, images: Shaped[np.ndarray, "n *space c"]
+) -> Int64[np.ndarray, " n"]:
+    """Classes that the classifiers give to samples."""
+    return screener.probabilities(images).argmax(axis=1)
 
 
 def _probe(

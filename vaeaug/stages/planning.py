@@ -4,7 +4,10 @@ from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.models import groups_of
 from vaeaug.plan import Plan, make_plan
-from vaeaug.training import check_config
+from vaeaug.training import check_config, style_units
+
+# The fewest images of a class that gets samples where no other class lends it styles.
+MIN_CLASS_COUNT = 8
 
 
 def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
@@ -31,9 +34,16 @@ def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
         class_names=data.class_names,
         target_ratio=config.plan.target_ratio,
         max_synthetic_ratio=config.plan.max_synthetic_ratio,
-        min_class_count=config.plan.min_class_count,
+        min_class_count=_min_class_count(data, config),
         share=share,
     )
+
+
+def _min_class_count(data: LabelledImages, config: AugmentConfig) -> int:
+    """The fewest images of a class that gets samples."""
+    if config.plan.min_class_count is not None:
+        return config.plan.min_class_count
+    return 1 if style_units(data, config) else MIN_CLASS_COUNT
 
 
 def bytes_per_sample(data: LabelledImages, config: AugmentConfig) -> int:

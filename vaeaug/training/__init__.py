@@ -7,7 +7,7 @@ continues exactly from its last checkpoint.
 from vaeaug.training._batches import resolve_device
 from vaeaug.training._elbo import ACTIVE_VARIANCE
 from vaeaug.training._state import TrainingError
-from vaeaug.training._train import Trained, check_config, default_steps, train
+from vaeaug.training._train import Trained, check_config, default_steps, style_units, train
 
 __all__ = [
     "ACTIVE_VARIANCE",
@@ -16,5 +16,6 @@ __all__ = [
     "check_config",
     "default_steps",
     "resolve_device",
+    "style_units",
     "train",
 ]

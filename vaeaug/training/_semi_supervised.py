@@ -12,6 +12,7 @@ from vaeaug.config import AugmentConfig
 from vaeaug.memory import blocks
 from vaeaug.models import CVAE, SmallClassifier, optimal_log_sigma2
 from vaeaug.randomness import seeded_torch
+from vaeaug.training._augmentation import augmented
 from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import ElboObjective, as_cvae
 from vaeaug.training._scores import by_class, keep_best, mean_finite
@@ -24,7 +25,7 @@ MAX_ENUMERATED = 10
 
 
 class ClassifierObjective:
-    """Cross-entropy of class-balanced, slightly shifted labelled images.
+    """Cross-entropy of class-balanced labelled images under small affine maps.
 
     Args:
         batches: The data.
@@ -46,7 +47,7 @@ class ClassifierObjective:
         """Compute the cross-entropy with label smoothing."""
         x, y = self.batches.draw(self.stage, step, 128)
         with seeded_torch(step):  # for dropout
-            logits = state.model(shifted(self.batches, self.stage.name, step, x))
+            logits = state.model(augmented(self.batches, self.stage.name, step, x))
         loss = F.cross_entropy(logits, y, label_smoothing=0.05)
         value = float(loss.detach())
         accuracy = float((logits.detach().argmax(dim=1) == y).float().mean())

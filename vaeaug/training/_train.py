@@ -257,7 +257,10 @@ class TrainingPipeline:
         model = self._fresh(
             "classifier", SmallClassifier, self.data.image_shape, self.data.n_classes
         )
-        stage = self._stage("classifier", self.config.semi_supervised.classifier_steps, power=0.0)
+        steps = self.config.semi_supervised.classifier_steps
+        if self.batches.pool is None:  # it only judges
+            steps = min(steps, self.steps)
+        stage = self._stage("classifier", steps, power=0.0)
         self.stages["classifier"] = self.loop.run(
             stage, model, ClassifierObjective(self.batches, stage)
         )
