@@ -3,7 +3,7 @@
 from vaeaug.models.blocks import Geometry, SizeError, scale_images
 from vaeaug.models.bounds import bits_per_dimension, importance_weighted_bound
 from vaeaug.models.classifier import SmallClassifier
-from vaeaug.models.content import class_codes
+from vaeaug.models.content import mean_codes
 from vaeaug.models.cvae import CVAE, ElboTerms, gaussian_kl, groups_of
 from vaeaug.models.discriminator import Discriminator, feature_distance
 from vaeaug.models.flow import LatentFlow
@@ -23,13 +23,13 @@ __all__ = [
     "SizeError",
     "SmallClassifier",
     "bits_per_dimension",
-    "class_codes",
     "feature_distance",
     "gaussian_kl",
     "groups_of",
     "importance_weighted_bound",
     "latent_groups",
     "make_likelihood",
+    "mean_codes",
     "optimal_log_sigma2",
     "scale_images",
 ]

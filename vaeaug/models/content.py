@@ -9,7 +9,7 @@ al. 2020, arXiv:2004.04795).
 import math
 from collections.abc import Sequence
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vaeaug.models.blocks import Geometry, conv, group_norm, level_widths, pairs
@@ -69,22 +69,17 @@ class DenseContentEncoder(nn.Module):
         return self.layers(2 * x - 1)
 
 
-def class_codes(
-    codes: Float[Tensor, "n e"], y: Int[Tensor, " n"], keep: Float[Tensor, "n n"], share: float
-) -> Float[Tensor, "n e"]:
-    """Give each row the mean code of itself and of some of the other rows of its class.
+def mean_codes(codes: Float[Tensor, "n e"], shared: Bool[Tensor, "n n"]) -> Float[Tensor, "n e"]:
+    """Average the code of each exemplar with those of others of its class.
 
-    Codes are means over one exemplar or many when samples are drawn, so training sees both.
+    A class is described by one exemplar or by many when samples are drawn, so training sees both.
 
     Args:
         codes: Code of each exemplar.
-        y: Class of each exemplar.
-        keep: Uniform draws that decide which other exemplars count.
-        share: Fraction of the other exemplars of the class that count.
+        shared: Whether the exemplar of the column counts for the row; one's own always does.
 
     Returns:
-        The code of its class for each row.
+        The mean code for each row.
     """
-    same = (y[:, None] == y[None]) & (keep < share)
-    weights = same.to(codes.dtype).fill_diagonal_(1.0)
+    weights = shared.to(codes.dtype).fill_diagonal_(1.0)
     return (weights / weights.sum(dim=1, keepdim=True)) @ codes

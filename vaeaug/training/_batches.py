@@ -123,24 +123,54 @@ class Batches:
         return present[(self.uniform(purpose, step, (size,)) * len(present)).long()]
 
     def draw_exemplars(
-        self, purpose: str, step: int, y: Int[Tensor, " n"]
-    ) -> Float[Tensor, "n c *space"]:
-        """Draw another image of each of some classes.
+        self,
+        purpose: str,
+        step: int,
+        y: Int[Tensor, " n"],
+        *,
+        beside: Int64[np.ndarray, " n"] | None = None,
+    ) -> Int64[np.ndarray, " n"]:
+        """Draw a row of each of some classes.
 
         Args:
             purpose: Name of the random stream.
             step: Number of the step.
             y: Class indices of classes that have images.
+            beside: Rows that are not drawn for the class in the same place, unless it has no other.
 
         Returns:
-            Images of these classes scaled to [0, 1].
+            Row numbers.
         """
         quantiles = self.uniform(purpose, step, (len(y),)).cpu().numpy()
-        rows = [
-            self.rows[label][int(quantile * len(self.rows[label]))]
-            for label, quantile in zip(y.tolist(), quantiles, strict=True)
-        ]
-        return self.scale(self.images[torch.tensor(rows, device=self.device)])
+        drawn = np.empty(len(y), np.int64)
+        for place, label in enumerate(y.tolist()):
+            rows = self.rows[label]
+            if beside is not None and len(rows) > 1:
+                rows = rows[rows != beside[place]]
+            drawn[place] = rows[int(quantiles[place] * len(rows))]
+        return drawn
+
+    def scaled_rows(self, rows: Int64[np.ndarray, " n"]) -> Float[Tensor, "n c *space"]:
+        """Select training images.
+
+        Args:
+            rows: Row numbers.
+
+        Returns:
+            Images scaled to [0, 1], on the device.
+        """
+        return self.scale(self.images[torch.from_numpy(rows).to(self.device)])
+
+    def labels_of(self, rows: Int64[np.ndarray, " n"]) -> Int[Tensor, " n"]:
+        """Select the labels of training images.
+
+        Args:
+            rows: Row numbers.
+
+        Returns:
+            Class indices, on the device.
+        """
+        return self.labels[torch.from_numpy(rows).to(self.device)]
 
     def draw_pool(self, stage: Stage, step: int, size: int) -> Float[Tensor, "n c *space"]:
         """Draw the unlabelled images of one step.

@@ -10,14 +10,15 @@ to show that class.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaeaug.config import AugmentConfig
 from vaeaug.memory import blocks
-from vaeaug.models import CVAE, SmallClassifier, class_codes, gaussian_kl, optimal_log_sigma2
+from vaeaug.models import CVAE, SmallClassifier, gaussian_kl, mean_codes, optimal_log_sigma2
 from vaeaug.training._augmentation import augmented
 from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import ElboObjective, as_cvae
@@ -73,8 +74,9 @@ class StyleObjective(ElboObjective):
     def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
         """Reconstruct a batch, half of it from the style alone, and swap its labels."""
         model = as_cvae(state.model)
-        x, y = self.batches.draw(self.stage, step)
-        z, mean, logvar, code = self._encoded(model, x, y, step)
+        rows = self.batches.rows_of(self.stage, step)
+        x, y = self.batches.scaled_rows(rows), self.batches.labels_of(rows)
+        z, mean, logvar, code = self._encoded(model, x, y, rows, step)
         terms, centre = self._terms(model, x, y, z=z, mean=mean, logvar=logvar, code=code)
         factor, floor = state.record.collapse_adjustment
         free_bits = max(self.config.model.free_bits, floor)
@@ -107,11 +109,11 @@ class StyleObjective(ElboObjective):
         return super().evaluate(state, done)
 
     def _encoded(
-        self, model: CVAE, x: Tensor, y: Tensor, step: int
+        self, model: CVAE, x: Tensor, y: Tensor, rows: np.ndarray, step: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Latents, their posterior, and the codes of their classes from other images."""
         name, n = self.stage.name, len(x)
-        code = self._codes(model, y, step, f"{name}/exemplars")
+        code = self._codes(model, y, step, f"{name}/exemplars", beside=rows)
         encoder_input = x
         if self.config.training.denoise > 0:
             noise = self.batches.noise(f"{name}/corrupt", step, tuple(x.shape))
@@ -151,13 +153,29 @@ class StyleObjective(ElboObjective):
         )
         return terms, centre
 
-    def _codes(self, model: CVAE, y: Int[Tensor, " n"], step: int, purpose: str) -> Tensor:
-        exemplars = self.batches.draw_exemplars(purpose, step, y)
-        assert model.content is not None
-        codes = model.content(augmented(self.batches, purpose, step, exemplars))
-        keep = self.batches.uniform(f"{purpose}/keep", step, (len(y), len(y)))
-        share = float(self.batches.uniform(f"{purpose}/share", step, (1,)))
-        return class_codes(codes, y, keep, share)
+    def _codes(
+        self,
+        model: CVAE,
+        y: Int[Tensor, " n"],
+        step: int,
+        purpose: str,
+        *,
+        beside: Int64[np.ndarray, " n"] | None = None,
+    ) -> Tensor:
+        """Codes of classes, from one exemplar of each or from several.
+
+        An image is never its own exemplar (`beside`), for the code would give its style away; only
+        a single image of a class is.
+        """
+        batches, n = self.batches, len(y)
+        rows = batches.draw_exemplars(purpose, step, y, beside=beside)
+        codes = model.codes_of(augmented(batches, purpose, step, batches.scaled_rows(rows)))
+        share = batches.uniform(f"{purpose}/share", step, (1,))
+        shared = batches.uniform(f"{purpose}/shared", step, (n, n)) < share
+        shared &= y[:, None] == y[None]
+        if beside is not None:
+            shared &= torch.from_numpy(rows[None] != beside[:, None]).to(shared.device)
+        return mean_codes(codes, shared)
 
     def _swap(self, model: CVAE, z: Tensor, step: int) -> Tensor:
         """How far styles show the classes that they are decoded with, each class equally often."""
