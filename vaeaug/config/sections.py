@@ -166,12 +166,12 @@ class ModelConfig(Section):
         le=512,
         description="Units of the latent vector that hold the style: how a sample is made, "
         "whatever its class. What a class looks like is then learned from its images by a content "
-        "encoder. Default: 8, or half of a shorter vector; 0 (class embeddings learned one by one) "
+        "encoder. Default: 16, or half of a shorter vector; 0 (class embeddings learned one by one) "
         "for other kinds of latent, grouping separate, conditional false, network mlp, m2 and a "
         "single class.",
     )
     style_beta: float = Field(
-        10.0,
+        5.0,
         gt=0,
         description="Weight of the KL of the style, beside `beta`. A costly style does not repeat "
         "what the class says already.",

@@ -3,10 +3,13 @@
 A class whose samples cover much less of its real images than real images do of each other has
 collapsed, and one whose samples are nearly all rejected cannot be filled; another sampler is then
 looked for.
+
+Where some classes are rare and the label decides what a sample shows, all classes are drawn in the
+styles of the frequent ones: all, because a look that only rare classes have is a shortcut.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.generator import Synthesizer, edits_images, sample_configured
 from vaeaug.screening import NEAR_CLASS, Screener
+from vaeaug.stages.label_control import LabelControl, measure_label_control
 from vaeaug.stages.neighbours import coverage
 
 # Per class: images compared for coverage, and the fewest that say something.
@@ -29,6 +33,9 @@ LOW_ACCEPTANCE = 0.3
 # they are moved towards farther neighbours, in these steps: screening could not reject so many. It
 # has its price: `benchmarks/README.md`.
 REACHES, TOO_NEAR = (2, 4, 8), 0.7
+# Styles are lent where a class has fewer images than RARE, the lenders have at least LENT images in
+# all, and label control is at most CLOSE below the figure of real images: `benchmarks/usefulness`.
+RARE, LENT, CLOSE = 50, 500, 0.05
 
 
 @dataclass(frozen=True)
@@ -69,8 +76,38 @@ def choose_samplers(
     Returns:
         The classes that are drawn otherwise than by default.
     """
-    trials = trials_of(generator.with_choices().attach(data), data, config, screener)
-    return choices_of(list(trials))
+    generator = generator.with_choices().attach(data)
+    control = measure_label_control(generator, data, screener, seed=config.seed)
+    return choices_of(list(trials_of(generator, data, config, screener, control)))
+
+
+def lent_styles(
+    generator: Synthesizer, data: LabelledImages, control: LabelControl | None
+) -> tuple[str, str] | None:
+    """Decide whether all classes are drawn in the styles of the frequent ones.
+
+    The rule was learned from benchmarks (`benchmarks/usefulness`): it helps where there are rare
+    classes, enough images to learn styles from, and a label that decides.
+
+    Args:
+        generator: The generator.
+        data: The training split.
+        control: Its label control; None: it was not measured.
+
+    Returns:
+        The sampler and why; None where each class has its own default.
+    """
+    if control is None or not generator.model.style_dim:
+        return None
+    counts = data.counts[data.counts > 0]
+    rare, lent = int((counts < RARE).sum()), len(generator.latents.lenders(-1))
+    if not rare or lent < LENT or control.control < control.real - CLOSE:
+        return None
+    return "transfer", (
+        f"{rare} of {len(counts)} classes have fewer than {RARE} images, and label control is "
+        f"{control.control:.0%} (real images {control.real:.0%}): every class in the styles of "
+        f"{lent} images of the frequent ones"
+    )
 
 
 @dataclass(frozen=True)
@@ -118,6 +155,7 @@ def trials_of(
     data: LabelledImages,
     config: AugmentConfig,
     screener: Screener | None,
+    control: LabelControl | None,
 ) -> Iterator[ClassTrial]:
     """Try each class that has images.
 
@@ -126,13 +164,20 @@ def trials_of(
         data: The training split.
         config: The job.
         screener: Judges the samples; None: nothing is tried.
+        control: Label control of the generator; None: it was not measured.
 
     Yields:
         What was tried of each class.
     """
+    automatic = config.recipe.sampler == "auto"
+    lent = lent_styles(generator, data, control) if automatic else None
+    if lent is not None:
+        everywhere = dict.fromkeys(range(data.n_classes), lent)
+        generator = generator.with_choices(everywhere).attach(data)
     for label in range(data.n_classes):
         if len(generator.rows[label]):
-            yield _try_class(generator, data, config, label, screener)
+            trial = _try_class(generator, data, config, label, screener)
+            yield trial if lent is None or trial.preferred else replace(trial, preferred=lent)
 
 
 def choices_of(trials: Sequence[ClassTrial]) -> Choices:
@@ -175,7 +220,7 @@ def _try_class(
         outcome = trial.reach_out(outcome)
     reach = generator.reach.get(label, 1)
     metrics |= trial.metrics(outcome)
-    if not trial.fails(outcome):
+    if not trial.fails(chosen, outcome):
         return ClassTrial(label, metrics, reach=reach)
     what = f"class {data.class_names[label]!r}: {trial.fault(chosen, outcome)}"
     if not automatic:
@@ -250,8 +295,10 @@ class _Trial:
         self.generator.reach[self.label] = chosen
         return outcome
 
-    def fails(self, outcome: _Outcome) -> bool:
-        return outcome.acceptance < LOW_ACCEPTANCE or self._collapsed(outcome)
+    def fails(self, sampler: str, outcome: _Outcome) -> bool:
+        # Styles that a class never had cannot cover it as its own images do.
+        collapsed = sampler != "transfer" and self._collapsed(outcome)
+        return outcome.acceptance < LOW_ACCEPTANCE or collapsed
 
     def fault(self, sampler: str, outcome: _Outcome) -> str:
         if self._collapsed(outcome):

@@ -120,7 +120,7 @@ def diagnose(
     control = None
     if screener is not None:
         control = measure_label_control(generator, data, screener, seed=config.seed)
-    trials = list(trials_of(generator, data, config, screener))
+    trials = list(trials_of(generator, data, config, screener, control))
     diagnostics = Diagnostics(
         {
             "training": list(generator.notes),

@@ -98,6 +98,8 @@ def _samplers(generator: Synthesizer, label: int, config: AugmentConfig) -> list
     if config.recipe.sampler != "auto":
         return [config.recipe.sampler]
     first = generator.default_sampler(label, residual=edits_images(config.sampling))
+    if first == "transfer":  # a density gives detail besides style, another look
+        return [first, "prior"]
     then = "flow" if generator.flow is not None else "gmm"
     return [first] if first == then else [first, then]
 

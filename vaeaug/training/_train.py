@@ -43,7 +43,7 @@ STEP_ARRAYS = 12
 # Minimum number of labelled images for training a flow by default.
 FLOW_IMAGES = 200
 # Default length of the style, units; at most half of the latent vector.
-STYLE_UNITS = 8
+STYLE_UNITS = 16
 
 
 @dataclass(frozen=True)
