@@ -22,9 +22,7 @@ def batches(digits):
 def test_an_image_is_never_its_own_exemplar(batches):
     rows = np.concatenate([rows[:3] for rows in batches.rows])
     y = batches.labels_of(rows)
-    drawn = np.stack(
-        [batches.draw_exemplars("test", step, y, beside=rows) for step in range(40)]
-    )
+    drawn = np.stack([batches.draw_exemplars("test", step, y, beside=rows) for step in range(40)])
     assert (drawn != rows).all()
     assert (batches.labels.numpy()[drawn] == y.numpy()).all()
     assert len(np.unique(drawn[:, 0])) > 5

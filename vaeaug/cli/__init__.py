@@ -28,5 +28,6 @@ for _command in (
     _generator.reconstruct,
     _generator.denoise,
     _generator.traverse,
+    _generator.styles,
 ):
     main.add_command(_command)

@@ -1,4 +1,4 @@
-"""Commands on a trained generator: encode, decode, reconstruct, denoise, traverse."""
+"""Commands on a trained generator: encode, decode, reconstruct, denoise, traverse, styles."""
 
 from pathlib import Path
 from typing import Any
@@ -158,3 +158,45 @@ def traverse(model: Path, to: Path, names: tuple[str, ...], units: int, device: 
         name for name, rows in zip(generator.class_names, generator.rows, strict=True) if len(rows)
     ]
     click.echo(str(write_traversal(to, generator, list(shown), n_units=units)))
+
+
+@click.command()
+@generator_argument
+@click.argument("data", type=DATA)
+@to_option
+@click.option(
+    "--class",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="A class to draw; may be repeated. Default: all classes, the rarest first.",
+)
+@click.option(
+    "--styles",
+    "n_styles",
+    type=click.IntRange(1, 64),
+    default=12,
+    show_default=True,
+    help="Number of images of frequent classes that lend their styles.",
+)
+@configured
+@device_option
+def styles(
+    *,
+    model: Path,
+    data: str,
+    to: Path,
+    names: tuple[str, ...],
+    n_styles: int,
+    device: str,
+    **configuration: Any,
+) -> None:
+    """Draw every class of DATA in the styles of frequent ones, as a PNG file."""
+    from vaeaug.job.applications import check_fits, write_styles
+
+    _, images = request(data, **configuration)
+    generator = loaded(model, device)
+    check_fits(generator, images)
+    rarest = sorted(range(images.n_classes), key=lambda label: images.counts[label])
+    shown = names or [images.class_names[label] for label in rarest if images.counts[label]]
+    click.echo(str(write_styles(to, generator, images, list(shown), n_styles=n_styles)))

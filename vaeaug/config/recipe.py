@@ -41,7 +41,11 @@ class Recipe(Section):
         False, description="Synthetic samples do not update the statistics of batch norm."
     )
     real_only_last: float = Field(
-        0.0, ge=0, le=1, description="Part of the training, at its end, on real images alone."
+        0.2,
+        ge=0,
+        le=1,
+        description="Part of the training, at its end, on real images alone. 0.2 to 0.4 was "
+        "measured better than 0.",
     )
 
     @property

@@ -167,7 +167,7 @@ class ModelConfig(Section):
         description="Units of the latent vector that hold the style: how a sample is made, "
         "whatever its class. What a class looks like is then learned from its images by a content "
         "encoder. Default: 16, or half of a shorter vector; 0 (class embeddings learned one by one) "
-        "for other kinds of latent, grouping separate, conditional false, network mlp, m2 and a "
+        "for other kinds of latent, network mlp, grouping separate, conditional false, m2 and a "
         "single class.",
     )
     style_beta: float = Field(

@@ -301,6 +301,74 @@ def write_traversal(
     return write_strips(path, strips, value_range=generator.value_range)
 
 
+def styles_of(
+    generator: Synthesizer,
+    data: LabelledImages,
+    labels: Sequence[int | str],
+    *,
+    n_styles: int = 12,
+    seed: int = 0,
+) -> tuple[list[str], Shaped[np.ndarray, "r c *space ch"]]:
+    """Every class in the same styles, as in a type specimen.
+
+    Args:
+        generator: A generator with a style.
+        data: The training split.
+        labels: Class indices or names, one row each.
+        n_styles: Images of frequent classes that lend their styles, one column each.
+        seed: Of the choice of these images.
+
+    Returns:
+        (name of each row, samples). The first row are the images that lend their styles; the first
+        column is a real image of each class.
+
+    Raises:
+        ApplicationError: If the generator has no style or a class has no images.
+    """
+    if not generator.model.style_dim:
+        raise ApplicationError("styles: expected a generator with a style, got one without")
+    indices = [generator.index_of(label) for label in labels]
+    for index in indices:
+        if not len(generator.rows[index]):
+            raise ApplicationError(f"styles: class {generator.class_names[index]!r} has no images")
+    rng = np.random.default_rng(seed)
+    lenders = generator.latents.lenders(-1)
+    lenders = np.sort(rng.permutation(lenders)[:n_styles])
+    z = generator.style_of(generator.means[lenders])
+    blank = np.full_like(data.images[:1], data.value_range[0])
+    grid = [np.concatenate([blank, data.images_at(lenders)])]
+    for index in indices:
+        real = data.images_at(generator.rows[index][:1])
+        grid.append(np.concatenate([real, generator.decode(z, np.full(len(z), index))]))
+    names = ["style of", *(generator.class_names[index] for index in indices)]
+    return names, np.stack(grid)
+
+
+def write_styles(
+    path: str | Path,
+    generator: Synthesizer,
+    data: LabelledImages,
+    labels: Sequence[int | str],
+    *,
+    n_styles: int = 12,
+) -> Path:
+    """Draw `styles_of` for some classes.
+
+    Args:
+        path: The picture, a PNG.
+        generator: A generator with a style.
+        data: The training split.
+        labels: Class indices or names.
+        n_styles: Images of frequent classes that lend their styles.
+
+    Returns:
+        The path.
+    """
+    names, images = styles_of(generator, data, labels, n_styles=n_styles)
+    title = "real images of frequent classes, and each class in their styles"
+    return write_strips(path, [(title, names, images)], value_range=generator.value_range)
+
+
 def check_fits(generator: Synthesizer, data: LabelledImages) -> None:
     """Refuse data that differs from the generator's in sample shape, value range or classes.
 

@@ -13,7 +13,7 @@ from vaeaug.data import LabelledImages
 from vaeaug.files import read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict, sealed, unsealed
 from vaeaug.generator import Synthesizer
-from vaeaug.job.applications import write_traversal
+from vaeaug.job.applications import write_styles, write_traversal
 from vaeaug.job.folder import RunFolder, read_run
 from vaeaug.job.result import MEASURES, RunResult, read_json
 from vaeaug.merging import counts_of_run
@@ -38,6 +38,7 @@ _ONCE = (
     "model/densities.safetensors",
     "samples.png",
     "traversals.png",
+    "styles.png",
 )
 _REPORT = ("report.html", "report.json", "README.md")
 
@@ -124,7 +125,10 @@ def _write_pictures(run: RunFolder, panels: Sequence[ClassPanel], data: Labelled
     if not traversals.exists():
         shown = [label for label in _by_interest(data) if data.counts[label]][:MAX_CLASSES]
         n_units = 2 if len(shown) > 4 else 6
-        write_traversal(traversals, Synthesizer.load(run.model), shown, n_units=n_units)
+        generator = Synthesizer.load(run.model)
+        write_traversal(traversals, generator, shown, n_units=n_units)
+        if generator.model.style_dim:
+            write_styles(run.path / "styles.png", generator, data, shown)
 
 
 def _by_interest(data: LabelledImages) -> list[int]:

@@ -188,21 +188,23 @@ class CVAE(nn.Module):
     # -- The three distributions ---------------------------------------------------------------
 
     def posterior(
-        self, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
+        self,
+        x: Float[Tensor, "n c *space"],
+        y: Int[Tensor, " n"],
+        code: Float[Tensor, "n e"] | None = None,
     ) -> tuple[Float[Tensor, "n z"], Float[Tensor, "n z"]]:
-        """Compute q(z|x,y), or q(z|x) of a model with a style.
+        """Compute q(z|x,y).
 
         Args:
             x: Samples scaled to [0, 1].
             y: Class indices.
+            code: Codes that describe the classes. Default: their embeddings.
 
         Returns:
             Mean and log variance.
         """
-        if self.style_dim:  # a style means the same in every class: its encoder sees none
-            return self.encoder(x, None, torch.zeros_like(self.embedding(y)))
         y = self._rows(y)
-        return self.encoder(x, y, self.embedding(y))
+        return self.encoder(x, y, self.embedding(y) if code is None else code)
 
     def prior(self, y: Int[Tensor, " n"]) -> tuple[Float[Tensor, "n z1"], Float[Tensor, "n z1"]]:
         """Compute p(z1|y), the prior of the first (or only) group of latents.

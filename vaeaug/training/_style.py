@@ -118,7 +118,7 @@ class StyleObjective(ElboObjective):
         if self.config.training.denoise > 0:
             noise = self.batches.noise(f"{name}/corrupt", step, tuple(x.shape))
             encoder_input = x + self.config.training.denoise * noise
-        mean, logvar = model.posterior(encoder_input, y)
+        mean, logvar = model.posterior(encoder_input, y, code)
         noise = self.batches.noise(name, step, (n, model.latent_dim))
         return mean + torch.exp(0.5 * logvar) * noise, mean, logvar, code
 

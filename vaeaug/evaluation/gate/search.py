@@ -40,17 +40,20 @@ def default_candidates(base: Recipe) -> list[Recipe]:
     changes: list[dict[str, Any]] = [
         {},
         {"share": 0.15},
-        {"share": 0.5},
+        {"real_only_last": 0.0},
         {"real_only_last": 0.4},
+        {"share": 0.5},
         {"share": 0.5, "real_only_last": 0.4},
         {"soft": True},
         {"soft": True, "real_only_last": 0.4},
         {"weight": 0.5},
-        {"separate_batch_norm": True, "real_only_last": 0.2},
+        {"separate_batch_norm": True},
         {"classes": "rare"},
         {"sampler": "gmm"},
         {"sampler": "gmm", "temperature": 0.8, "real_only_last": 0.4},
-        {"sampler": "transfer", "real_only_last": 0.4},
+        {"sampler": "transfer"},
+        {"sampler": "transfer", "share": 0.5},
+        {"sampler": "interpolate"},
         {"min_label_probability": 0.3},
     ]
     return list(dict.fromkeys(base.model_copy(update=change) for change in changes))
