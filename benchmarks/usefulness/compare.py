@@ -87,6 +87,22 @@ class Bench:
         """Of this seed."""
         return pools.folder_of(self.out, self.regime.name, self.seed)
 
+    def digest(self, arm: Opponent) -> str | None:
+        """Of the samples of an arm.
+
+        Args:
+            arm: The arm.
+
+        Returns:
+            The beginning of a SHA-256; None where the arm has no samples of ours.
+
+        Raises:
+            pools.MissingPoolError: If they have not been made.
+        """
+        if arm.method != "pool":
+            return None
+        return pools.digest(self.folder / f"pool-{arm.pool}.npz")
+
     def probabilities(
         self, arm: Opponent, setting: Setting, base: Setting
     ) -> tuple[list[np.ndarray], float]:
@@ -102,8 +118,7 @@ class Bench:
         """
         key = [asdict(arm) | {"grid": None}, setting, base, self.steps, self.bfloat16]
         if arm.method == "pool":
-            pool = pools.folder_of(self.out, self.regime.name, self.seed) / f"pool-{arm.pool}.npz"
-            key.append(sha256(pool.read_bytes()).hexdigest() if pool.exists() else "")
+            key.append(self.digest(arm))
         name = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         path = self.folder / "kept" / f"{name}.npz"
         if path.exists():
@@ -309,6 +324,7 @@ def tune(bench: Bench, names: Sequence[str], results: Path) -> None:
                 "base": base,
                 "seed": bench.seed,
                 "steps": bench.steps,
+                "pool": bench.digest(arm),
             }
             if _key(line) in done:
                 continue
@@ -351,6 +367,7 @@ def run(
             "tuned_on": tuned_on,
             "seed": bench.seed,
             "steps": bench.steps,
+            "pool": bench.digest(arms[name]),
             "bfloat16": bench.bfloat16,
         }
         if _key(line) in done:
@@ -368,7 +385,8 @@ def run(
 
 def _key(line: dict[str, Any]) -> str:
     names = ("regime", "arm", "setting", "base", "seed", "steps")
-    return json.dumps([line[name] for name in names], sort_keys=True)
+    # Samples of another generator are another arm.
+    return json.dumps([*(line[name] for name in names), line.get("pool")], sort_keys=True)
 
 
 def table(regime: Regime, results: Path, part: str, steps: int) -> None:
@@ -389,7 +407,7 @@ def table(regime: Regime, results: Path, part: str, steps: int) -> None:
     arms: dict[str, dict[int, dict[str, Any]]] = {}
     for line in lines_of(results):
         if line["regime"] == regime.name and line["steps"] == steps:
-            # A later choice of the setting replaces the earlier one.
+            # A later choice of the setting replaces the earlier one, and later samples of ours do.
             of_arm = arms.setdefault(line["arm"], {})
             if any(_setting(other) != _setting(line) for other in of_arm.values()):
                 of_arm.clear()

@@ -222,7 +222,7 @@ def parts(
         of_class = rng.permutation(np.flatnonzero((labels == c) & training))
         if len(of_class) < n:
             raise ValueError(
-                f"{path}: expected {n} training images of {found['class_names'][c]!r}, found "
+                f"{path}: expected {n} training images of {str(found['class_names'][c])!r}, found "
                 f"{len(of_class)}; more font packages have to be installed"
             )
         rows.append(of_class[:n])

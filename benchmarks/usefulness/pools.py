@@ -1,5 +1,6 @@
 """Our samples, made once for each seed by a generator trained on the seed's training set."""
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,30 @@ def write(path: Path, pool: Pool, about: Mapping[str, Any]) -> None:
     unfinished.replace(path)
 
 
+def digest(path: Path) -> str:
+    """What tells these samples from others.
+
+    Args:
+        path: What `write` left.
+
+    Returns:
+        The beginning of the SHA-256 of the file.
+
+    Raises:
+        MissingPoolError: If there is no such file.
+    """
+    _check(path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def _check(path: Path) -> None:
+    if not path.exists():
+        raise MissingPoolError(
+            f"{path}: expected samples, found no file; python -m benchmarks.usefulness make makes "
+            "them"
+        )
+
+
 def read(path: Path) -> Pool:
     """Read samples.
 
@@ -65,11 +90,7 @@ def read(path: Path) -> Pool:
     Raises:
         MissingPoolError: If there is no such file.
     """
-    if not path.exists():
-        raise MissingPoolError(
-            f"{path}: expected samples, found no file; python -m benchmarks.usefulness make makes "
-            "them"
-        )
+    _check(path)
     with np.load(path, allow_pickle=False) as file:
         return Pool(file["images"], file["made"])
 
