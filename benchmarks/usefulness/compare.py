@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -136,12 +136,16 @@ class Bench:
         return found, seconds
 
     def _trained(self, arm: Opponent, setting: Setting, base: Setting) -> list[np.ndarray]:
-        how = replace(Training(**base), **setting)
+        uses = {key: value for key, value in setting.items() if key != "head"}
+        how = replace(Training(**base), **uses)
         pool = None
         if arm.method == "deepsmote":
             pool = self._deepsmote()
         elif arm.method == "pool":
             pool = pools.read(self.folder / f"pool-{arm.pool}.npz")
+        if "head" in setting:
+            key = json.dumps([self.digest(arm), asdict(how)])
+            return self._with_head(setting["head"], key, how, lambda: self._train(how, pool))
         model = self._train(how, pool)
         return [predict(model, part, bfloat16=self.bfloat16) for part in self.parts[1:]]
 
@@ -177,15 +181,25 @@ class Bench:
         return {}
 
     def _head(self, setting: Setting, base: Setting) -> list[np.ndarray]:
-        how, (data, *judges) = Training(**base), self.parts
-        key = json.dumps(base, sort_keys=True)
+        how = Training(**base)
+
+        def trained() -> nn.Sequential:
+            if not self._weights(how).exists():
+                return self._train(how)
+            data = self.parts[0]
+            model = network(data.image_shape, data.n_classes)
+            model.load_state_dict(torch.load(self._weights(how), weights_only=True))
+            return model.eval()
+
+        return self._with_head(setting, json.dumps(base, sort_keys=True), how, trained)
+
+    def _with_head(
+        self, setting: Setting, key: str, how: Training, trained: Callable[[], nn.Sequential]
+    ) -> list[np.ndarray]:
+        """Probabilities after the last layer was trained again; features are kept under a key."""
+        data, *judges = self.parts
         if key not in self._vectors:
-            if self._weights(how).exists():
-                model = network(data.image_shape, data.n_classes)
-                model.load_state_dict(torch.load(self._weights(how), weights_only=True))
-                model.eval()
-            else:
-                model = self._train(how)
+            model = trained()
             self._vectors[key] = [
                 features(model, data, how, seed=self.seed, bfloat16=self.bfloat16),
                 *(features(model, d, None, seed=0, bfloat16=self.bfloat16) for d in judges),
