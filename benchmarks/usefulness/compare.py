@@ -450,11 +450,12 @@ def table(regime: Regime, results: Path, part: str, steps: int) -> None:
 
     metrics = ("balanced_accuracy", "recall_rare")
     some = next(iter(arms[best].values()))[part]
-    others = [key for key in sorted(some) if key.startswith("recall_n")]
+    by_count = [key for key in some if key.startswith("recall_n")]
+    others = sorted(by_count, key=lambda key: int(key.removeprefix("recall_n")))
     print(
         f"The best opponent is {best!r} (by development images). {part.capitalize()} images, %.\n"
     )
-    head = ["arm", "setting", "seeds", "accuracy", "rare", *(key[8:] for key in others)]
+    head = ["arm", "setting", "seeds", "accuracy", "rare", *(f"n = {key[8:]}" for key in others)]
     print("| " + " | ".join([*head, "to the best", "rare"]) + " |")
     print("|" + "---|" * (len(head) + 2))
     order = sorted(arms, key=lambda n: (n not in opponents, -mean(n, part, metrics[0])))
