@@ -1,10 +1,24 @@
 """Does synthetic data beat the best training without it? The protocol, over regimes and seeds.
 
-A regime is a training set made of Fashion-MNIST or digits by a seed:
+A regime is a training set made by a seed:
 
-- `long-tailed`: 4,000 down to 40 images a class, the order of the classes by the seed;
-- `low-sample`: 25 images a class, balanced;
-- `digits`: 140 down to 16 images a class of scikit-learn's digits.
+- `long-tailed`: 4,000 down to 40 images of Fashion-MNIST a class, the order by the seed;
+- `low-sample`: 25 images of Fashion-MNIST a class, balanced;
+- `digits`: 140 down to 16 images a class of scikit-learn's digits;
+- `glyphs-long-tailed`: 56 characters, 28 x 400, 14 x 40 and 14 x 5 images, judged on font families
+  that training never saw;
+- `glyphs-few-1`, `-2`, `-5`, `-20`: 28 x 400 images and 28 x so many;
+- `signals-NAME`: signals of the package `aeon`, half of the classes with 3.
+
+The first three are compared by the gate's probe with its recipes; the others with tuned opponents
+(`compare.py`), and have a verb more:
+
+    python -m benchmarks.usefulness tune  --regime glyphs-long-tailed --seeds 0 --arms opponents
+    python -m benchmarks.usefulness run   --regime glyphs-long-tailed --arms opponents
+    python -m benchmarks.usefulness make  --regime glyphs-long-tailed --samplers transfer
+    python -m benchmarks.usefulness tune  --regime glyphs-long-tailed --seeds 0 --arms transfer
+    python -m benchmarks.usefulness run   --regime glyphs-long-tailed --arms transfer
+    python -m benchmarks.usefulness table --regime glyphs-long-tailed
 
 Every arm trains the same probe for the same steps; arms of a seed share weights and draws, so that
 they are paired. Development images (training images of Fashion-MNIST that the regime left out; for
@@ -26,6 +40,7 @@ import numpy as np
 import torch
 
 import vaeaug
+from benchmarks.usefulness import compare, glyphs, pools
 from benchmarks.usefulness.arms import (
     BARE_BASELINES,
     BARE_RECIPES,
@@ -34,7 +49,9 @@ from benchmarks.usefulness.arms import (
     RECIPES,
     Trial,
 )
-from benchmarks.usefulness.regimes import REGIMES
+from benchmarks.usefulness.opponents import OPPONENTS, SAMPLERS
+from benchmarks.usefulness.regimes import REGIMES, Regime, regimes
+from benchmarks.usefulness.signals import MissingSignalsError
 from vaeaug.config import EvaluationConfig
 from vaeaug.evaluation import Arm, SyntheticSet
 from vaeaug.evaluation.gate.probe import predict, train_probe
@@ -191,28 +208,88 @@ def _without(trial: Trial, baselines: list[str]) -> str | None:
     return same[0] if same else None
 
 
+def against_opponents(regime: Regime, arguments: argparse.Namespace) -> None:
+    """The verbs of regimes that are compared with tuned opponents."""
+    steps = arguments.steps or regime.steps
+    results = arguments.results or RESULTS / "opponents.jsonl"
+    if arguments.what == "table":
+        compare.table(regime, results, arguments.part, steps)
+        return
+    if arguments.what == "make":
+        changes = dict(setting.split("=", 1) for setting in arguments.set)
+        changes = {key: json.loads(value) for key, value in changes.items()}
+        pools.make(
+            regime,
+            arguments.seeds,
+            arguments.samplers,
+            n=arguments.n,
+            out=arguments.out,
+            changes=changes,
+        )
+        return
+    groups = {"opponents": list(OPPONENTS[regime.against])}
+    names = [arm for name in arguments.arms for arm in groups.get(name, [name])]
+    unknown = set(names) - compare.families(regime).keys()
+    if unknown:
+        known = ", ".join(["opponents", *compare.families(regime)])
+        raise SystemExit(f"--arms: expected some of {known}; got {', '.join(sorted(unknown))}")
+    bfloat16 = arguments.precision == "bfloat16"
+    for seed in arguments.seeds:
+        bench = compare.Bench(regime, seed, steps, arguments.out, bfloat16)
+        try:
+            if arguments.what == "tune":
+                compare.tune(bench, names, arguments.tuning)
+            else:
+                compare.run(bench, names, arguments.tuning, results, arguments.tuned_on)
+        except (MissingSignalsError, pools.MissingPoolError) as error:
+            print(f"{regime.name}, seed {seed}: skipped: {error}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("make", "run", "table"))
-    parser.add_argument("--regime", choices=REGIMES, default="long-tailed")
+    parser.add_argument("what", choices=("make", "tune", "run", "table"))
+    parser.add_argument("--regime", choices=REGIMES, nargs="+", default=["long-tailed"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--arms", nargs="+", default=["baselines"])
+    parser.add_argument("--arms", nargs="+")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--out", type=Path, default=Path("runs/usefulness"))
-    parser.add_argument("--results", type=Path, default=RESULTS / "usefulness.jsonl")
+    parser.add_argument("--results", type=Path)
     parser.add_argument("--part", choices=("development", "test"), default="test")
     parser.add_argument("--bare", action="store_true", help="table of no classic augmentation")
+    more = parser.add_argument_group("glyphs and signals")
+    more.add_argument("--glyphs", type=Path, default=glyphs.DEFAULT, help="file of the glyphs")
+    more.add_argument("--tuning", type=Path, default=RESULTS / "opponents-tuning.jsonl")
+    more.add_argument("--tuned-on", help="another regime whose tuning chooses the settings")
+    more.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
+    more.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
+    more.add_argument("--n", type=int, default=200, help="samples of a class")
+    more.add_argument(
+        "--set", nargs="+", default=[], help="of the generator's job: dotted.key=JSON"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    regime = REGIMES[arguments.regime]
+    for name in arguments.regime:
+        regime = regimes(arguments.glyphs)[name]
+        if regime.against != "gate":
+            arguments.arms = arguments.arms or ["opponents"]
+            against_opponents(regime, arguments)
+        else:
+            against_gate(regime, arguments)
+
+
+def against_gate(regime: Regime, arguments: argparse.Namespace) -> None:
+    """The verbs of regimes that are compared by the gate's probe."""
+    results = arguments.results or RESULTS / "usefulness.jsonl"
     if arguments.what == "make":
         make(regime, arguments.seeds, arguments.out)
     elif arguments.what == "table":
-        table(regime, arguments.results, arguments.part, arguments.steps, arguments.bare)
+        table(regime, results, arguments.part, arguments.steps, arguments.bare)
+    elif arguments.what == "tune":
+        raise SystemExit(f"{regime.name}: its arms have no grids; run them")
     else:
-        names = [arm for name in arguments.arms for arm in GROUPS.get(name, [name])]
-        steps = arguments.steps or regime.steps
-        run(regime, arguments.seeds, names, steps, arguments.out, arguments.results)
+        chosen = arguments.arms or ["baselines"]
+        names = [arm for name in chosen for arm in GROUPS.get(name, [name])]
+        run(regime, arguments.seeds, names, arguments.steps or regime.steps, arguments.out, results)
 
 
 if __name__ == "__main__":

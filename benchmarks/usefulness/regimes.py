@@ -2,16 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 import vaeaug
+from benchmarks.usefulness import glyphs, signals
 from pipelines.balance_rare_classes import COUNTS, FASHION_MNIST
 
 DEVELOPMENT = 1000  # images a class
 LOW_SAMPLE = 25
 DIGITS_COUNTS = [140, 110, 90, 70, 55, 45, 35, 28, 22, 16]
+GLYPH_COUNTS = [400] * 28 + [40] * 14 + [5] * 14
+FEW_SHOTS = (1, 2, 5, 20)
 Parts = tuple[vaeaug.LabelledImages, vaeaug.LabelledImages, vaeaug.LabelledImages]
 
 
@@ -24,12 +29,17 @@ class Regime:
         data: Of a seed: (training, development, test) images.
         steps: Of the probes.
         config: Of the job that makes the synthetic samples.
+        against: How arms are compared: by the gate's probe with its recipes, or with the tuned
+            opponents for images or for signals (`opponents.py`).
+        batch: Batch size, against tuned opponents.
     """
 
     name: str
     data: Callable[[int], Parts]
     steps: int
     config: dict[str, Any] = field(default_factory=dict)
+    against: Literal["gate", "images", "signals"] = "gate"
+    batch: int = 128
 
 
 def _fashion(counts: list[int], seed: int) -> Parts:
@@ -52,16 +62,46 @@ def _digits(seed: int) -> Parts:
     return whole.imbalanced(wanted, seed=seed), development, test
 
 
-REGIMES = {
-    regime.name: regime
-    for regime in (
-        Regime("long-tailed", lambda s: _fashion(COUNTS, s), 1600, {"plan.target_ratio": 0.25}),
+def regimes(glyphs_file: Path = glyphs.DEFAULT) -> dict[str, Regime]:
+    """Every regime by name.
+
+    Args:
+        glyphs_file: What `python -m benchmarks.usefulness.glyphs` wrote; read when a seed of a
+            regime of glyphs is asked for.
+
+    Returns:
+        Name to regime.
+    """
+    found = [
+        Regime("long-tailed", partial(_fashion, COUNTS), 1600, {"plan.target_ratio": 0.25}),
         Regime(
             "low-sample",
-            lambda s: _fashion([LOW_SAMPLE] * 10, s),
+            partial(_fashion, [LOW_SAMPLE] * 10),
             800,
             {"plan.sampling_strategy": dict.fromkeys(range(10), 225)},
         ),
         Regime("digits", _digits, 600, {"plan.share": 0.5}),
-    )
-}
+        Regime(
+            "glyphs-long-tailed",
+            partial(glyphs.parts, glyphs_file, GLYPH_COUNTS),
+            600,
+            against="images",
+        ),
+    ]
+    found += [
+        Regime(
+            f"glyphs-few-{k}",
+            partial(glyphs.parts, glyphs_file, [400] * 28 + [k] * 28),
+            600,
+            against="images",
+        )
+        for k in FEW_SHOTS
+    ]
+    found += [
+        Regime(f"signals-{name}", partial(signals.parts, name), 300, against="signals", batch=32)
+        for name in signals.NAMES
+    ]
+    return {regime.name: regime for regime in found}
+
+
+REGIMES = regimes()
