@@ -5,6 +5,7 @@ from jaxtyping import Shaped
 
 from vaeaug.data.checks import DataError, Range, check_finite, extent
 from vaeaug.data.dataset import LAYOUTS, NOUNS
+from vaeaug.shapes import are_features
 
 Pixels = tuple[Shaped[np.ndarray, "n *space c"], Range, tuple[str, ...]]
 
@@ -224,7 +225,7 @@ def _range_of_values(values: Shaped[np.ndarray, "n *space c"], actual: Range) ->
     if low == high:
         pad = max(1.0, abs(low)) / 2
         low, high = (float(np.float32(end)) for end in (low - pad, high + pad))
-    noun = NOUNS[LAYOUTS[values.ndim]]
+    noun = "feature vectors" if are_features(values.shape[1:]) else NOUNS[LAYOUTS[values.ndim]]
     note = (
         f"value range of the {noun} taken from their values: {low:g} to {high:g}; "
         f"pass {pinned((low, high))} for other splits too"

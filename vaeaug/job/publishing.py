@@ -56,7 +56,7 @@ def publish(run: RunFolder, result: RunResult, data: LabelledImages) -> Manifest
     Raises:
         ShardError: If a file cannot be written.
     """
-    panels = panels_of(run.path, result.manifest, data)
+    panels = [] if data.are_features else panels_of(run.path, result.manifest, data)
     _write_pictures(run, panels, data)
     if result.measures:
         run.measures.parent.mkdir(exist_ok=True)
@@ -117,7 +117,9 @@ def panels_of(folder: Path, manifest: Manifest, data: LabelledImages) -> list[Cl
 
 
 def _write_pictures(run: RunFolder, panels: Sequence[ClassPanel], data: LabelledImages) -> None:
-    """The pictures of samples and traversals, which no evaluation changes."""
+    """The pictures of samples and traversals, which no evaluation changes; none of features."""
+    if data.are_features:
+        return
     samples, traversals = run.path / "samples.png", run.path / "traversals.png"
     if not samples.exists():
         write_samples(samples, panels, value_range=data.value_range)

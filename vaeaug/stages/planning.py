@@ -7,6 +7,19 @@ from vaeaug.plan import Plan, make_plan
 from vaeaug.training import check_config
 
 
+def suited(config: AugmentConfig, data: LabelledImages) -> AugmentConfig:
+    """The job as this kind of data needs it: feature vectors have nothing to convolve.
+
+    Args:
+        config: The job.
+        data: The training split.
+
+    Returns:
+        The job itself, or its copy for feature vectors.
+    """
+    return config.for_features() if data.are_features else config
+
+
 def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
     """The plan that a configuration makes for this data.
 
@@ -21,6 +34,7 @@ def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
         ConfigError: If the generator or the screening cannot be trained on samples like these.
         PlanError: If the sampling strategy cannot be satisfied.
     """
+    config = suited(config, data)
     check_config(data, config, for_convolutions=True)
     share, strategy = config.plan.share, config.plan.sampling_strategy
     if share is None and isinstance(strategy, str | float):
@@ -46,7 +60,7 @@ def bytes_per_sample(data: LabelledImages, config: AugmentConfig) -> int:
     Returns:
         Bytes.
     """
-    model = config.model
+    model = suited(config, data).model
     groups = groups_of(
         data.image_shape,
         network=model.network,
