@@ -20,8 +20,8 @@ class Arm:
     Attributes:
         balance: Against unequal classes: class-balanced draws, logit adjustment (Menon et al.
             2021, arXiv:2007.07314) or weights by the effective number of samples (Cui et al. 2019,
-            arXiv:1901.05555). Of linear heads also tau-normalised weights and the nearest class mean
-            (Kang et al. 2020, arXiv:1910.09217); there class-balanced draws are their cRT.
+            arXiv:1901.05555). Of linear heads also tau-normalised weights and the nearest mean of a
+            class (Kang et al. 2020, arXiv:1910.09217), whose cRT is class-balanced draws.
         classic: Random shift, and for images rotation and zoom.
         flip: Random horizontal flip (images).
         mix: Mixup (arXiv:1710.09412) or CutMix (arXiv:1905.04899) of the batch.
