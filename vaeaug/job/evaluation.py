@@ -95,7 +95,7 @@ class RunEvaluation:
         with self._bench(self.data.subset(rows), self.folder / "search") as bench:
             result = search_recipe(
                 bench,
-                candidates or default_candidates(self.job.recipe),
+                candidates or default_candidates(self.job.recipe, features=self.data.are_features),
                 progress=self.progress,
             )
         log.info("search: %s", result.sentence)

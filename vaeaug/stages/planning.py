@@ -1,6 +1,6 @@
 """How many samples a job makes of each class, and what room they take."""
 
-from vaeaug.config import AugmentConfig
+from vaeaug.config import AugmentConfig, ConfigError
 from vaeaug.data import LabelledImages
 from vaeaug.models import groups_of
 from vaeaug.plan import Plan, make_plan
@@ -36,6 +36,10 @@ def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
     """
     config = suited(config, data)
     check_config(data, config, for_convolutions=True)
+    if config.recipe.sampler == "calibrated" and not data.are_features:
+        raise ConfigError(
+            f"recipe.sampler: expected calibrated for feature vectors alone, got {data.noun}"
+        )
     share, strategy = config.plan.share, config.plan.sampling_strategy
     if share is None and isinstance(strategy, str | float):
         share = config.recipe.share
