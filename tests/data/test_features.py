@@ -94,7 +94,7 @@ def test_groups_follow_their_images(views):
     ).fingerprint
 
 
-def test_groups_that_do_not_fit_are_refused(views):
+def test_groups_that_do_not_fit_are_refused(views, unchecked):
     with pytest.raises(vaeaug.DataError, match=r"expected int64 groups of shape \(240,\)"):
         vaeaug.LabelledImages(
             views.images,

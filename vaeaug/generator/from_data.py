@@ -86,13 +86,13 @@ class DataSampler:
             rows[0, j] = request.pool[int(u[0] * len(request.pool))]
             rows[1:, j] = self._pair(donors[int(u[1] * len(donors))], u[2], u[3])
         sources, minuend, subtrahend = rows
-        means, scale = self.latents.means, np.float32(request.temperature)
+        scale = np.float32(request.temperature)
         if self.data.are_features:
             start, plus, minus = (self._scaled(index) for index in rows)
             samples = start + float(scale) * (plus - minus)
             latents = self._latents_of(samples, request.label)
         else:
-            labels = np.full(n, request.label, np.int64)
+            means, labels = self.latents.means, np.full(n, request.label, np.int64)
             plus, minus = (self.codec.decoded(means[index], labels) for index in rows[1:])
             samples = self._scaled(sources) + float(scale) * (plus - minus)
             latents = means[sources] + scale * (means[minuend] - means[subtrahend])
@@ -224,8 +224,14 @@ class DataSampler:
         return self.codec.scaled(self.data.images_at(rows)).cpu()
 
     def _latents_of(self, samples: Tensor, label: int) -> Float32[np.ndarray, "n z"]:
-        stored = self.codec.stored(samples)
-        return self.codec.posterior(stored, np.full(len(stored), label, np.int64))[0]
+        """Posterior means of samples, in blocks of a fixed shape."""
+
+        def mean(x: Tensor, y: Tensor) -> Tensor:
+            return self.codec.model.posterior(x, y)[0]
+
+        labels = np.full(len(samples), label, np.int64)
+        inside = samples.clamp(0, 1).numpy()
+        return in_blocks(mean, inside, labels, device=self.codec.device).numpy()
 
 
 def second_generator(seed: int, label: int, index: int) -> np.random.Generator:
