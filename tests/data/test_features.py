@@ -89,9 +89,12 @@ def test_images_that_are_equal_join_their_groups(views):
 def test_groups_follow_their_images(views):
     rows = np.array([200, 3, 77])
     assert np.array_equal(views.subset(rows).groups, rows // 4)
-    assert views.subset(rows).fingerprint != vaeaug.LabelledImages(
-        views.images[rows], views.labels[rows], views.class_names, views.value_range
-    ).fingerprint
+    assert (
+        views.subset(rows).fingerprint
+        != vaeaug.LabelledImages(
+            views.images[rows], views.labels[rows], views.class_names, views.value_range
+        ).fingerprint
+    )
 
 
 def test_groups_that_do_not_fit_are_refused(views, unchecked):

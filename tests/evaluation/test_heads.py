@@ -1,4 +1,4 @@
-"""Linear heads of the gate: they classify, their weight decay is chosen, and arms differ as said."""
+"""Linear heads of the gate: they classify, choose their weight decay, and differ as arms say."""
 
 import numpy as np
 import pytest
@@ -70,6 +70,16 @@ def test_the_nearest_mean_is_that_of_scikit_learn(train, test):
     x, other = ((d.images[:, 0] + 20) / 40 / spread for d in (train, test))
     expected = NearestCentroid().fit(x, train.labels).predict(other)
     assert (predict(head, test).argmax(axis=1) == expected).mean() > 0.999
+
+
+def test_samples_count_in_the_nearest_mean_by_their_share(train):
+    spot = np.full((5, 1, 8), 10, np.float32)
+    samples = SyntheticSet(spot, np.full(5, 2))
+    arm = Arm("nearest mean", recipe=Recipe(share=0.25))
+    plain, moved = head_of(train, Arm("nearest mean")), head_of(train, arm, synthetic=samples)
+    means = [(head.weight * head.spread + head.centre).numpy() * 40 - 20 for head in (plain, moved)]
+    np.testing.assert_allclose(means[1][2], 0.75 * means[0][2] + 0.25 * 10, atol=1e-4)
+    np.testing.assert_allclose(means[1][[0, 1, 3]], means[0][[0, 1, 3]], atol=1e-5)
 
 
 def test_weight_decay_is_stronger_where_features_are_noise(test):
@@ -166,9 +176,7 @@ def test_the_search_offers_differences_and_normals_for_features():
 
 def test_a_network_of_the_user_takes_the_place_of_the_head(train):
     def factory(image_shape, n_classes):
-        return torch.nn.Sequential(
-            torch.nn.Flatten(), torch.nn.Linear(image_shape[-1], n_classes)
-        )
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(image_shape[-1], n_classes))
 
     network = train_probe(train, None, Arm(), CONFIG, seed=0, steps=5, factory=factory)
     assert isinstance(network, torch.nn.Sequential)

@@ -109,10 +109,9 @@ def test_of_a_linear_decoder_a_delta_of_images_is_its_closed_form(digits, small_
         _request(generator, 9, "delta", digits), seed=3, first=0, n=20
     )
     moved = drawn.latents - generator.means[drawn.sources]
-    expected = (
-        torch.from_numpy(digits.images[drawn.sources]).movedim(-1, 1).float() / 255
-        + (0.2 * torch.from_numpy(moved) @ linear.weight.T).view(-1, 1, 8, 8)
-    )
+    expected = torch.from_numpy(digits.images[drawn.sources]).movedim(-1, 1).float() / 255 + (
+        0.2 * torch.from_numpy(moved) @ linear.weight.T
+    ).view(-1, 1, 8, 8)
     torch.testing.assert_close(samples, expected.detach(), rtol=1e-4, atol=1e-5)
     assert np.abs(moved).max() > 0.05
 

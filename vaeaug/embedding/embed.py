@@ -10,6 +10,7 @@ from jaxtyping import Float32
 from torch import nn
 
 from vaeaug.data import LabelledImages, read
+from vaeaug.data.values import feature_range
 from vaeaug.embedding.backbones import Backbone, EmbeddingError, from_callable, load_backbone
 from vaeaug.embedding.views import Views
 from vaeaug.memory import array_bytes, require_memory
@@ -67,6 +68,9 @@ def embed(
         data = read(data, progress=False)
     views = views if isinstance(views, Views) else Views(views)
     _check(data, views, batch_size)
+    if out is not None and not Path(out).parent.is_dir():
+        # Known before hours of work, not after.
+        raise EmbeddingError(f"{out}: expected a folder to write to, got none at its parent")
     device = resolve_device(device)
     frozen = _frozen(backbone, size=size, random_weights=random_weights).to(device)
     with shown(progress) as report:
@@ -145,14 +149,14 @@ def _features(
 
 
 def _range_of(features: Float32[np.ndarray, "n f"]) -> tuple[float, float]:
-    """Lowest and highest feature; a backbone that gives one number alone is no backbone."""
+    """The value range; a backbone that gives one number alone is no backbone."""
     low, high = float(features.min()), float(features.max())
     if low == high:
         raise EmbeddingError(
             f"embed: expected features that differ, got {low:g} alone: the backbone is untrained, "
             f"or sees nothing of the images"
         )
-    return low, high
+    return feature_range(features)
 
 
 def _write(

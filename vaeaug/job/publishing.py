@@ -68,7 +68,7 @@ def publish(run: RunFolder, result: RunResult, data: LabelledImages) -> Manifest
         document,
         panels=panels,
         value_range=data.value_range,
-        traversals=run.path / "traversals.png",
+        traversals=None if data.are_features else run.path / "traversals.png",
     )
     write_card(run.path, document)
     files = dict(result.manifest.files) or {

@@ -13,7 +13,7 @@ import numpy as np
 
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
-from vaeaug.generator import Synthesizer, edits_images, sample_configured
+from vaeaug.generator import FROM_DATA, Synthesizer, edits_images, sample_configured
 from vaeaug.screening import NEAR_CLASS, Screener
 from vaeaug.stages.neighbours import coverage
 
@@ -233,7 +233,8 @@ class _Trial:
         )
         screened = self.screener.new_class(self.label).screen(batch.images)
         covered = None
-        if self.real is not None:
+        # Samples made of differences vary more than their class does: that is no collapse.
+        if self.real is not None and sampler not in FROM_DATA:
             covered = coverage(self.real, self.screener.features(batch.images), k=NEIGHBOURS)
         return _Outcome(float(screened.accepted.mean()), covered, float(screened.near.mean()))
 

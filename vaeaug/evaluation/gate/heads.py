@@ -24,6 +24,7 @@ from vaeaug.evaluation.gate.arms import Arm
 from vaeaug.memory import blocks
 from vaeaug.models import scale_images
 from vaeaug.randomness import seeded_torch
+from vaeaug.stages import SyntheticSet
 from vaeaug.strata import stratified_folds
 
 # Weight decays to choose from, per unit of learning rate (AdamW).
@@ -97,6 +98,7 @@ class LinearHead(nn.Module):
 
 def train_head(
     train: LabelledImages,
+    synthetic: SyntheticSet | None,
     arm: Arm,
     config: EvaluationConfig,
     *,
@@ -109,6 +111,7 @@ def train_head(
 
     Args:
         train: Real training features.
+        synthetic: Synthetic features, which move the means of the nearest class mean.
         arm: How it is trained.
         config: Learning rate.
         parts_of: Batches and loss of a part of the training features, which need not be all.
@@ -122,7 +125,7 @@ def train_head(
     steps = min(steps, round(MOST_STEPS * arm.length))
     centre, spread = _standards(train, device)
     if arm.balance == "nearest mean":
-        return _nearest_mean(train, centre, spread, device)
+        return _nearest_mean(train, synthetic, arm, centre, spread)
     fitted, inner = _inner_split(train, seed)
 
     def trained(part: LabelledImages, decays: Sequence[float]) -> tuple[Tensor, Tensor]:
@@ -225,17 +228,30 @@ def _inner_split(train: LabelledImages, seed: int) -> tuple[LabelledImages, Labe
 
 
 def _nearest_mean(
-    train: LabelledImages, centre: Tensor, spread: Tensor, device: torch.device
+    train: LabelledImages,
+    synthetic: SyntheticSet | None,
+    arm: Arm,
+    centre: Tensor,
+    spread: Tensor,
 ) -> LinearHead:
-    """The head whose logits are half the negative squared distances to the class means."""
+    """The head whose logits are half the negative squared distances to the class means.
+
+    Samples count in the mean of their class by the recipe's share.
+    """
     low, high = train.value_range
-    flat = train.images.reshape(len(train), -1)
-    means = np.zeros((train.n_classes, flat.shape[1]), np.float32)
+    means = np.zeros((train.n_classes, train.image_shape[-1]), np.float32)
+    recipe = arm.recipe
     for label in np.flatnonzero(train.counts):
-        means[label] = (flat[train.labels == label].mean(axis=0) - low) / (high - low)
-    weight = (torch.from_numpy(means).to(device) - centre) / spread
+        means[label] = train.images[train.labels == label, 0].mean(axis=0)
+        if recipe is None or recipe.is_none or synthetic is None:
+            continue
+        drawn = synthetic.images[synthetic.labels == label, 0]
+        if len(drawn):
+            means[label] += recipe.share * (drawn.mean(axis=0) - means[label])
+    scaled = torch.from_numpy((means - low) / (high - low)).to(centre)
+    weight = (scaled - centre) / spread
     bias = -0.5 * weight.square().sum(dim=1)
-    absent = torch.from_numpy(train.counts == 0).to(device)
+    absent = torch.from_numpy(train.counts == 0).to(bias.device)
     return LinearHead(centre, spread, weight, bias.masked_fill(absent, -torch.inf))
 
 

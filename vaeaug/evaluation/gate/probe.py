@@ -73,7 +73,7 @@ def train_probe(
             return Parts(batches.draw, _cross_entropy(arm, part, device), mix)
 
         return train_head(
-            train, arm, config, parts_of=parts_of, seed=seed, steps=steps, device=device
+            train, synthetic, arm, config, parts_of=parts_of, seed=seed, steps=steps, device=device
         )
     with seeded_torch(seed % 2**63, foreign=factory is not None):
         model = build_probe(
