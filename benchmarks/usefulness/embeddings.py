@@ -125,12 +125,11 @@ def heads(
         yield arm.name, arm, None
     job = vaeaug.AugmentConfig().changed(**{"training.steps": vae_steps})
     stages = SplitStages(suited(job, train))
-    for sampler in SAMPLERS:
-        recipe = Recipe(share=share, sampler=sampler)
-        begin = time.process_time()
-        (samples,) = stages.samples(train, folder, [recipe])
-        seconds = time.process_time() - begin
-        print(f"{len(samples.labels)} samples by {sampler}, {seconds:.0f} s", flush=True)
+    recipes = [Recipe(share=share, sampler=sampler) for sampler in SAMPLERS]
+    begin = time.process_time()
+    drawn = stages.samples(train, folder, recipes)
+    print(f"generator and samples: {time.process_time() - begin:.0f} s", flush=True)
+    for sampler, recipe, samples in zip(SAMPLERS, recipes, drawn, strict=True):
         for arm in (Arm("oversampling"), Arm("logit adjustment")):
             yield f"{arm.name} + {sampler}", arm.with_recipe(recipe), samples
 

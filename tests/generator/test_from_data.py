@@ -197,6 +197,14 @@ def test_a_sample_depends_on_seed_class_and_index_alone(generator, sampler):
     np.testing.assert_allclose(whole.latents, again, rtol=1e-4, atol=1e-4)
 
 
+def test_differences_are_the_default_of_features_that_are_at_hand(generator):
+    assert generator.default_sampler("c", residual=True) == "delta"
+    assert "a frequent class" in generator.sampler_reason("c", residual=True)
+    bare = generator.with_choices()
+    bare.data = None
+    assert bare.default_sampler("c") == "interpolate"
+
+
 def test_what_is_missing_is_named(generator, features, synthesizer, digits):
     bare = generator.with_choices()
     bare.data = None

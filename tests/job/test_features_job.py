@@ -130,3 +130,17 @@ def test_an_error_names_a_backbone_that_is_none(tmp_path):
     failed = run_cli("embed", "digits", "--backbone", "resnet18", "--out", out, code=1)
     assert "expected torchvision:NAME:WEIGHTS" in failed.stderr
     assert not out.exists()
+
+
+def test_features_are_encoded_and_reconstructed_but_not_drawn(embedded, run, tmp_path):
+    said = run_cli("encode", run, embedded, "--to", tmp_path / "z.h5").stdout
+    assert "reconstruction: PSNR" in said
+    assert "SSIM" not in said
+    back = json.loads(
+        run_cli("reconstruct", run, embedded, "--to", tmp_path / "x.h5", "--json").stdout
+    )
+    assert back["ssim"] is None
+    assert back["psnr"] > 0
+    assert vaeaug.read(tmp_path / "x.h5").image_shape == (1, 80)
+    failed = run_cli("traverse", run, "--to", tmp_path / "t.png", code=1)
+    assert "expected a generator of images, got one of features" in failed.stderr

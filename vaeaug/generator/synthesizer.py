@@ -587,6 +587,9 @@ class Synthesizer:
         if self.index_of(label) in self.preferred:
             return self.preferred[self.index_of(label)]
         n = len(self.rows[self.index_of(label)])
+        if residual and self.data is not None and self.data.are_features:
+            # Of all samplers this one alone was measured to help heads (`benchmarks/usefulness`).
+            return "delta", f"{n} vectors, each moved by a difference within a frequent class"
         if residual:
             return "interpolate", f"{n} images, each moved towards a neighbour, its detail kept"
         if n < SMALL_CLASS:

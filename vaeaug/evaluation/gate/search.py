@@ -23,9 +23,8 @@ NONE = Recipe(share=0.0)
 # Recipes for feature vectors.
 _FOR_FEATURES: tuple[dict[str, Any], ...] = (
     {},
-    {"share": 0.5},
+    {"sampler": "interpolate", "share": 0.5},
     {"sampler": "gmm", "share": 0.5},
-    {"sampler": "delta", "share": 0.3},
     {"sampler": "delta", "share": 0.5},
     {"sampler": "delta", "share": 0.7},
     {"sampler": "delta", "share": 0.5, "temperature": 0.7},
