@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=512)
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--synthetic", type=int, default=50_000, help="samples drawn, about")
+    parser.add_argument("--steps", type=int, help="of the generator; default: that of a job")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     n, f, k = arguments.n, arguments.features, arguments.classes
@@ -69,7 +70,9 @@ def main() -> None:
         share = arguments.synthetic / (n + arguments.synthetic)
         totals = {c: max(1, round(arguments.synthetic / k)) + int(data.counts[c]) for c in range(k)}
         keys = {"plan": {"sampling_strategy": totals, "share": 0.0}, "recipe": {"sampler": "delta"}}
-        with timed("fit, default steps"):
+        if arguments.steps:
+            keys["training"] = {"steps": arguments.steps}
+        with timed(f"fit, {arguments.steps or 'default'} steps"):
             generator = vaeaug.fit(data, keys, device="cpu", progress=False)
         for sampler in ("delta", "calibrated", "gmm"):
             job = {**keys, "recipe": {"sampler": sampler}}

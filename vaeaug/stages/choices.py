@@ -212,6 +212,9 @@ class _Trial:
         self.generator, self.config = generator, config
         self.label, self.screener = label, screener
         rows = np.flatnonzero(data.labels == label)
+        if data.groups is not None:
+            # Views of one image cover each other: one of each says how well images do.
+            rows = rows[np.unique(data.groups[rows], return_index=True)[1]]
         rng = np.random.default_rng([config.seed, label])
         images = data.images[rng.permutation(rows)[: 2 * COVERAGE_IMAGES]]
         self.n = max(MIN_COVERAGE_IMAGES, len(images) // 2)
