@@ -279,3 +279,21 @@ def test_signals_1d_of_a_file(run, tmp_path):
     assert "40 signals of 40x1 float32, 2 classes" in printed
     assert min(percentages(printed)) > 70
     assert vaeaug.ShardDataset(tmp_path / "run").images_at([0]).dtype == np.float32
+
+
+def test_embeddings(run, tmp_path):
+    small = [f"--set={key}" for key in TINY if not key.startswith("model.")]
+    counts = [40, 40, 40, 40, 40, 10, 10, 10, 10, 10]
+    command = ["--out", tmp_path, *small, f"--set=data.class_counts={counts}"]
+    printed = run("embeddings", *command, "--steps", 60, "--views", 2)
+    real, merged = (percentages(printed, after=f"{name}: balanced accuracy")[0] for name in KINDS)
+    assert min(real, merged) > 40  # by chance 10
+    assert f"{sum(counts)} images of {counts}" in printed
+    embedded = vaeaug.read(tmp_path / "train.h5")
+    assert embedded.image_shape == (1, 256)
+    assert len(embedded) == 2 * sum(counts)
+    shards = vaeaug.ShardDataset(tmp_path / "run")
+    assert np.array_equal(embedded.labels[shards.source_index], shards.labels)
+
+
+KINDS = ("real", "merged")

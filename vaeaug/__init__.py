@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         load_config,
     )
     from vaeaug.data import DataError, LabelledImages, read, read_pool
+    from vaeaug.embedding import EmbeddingError, embed
     from vaeaug.evaluation import EvaluationError, GateResult
     from vaeaug.export import Exported, ExportError, export_dataset
     from vaeaug.generator import SampleBatch, SamplingError, Synthesizer
@@ -56,6 +57,7 @@ _HOME = {
     "ConfigError": "config",
     "DataError": "data",
     "Diagnostics": "stages.diagnosis",
+    "EmbeddingError": "embedding",
     "EvaluationConfig": "config",
     "EvaluationError": "evaluation",
     "ExportError": "export",
@@ -82,6 +84,7 @@ _HOME = {
     "augment": "job.pipeline",
     "collate": "merging",
     "diagnose": "stages.diagnosis",
+    "embed": "embedding",
     "evaluate": "job.finished",
     "export_dataset": "export",
     "export_decoder": "generator.export",
@@ -106,6 +109,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Diagnostics",
+    "EmbeddingError",
     "EvaluationConfig",
     "EvaluationError",
     "ExportError",
@@ -133,6 +137,7 @@ __all__ = [
     "augment",
     "collate",
     "diagnose",
+    "embed",
     "evaluate",
     "export_dataset",
     "export_decoder",

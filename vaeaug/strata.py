@@ -24,6 +24,7 @@ def stratified_folds(
     *,
     seed: Sequence[int],
     among: Bool[np.ndarray, " n"] | None = None,
+    groups: Int64[np.ndarray, " n"] | None = None,
 ) -> Int64[np.ndarray, " n"]:
     """Deal the images of every class out to folds at random, as evenly as its number allows.
 
@@ -35,12 +36,17 @@ def stratified_folds(
         n_folds: Folds.
         seed: Seed of the shuffles.
         among: The images that are dealt out; None: all of them.
+        groups: Images with the same number are dealt to the same fold; None: each by itself.
 
     Returns:
         Fold of each image, 0 up to `n_folds`; -1 for those that are not dealt out.
     """
-    rng = np.random.default_rng(seed)
     among = np.ones(len(labels), bool) if among is None else among
+    if groups is not None:
+        _, first, member = np.unique(groups, return_index=True, return_inverse=True)
+        folds = stratified_folds(labels[first], n_folds, seed=seed, among=among[first])[member]
+        return np.where(among, folds, -1)
+    rng = np.random.default_rng(seed)
     folds = np.full(len(labels), -1, np.int64)
     for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero((labels == label) & among))

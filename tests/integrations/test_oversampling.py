@@ -510,3 +510,26 @@ def test_smote_is_the_neighbour_it_is_compared_with(wine):
         warnings.simplefilter("error")
         ours, theirs = (s.fit_resample(X, y) for s in (quick(), SMOTE(random_state=0)))
     assert [each.shape for each in ours] == [each.shape for each in theirs]
+
+
+@pytest.mark.parametrize("sampler", ["auto", "delta", "calibrated"])
+def test_features_of_a_backbone_are_filled_up(sampler):
+    rng = np.random.default_rng(0)
+    y = np.repeat([3, 5, 8], [60, 50, 9])
+    X = (rng.normal(size=(119, 20)) + 3 * np.eye(20)[y]).astype(np.float32)
+    config = {"training.steps": 40, "screening.classifier_steps": 20}
+    sampling = vaeaug.VAEOverSampler(random_state=0, layout="NF", sampler=sampler, config=config)
+    X_new, y_new = sampling.fit_resample(X, y)
+    assert X_new.shape == (180, 20)
+    assert X_new.dtype == np.float32
+    assert np.array_equal(X_new[:119], X)
+    assert np.array_equal(np.unique(y_new, return_counts=True)[1], [60, 60, 60])
+    assert sampling.generator_.image_shape == (1, 20)
+    sources = sampling.sample_indices_[119:]
+    if sampler == "calibrated":
+        assert (sources == -1).all()
+    else:
+        assert (y[sources] == y_new[119:]).all()
+    # Where the class is, and not where another one is.
+    centre = X_new[119:][y_new[119:] == 8].mean(axis=0)
+    assert np.argmax(centre) == 8

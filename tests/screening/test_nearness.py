@@ -109,3 +109,22 @@ def test_the_sentence_names_small_classes_whose_samples_are_nearer():
     assert shares["share"] == 0.5
     assert shares["sentence"].startswith("50 % of the samples are nearer to a training image than")
     assert shares["sentence"].endswith("little room to move, more: '[few]\\n' 85 %.")
+
+
+def test_views_of_one_image_do_not_make_the_limits(data):
+    """The limits of images in six near-equal views are those of the images alone."""
+    rng = np.random.default_rng(0)
+    views = data.images[:, None].astype(np.float32).repeat(6, axis=1)
+    views += rng.normal(0, 0.01, views.shape).astype(np.float32)
+    many = vaeaug.LabelledImages(
+        images=views.reshape(-1, *data.image_shape).clip(0, 255),
+        labels=data.labels.repeat(6),
+        class_names=data.class_names,
+        value_range=(0, 255),
+        groups=np.arange(len(data)).repeat(6),
+    )
+    alone, together, apart = (
+        SampleSpace(each, 0).calibrate(0.05)[0] for each in (data, many, replace(many, groups=None))
+    )
+    np.testing.assert_allclose(together, alone, rtol=0.1)
+    assert (apart < 0.01 * alone).all()

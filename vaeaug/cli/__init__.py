@@ -5,7 +5,7 @@ the synthetic data does not help; 4: partial result, a class has fewer samples t
 (Ctrl-C) or 143 (SIGTERM): interrupted, and the same command resumes.
 """
 
-from vaeaug.cli import _dataset, _generator, _job
+from vaeaug.cli import _dataset, _embedding, _generator, _job
 from vaeaug.cli._group import main
 
 __all__ = ["main"]
@@ -23,6 +23,7 @@ for _command in (
     _dataset.verify,
     _dataset.inspect,
     _dataset.show_config,
+    _embedding.embed,
     _generator.encode,
     _generator.decode,
     _generator.reconstruct,

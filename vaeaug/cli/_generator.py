@@ -31,7 +31,7 @@ def encode(
     *, model: Path, data: str, to: Path, device: str, as_json: bool, **configuration: Any
 ) -> None:
     """Compress DATA to an HDF5 file of latents with the generator MODEL."""
-    from vaeaug.job.applications import encode_to
+    from vaeaug.job.applications import Likeness, encode_to
 
     _, images = request(data, **configuration)
     metrics = encode_to(to, loaded(model, device), images)
@@ -41,7 +41,7 @@ def encode(
         f"{to}: {metrics['n']} samples, {metrics['stored_bits_per_value']:.2f} bits per value as "
         f"stored (original {metrics['original_bits_per_value']})"
         + (f", {bits:.2f} by lossless coding with this model" if bits is not None else "")
-        + f"; reconstruction: PSNR {loss['psnr']:.1f} dB, SSIM {loss['ssim']:.3f}"
+        + f"; reconstruction: {Likeness(**loss)}"
     )
     print_document(metrics, text, as_json)
 
@@ -80,8 +80,8 @@ def reconstruct(
     check_fits(generator, images)
     reconstructions = generator.reconstruct(images.images, images.labels)
     write_images(to, generator, reconstructions, images.labels)
-    metrics = vars(likeness(reconstructions, images.images, images.value_range))
-    text = f"{to}: PSNR {metrics['psnr']:.1f} dB, SSIM {metrics['ssim']:.3f}"
+    found = likeness(reconstructions, images.images, images.value_range)
+    metrics, text = vars(found), f"{to}: {found}"
     print_document({"file": str(to), "n": len(reconstructions), **metrics}, text, as_json)
 
 
@@ -130,10 +130,7 @@ def denoise(
         before = likeness(noisy, images.images, images.value_range)
         after = likeness(cleaned, images.images, images.value_range)
         document |= {"noisy": vars(before), "cleaned": vars(after)}
-        text += (
-            f"; PSNR {before.psnr:.1f} -> {after.psnr:.1f} dB, SSIM {before.ssim:.3f} -> "
-            f"{after.ssim:.3f} (noisy -> cleaned)"
-        )
+        text += f"; noisy {before}; cleaned {after}"
     print_document(document, text, as_json)
 
 

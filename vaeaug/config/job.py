@@ -41,6 +41,10 @@ _STRATEGIES = (
 )
 
 
+# Hidden units and batch size for feature vectors, of which there are many and each is small.
+FEATURE_WIDTH, FEATURE_BATCH = 256, 128
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be used. The message names the key, what was expected and got."""
 
@@ -115,6 +119,30 @@ class AugmentConfig(Section):
         for key, value in keys.items():
             set_key(document, key, value)
         return make_config(document)
+
+    def for_features(self) -> "AugmentConfig":
+        """The job for feature vectors: a dense network, and wider, where the job states none.
+
+        Returns:
+            The changed copy; a job that is for feature vectors already is returned as it is.
+        """
+        defaults: dict[str, dict[str, tuple[Any, Any]]] = {
+            "model": {"network": ("conv", "mlp"), "max_width": (128, FEATURE_WIDTH)},
+            "training": {"batch_size": (64, FEATURE_BATCH)},
+        }
+        if self.model.network == "mlp":
+            return self
+        update = {
+            section: getattr(self, section).model_copy(
+                update={
+                    key: suited
+                    for key, (default, suited) in keys.items()
+                    if getattr(getattr(self, section), key) == default
+                }
+            )
+            for section, keys in defaults.items()
+        }
+        return self.model_copy(update=update)
 
     def with_recipe(self, recipe: Recipe) -> "AugmentConfig":
         """The same job by another recipe.

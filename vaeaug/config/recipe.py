@@ -7,7 +7,17 @@ from pydantic import Field
 
 from vaeaug.config.sections import Section
 
-Sampler = Literal["prior", "posterior", "interpolate", "gmm", "flow", "transfer", "blend"]
+Sampler = Literal[
+    "prior",
+    "posterior",
+    "interpolate",
+    "gmm",
+    "flow",
+    "transfer",
+    "blend",
+    "delta",
+    "calibrated",
+]
 # The keys that decide which samples there are; the others say how a trainer uses them.
 _DRAWING = ("sampler", "temperature", "min_label_probability", "soft")
 

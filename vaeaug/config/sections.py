@@ -96,7 +96,7 @@ class PlanConfig(Section):
         None,
         ge=1,
         description="A class with fewer real images gets no synthetic ones. Default: 1 where the "
-        "generator has a style, which frequent classes lend to rare ones; else 8.",
+        "generator has a style, which frequent classes lend to rare ones, and for features; else 8.",
     )
     share: float | None = Field(
         None,
@@ -166,9 +166,9 @@ class ModelConfig(Section):
         le=512,
         description="Units of the latent vector that hold the style: how a sample is made, "
         "whatever its class. What a class looks like is then learned from its images by a content "
-        "encoder. Default: 16, or half of a shorter vector; 0 (class embeddings learned one by one) "
-        "for other kinds of latent, network mlp, grouping separate, conditional false, m2 and a "
-        "single class.",
+        "encoder. Default: 16, or half of a shorter vector; 0 (class embeddings learned one by "
+        "one) for other kinds of latent, network mlp, grouping separate, conditional false, m2 and "
+        "a single class.",
     )
     style_beta: float = Field(
         5.0,

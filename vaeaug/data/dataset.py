@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from vaeaug.data.checks import DataError, Range, check_class_names, check_inside, encodable, slices
+from vaeaug.shapes import are_features
 
 # By the rank of the array: signals, images, volumes or short video.
 LAYOUTS = {3: "NLC", 4: "NHWC", 5: "NDHWC"}
@@ -20,12 +21,12 @@ NOUNS = {"NLC": "signals", "NHWC": "images", "NDHWC": "volumes"}
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Labelled images, signals or volumes in memory, validated once when constructed.
+    """Labelled images, signals, volumes or features in memory, validated once when constructed.
 
     Attributes:
         images: Values, C-contiguous, shape (N, L, C) for signals, (N, H, W, C) for images or
-            (N, D, H, W, C) for volumes and short video; uint8, or float32 where the input was
-            float or 16 bit.
+            (N, D, H, W, C) for volumes and short video; (N, 1, F) for feature vectors; uint8, or
+            float32 where the input was float or 16 bit.
         labels: Class indices 0..K-1, shape (N,), int64.
         class_names: The K class names; index c is the class with label c.
         value_range: (lowest, highest) pixel value by convention, in the units of `images`:
@@ -36,6 +37,9 @@ class LabelledImages:
         notes: What was done on purpose while reading that the user should know.
         unlabelled: A pool of images without labels, shape (M, *image_shape), of the type and value
             range of `images`; None where there is none. An empty pool becomes None.
+        groups: A number for each image, shape (N,), int64; images with the same number, such as
+            views of one photograph, are never divided between training and held-out parts. None:
+            every image by itself.
 
     Raises:
         DataError: If the parts do not fit together.
@@ -49,6 +53,7 @@ class LabelledImages:
     source: str = ""
     notes: tuple[str, ...] = ()
     unlabelled: Shaped[np.ndarray, "m *space c"] | None = None
+    groups: Int64[np.ndarray, " n"] | None = None
 
     def __post_init__(self) -> None:
         low, high = (float(v) for v in self.value_range)
@@ -67,6 +72,7 @@ class LabelledImages:
             object.__setattr__(self, name, value)
         self._check_images(where)
         self._check_labels(where)
+        self._check_groups(where)
         if self.unlabelled is not None:
             pool = np.ascontiguousarray(self.unlabelled)
             self._check_pool(pool, f"{where}: unlabelled")
@@ -114,6 +120,14 @@ class LabelledImages:
                 f"got {labels[bad[0]]} at index {bad[0]} ({bad.size} labels out of range)"
             )
 
+    def _check_groups(self, where: str) -> None:
+        groups = self.groups
+        if groups is not None and (groups.dtype != np.int64 or groups.shape != (len(self),)):
+            raise DataError(
+                f"{where}: expected int64 groups of shape ({len(self)},), one for each image, got "
+                f"{groups.dtype} groups of shape {groups.shape}"
+            )
+
     def _check_pool(self, pool: Shaped[np.ndarray, "m *space c"], where: str) -> None:
         if pool.shape[1:] != self.image_shape or pool.dtype != self.images.dtype:
             shape = ", ".join(map(str, self.image_shape))
@@ -131,7 +145,7 @@ class LabelledImages:
         pool = "" if self.unlabelled is None else f"{len(self.unlabelled)} unlabelled, "
         notes = f", {len(self.notes)} notes" if self.notes else ""
         return (
-            f"LabelledImages({len(self)} {NOUNS[self.layout]} of "
+            f"LabelledImages({len(self)} {self.noun} of "
             f"{'x'.join(map(str, self.image_shape))} {self.images.dtype}, {pool}"
             f"{self.n_classes} classes, split={self.split!r}, source={self.source!r}{notes})"
         )
@@ -140,6 +154,16 @@ class LabelledImages:
     def image_shape(self) -> tuple[int, ...]:
         """Shape of one image: its one to three axes in space (and time), then its channels."""
         return self.images.shape[1:]
+
+    @property
+    def are_features(self) -> bool:
+        """Whether the samples are feature vectors, (N, 1, F): they have no axis in space."""
+        return are_features(self.image_shape)
+
+    @property
+    def noun(self) -> str:
+        """What the samples are: "images", "signals", "volumes" or "feature vectors"."""
+        return "feature vectors" if self.are_features else NOUNS[self.layout]
 
     @property
     def layout(self) -> str:
@@ -173,6 +197,9 @@ class LabelledImages:
         if self.unlabelled is not None:
             head["unlabelled"] = len(self.unlabelled)
             parts.append(self.unlabelled)
+        if self.groups is not None:
+            head["groups"] = True
+            parts.append(self.groups)
         digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
         for part in parts:
             for piece in slices(part):
@@ -252,7 +279,8 @@ class LabelledImages:
                 f"subset: expected indices in 0..{len(self) - 1}, "
                 f"got {index.min()} to {index.max()}"
             )
-        return replace(self, images=self.images[index], labels=self.labels[index])
+        groups = None if self.groups is None else self.groups[index]
+        return replace(self, images=self.images[index], labels=self.labels[index], groups=groups)
 
     def imbalanced(
         self, counts: Sequence[int] | Mapping[int, int], *, seed: int
@@ -301,7 +329,8 @@ class LabelledImages:
 
         Each class gives the floor or the ceiling of its share, so that the held-out part has
         round(fraction * N) images where possible. Every class keeps at least one image in the
-        rest, so a class of one image gives none. The pool stays with the rest.
+        rest, so a class of one image gives none. The pool stays with the rest. Where the data has
+        groups, whole groups are held out, and the fraction is that of the groups.
 
         Args:
             fraction: The part to hold out, 0 < fraction < 1.
@@ -315,6 +344,8 @@ class LabelledImages:
         """
         if not 0.0 < fraction < 1.0:
             raise DataError(f"split_off: expected 0 < fraction < 1, got {fraction}")
+        if self.groups is not None:
+            return self._split_off_groups(self.groups, fraction, seed)
         available = self.counts
         most = np.maximum(available - 1, 0)
         share = available * fraction
@@ -332,6 +363,22 @@ class LabelledImages:
             )
         is_held_out = np.zeros(len(self), dtype=np.bool_)
         is_held_out[self._drawn(taken.tolist(), seed)] = True
+        return self.subset(~is_held_out), replace(self, unlabelled=None).subset(is_held_out)
+
+    def _split_off_groups(
+        self, groups: Int64[np.ndarray, " n"], fraction: float, seed: int
+    ) -> tuple["LabelledImages", "LabelledImages"]:
+        _, first, member = np.unique(groups, return_index=True, return_inverse=True)
+        # One row stands for its group; the row numbers tell which groups were held out.
+        numbers = LabelledImages(
+            images=np.arange(len(first), dtype=np.float32)[:, None, None],
+            labels=self.labels[first],
+            class_names=self.class_names,
+            value_range=(0.0, float(len(first))),
+            source=self.source,
+        )
+        _, held_out = numbers.split_off(fraction, seed=seed)
+        is_held_out = np.isin(member, held_out.images.astype(np.int64).ravel())
         return self.subset(~is_held_out), replace(self, unlabelled=None).subset(is_held_out)
 
     def _drawn(self, counts: Sequence[int], seed: int) -> Int64[np.ndarray, " m"]:

@@ -61,6 +61,7 @@ class RawData(RawImages):
             usual: {"7": "007"}.
         names: The names of the images, for notes; None for their index.
         place: Where label i is, for messages; None for its index.
+        groups: A number for each image, alike for views of one; see `LabelledImages`.
     """
 
     labels: Shaped[np.ndarray, "..."]
@@ -71,6 +72,7 @@ class RawData(RawImages):
     spelling: Mapping[str, str] | None = None
     names: Sequence[str] | None = None
     place: Callable[[int], str] | None = None
+    groups: Int64[np.ndarray, " n"] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,12 @@ def finish(raw: RawData, request: Request) -> LabelledImages:
     if finished.kept is not None:
         labels = labels[finished.kept]
         names = _selected(names, finished.kept)
-    pool = None
+    pool, groups = None, raw.groups
     is_labelled = labels != UNLABELLED
     if not is_labelled.all():
         pool, images, labels = images[~is_labelled], images[is_labelled], labels[is_labelled]
         names = _selected(names, is_labelled)
+        groups = None if groups is None else groups[is_labelled]
         notes += (f"{len(pool)} images of label -1 are unlabelled",)
     notes += (*_note_similar_names(class_names), *_note_repeats(images, labels, class_names, names))
     return LabelledImages(
@@ -139,6 +142,7 @@ def finish(raw: RawData, request: Request) -> LabelledImages:
         source=raw.source,
         notes=notes,
         unlabelled=pool,
+        groups=groups,
     )
 
 

@@ -61,6 +61,8 @@ def move_channels(
     Returns:
         A view, with an axis of one channel where the layout has none.
     """
+    if layout == "NF":
+        return array[:, None, :]
     if layout.startswith("NC"):
         return np.moveaxis(array, 1, -1)
     return array if layout.endswith("C") else array[..., None]
@@ -71,7 +73,8 @@ def _guess(array: Shaped[np.ndarray, "n *axes"], where: str) -> tuple[str, tuple
     if array.ndim == 2:
         return "NL", (
             f"shape {shape} taken as (N, L), signals of one channel; rows of a table, whose "
-            f"columns have no order, are for vaeaug.VAEOverSampler",
+            f"columns have no order, are for vaeaug.VAEOverSampler; pass layout='NF' for the "
+            f"features of a network",
         )
     if array.ndim == 3 and 1 in shape[1:]:
         # Nobody has images of one row or column; (N, 1, L) is how torch keeps signals.

@@ -11,8 +11,8 @@ from vaeaug.data.decode import ALPHA, MODES, RESIZE, DecodeOptions
 from vaeaug.data.split_names import check_split
 
 ON_ERROR = ("raise", "skip")
-# The axes that an array as stored may have; C is missing where there is one channel.
-STORED_LAYOUTS = ("NL", "NLC", "NCL", "NHW", "NHWC", "NCHW", "NDHW", "NDHWC", "NCDHW")
+# The axes that an array as stored may have; C is missing where there is one channel. NF: features.
+STORED_LAYOUTS = ("NF", "NL", "NLC", "NCL", "NHW", "NHWC", "NCHW", "NDHW", "NDHWC", "NCDHW")
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "alpha": ALPHA,
     "resize": RESIZE,

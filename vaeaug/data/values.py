@@ -5,6 +5,7 @@ from jaxtyping import Shaped
 
 from vaeaug.data.checks import DataError, Range, check_finite, extent
 from vaeaug.data.dataset import LAYOUTS, NOUNS
+from vaeaug.shapes import are_features
 
 Pixels = tuple[Shaped[np.ndarray, "n *space c"], Range, tuple[str, ...]]
 
@@ -19,6 +20,8 @@ _DIM = 64
 # Rounding and resampling overshoot a little. Less than half a step of whole numbers in 0..255.
 _SLACK = 0.002
 _MOST_SLACK = 0.5
+# What a synthetic feature may exceed the real ones by, as a part of their width.
+ROOM = 0.25
 # A dead pixel or two are no range.
 _FEW = 1e-3
 
@@ -153,6 +156,15 @@ def _from_integers(images: Shaped[np.ndarray, "n *space c"], where: str, actual:
 
 
 def _from_floats(images: Shaped[np.ndarray, "n *space c"], where: str, actual: Range) -> Pixels:
+    if are_features(images.shape[1:]):
+        values = _floats(images, where)
+        (low, high), actual = feature_range(values), extent(values)
+        note = (
+            f"value range of the feature vectors taken from their values, {actual[0]:g} to "
+            f"{actual[1]:g}, with room at both ends: {low:g} to {high:g}; pass "
+            f"{pinned((low, high))} for other splits too"
+        )
+        return values, (low, high), (note,)
     for convention in CONVENTIONS:
         fits = convention[0] <= actual[0] and actual[1] <= convention[1]
         if not (fits or _is_slight(convention, actual)):
@@ -170,6 +182,20 @@ def _from_floats(images: Shaped[np.ndarray, "n *space c"], where: str, actual: R
     values = _floats(images, where)
     value_range, note = _range_of_values(values, extent(values))
     return values, value_range, (note,)
+
+
+def feature_range(features: Shaped[np.ndarray, "n ..."]) -> Range:
+    """The range of feature vectors, which no convention bounds: that of their values, and room.
+
+    Args:
+        features: Floats, at least one.
+
+    Returns:
+        (lowest, highest) value, with a quarter of the width more at both ends.
+    """
+    low, high = extent(features)
+    room = ROOM * (high - low) if low < high else max(1.0, abs(low)) / 2
+    return float(np.float32(low - room)), float(np.float32(high + room))
 
 
 def _floats(

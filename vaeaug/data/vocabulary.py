@@ -11,8 +11,10 @@ from collections.abc import Collection, Iterable
 IMAGES = (
     *("images", "image", "imgs", "img", "x", "data", "pixels", "pixel_values", "pictures"),
     *("picture", "photos", "photo", "inputs", "input", "samples", "signals", "signal", "volumes"),
-    *("volume", "audio", "features"),
+    *("volume", "audio", "features", "embeddings"),
 )
+# Of these, vectors that a network made of images.
+FEATURES = ("features", "embeddings")
 # Paths of images, and other names that surely mean a file.
 PATHS = (
     *("path", "paths", "file", "files", "filename", "filenames", "file_name", "file_path"),

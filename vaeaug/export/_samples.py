@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
-from vaeaug.merging import MergedDataset
+from vaeaug.merging import MergedDataset, channels_last
 from vaeaug.shards import Manifest, ShardDataset
 from vaeaug.shards._format import blocks
 
@@ -159,7 +159,8 @@ def merged_samples(merged: MergedDataset) -> Samples:
     import torch
 
     def images_at(rows: np.ndarray) -> np.ndarray:
-        return torch.stack(list(merged.images_at(rows))).movedim(1, -1).numpy()
+        stacked = torch.stack(list(merged.images_at(rows)))
+        return channels_last(stacked, merged.synthetic.image_shape)
 
     synthetic, is_synthetic = merged.synthetic, merged.is_synthetic
     source_index = merged.index.copy()

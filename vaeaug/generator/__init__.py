@@ -8,6 +8,7 @@ multiples, so that even floating-point rounding does not depend on how many are 
 from vaeaug.generator.batch import SampleBatch
 from vaeaug.generator.codec import BLOCK, SamplingError
 from vaeaug.generator.configured import edits_images, keeps_detail, sample_configured
+from vaeaug.generator.from_data import FROM_DATA
 from vaeaug.generator.live import ClassMover, draw_batch
 from vaeaug.generator.samplers import (
     EDITING,
@@ -23,6 +24,7 @@ __all__ = [
     "BLOCK",
     "EDITING",
     "FILES",
+    "FROM_DATA",
     "SAMPLERS",
     "SMALL_CLASS",
     "WITH_SOURCE",

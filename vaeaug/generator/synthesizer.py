@@ -16,6 +16,7 @@ from vaeaug.generator.batch import SampleBatch
 from vaeaug.generator.codec import BLOCK, Codec, SamplingError
 from vaeaug.generator.density import ClassDensity, fit_density
 from vaeaug.generator.exemplars import sample_like
+from vaeaug.generator.from_data import FROM_DATA, DataSampler
 from vaeaug.generator.latents import Latents
 from vaeaug.generator.samplers import (
     EDITING,
@@ -79,6 +80,7 @@ class Synthesizer:
         self.reach = dict(reach or {})
         self.notes = tuple(notes)
         self.data: LabelledImages | None = None
+        self._data_sampler: DataSampler | None = None
 
     # -- Making one ----------------------------------------------------------------------------
 
@@ -176,6 +178,7 @@ class Synthesizer:
                 f"{self.data_fingerprint[:12]}), got {data.source!r} of {data.fingerprint[:12]}"
             )
         self.data = data
+        self._data_sampler = None
         return self
 
     def with_choices(
@@ -436,10 +439,12 @@ class Synthesizer:
                 one of its nearest neighbours of the class in latent space); "gmm" (the density
                 fitted to the class); "flow" (the flow fitted to all classes); "transfer" (the
                 style of a training image of a frequent class, decoded as this one); "blend"
-                (between this class and one near to it, with soft labels); "auto" (see
-                `default_sampler`).
-            source: Rows of the training data to draw around (posterior, interpolate, transfer).
-                Default: rows of the class (of the frequent other classes for transfer).
+                (between this class and one near to it, with soft labels); "delta" (a training image
+                and the difference of two of one frequent class that is like it); "calibrated"
+                (feature vectors: a normal whose covariance is mixed with those of such classes);
+                "auto" (see `default_sampler`). The last two need the training data (`attach`).
+            source: Rows of the training data to draw around (posterior, interpolate, transfer,
+                delta). Default: rows of the class (of the frequent other classes for transfer).
             temperature: Scale of the noise.
             guidance: Guidance scale of the flow: 1 draws from the class, more emphasises it.
             solver_steps: Steps of Heun's method, for the flow.
@@ -486,9 +491,10 @@ class Synthesizer:
             )
         if sampler == "auto":
             sampler = self.default_sampler(label)
-        if sampler not in SAMPLERS:
+        if sampler not in (*SAMPLERS, *FROM_DATA):
+            known = ", ".join((*SAMPLERS, *FROM_DATA))
             raise SamplingError(
-                f"sample: unknown sampler {sampler!r}; expected one of {', '.join(SAMPLERS)}, auto"
+                f"sample: unknown sampler {sampler!r}; expected one of {known}, auto"
             )
         if sampler == "flow" and self.flow is None:
             raise SamplingError(
@@ -501,11 +507,17 @@ class Synthesizer:
             )
         pool = self.pool_of(label, sampler, source)
         request = Request(label, sampler, pool, temperature, guidance, solver_steps)
+        if sampler in FROM_DATA:
+            self._check_data(sampler, label)
         # Whole blocks, so that every sample is decoded at the same place of the same shape.
         first = start - start % BLOCK
-        drawn = self.sampler().draw(request, seed=seed, first=first, n=start + n - first)
-        labels = np.full(len(drawn.latents), label, np.int64)
-        scaled = self.codec.decoded(drawn.latents, labels)
+        size = start + n - first
+        labels = np.full(size, label, np.int64)
+        if sampler in FROM_DATA:
+            drawn, scaled = self.data_sampler().draw(request, seed=seed, first=first, n=size)
+        else:
+            drawn = self.sampler().draw(request, seed=seed, first=first, n=size)
+            scaled = self.codec.decoded(drawn.latents, labels)
         if residual:
             scaled = scaled + self.residual_of(drawn.sources)
         images = self.codec.stored(scaled)
@@ -532,6 +544,33 @@ class Synthesizer:
             A sampler that shares its arrays and networks.
         """
         return LatentSampler(self.model, self.latents, self.densities, self.flow, self.reach)
+
+    def data_sampler(self) -> DataSampler:
+        """What draws from the training data, which have to be attached.
+
+        Returns:
+            A sampler that shares this generator's arrays and network.
+        """
+        assert self.data is not None
+        if self._data_sampler is None:
+            self._data_sampler = DataSampler(self.codec, self.latents, self.data)
+        return self._data_sampler
+
+    def _check_data(self, sampler: str, label: int) -> None:
+        """Refuse a sampler that works on the training data where those do not do."""
+        if self.data is None:
+            raise SamplingError(f"sample: {sampler} needs the training images (attach)")
+        if sampler == "calibrated" and not self.data.are_features:
+            raise SamplingError(
+                f"sample: calibrated expects feature vectors, got {self.data.noun}: a normal of "
+                f"their values shows no image"
+            )
+        donors = self.data_sampler().donors(label)
+        if not donors:
+            raise SamplingError(
+                f"sample: {sampler} expects a class of at least two images, whose variation is "
+                f"borrowed, got none"
+            )
 
     def residual_of(self, sources: Int64[np.ndarray, " n"]) -> Tensor:
         """What the decoder loses of training images: the images less their reconstructions.
@@ -580,6 +619,9 @@ class Synthesizer:
         if self.index_of(label) in self.preferred:
             return self.preferred[self.index_of(label)]
         n = len(self.rows[self.index_of(label)])
+        if residual and self.data is not None and self.data.are_features:
+            # Of all samplers this one alone was measured to help heads (`benchmarks/usefulness`).
+            return "delta", f"{n} vectors, each moved by a difference within a frequent class"
         if residual:
             return "interpolate", f"{n} images, each moved towards a neighbour, its detail kept"
         if n < SMALL_CLASS:
@@ -686,7 +728,7 @@ class Synthesizer:
         Raises:
             SamplingError: If the rows do not fit the sampler and the class.
         """
-        if sampler not in WITH_SOURCE:
+        if sampler not in (*WITH_SOURCE, "delta"):
             if source is not None:
                 raise SamplingError(f"sample: sampler {sampler!r} draws around no source")
             if sampler == "blend" and sum(len(rows) > 0 for rows in self.rows) < 2:

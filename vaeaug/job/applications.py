@@ -14,6 +14,7 @@ from vaeaug.data.formats.hdf5_process import ForeignHDF5
 from vaeaug.data.values import pinned
 from vaeaug.generator import Synthesizer
 from vaeaug.report import write_strips
+from vaeaug.shapes import are_features
 from vaeaug.shards import published_hdf5, write_attributes
 
 LATENTS_FORMAT, LATENTS_VERSION = "vaeaug-latents", 1
@@ -32,13 +33,18 @@ class Likeness:
 
     Attributes:
         psnr: Peak signal-to-noise ratio, dB.
-        ssim: Structural similarity (Wang et al. 2004), 1 is the same.
+        ssim: Structural similarity (Wang et al. 2004), 1 is the same; None for feature vectors,
+            which have no structure in space.
         mse: Mean squared error, values scaled to [0, 1].
     """
 
     psnr: float
-    ssim: float
+    ssim: float | None
     mse: float
+
+    def __str__(self) -> str:
+        text = f"PSNR {self.psnr:.1f} dB"
+        return text if self.ssim is None else f"{text}, SSIM {self.ssim:.3f}"
 
 
 def likeness(
@@ -62,14 +68,16 @@ def likeness(
     a = (images.astype(np.float64) - low) / (high - low)
     b = (originals.astype(np.float64) - low) / (high - low)
     mse = np.square(a - b).reshape(len(a), -1).mean(axis=1)
+    psnr = float(-10 * np.log10(np.maximum(mse, 1e-10)).mean())
+    if are_features(images.shape[1:]):
+        return Likeness(psnr, None, float(mse.mean()))
     # The window is 7 values a side, or the largest odd number that fits.
     window = min(7, *(side - 1 + side % 2 for side in a.shape[1:-1]))
     ssim = [
         structural_similarity(x, y, data_range=1.0, channel_axis=-1, win_size=window)
         for x, y in zip(a, b, strict=True)
     ]
-    psnr = -10 * np.log10(np.maximum(mse, 1e-10))
-    return Likeness(float(psnr.mean()), float(np.mean(ssim)), float(mse.mean()))
+    return Likeness(psnr, float(np.mean(ssim)), float(mse.mean()))
 
 
 def add_noise(
@@ -292,7 +300,12 @@ def write_traversal(
 
     Returns:
         The path.
+
+    Raises:
+        ApplicationError: If the generator makes feature vectors, which cannot be drawn.
     """
+    if are_features(generator.image_shape):
+        raise ApplicationError(f"{path}: expected a generator of images, got one of features")
     strips = []
     for label in labels:
         names, images = traverse(generator, label, n_units=n_units)

@@ -29,7 +29,7 @@ from vaeaug.evaluation import (
     search_recipe,
 )
 from vaeaug.job.result import RunResult, plain
-from vaeaug.merging import merge
+from vaeaug.merging import channels_last, merge
 from vaeaug.progress import Progress
 from vaeaug.shards import Manifest
 from vaeaug.stages import SplitStages
@@ -95,7 +95,7 @@ class RunEvaluation:
         with self._bench(self.data.subset(rows), self.folder / "search") as bench:
             result = search_recipe(
                 bench,
-                candidates or default_candidates(self.job.recipe),
+                candidates or default_candidates(self.job.recipe, features=self.data.are_features),
                 progress=self.progress,
             )
         log.info("search: %s", result.sentence)
@@ -201,7 +201,8 @@ class RunEvaluation:
         merged = merge(self.data, unjudged, balance="classes", soft=False)
         rng = np.random.default_rng([self.config.seed, 9])
         rows = np.sort(rng.permutation(len(merged))[:SHORTCUT_IMAGES])
-        images = torch.stack([merged[int(row)][0] for row in rows]).movedim(1, -1).numpy()
+        stacked = torch.stack([merged[int(row)][0] for row in rows])
+        images = channels_last(stacked, self.data.image_shape)
         result = check_shortcut(
             np.ascontiguousarray(images),
             merged.labels[rows],

@@ -25,7 +25,7 @@ from vaeaug.plan import Plan
 from vaeaug.progress import Progress, shown
 from vaeaug.screening import Screener
 from vaeaug.shards import Manifest, ShardProvenance, publish_bytes
-from vaeaug.stages import bytes_per_sample, load_or_train, new_screener, plan_of
+from vaeaug.stages import bytes_per_sample, load_or_train, new_screener, plan_of, suited
 from vaeaug.stages.diagnosis import diagnose
 from vaeaug.training import resolve_device
 
@@ -287,7 +287,11 @@ def _plan_something(data: LabelledImages, config: AugmentConfig) -> Plan:
 
 
 def _with_plain_strategy(config: AugmentConfig, data: LabelledImages) -> AugmentConfig:
-    """The job with the totals that a callable strategy gives: run.json holds plain data."""
+    """The job for this data, with the totals that a callable strategy gives.
+
+    run.json holds plain data.
+    """
+    config = suited(config, data)
     if not callable(config.plan.sampling_strategy):
         return config
     totals = {row.label: row.target_count for row in plan_of(data, config)}

@@ -57,7 +57,7 @@ def publish(run: RunFolder, result: RunResult, data: LabelledImages) -> Manifest
     Raises:
         ShardError: If a file cannot be written.
     """
-    panels = panels_of(run.path, result.manifest, data)
+    panels = [] if data.are_features else panels_of(run.path, result.manifest, data)
     _write_pictures(run, panels, data)
     if result.measures:
         run.measures.parent.mkdir(exist_ok=True)
@@ -69,7 +69,7 @@ def publish(run: RunFolder, result: RunResult, data: LabelledImages) -> Manifest
         document,
         panels=panels,
         value_range=data.value_range,
-        traversals=run.path / "traversals.png",
+        traversals=None if data.are_features else run.path / "traversals.png",
     )
     write_card(run.path, document)
     files = dict(result.manifest.files) or {
@@ -118,7 +118,9 @@ def panels_of(folder: Path, manifest: Manifest, data: LabelledImages) -> list[Cl
 
 
 def _write_pictures(run: RunFolder, panels: Sequence[ClassPanel], data: LabelledImages) -> None:
-    """The pictures of samples and traversals, which no evaluation changes."""
+    """The pictures of samples and traversals, which no evaluation changes; none of features."""
+    if data.are_features:
+        return
     samples, traversals = run.path / "samples.png", run.path / "traversals.png"
     if not samples.exists():
         write_samples(samples, panels, value_range=data.value_range)

@@ -4,6 +4,7 @@ from vaeaug.merging._balanced_sampler import BalancedSampler
 from vaeaug.merging._collate import MergedBatch, collate
 from vaeaug.merging._merge import counts_of_run, merge
 from vaeaug.merging._merged_dataset import MergedDataset, MergedItem
+from vaeaug.merging._real import channels_last
 from vaeaug.merging._slots import (
     DEFAULT_SHARE,
     Balance,
@@ -24,6 +25,7 @@ __all__ = [
     "MergedDataset",
     "MergedItem",
     "Share",
+    "channels_last",
     "collate",
     "counts_of_file",
     "counts_of_run",

@@ -12,6 +12,7 @@ import torch
 from vaeaug.data import LabelledImages, read_configured
 from vaeaug.data.vocabulary import IMAGES, LABELS, PATHS, find
 from vaeaug.merging._slots import MergeError
+from vaeaug.shapes import are_features
 from vaeaug.shards import Manifest, ShardDataset, described_run
 
 _log = logging.getLogger("vaeaug")
@@ -103,13 +104,13 @@ class RealSource:
             items = [self.dataset[row] for row in rows.tolist()]
         images = []
         for row, item in zip(rows.tolist(), items, strict=True):
-            image = _image(item, row, len(self.shape))
+            image = _image(item, row, len(self.shape), features=are_features(self.shape))
             if image.shape != self.shape or image.dtype != self.dtype:
                 raise MergeError(
                     f"real dataset[{row}]: expected {self.dtype.name} of shape {self.shape}, got "
                     f"{image.dtype.name} of shape {image.shape}"
                 )
-            images.append(torch.from_numpy(np.moveaxis(image, -1, 0).copy()))
+            images.append(channels_first(image[None].copy())[0])
         return images
 
 
@@ -154,7 +155,8 @@ def real_source(
         if type(real).__module__.startswith("datasets."):
             real = _HuggingFaceRows(real, _settings(synthetic.manifest).get("keys") or {})
         arrays = None
-        first = _image(real[0], 0, len(synthetic.image_shape))
+        features = are_features(synthetic.image_shape)
+        first = _image(real[0], 0, len(synthetic.image_shape), features=features)
         shape, dtype = first.shape, first.dtype
         labels = _labels_of(real)
         if names is None:
@@ -357,8 +359,11 @@ def _label(item: Any, row: int) -> int:
     return int(label.reshape(()))
 
 
-def _image(item: Any, row: int, rank: int) -> np.ndarray:
-    """Return the image of an item as an array with channels last; `rank` is its number of axes."""
+def _image(item: Any, row: int, rank: int, *, features: bool = False) -> np.ndarray:
+    """Return the image of an item as an array with channels last; `rank` is its number of axes.
+
+    A vector is a signal of one channel, or the features of an image.
+    """
     try:
         image = item[0]
     except (TypeError, IndexError, KeyError) as error:
@@ -368,8 +373,23 @@ def _image(item: Any, row: int, rank: int) -> np.ndarray:
     is_tensor = isinstance(image, torch.Tensor)
     array = image.detach().cpu().numpy() if is_tensor else np.asarray(image)  # or a PIL image
     if array.ndim == rank - 1:
-        return array[..., None]
+        return array[None] if features else array[..., None]
     return np.moveaxis(array, 0, -1) if is_tensor and array.ndim else array
+
+
+def channels_last(images: torch.Tensor, image_shape: Sequence[int]) -> np.ndarray:
+    """Convert a tensor to an array of images; the inverse of `channels_first`.
+
+    Args:
+        images: Images, (n, c, space...), or feature vectors, (n, f).
+        image_shape: Shape of one image, (space..., c).
+
+    Returns:
+        The images, (n, space..., c).
+    """
+    if are_features(image_shape):
+        return images[:, None].numpy()
+    return images.movedim(1, -1).numpy()
 
 
 def channels_first(images: np.ndarray) -> torch.Tensor:
@@ -379,6 +399,8 @@ def channels_first(images: np.ndarray) -> torch.Tensor:
         images: Images, (n, space..., c).
 
     Returns:
-        The images, (n, c, space...).
+        The images, (n, c, space...); feature vectors without their only position, (n, f).
     """
+    if are_features(images.shape[1:]):
+        return torch.from_numpy(np.ascontiguousarray(images[:, 0]))
     return torch.from_numpy(np.ascontiguousarray(images)).movedim(-1, 1)

@@ -13,6 +13,7 @@ from vaeaug.data import DataError
 from vaeaug.data.formats.hdf5_process import ForeignHDF5
 from vaeaug.files import InUseError, claim_target
 from vaeaug.merging._merge import merge
+from vaeaug.merging._real import channels_last
 from vaeaug.merging._slots import Balance, ClassCounts, MergeError, Share
 from vaeaug.shards import Manifest, ShardDataset
 from vaeaug.shards._format import blocks, library_versions, write_attributes
@@ -101,7 +102,7 @@ def write_merged(
         images = file.create_dataset("images", shape=shape, dtype=dtype, track_times=False)
         for start, stop in blocks(n, row_bytes):
             block = torch.stack(merged.images_at(np.arange(start, stop)))
-            images[start:stop] = block.movedim(1, -1).numpy()
+            images[start:stop] = channels_last(block, manifest.image_shape)
     return path
 
 

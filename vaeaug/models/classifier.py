@@ -6,16 +6,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaeaug.models.blocks import Geometry, conv, group_norm
+from vaeaug.shapes import are_features
 
 _POOL = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 _HALVE = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+# Added to the variance of a feature that is standardised; values are scaled to [0, 1].
+LEAST_VARIANCE = 1e-4
 
 
 class SmallClassifier(nn.Module):
     """Three convolutions and a linear layer, for samples scaled to [0, 1].
 
     Like the CVAE, it folds pixels into channels, so that large samples cost about as much as small
-    ones. The first features of samples that are not folded (see `Geometry`) are pooled by 2.
+    ones. The first features of samples that are not folded (see `Geometry`) are pooled by 2. Of
+    feature vectors it is a linear layer on standardised values: the network that made them has done
+    the rest.
 
     Args:
         image_shape: (space..., channels) of a sample.
@@ -23,8 +28,21 @@ class SmallClassifier(nn.Module):
         width: Channels of the first convolution, doubled twice.
     """
 
+    geometry: Geometry | None
+
     def __init__(self, image_shape: Sequence[int], n_classes: int, *, width: int = 32) -> None:
         super().__init__()
+        self.dropout: nn.Module = nn.Dropout(0.2)
+        self.linear: nn.Module
+        if are_features(image_shape):
+            n_features = image_shape[-1]
+            # Distances between features mean something as they are; the layer sees them
+            # standardised, where units that are constant stay small.
+            standardise = nn.BatchNorm1d(n_features, affine=False, eps=LEAST_VARIANCE)
+            self.geometry, self.convolutions = None, nn.Sequential(nn.Flatten())
+            self.linear = nn.Sequential(standardise, self.dropout, nn.Linear(n_features, n_classes))
+            self.dropout = nn.Identity()
+            return
         self.geometry = geometry = Geometry.of(image_shape)
         rank = geometry.rank
         self.convolutions = nn.Sequential(
@@ -41,7 +59,6 @@ class SmallClassifier(nn.Module):
             _POOL[rank - 1](2),
             nn.Flatten(),
         )
-        self.dropout = nn.Dropout(0.2)
         self.linear = nn.Linear(4 * width * 2**rank, n_classes)
 
     def features(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n f"]:
@@ -53,7 +70,7 @@ class SmallClassifier(nn.Module):
         Returns:
             Features.
         """
-        return self.convolutions(self.geometry.entering(x))
+        return self.convolutions(x if self.geometry is None else self.geometry.entering(x))
 
     def forward(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n k"]:
         """Class logits."""

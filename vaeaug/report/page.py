@@ -112,7 +112,7 @@ def _render(
         "style": style,
         "shapes": _SHAPES,
         "verdict": gate_view.verdict(gate),
-        "nearness": document.nearness.sentence,
+        "nearness": adapted(document.nearness.sentence),
         "command": run_view.evaluate_command(document),
         "contents": [(anchor, adapted(name)) for anchor, name in _CONTENTS],
         "tiles": run_view.tiles(document),

@@ -6,10 +6,12 @@ from typing import Any
 
 from vaeaug.report.charts import is_number
 from vaeaug.report.document import ClassPart, Document
+from vaeaug.shapes import are_features
 
 # Shown instead of a missing number.
 NONE = "–"
-KINDS = {"NHWC": "images", "NLC": "signals", "NDHWC": "volumes"}
+# "NF" is no layout of a shard: feature vectors are stored as signals of one position.
+KINDS = {"NHWC": "images", "NLC": "signals", "NDHWC": "volumes", "NF": "feature vectors"}
 
 
 def layout(document: Document) -> str:
@@ -19,13 +21,16 @@ def layout(document: Document) -> str:
         document: The report.
 
     Returns:
-        The stated layout, or one derived from the number of axes; default: that of images.
+        The stated layout, or one derived from the number of axes; default: that of images; "NF" for
+        feature vectors.
     """
     provenance = document.provenance
     stated = provenance.layout or provenance.data.layout
+    shape = provenance.image_shape or provenance.data.image_shape or ()
+    if are_features(shape):
+        return "NF"
     if stated in KINDS:
         return str(stated)
-    shape = provenance.image_shape or provenance.data.image_shape or ()
     return {2: "NLC", 4: "NDHWC"}.get(len(shape), "NHWC")
 
 
@@ -36,7 +41,7 @@ def kind(document: Document) -> str:
         document: The report.
 
     Returns:
-        "images", "signals" or "volumes".
+        "images", "signals", "volumes" or "feature vectors".
     """
     return KINDS[layout(document)]
 
@@ -48,7 +53,7 @@ def one_of(document: Document) -> str:
         document: The report.
 
     Returns:
-        "an image", "a signal" or "a volume".
+        "an image", "a signal", "a volume" or "a feature vector".
     """
     noun = kind(document).removesuffix("s")
     return f"an {noun}" if noun.startswith("i") else f"a {noun}"
@@ -72,7 +77,7 @@ def of_layout(text: str, layout: str) -> str:
 
     Args:
         text: A text about images.
-        layout: "NHWC", "NLC" or "NDHWC".
+        layout: "NHWC", "NLC", "NDHWC" or "NF".
 
     Returns:
         The text about samples of this layout.

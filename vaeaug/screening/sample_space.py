@@ -1,6 +1,7 @@
 """The space in which screening looks for the nearest training image, and what is near in it."""
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped
@@ -79,6 +80,7 @@ class SampleSpace:
         projected: Float32[np.ndarray, "n p"],
         *,
         other: bool = False,
+        groups: Int64[np.ndarray, " n"] | None = None,
     ) -> tuple[Float32[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
         """Find the nearest training image, labelled or not.
 
@@ -87,11 +89,13 @@ class SampleSpace:
             projected: Their coordinates.
             other: The images are training images themselves: find each one's nearest other image.
                 Exact twins count as the same: they say nothing of how near two images come.
+            groups: With `other`, the groups of the images, whose own views are left out too.
 
         Returns:
             (distance in pixels to that image; its row). Infinity where there is no other.
         """
-        k = min(SHORTLIST + other, len(self.projected))
+        n_own = int(other) if groups is None or not other else self._most_views
+        k = min(SHORTLIST + n_own, len(self.projected))
         shortlist = self._search.kneighbors(projected, k, return_distance=False)
         distances = np.empty(shortlist.shape, np.float32)
         for block in image_blocks(images, len(images)):
@@ -101,6 +105,8 @@ class SampleSpace:
                 distances[block, column] = np.linalg.norm(flat - candidates, axis=1)
         if other:
             distances[distances == 0] = np.inf
+        if other and groups is not None:
+            distances[self._groups[shortlist] == groups[:, None]] = np.inf
         best = distances.argmin(axis=1)
         rows = np.arange(len(images))
         return distances[rows, best], shortlist[rows, best].astype(np.int64)
@@ -122,7 +128,10 @@ class SampleSpace:
                 for label in range(self.n_classes)
             ]
         )
-        distances, _ = self.nearest(self.data.images[rows], self.projected[rows], other=True)
+        groups = None if self.data.groups is None else self.data.groups[rows]
+        distances, _ = self.nearest(
+            self.data.images[rows], self.projected[rows], other=True, groups=groups
+        )
         has_other = np.isfinite(distances)
         limits = []
         for quantile in quantiles:
@@ -134,6 +143,19 @@ class SampleSpace:
                     by_class[label] = np.quantile(of_class, quantile)
             limits.append(by_class)
         return limits
+
+    @cached_property
+    def _groups(self) -> Int64[np.ndarray, " n"]:
+        """Group of each labelled image and of each image of the pool, which is by itself."""
+        own = self.data.groups
+        own = np.arange(len(self.labels)) if own is None else own
+        pool = np.arange(len(self.projected) - len(own))
+        return np.concatenate([own, own.max() + 1 + pool])
+
+    @cached_property
+    def _most_views(self) -> int:
+        """Images of the largest group."""
+        return int(np.unique(self._groups, return_counts=True)[1].max())
 
     def _flat(self, images: np.ndarray) -> Float32[np.ndarray, "n d"]:
         flat = images.reshape(len(images), -1).astype(np.float32)

@@ -336,7 +336,7 @@ def _cross_fit(
         The classifiers; for each real image its p(label) by the one that never saw it, and whether
         that one gives it its label.
     """
-    folds = stratified_folds(data.labels, config.folds, seed=[seed, 2])
+    folds = stratified_folds(data.labels, config.folds, seed=[seed, 2], groups=data.groups)
     classifiers = []
     out_of_fold = np.zeros(len(data), np.float32)
     hit = np.zeros(len(data), np.bool_)

@@ -8,6 +8,7 @@ from vaeaug.shards._format import (
     FormatVersionError,
     ShardError,
     ShardProvenance,
+    library_versions,
     write_attributes,
 )
 from vaeaug.shards._hdf5_output import publish_bytes, published_hdf5, sha256_file
@@ -32,6 +33,7 @@ __all__ = [
     "VerifyReport",
     "described_run",
     "how_to_evaluate",
+    "library_versions",
     "publish_bytes",
     "published_hdf5",
     "read_class",

@@ -16,7 +16,7 @@ import numpy as np
 
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
-from vaeaug.generator import Synthesizer, edits_images, sample_configured
+from vaeaug.generator import FROM_DATA, Synthesizer, edits_images, sample_configured
 from vaeaug.screening import NEAR_CLASS, Screener
 from vaeaug.stages.label_control import LabelControl, measure_label_control
 from vaeaug.stages.neighbours import coverage
@@ -257,6 +257,9 @@ class _Trial:
         self.generator, self.config = generator, config
         self.label, self.screener = label, screener
         rows = np.flatnonzero(data.labels == label)
+        if data.groups is not None:
+            # Views of one image cover each other: one of each says how well images do.
+            rows = rows[np.unique(data.groups[rows], return_index=True)[1]]
         rng = np.random.default_rng([config.seed, label])
         images = data.images[rng.permutation(rows)[: 2 * COVERAGE_IMAGES]]
         self.n = max(MIN_COVERAGE_IMAGES, len(images) // 2)
@@ -278,7 +281,8 @@ class _Trial:
         )
         screened = self.screener.new_class(self.label).screen(batch.images)
         covered = None
-        if self.real is not None:
+        # Samples made of differences vary more than their class does: that is no collapse.
+        if self.real is not None and sampler not in FROM_DATA:
             covered = coverage(self.real, self.screener.features(batch.images), k=NEIGHBOURS)
         return _Outcome(float(screened.accepted.mean()), covered, float(screened.near.mean()))
 

@@ -1,6 +1,6 @@
 """How many samples a job makes of each class, and what room they take."""
 
-from vaeaug.config import AugmentConfig
+from vaeaug.config import AugmentConfig, ConfigError
 from vaeaug.data import LabelledImages
 from vaeaug.models import groups_of
 from vaeaug.plan import Plan, make_plan
@@ -8,6 +8,19 @@ from vaeaug.training import check_config, style_units
 
 # The fewest images of a class that gets samples where no other class lends it styles.
 MIN_CLASS_COUNT = 8
+
+
+def suited(config: AugmentConfig, data: LabelledImages) -> AugmentConfig:
+    """The job as this kind of data needs it: feature vectors have nothing to convolve.
+
+    Args:
+        config: The job.
+        data: The training split.
+
+    Returns:
+        The job itself, or its copy for feature vectors.
+    """
+    return config.for_features() if data.are_features else config
 
 
 def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
@@ -24,7 +37,12 @@ def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
         ConfigError: If the generator or the screening cannot be trained on samples like these.
         PlanError: If the sampling strategy cannot be satisfied.
     """
+    config = suited(config, data)
     check_config(data, config, for_convolutions=True)
+    if config.recipe.sampler == "calibrated" and not data.are_features:
+        raise ConfigError(
+            f"recipe.sampler: expected calibrated for feature vectors alone, got {data.noun}"
+        )
     share, strategy = config.plan.share, config.plan.sampling_strategy
     if share is None and isinstance(strategy, str | float):
         share = config.recipe.share
@@ -43,7 +61,8 @@ def _min_class_count(data: LabelledImages, config: AugmentConfig) -> int:
     """The fewest images of a class that gets samples."""
     if config.plan.min_class_count is not None:
         return config.plan.min_class_count
-    return 1 if style_units(data, config) else MIN_CLASS_COUNT
+    borrows = data.are_features or style_units(data, config) > 0
+    return 1 if borrows else MIN_CLASS_COUNT
 
 
 def bytes_per_sample(data: LabelledImages, config: AugmentConfig) -> int:
@@ -56,7 +75,7 @@ def bytes_per_sample(data: LabelledImages, config: AugmentConfig) -> int:
     Returns:
         Bytes.
     """
-    model = config.model
+    model = suited(config, data).model
     groups = groups_of(
         data.image_shape,
         network=model.network,

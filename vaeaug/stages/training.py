@@ -12,6 +12,7 @@ from vaeaug.data import LabelledImages
 from vaeaug.generator import Synthesizer
 from vaeaug.progress import Progress, shown
 from vaeaug.screening import Screener
+from vaeaug.stages.planning import suited
 from vaeaug.training import train
 
 log = logging.getLogger("vaeaug")
@@ -41,7 +42,7 @@ def fit(
     Raises:
         TrainingError: If training fails.
     """
-    job = as_config(config)
+    job = suited(as_config(config), data)
     with shown(progress) as report:
         path = None if folder is None else Path(folder)
         trained = train(data, job, device=device, folder=path, progress=report)

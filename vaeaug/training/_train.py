@@ -455,7 +455,10 @@ def check_config(
     """
     model = config.model
     problems = []
-    if model.network == "conv" or for_convolutions:
+    if data.are_features:
+        if model.network == "conv":
+            problems.append("model.network: expected mlp for feature vectors, got conv")
+    elif model.network == "conv" or for_convolutions:
         try:
             Geometry.of(data.image_shape)
         except SizeError as error:

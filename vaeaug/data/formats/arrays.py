@@ -12,8 +12,9 @@ from vaeaug.data.checks import DataError
 from vaeaug.data.finish import RawData
 from vaeaug.data.foreign_arrays import as_array, is_array, is_frame
 from vaeaug.data.formats.media import decode_media
-from vaeaug.data.formats.named_arrays import ArrayNames, choose_arrays
+from vaeaug.data.formats.named_arrays import ArrayNames, are_named_features, choose_arrays
 from vaeaug.data.formats.torch_dataset import read_torch
+from vaeaug.data.metadata import SourceMetadata
 from vaeaug.data.request import Request
 
 _WHERE = "arrays"
@@ -104,7 +105,9 @@ def _read(arrays: Mapping[str, Any], names: ArrayNames, request: Request, where:
     )
     items = _items(arrays[names.images])
     if items is None:
-        return raw(images=as_array(arrays[names.images], images_at))
+        array = as_array(arrays[names.images], images_at)
+        layout = "NF" if are_named_features(names.images, array) else None
+        return raw(images=array, metadata=SourceMetadata(layout=layout))
     if labels.shape[:1] != (len(items),):
         raise DataError(
             f"{where}: expected one label for each image, got {len(items)} {names.images} and "

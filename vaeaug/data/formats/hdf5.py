@@ -5,12 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int64
+
 from vaeaug.data.checks import DataError
 from vaeaug.data.finish import RawData, RawImages
 from vaeaug.data.formats.hdf5_process import ForeignHDF5
 from vaeaug.data.formats.named_arrays import choose_arrays, choose_images, load_arrays
 from vaeaug.data.metadata import SourceMetadata, is_range
 from vaeaug.data.request import STORED_LAYOUTS, Request
+
+# Number of the image that a row was made from, alike for its views.
+GROUPS = "groups"
 
 
 def read_hdf5(path: Path, request: Request) -> RawData:
@@ -40,7 +46,10 @@ def read_hdf5(path: Path, request: Request) -> RawData:
         metadata = _metadata(file, names.images)
         if request.class_names is None:
             metadata = replace(metadata, class_names=_class_names(file, names.images, names.labels))
-        return load_arrays(names, where, file.load, metadata)
+        groups = None
+        if not request.keys and file.names().get(GROUPS) == "dataset":
+            groups = _groups(file, label_shape)
+        return load_arrays(names, where, file.load, metadata, groups=groups)
 
 
 def read_hdf5_images(path: Path, request: Request) -> RawImages:
@@ -92,6 +101,14 @@ def _metadata(file: ForeignHDF5, images: str) -> SourceMetadata:
     return SourceMetadata(
         layout=layouts[0] if layouts else None, value_range=ranges[0] if ranges else None
     )
+
+
+def _groups(file: ForeignHDF5, shape: tuple[int, ...]) -> Int64[np.ndarray, " n"] | None:
+    """The dataset `groups` of `vaeaug embed`; another's of that name may be anything."""
+    groups = file.load(GROUPS) if file.shape(GROUPS) == shape else None
+    if groups is None or groups.dtype.kind not in "iu":
+        return None
+    return groups.astype(np.int64)
 
 
 def _class_names(file: ForeignHDF5, images: str, labels: str) -> tuple[str, ...] | None:

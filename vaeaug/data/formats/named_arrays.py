@@ -1,17 +1,17 @@
 """Which arrays in a file of named arrays are the images and which are their labels."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int64, Shaped
 
 from vaeaug.data.checks import DataError
 from vaeaug.data.finish import RawData
 from vaeaug.data.metadata import SourceMetadata
 from vaeaug.data.request import Request
 from vaeaug.data.split_names import canonical, require_split, without_splits
-from vaeaug.data.vocabulary import IMAGES, LABELS, plain
+from vaeaug.data.vocabulary import FEATURES, IMAGES, LABELS, plain
 
 # A pool of images without labels.
 _POOLS = ("unlabelled_images", "unlabelled", "unlabeled_images", "unlabeled")
@@ -80,6 +80,8 @@ def load_arrays(
     where: str,
     load: Callable[[str], Shaped[np.ndarray, "..."]],
     metadata: SourceMetadata,
+    *,
+    groups: Int64[np.ndarray, " n"] | None = None,
 ) -> RawData:
     """Load the arrays that were chosen.
 
@@ -88,20 +90,25 @@ def load_arrays(
         where: The source, for messages.
         load: Loads one array by its name.
         metadata: What the source states of itself.
+        groups: A number for each image, alike for views of one.
 
     Returns:
         The images with their labels.
     """
+    images = load(names.images)
+    if metadata.layout is None and are_named_features(names.images, images):
+        metadata = replace(metadata, layout="NF")
     return RawData(
         source=where,
         split=names.split,
         labels=load(names.labels),
         labels_at=f"{where}[{names.labels}]",
         reference=load(names.reference) if names.reference else None,
-        images=load(names.images),
+        images=images,
         images_at=f"{where}[{names.images}]",
         metadata=metadata,
         notes=names.notes,
+        groups=groups,
     )
 
 
@@ -140,6 +147,19 @@ def choose_images(names: Collection[str], request: Request, where: str) -> str:
         f"{where}: expected images in an array named {', '.join((*_POOLS, *IMAGES[:6]))}, "
         f"train_images or x_train, got {_listed(names)}; pass keys={{'images': ...}} to name it"
     )
+
+
+def are_named_features(name: str, array: Shaped[np.ndarray, "..."]) -> bool:
+    """Whether an array is called features: rows of floats of that name are no signals.
+
+    Args:
+        name: Its name.
+        array: The array.
+
+    Returns:
+        True for floats of shape (N, F) with such a name.
+    """
+    return array.ndim == 2 and array.dtype.kind == "f" and _parse(name, FEATURES)[1] is not None
 
 
 def _by_split(names: Collection[str], wanted: Collection[str]) -> dict[str | None, str]:

@@ -7,7 +7,9 @@ from typing import Literal
 from vaeaug.config import Recipe
 from vaeaug.data import LabelledImages
 
-Balance = Literal["none", "oversampling", "logit adjustment", "effective number"]
+Balance = Literal[
+    "none", "oversampling", "logit adjustment", "effective number", "tau-norm", "nearest mean"
+]
 Mix = Literal["mixup", "cutmix"]
 
 
@@ -18,7 +20,8 @@ class Arm:
     Attributes:
         balance: Against unequal classes: class-balanced draws, logit adjustment (Menon et al.
             2021, arXiv:2007.07314) or weights by the effective number of samples (Cui et al. 2019,
-            arXiv:1901.05555).
+            arXiv:1901.05555). Of linear heads also tau-normalised weights and the nearest mean of a
+            class (Kang et al. 2020, arXiv:1910.09217), whose cRT is class-balanced draws.
         classic: Random shift, and for images rotation and zoom.
         flip: Random horizontal flip (images).
         mix: Mixup (arXiv:1710.09412) or CutMix (arXiv:1905.04899) of the batch.
@@ -70,6 +73,9 @@ def fixed_arms(train: LabelledImages) -> Iterator[Arm]:
     Yields:
         The arms, in the order of the table.
     """
+    if train.are_features:
+        yield from _head_arms()
+        return
     images = len(train.image_shape) == 3
     yield Arm()
     yield Arm("oversampling")
@@ -85,3 +91,14 @@ def fixed_arms(train: LabelledImages) -> Iterator[Arm]:
     if images:
         # Together they were the best of all on long-tailed Fashion-MNIST; each alone was not.
         yield Arm("logit adjustment", mix="cutmix")
+
+
+def _head_arms() -> Iterator[Arm]:
+    """Ways to train a linear head on features: there is nothing to shift, to rotate or to cut."""
+    yield Arm()
+    yield Arm("oversampling")
+    yield Arm("oversampling", mix="mixup")
+    yield Arm("logit adjustment")
+    yield Arm("effective number")
+    yield Arm("tau-norm")
+    yield Arm("nearest mean")

@@ -17,7 +17,8 @@ from vaeaug.config import EvaluationConfig
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation.gate.arms import Arm
 from vaeaug.evaluation.gate.augmentation import augment, mixing
-from vaeaug.evaluation.gate.probe_networks import ProbeFactory, build_probe
+from vaeaug.evaluation.gate.heads import Parts, train_head
+from vaeaug.evaluation.gate.probe_networks import ProbeFactory, build_probe, is_head
 from vaeaug.memory import blocks
 from vaeaug.models import scale_images
 from vaeaug.randomness import seeded_torch
@@ -62,6 +63,18 @@ def train_probe(
     """
     device = torch.device(device)
     steps = max(1, round(steps * arm.length))
+    if is_head(train.image_shape, factory):
+
+        def parts_of(part: LabelledImages) -> Parts:
+            batches = _Batches(
+                part, synthetic, arm, size=config.batch_size, seed=seed, device=device
+            )
+            mix = mixing(arm, part.n_classes, 1)
+            return Parts(batches.draw, _cross_entropy(arm, part, device), mix)
+
+        return train_head(
+            train, synthetic, arm, config, parts_of=parts_of, seed=seed, steps=steps, device=device
+        )
     with seeded_torch(seed % 2**63, foreign=factory is not None):
         model = build_probe(
             train.image_shape, train.n_classes, width=config.width, factory=factory

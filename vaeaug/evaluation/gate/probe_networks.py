@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
+from vaeaug.shapes import are_features
+
 # factory(image_shape, n_classes) builds a network: (n, c, *space) in [0, 1] to logits (n, k).
 ProbeFactory = Callable[[tuple[int, ...], int], nn.Module]
 
@@ -77,6 +79,19 @@ def default_steps(n_images: int) -> int:
     return int(min(6000, max(400, 16 * n_images**0.5)))
 
 
+def is_head(image_shape: tuple[int, ...], factory: ProbeFactory | None) -> bool:
+    """Tell whether the probe is a linear head on features, which is trained in its own way.
+
+    Args:
+        image_shape: Shape of a sample.
+        factory: Builds the user's network.
+
+    Returns:
+        True for feature vectors, unless the user has a network of their own.
+    """
+    return factory is None and are_features(image_shape)
+
+
 def build_probe(
     image_shape: tuple[int, ...], n_classes: int, *, width: int, factory: ProbeFactory | None = None
 ) -> nn.Module:
@@ -113,6 +128,8 @@ def probe_name(image_shape: tuple[int, ...], *, width: int, factory: ProbeFactor
     Returns:
         The network in words.
     """
+    if is_head(image_shape, factory):
+        return f"linear head on {image_shape[-1]} features"
     if factory is not None:
         return str(getattr(factory, "__name__", type(factory).__name__))
     if _is_large(image_shape):

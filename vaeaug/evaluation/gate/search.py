@@ -20,11 +20,25 @@ from vaeaug.progress import Progress
 
 NONE = Recipe(share=0.0)
 
+# Recipes for feature vectors.
+_FOR_FEATURES: tuple[dict[str, Any], ...] = (
+    {},
+    {"sampler": "interpolate", "share": 0.5},
+    {"sampler": "gmm", "share": 0.5},
+    {"sampler": "delta", "share": 0.5},
+    {"sampler": "delta", "share": 0.7},
+    {"sampler": "delta", "share": 0.5, "temperature": 0.7},
+    {"sampler": "delta", "share": 0.5, "real_only_last": 0.4},
+    {"sampler": "calibrated", "share": 0.3},
+    {"sampler": "calibrated", "share": 0.5},
+    {"sampler": "calibrated", "share": 0.7},
+)
+
 # Each rung: part of the probe's steps, splits, and candidates that are kept for the next one.
 RUNGS = ((1 / 3, 2, 5), (1.0, 2, 2), (1.0, 4, 1))
 
 
-def default_candidates(base: Recipe) -> list[Recipe]:
+def default_candidates(base: Recipe, *, features: bool = False) -> list[Recipe]:
     """List recipes around the one of a job: one or two settings of each differ from it.
 
     They differ in shares, in who gets synthetic samples, in labels, weights, batch norm, an ending
@@ -33,10 +47,14 @@ def default_candidates(base: Recipe) -> list[Recipe]:
 
     Args:
         base: The recipe of the job.
+        features: Whether the data are feature vectors, for which differences and calibrated normals
+            cost nothing and a head has no batch norm.
 
     Returns:
         The recipes, that of the job first.
     """
+    if features:
+        return list(dict.fromkeys(base.model_copy(update=change) for change in _FOR_FEATURES))
     changes: list[dict[str, Any]] = [
         {},
         {"share": 0.15},
@@ -55,6 +73,7 @@ def default_candidates(base: Recipe) -> list[Recipe]:
         {"sampler": "transfer", "share": 0.5},
         {"sampler": "interpolate"},
         {"min_label_probability": 0.3},
+        {"sampler": "delta", "real_only_last": 0.2},
     ]
     return list(dict.fromkeys(base.model_copy(update=change) for change in changes))
 

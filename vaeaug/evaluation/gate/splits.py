@@ -108,12 +108,29 @@ def halves(
 
 
 def _first_equal(data: LabelledImages) -> Int64[np.ndarray, " n"]:
-    """For each image the first row that holds the same bytes."""
+    """For each image the first row that holds the same bytes, or is of the same group."""
     first_rows: dict[bytes, int] = {}
-    return np.array(
+    first = np.array(
         [
             first_rows.setdefault(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), row)
             for row, image in enumerate(data.images)
         ],
         np.int64,
     )
+    return first if data.groups is None else _joined(first, data.groups)
+
+
+def _joined(
+    first: Int64[np.ndarray, " n"], groups: Int64[np.ndarray, " n"]
+) -> Int64[np.ndarray, " n"]:
+    """For each row the first one that it is connected to, by equal bytes or by its group."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(first)
+    of_group, member = np.unique(groups, return_index=True, return_inverse=True)[1:]
+    rows = np.arange(n)
+    edges = (np.tile(rows, 2), np.concatenate([first, of_group[member]]))
+    graph = coo_array((np.ones(2 * n, bool), edges), shape=(n, n))
+    _, component = connected_components(graph, directed=False)
+    return np.unique(component, return_index=True)[1][component]

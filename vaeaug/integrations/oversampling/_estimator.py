@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from vaeaug.config import AugmentConfig, as_config
 from vaeaug.data import LabelledImages
-from vaeaug.generator import WITH_SOURCE, Synthesizer
+from vaeaug.generator import FROM_DATA, WITH_SOURCE, Synthesizer
 from vaeaug.integrations.oversampling._encoding import Columns
 from vaeaug.integrations.oversampling._input import (
     as_dtype,
@@ -28,9 +28,11 @@ from vaeaug.integrations.oversampling._resampling import ImageJudge, Judge, Tabl
 from vaeaug.screening import Screener
 from vaeaug.stages import fit
 
-_LAYOUTS = {"NL", "NLC", "NCL", "NHW", "NHWC", "NCHW", "NDHW", "NDHWC", "NCDHW"}
+_LAYOUTS = {"NF", "NL", "NLC", "NCL", "NHW", "NHWC", "NCHW", "NDHW", "NDHWC", "NCDHW"}
 # Samplers whose samples belong to one class only.
-_SAMPLERS = {"auto", "posterior", "interpolate", "gmm", "flow", "prior"}
+_SAMPLERS = {"auto", "posterior", "interpolate", "gmm", "flow", "prior", *FROM_DATA}
+# Of these, those that start from a sample of the class.
+_EDITS = (*(sampler for sampler in WITH_SOURCE if sampler in _SAMPLERS), "delta")
 # Training for a table is short because it is repeated in every fold of a cross-validation.
 _TABLE = {"model.network": "mlp", "training.batch_size": 128, "training.eval_every": 50}
 _MIN_TABLE_STEPS, _MAX_TABLE_STEPS, _TABLE_PASSES = 400, 2_000, 40
@@ -49,7 +51,8 @@ class VAEOverSampler(BaseOverSampler):
     columns of whole numbers stay whole, and constant columns stay constant. Categorical features
     are not supported: encode them as numbers first, or use `imblearn.over_sampling.SMOTENC`. Input
     with 3 to 5 axes is gray images, images, or volumes, and is processed by the convolutional
-    network and the screening of a job; for signals, pass `layout`.
+    network and the screening of a job; for signals, pass `layout`. ``layout="NF"`` says that the
+    rows of a 2-D array are features of a backbone: a dense network and the screening of a job.
 
     Args:
         sampling_strategy: As in imbalanced-learn: a rule, a ratio for two classes, a mapping from
@@ -57,12 +60,13 @@ class VAEOverSampler(BaseOverSampler):
         random_state: An int or RandomState makes the samples reproducible without using the global
             generators. None: the global generator of NumPy, as in scikit-learn.
         sampler: "auto"; "interpolate" (towards a neighbour) or "posterior" (moved by noise), which
-            edit a real sample; "gmm", "flow" (trained for this) or "prior", which draw from a
-            density and start from no sample.
+            edit a real sample; "delta" (a real sample and the difference of two of a frequent
+            class); "gmm", "flow" (trained for this) or "prior", which draw from a density and start
+            from no sample, and for features "calibrated" (see `Synthesizer.sample`).
         steps: Training steps; the adaptation to the classes takes a quarter as many. Default: 400
             to 2,000 for a table, depending on the number of rows, otherwise that of the library.
-        layout: Axes of X, as in `vaeaug.read`: NHWC, NCHW, NHW, NL, NLC, NCL, NDHW, NDHWC, NCDHW.
-            Default: by the rank. A 2-D array is a table unless this is NL.
+        layout: Axes of X, as in `vaeaug.read`: NF, NHWC, NCHW, NHW, NL, NLC, NCL, NDHW, NDHWC,
+            NCDHW. Default: by the rank. A 2-D array is a table unless this is NL or NF.
         config: Advanced settings: a mapping of keys of `AugmentConfig` that differ from the
             defaults, dotted (``{"model.beta": 2.0}``) or nested, or a complete configuration. Its
             seed and plan are not used, and for a table `model.network` is always mlp.
@@ -135,7 +139,7 @@ class VAEOverSampler(BaseOverSampler):
         if arrays and self._draws_without_source():
             raise ValueError(
                 f"fit_resample: expected a sampler that starts from a sample (auto, "
-                f"{', '.join(sorted(set(WITH_SOURCE) & _SAMPLERS))}) where other arrays are to be "
+                f"{', '.join(sorted(_EDITS))}) where other arrays are to be "
                 f"kept aligned, got {self._requested_sampler()!r}: its samples belong to no row"
             )
         X_resampled, y_resampled = super().fit_resample(X, y)
@@ -310,7 +314,7 @@ class VAEOverSampler(BaseOverSampler):
         return self.sampler if self.sampler != "auto" else as_config(self.config).recipe.sampler
 
     def _draws_without_source(self) -> bool:
-        return self._requested_sampler() not in ("auto", *WITH_SOURCE)
+        return self._requested_sampler() not in ("auto", *_EDITS)
 
     def _more_tags(self) -> dict[str, Any]:
         return {**super()._more_tags(), "sample_indices": True}

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Shaped
 
 from vaeaug.data import channels_last
+from vaeaug.data.values import feature_range
+from vaeaug.shapes import are_features
 
 
 def rank(X: Any) -> int:
@@ -60,7 +62,7 @@ def as_samples(
 
 
 def value_range(samples: Shaped[np.ndarray, "n *space c"]) -> tuple[float, float]:
-    """Return the value range of samples: that of uint8, or the observed one.
+    """Return the value range of samples: that of uint8, or the observed one, of features with room.
 
     Args:
         samples: The samples.
@@ -70,6 +72,8 @@ def value_range(samples: Shaped[np.ndarray, "n *space c"]) -> tuple[float, float
     """
     if samples.dtype == np.uint8:
         return 0.0, 255.0
+    if are_features(samples.shape[1:]):
+        return feature_range(samples)
     low, high = float(samples.min()), float(samples.max())
     pad = 0.5 * max(1.0, abs(low)) if low == high else 0.0
     return low - pad, high + pad
@@ -90,6 +94,8 @@ def as_stored(
     Returns:
         The samples with the axes of X.
     """
+    if layout == "NF":
+        return samples[:, 0]
     channels_first = layout is not None and layout.startswith("NC")
     if not channels_first and samples.shape[1:] == X.shape[1:]:
         return samples

@@ -16,6 +16,7 @@ from vaeaug.generator import WITH_SOURCE, Synthesizer, sample_configured
 from vaeaug.integrations.oversampling._encoding import Columns
 from vaeaug.memory import blocks
 from vaeaug.screening import SampleSpace, Screener
+from vaeaug.shapes import are_features
 
 log = logging.getLogger("vaeaug")
 
@@ -234,6 +235,8 @@ def _samplers(
     if sampler == "auto":
         # A class of one sample has no neighbour to move towards.
         sampler = "interpolate" if len(generator.rows[label]) > 1 else "posterior"
+        if are_features(generator.image_shape):
+            sampler = generator.default_sampler(label, residual=True)
     if not (sampler == "interpolate" and len(generator.rows[label]) == 1):
         yield sampler, temperature
     fallback = "posterior" if sampler in WITH_SOURCE else sampler
