@@ -96,7 +96,8 @@ class PlanConfig(Section):
         None,
         ge=1,
         description="A class with fewer real images gets no synthetic ones. Default: 1 where the "
-        "generator has a style, which frequent classes lend to rare ones, and for features; else 8.",
+        "generator has a style, which frequent classes lend to rare ones, and for features; else "
+        "8.",
     )
     share: float | None = Field(
         None,
