@@ -155,11 +155,13 @@ __all__ = [
 ]
 
 
-def load(folder: Any) -> "Synthesizer":
+def load(folder: Any, *, codec: Any = None) -> "Synthesizer":
     """Read a generator that `Synthesizer.save` wrote.
 
     Args:
         folder: The generator's folder, or a run folder.
+        codec: The image codec that the generator was trained with ("FILE.py:NAME"), where there was
+            one in a Python file: such a file is run only where it is named.
 
     Returns:
         The generator, on the CPU.
@@ -169,7 +171,7 @@ def load(folder: Any) -> "Synthesizer":
     """
     from vaeaug.generator import Synthesizer
 
-    return Synthesizer.load(folder)
+    return Synthesizer.load(folder, codec=codec)
 
 
 def __getattr__(name: str) -> Any:

@@ -38,6 +38,29 @@ class DataType(click.ParamType):
 DATA = DataType()
 
 
+# Key of --codec in the context of a command.
+_CODEC = "vaeaug.codec"
+
+
+def _with_codec(command: Command) -> Command:
+    """Add --codec once; `config_of` and `loaded` look it up."""
+    if any(parameter.name == "codec" for parameter in getattr(command, "__click_params__", ())):
+        return command
+    return click.option(
+        "--codec",
+        metavar="FILE.py:NAME|FOLDER",
+        expose_value=False,
+        callback=lambda context, _, value: context.meta.update({_CODEC: value}),
+        help="Frozen autoencoder of images in whose latents the generator works.",
+    )(command)
+
+
+def _codec() -> str | None:
+    """The value of --codec of the running command."""
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.meta.get(_CODEC)
+
+
 def configured(command: Command) -> Command:
     """Add the options that make up a configuration.
 
@@ -99,7 +122,7 @@ def configured(command: Command) -> Command:
     ]
     for option in reversed(options):
         command = option(command)
-    return command
+    return _with_codec(command)
 
 
 # For commands that make a plan.
@@ -167,9 +190,19 @@ def evaluated(command: Command) -> Command:
     return command
 
 
-generator_argument = click.argument(
-    "model", type=click.Path(exists=True, file_okay=False, path_type=Path)
-)
+def generator_argument(command: Command) -> Command:
+    """Add the argument MODEL, the folder of a generator or a run.
+
+    Args:
+        command: The command.
+
+    Returns:
+        The command with the argument.
+    """
+    folder = click.Path(exists=True, file_okay=False, path_type=Path)
+    return click.argument("model", type=folder)(_with_codec(command))
+
+
 to_option = click.option(
     "--to",
     required=True,
@@ -313,7 +346,7 @@ def loaded(model: Path, device: str) -> "Synthesizer":
     from vaeaug.generator import Synthesizer
     from vaeaug.training import resolve_device
 
-    return Synthesizer.load(model).to(resolve_device(device))
+    return Synthesizer.load(model, codec=_codec()).to(resolve_device(device))
 
 
 def config_of(
@@ -354,6 +387,7 @@ def config_of(
         "data.resize": resize,
         "data.mode": mode,
         "data.on_error": on_error,
+        "model.codec": _codec(),
     }
     if strategy is not None:
         overrides = (*overrides, f"plan.sampling_strategy={strategy}")

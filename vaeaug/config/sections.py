@@ -160,6 +160,12 @@ class ModelConfig(Section):
         le=1024,
         description="Channels are doubled at each level up to this; mlp: hidden units.",
     )
+    codec: str | None = Field(
+        None,
+        description="A frozen autoencoder of images, in whose latents the generator is trained and "
+        "which decodes its samples: FILE.py:NAME, an object with encode and decode (run with all "
+        "your rights), or a folder of diffusers' AutoencoderKL or AutoencoderTiny.",
+    )
     class_embedding: int = Field(32, ge=1, le=512, description="Length of the class embedding.")
     style_dim: int | None = Field(
         None,

@@ -9,6 +9,7 @@ from vaeaug.generator.batch import SampleBatch
 from vaeaug.generator.codec import BLOCK, SamplingError
 from vaeaug.generator.configured import edits_images, keeps_detail, sample_configured
 from vaeaug.generator.from_data import FROM_DATA
+from vaeaug.generator.image_codec import ImageCodec, ImageCodecError, LatentSpace
 from vaeaug.generator.live import ClassMover, draw_batch
 from vaeaug.generator.samplers import (
     EDITING,
@@ -29,6 +30,9 @@ __all__ = [
     "SMALL_CLASS",
     "WITH_SOURCE",
     "ClassMover",
+    "ImageCodec",
+    "ImageCodecError",
+    "LatentSpace",
     "SampleBatch",
     "SamplingError",
     "Synthesizer",

@@ -6,9 +6,10 @@ from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64, Shaped
+from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
+from vaeaug.generator.image_codec import LatentSpace
 from vaeaug.memory import blocks
 from vaeaug.models import (
     CVAE,
@@ -35,6 +36,8 @@ class Codec:
         model: The trained model, in evaluation mode.
         value_range: Lowest and highest value of the images.
         dtype: Of the images, "uint8" or "float32".
+        latent_space: That of a frozen image codec, in which the model was trained; None: the model
+            was trained on the images themselves.
     """
 
     def __init__(
@@ -43,10 +46,12 @@ class Codec:
         *,
         value_range: tuple[int | float, int | float],
         dtype: str | np.dtype,
+        latent_space: LatentSpace | None = None,
     ) -> None:
         self.model = model.eval()
         self.value_range = value_range
         self.dtype = np.dtype(dtype)
+        self.latent_space = latent_space
 
     @property
     def device(self) -> torch.device:
@@ -56,6 +61,8 @@ class Codec:
     @property
     def image_shape(self) -> tuple[int, ...]:
         """(space..., channels)."""
+        if self.latent_space is not None:
+            return self.latent_space.image_shape
         return tuple(self.model.image_shape)
 
     @property
@@ -64,27 +71,53 @@ class Codec:
         return cast(int, self.model.architecture["n_classes"])
 
     def scaled(self, images: Shaped[np.ndarray, "n *space c"]) -> Tensor:
-        """Images as the networks see them.
+        """Images as the model sees them.
 
         Args:
             images: As they are stored.
 
         Returns:
-            float32 in [0, 1], channels first, on the device.
+            float32 in [0, 1], channels first, on the device; latents of the image codec where there
+            is one.
         """
         block = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        return scale_images(block, self.value_range)
+        return self.enter(scale_images(block, self.value_range))
+
+    def enter(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n d *grid"]:
+        """Turn images into what the model was trained on.
+
+        Args:
+            x: Images in [0, 1], channels first, on the device.
+
+        Returns:
+            The images, or their latents in the image codec.
+        """
+        return x if self.latent_space is None else self.latent_space.enter(x)
+
+    def leave(self, h: Float[Tensor, "n d *grid"]) -> Float[Tensor, "n c *space"]:
+        """Invert `enter`.
+
+        Args:
+            h: What the model gives, on the device.
+
+        Returns:
+            Images, not clipped unless an image codec decoded them.
+        """
+        return h if self.latent_space is None else self.latent_space.leave(h)
 
     def stored(self, scaled: Tensor) -> Shaped[np.ndarray, "n *space c"]:
         """The inverse of `scaled`.
 
         Args:
-            scaled: Channels first; what lies outside [0, 1] is clipped.
+            scaled: What the model gives, channels first. Values of images outside [0, 1] are
+                clipped.
 
         Returns:
             Images in the type and value range of the training images.
         """
         low, high = self.value_range
+        if self.latent_space is not None:
+            scaled = self.leave(scaled.to(self.device)).cpu()
         images = scaled.clamp(0, 1).mul(high - low).add(low).movedim(1, -1)
         if self.dtype == np.uint8:
             images = images.round()
@@ -127,7 +160,7 @@ class Codec:
             float32, channels first, on the CPU; not clipped.
         """
         if not len(z):
-            *space, channels = self.image_shape
+            *space, channels = self.model.image_shape
             return torch.empty(0, channels, *space, dtype=torch.float32)
         return in_blocks(self.model.decode, z, labels, device=self.device)
 

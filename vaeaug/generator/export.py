@@ -38,7 +38,7 @@ def export_decoder(generator: Synthesizer, path: str | Path) -> Path:
 
     Raises:
         SamplingError: If the path ends otherwise, or the grouping is "separate", whose decoder
-            depends on the classes in the batch.
+            depends on the classes in the batch, or an image codec decodes.
     """
     path = Path(path)
     if path.suffix != ".pt2":
@@ -47,6 +47,11 @@ def export_decoder(generator: Synthesizer, path: str | Path) -> Path:
         raise SamplingError(
             "export: expected one model of all classes (adapted or shared), got separate ones; "
             "export each class's own: generator.model.of_class(label)"
+        )
+    if generator.codec.latent_space is not None:
+        raise SamplingError(
+            "export: expected a generator of images, got one of latents of the image codec "
+            f"{generator.codec.latent_space.codec.source!r}, which decodes them"
         )
     device = generator.device
     example = (

@@ -11,14 +11,15 @@ import numpy as np
 from vaeaug.files import read_whole
 from vaeaug.files.json_text import parse_strict, sealed, unsealed
 from vaeaug.generator.density import ClassDensity
+from vaeaug.generator.image_codec import ImageCodec, LatentSpace
 from vaeaug.models import CVAE, LatentFlow, SeparateCVAE
 from vaeaug.randomness import seeded_torch
 from vaeaug.shards import publish_bytes, sha256_file
 
 FORMAT = "vaeaug-generator"
-FORMAT_VERSION = 3
-# The version before, which had no hashes.
-_WITHOUT_HASHES = 2
+FORMAT_VERSION = 4
+# Earlier versions: without a style and an image codec; without hashes as well.
+_WITHOUT_STYLE, _WITHOUT_HASHES = 3, 2
 FILES = ("config.json", "model.safetensors", "densities.safetensors")
 
 
@@ -40,6 +41,7 @@ class StoredGenerator:
     preferred: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     reach: Mapping[int, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    latent_space: LatentSpace | None = None
 
 
 def save(generator: StoredGenerator, folder: Path) -> None:
@@ -93,6 +95,8 @@ def save(generator: StoredGenerator, folder: Path) -> None:
         "preferred": {str(label): list(choice) for label, choice in generator.preferred.items()},
         "reach": {str(label): reach for label, reach in generator.reach.items()},
     }
+    if generator.latent_space is not None:
+        config["image_codec"] = generator.latent_space.to_json()
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     contents = {
         "model.safetensors": save_tensors(weights),
@@ -106,11 +110,12 @@ def save(generator: StoredGenerator, folder: Path) -> None:
     publish_bytes(folder / "config.json", sealed(config))
 
 
-def load(folder: Path) -> StoredGenerator:
+def load(folder: Path, codec: str | ImageCodec | None = None) -> StoredGenerator:
     """Read what `save` wrote.
 
     Args:
         folder: The generator's folder.
+        codec: The image codec that it was trained with, or where that is.
 
     Returns:
         The generator.
@@ -126,7 +131,7 @@ def load(folder: Path) -> StoredGenerator:
     data = read_whole(folder / "config.json")
     config = parse_strict(data)
     version = (config.get("format"), config.get("format_version"))
-    if version == (FORMAT, FORMAT_VERSION):
+    if version in ((FORMAT, FORMAT_VERSION), (FORMAT, _WITHOUT_STYLE)):
         config = unsealed(data)
         _check_files(folder, config["files"])
     elif version != (FORMAT, _WITHOUT_HASHES):
@@ -171,6 +176,9 @@ def load(folder: Path) -> StoredGenerator:
         notes=config["notes"],
         preferred={int(label): tuple(c) for label, c in config.get("preferred", {}).items()},
         reach={int(label): int(reach) for label, reach in config.get("reach", {}).items()},
+        latent_space=(
+            LatentSpace.of_json(config["image_codec"], codec) if "image_codec" in config else None
+        ),
     )
 
 

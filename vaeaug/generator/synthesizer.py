@@ -17,6 +17,7 @@ from vaeaug.generator.codec import BLOCK, Codec, SamplingError
 from vaeaug.generator.density import ClassDensity, fit_density
 from vaeaug.generator.exemplars import sample_like
 from vaeaug.generator.from_data import FROM_DATA, DataSampler
+from vaeaug.generator.image_codec import ImageCodec, LatentSpace
 from vaeaug.generator.latents import Latents
 from vaeaug.generator.samplers import (
     EDITING,
@@ -49,6 +50,7 @@ class Synthesizer:
         reach: By class, how far away the neighbours are that an interpolation moves towards: 1 for
             the nearest ones, r for the r-th such group of them.
         notes: What the user should know of its training.
+        latent_space: That of a frozen image codec, in which the model was trained; None for none.
     """
 
     def __init__(
@@ -68,8 +70,9 @@ class Synthesizer:
         preferred: Mapping[int, tuple[str, str]] | None = None,
         reach: Mapping[int, int] | None = None,
         notes: Sequence[str] = (),
+        latent_space: LatentSpace | None = None,
     ) -> None:
-        self.codec = Codec(model, value_range=value_range, dtype=dtype)
+        self.codec = Codec(model, value_range=value_range, dtype=dtype, latent_space=latent_space)
         self.latents = Latents(means, variances, labels, len(class_names))
         self.flow = None if flow is None else flow.eval()
         self.densities = tuple(densities)
@@ -95,6 +98,7 @@ class Synthesizer:
         pool_labels: Int64[np.ndarray, " m"] | None = None,
         kind: str = "auto",
         notes: Sequence[str] = (),
+        latent_space: LatentSpace | None = None,
     ) -> "Synthesizer":
         """Encode the training images and fit each class's density.
 
@@ -107,11 +111,17 @@ class Synthesizer:
             kind: "normal" fits one normal to each class, "gmm" and "flow" fit mixtures, "auto"
                 mixtures, or normals where a flow describes the classes better.
             notes: What the user should know of the training.
+            latent_space: That of the image codec whose latents the model was trained on.
 
         Returns:
             The generator, on the model's device.
         """
-        codec = Codec(model, value_range=data.value_range, dtype=data.images.dtype)
+        codec = Codec(
+            model,
+            value_range=data.value_range,
+            dtype=data.images.dtype,
+            latent_space=latent_space,
+        )
         means, variances = codec.posterior(data.images, data.labels)
         labels = data.labels
         if data.unlabelled is not None:
@@ -144,6 +154,7 @@ class Synthesizer:
             n_real=len(data),
             data_fingerprint=data.fingerprint,
             notes=notes,
+            latent_space=latent_space,
         )
 
     def to(self, device: str | torch.device) -> "Synthesizer":
@@ -156,6 +167,8 @@ class Synthesizer:
             This generator.
         """
         self.model.to(device)
+        if self.codec.latent_space is not None:
+            self.codec.latent_space.codec.to(device)
         if self.flow is not None:
             self.flow.to(device)
         return self
@@ -660,15 +673,18 @@ class Synthesizer:
             preferred=self.preferred,
             reach=self.reach,
             notes=self.notes,
+            latent_space=self.codec.latent_space,
         )
         storage.save(stored, Path(folder))
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Synthesizer":
+    def load(cls, folder: str | Path, *, codec: str | ImageCodec | None = None) -> "Synthesizer":
         """Read what `save` wrote.
 
         Args:
             folder: The generator's folder, or a run folder.
+            codec: The image codec that it was trained with, or where that is, where that is a
+                Python file: such a file is run only where it is named.
 
         Returns:
             The generator, on the CPU.
@@ -687,7 +703,7 @@ class Synthesizer:
                 f"{', '.join(missing)} is missing"
             )
         try:
-            return cls(**vars(storage.load(folder)))
+            return cls(**vars(storage.load(folder, codec)))
         except Exception as error:  # damage shows as many things
             raise SamplingError(
                 f"{folder}: the generator cannot be read ({type(error).__name__}: {error})"

@@ -204,14 +204,17 @@ def generate(
         RunError: If the data is not what the generator was trained on, the folder cannot be used,
             or nothing is to be made.
     """
-    generator = model if isinstance(model, Synthesizer) else Synthesizer.load(model)
+    job = as_config(config)
+    generator = (
+        model if isinstance(model, Synthesizer) else Synthesizer.load(model, codec=job.model.codec)
+    )
     if generator.data_fingerprint != data.fingerprint:
         raise RunError(
             "generate: expected the images that the generator was trained on (fingerprint "
             f"{generator.data_fingerprint[:12]}), got {data.source!r} of fingerprint "
             f"{data.fingerprint[:12]}"
         )
-    job = _with_plain_strategy(as_config(config), data)
+    job = _with_plain_strategy(job, data)
     plan = _plan_something(data, job)
     described = {**describe_data(data), "generator": generator.sha256}
     needed = plan.n_synthetic * bytes_per_sample(data, job) + SPACE_FOR_MODEL
@@ -225,7 +228,9 @@ def generate(
         # A copy of the run's own: the caller's generator is moved to no device and holds no data.
         if not (run.model / "config.json").exists():
             generator.save(run.model)
-        copied = Synthesizer.load(run.model).to(resolve_device(device))
+        space = generator.codec.latent_space
+        codec = None if space is None else space.codec
+        copied = Synthesizer.load(run.model, codec=codec).to(resolve_device(device))
         result = _draw(run, copied, data, job, screener=screener, progress=report)
         manifest = publish(run, result, data)
         return AugmentResult(run.path, manifest, source=data.source)

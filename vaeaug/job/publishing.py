@@ -58,7 +58,7 @@ def publish(run: RunFolder, result: RunResult, data: LabelledImages) -> Manifest
         ShardError: If a file cannot be written.
     """
     panels = [] if data.are_features else panels_of(run.path, result.manifest, data)
-    _write_pictures(run, panels, data)
+    _write_pictures(run, panels, data, codec=result.config.model.codec)
     if result.measures:
         run.measures.parent.mkdir(exist_ok=True)
         # In their order: the report shows classes as the data has them.
@@ -117,7 +117,13 @@ def panels_of(folder: Path, manifest: Manifest, data: LabelledImages) -> list[Cl
     return panels
 
 
-def _write_pictures(run: RunFolder, panels: Sequence[ClassPanel], data: LabelledImages) -> None:
+def _write_pictures(
+    run: RunFolder,
+    panels: Sequence[ClassPanel],
+    data: LabelledImages,
+    *,
+    codec: str | None,
+) -> None:
     """The pictures of samples and traversals, which no evaluation changes; none of features."""
     if data.are_features:
         return
@@ -127,7 +133,7 @@ def _write_pictures(run: RunFolder, panels: Sequence[ClassPanel], data: Labelled
     if not traversals.exists():
         shown = [label for label in _by_interest(data) if data.counts[label]][:MAX_CLASSES]
         n_units = 2 if len(shown) > 4 else 6
-        generator = Synthesizer.load(run.model)
+        generator = Synthesizer.load(run.model, codec=codec)
         write_traversal(traversals, generator, shown, n_units=n_units)
         if generator.model.style_dim:
             write_styles(run.path / "styles.png", generator, data, shown)

@@ -159,7 +159,7 @@ def _fit(generator: Synthesizer, data: LabelledImages, config: AugmentConfig) ->
     k = config.training.bound_samples
     bound = generator.bound(few.images, few.labels, k=k, seed=config.seed)
     bits = None
-    if data.images.dtype == np.uint8:
+    if data.images.dtype == np.uint8 and generator.codec.latent_space is None:
         bits = float(generator.rates(held_out.images, held_out.labels, seed=config.seed)[1].mean())
     return {
         "unit": "nats per image of values scaled to [0, 1]",

@@ -9,11 +9,11 @@ import torch
 
 from vaeaug.config import AugmentConfig, as_config
 from vaeaug.data import LabelledImages
-from vaeaug.generator import Synthesizer
+from vaeaug.generator import ImageCodec, LatentSpace, Synthesizer
 from vaeaug.progress import Progress, shown
 from vaeaug.screening import Screener
 from vaeaug.stages.planning import suited
-from vaeaug.training import train
+from vaeaug.training import resolve_device, train
 
 log = logging.getLogger("vaeaug")
 
@@ -43,9 +43,13 @@ def fit(
         TrainingError: If training fails.
     """
     job = suited(as_config(config), data)
+    space, samples = None, data
+    if job.model.codec is not None:
+        codec = ImageCodec.load(job.model.codec)
+        space, samples = LatentSpace.fitted(codec, data, device=resolve_device(device))
     with shown(progress) as report:
         path = None if folder is None else Path(folder)
-        trained = train(data, job, device=device, folder=path, progress=report)
+        trained = train(samples, job, device=device, folder=path, progress=report)
     for line in trained.summary():
         log.info("%s", line)
     return Synthesizer.from_training(
@@ -56,6 +60,7 @@ def fit(
         pool_labels=trained.pool_labels if data.unlabelled is not None else None,
         kind=job.density.kind,
         notes=trained.remarks,
+        latent_space=space,
     )
 
 
@@ -86,7 +91,7 @@ def load_or_train(
         SamplingError: If the generator in the folder is damaged.
     """
     if (model / "config.json").exists():
-        return Synthesizer.load(model).to(device)
+        return Synthesizer.load(model, codec=config.model.codec).to(device)
     generator = fit(data, config, device=device, folder=checkpoints, progress=progress or False)
     generator.save(model)
     return generator
