@@ -19,7 +19,7 @@ WAYS = {each: {"sampler": each} for each in SAMPLERS} | {
     "guided": {"sampler": "flow", "guidance": 2.0, "solver_steps": 3, "temperature": 0.8},
     "residual posterior": {"sampler": "posterior", "residual": True},
     "residual interpolate": {"sampler": "interpolate", "residual": True},
-    "residual transfer": {"sampler": "transfer", "residual": True},
+    "residual posterior": {"sampler": "posterior", "residual": True},
 }
 
 
@@ -301,7 +301,10 @@ def test_gmm_draws_from_the_density_of_the_class(synthesizer):
 def test_transfer_decodes_the_latent_of_its_source(synthesizer):
     batch = synthesizer.sample(0, 50, seed=0, sampler="transfer", temperature=0.0)
     assert len(np.unique(synthesizer.labels[batch.source_index])) > 3
-    np.testing.assert_array_equal(batch.latents, synthesizer.means[batch.source_index])
+    style = synthesizer.style_of(synthesizer.means[batch.source_index])
+    assert synthesizer.model.style_dim == 16
+    assert not style[:, 16:].any()
+    np.testing.assert_array_equal(batch.latents, style)
     decoded = synthesizer.decode(batch.latents, np.zeros(50, np.int64))
     np.testing.assert_array_equal(decoded, batch.images)
 
@@ -464,10 +467,9 @@ def test_a_residual_edit_of_nothing_is_the_image_itself(with_flow, digits):
 
 
 def test_a_residual_is_image_less_reconstruction_of_its_own_class(with_flow, digits):
-    keys = {"sampler": "transfer", "temperature": 0.0}
+    keys = {"sampler": "interpolate"}
     plain, edited = (with_flow.sample(1, 9, seed=0, residual=r, **keys) for r in (False, True))
     sources = plain.source_index
-    assert not np.any(with_flow.labels[sources] == 1)
     own = with_flow.reconstruct(digits.images[sources], with_flow.labels[sources])
     lost = digits.images[sources].astype(int) - own.astype(int)
     expected = (plain.images.astype(int) + lost).clip(0, 255)
@@ -475,6 +477,12 @@ def test_a_residual_is_image_less_reconstruction_of_its_own_class(with_flow, dig
     free = (own > 0) & (own < 255) & (plain.images > 0) & (plain.images < 255)
     assert np.abs(edited.images.astype(int) - expected)[free].max() <= 2
     assert free.mean() > 0.3
+
+
+def test_a_style_of_another_class_takes_no_residual(with_flow):
+    message = r"starts from an image of the class \(posterior, interpolate; got 'transfer'\)"
+    with pytest.raises(SamplingError, match=message):
+        with_flow.sample(1, 9, seed=0, residual=True, sampler="transfer")
 
 
 # -- Bounds, labels and rates --------------------------------------------------------------------

@@ -81,7 +81,8 @@ def test_no_sampler_starts_from_an_image_of_unknown_class(labelled_pool, pooled)
     used = set()
     for label in range(10):
         for sampler in ("posterior", "interpolate", "transfer"):
-            batch = generator.sample(label, 100, seed=0, sampler=sampler, residual=True)
+            residual = sampler != "transfer"
+            batch = generator.sample(label, 100, seed=0, sampler=sampler, residual=residual)
             used |= set(batch.source_index.tolist())
             assert (sampler == "transfer") ^ np.all(generator.labels[batch.source_index] == label)
     assert used.isdisjoint(unknown.tolist())

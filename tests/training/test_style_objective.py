@@ -70,7 +70,7 @@ def test_augmentation_moves_samples_a_little(batches, shape):
 
 def test_a_run_trains_the_judge_and_logs_the_swap(digits, tmp_path):
     vaeaug.fit(digits, tiny_config(), device="cpu", folder=tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert list(dict.fromkeys(line["stage"] for line in lines)) == ["classifier", "trunk", "adapt"]
     trunk = [line for line in lines if line["stage"] == "trunk"]
     assert all(line["label_swap"] > 0 and line["style_kl"] > 0 for line in trunk)

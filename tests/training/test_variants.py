@@ -390,6 +390,7 @@ def test_the_parts_of_a_budget_add_up(overrides):
 def test_a_budget_ends_training_in_time():
     config = quick(
         "training.steps=null",
+        "model.style_dim=0",
         "training.budget_seconds=1.5",
         "density.kind=flow",
         "density.steps=null",

@@ -166,7 +166,9 @@ class ModelConfig(Section):
         "which decodes its samples: FILE.py:NAME, an object with encode and decode (run with all "
         "your rights), or a folder of diffusers' AutoencoderKL or AutoencoderTiny.",
     )
-    class_embedding: int = Field(32, ge=1, le=512, description="Length of the class embedding.")
+    class_embedding: int = Field(
+        128, ge=1, le=512, description="Length of the class embedding, or of the content code."
+    )
     style_dim: int | None = Field(
         None,
         ge=0,

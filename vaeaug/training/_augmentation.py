@@ -9,7 +9,7 @@ from vaeaug.training._batches import Batches
 
 # Largest rotation (radians, in the plane), relative change of size, shear, and shift as a fraction
 # of a side.
-ROTATION, SCALE, SHEAR, SHIFT = 0.2, 0.15, 0.15, 0.1
+ROTATION, SCALE, SHEAR, SHIFT = 0.2, 0.15, 0.15, 0.05
 
 
 def augmented(
@@ -17,7 +17,7 @@ def augmented(
 ) -> Float[Tensor, "n c *space"]:
     """Rotate, scale, shear and shift each image a little; along one or three axes, scale and shift.
 
-    What comes in over an edge is the image's reflection there.
+    What comes in over an edge repeats the values there.
 
     Args:
         batches: Draws the maps.
@@ -49,4 +49,4 @@ def _mapped(x: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
     """Resample at affinely mapped places; coordinates run from -1 to 1, the last axis first."""
     theta = torch.cat([matrix, shift[:, :, None]], dim=2).to(x.dtype)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
