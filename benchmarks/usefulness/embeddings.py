@@ -118,18 +118,23 @@ SAMPLERS = ("delta", "calibrated", "gmm", "interpolate")
 
 
 def heads(
-    train: vaeaug.LabelledImages, folder: Path, share: float, vae_steps: int
+    train: vaeaug.LabelledImages,
+    folder: Path,
+    *,
+    share: float,
+    vae_steps: int,
+    samplers: list[str],
 ) -> Iterator[tuple[str, Arm, SyntheticSet | None]]:
     """Names of heads, how they are trained, and their samples."""
     for arm in ALONE:
         yield arm.name, arm, None
     job = vaeaug.AugmentConfig().changed(**{"training.steps": vae_steps})
     stages = SplitStages(suited(job, train))
-    recipes = [Recipe(share=share, sampler=sampler) for sampler in SAMPLERS]
+    recipes = [Recipe(share=share, sampler=sampler) for sampler in samplers]
     begin = time.process_time()
     drawn = stages.samples(train, folder, recipes)
     print(f"generator and samples: {time.process_time() - begin:.0f} s", flush=True)
-    for sampler, recipe, samples in zip(SAMPLERS, recipes, drawn, strict=True):
+    for sampler, recipe, samples in zip(samplers, recipes, drawn, strict=True):
         for arm in (Arm("oversampling"), Arm("logit adjustment")):
             yield f"{arm.name} + {sampler}", arm.with_recipe(recipe), samples
 
@@ -142,6 +147,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000, help="of the backbone")
     parser.add_argument("--vae-steps", type=int, default=3000, help="of the generator")
     parser.add_argument("--share", type=float, default=0.5, help="of every class, synthetic")
+    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS)
     parser.add_argument("--folder", type=Path, default=Path("runs/embedding-benchmark"))
     parser.add_argument("--out", type=Path, help="JSON lines; what is there is not run again")
     arguments = parser.parse_args()
@@ -152,7 +158,13 @@ def main() -> None:
         train, test = embedded(arguments.glyphs, seed, arguments.folder, arguments.steps)
         n_images = np.array([len(np.unique(train.groups[train.labels == c])) for c in range(56)])
         place = arguments.folder / f"seed-{seed}"
-        for name, arm, samples in heads(train, place, arguments.share, arguments.vae_steps):
+        for name, arm, samples in heads(
+            train,
+            place,
+            share=arguments.share,
+            vae_steps=arguments.vae_steps,
+            samplers=arguments.samplers,
+        ):
             if any(line["seed"] == seed and line["head"] == name for line in done):
                 continue
             begin = time.process_time()

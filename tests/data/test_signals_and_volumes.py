@@ -73,7 +73,7 @@ def test_what_was_taken_for_what_is_noted():
     signals = read((np.arange(54, dtype="uint8").reshape(6, 9) * 4, LABELS))
     assert signals.notes == (
         "shape (6, 9) taken as (N, L), signals of one channel; rows of a table, whose columns have "
-        "no order, are for vaeaug.VAEOverSampler",
+        "no order, are for vaeaug.VAEOverSampler; pass layout='NF' for the features of a network",
     )
     volumes = read((np.arange(720).reshape(6, 1, 4, 5, 6).astype("uint8"), LABELS))
     assert volumes.notes == (

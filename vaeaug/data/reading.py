@@ -112,11 +112,12 @@ def read(
         class_names: The names in the order of their labels, where the source states none or
             others; a class without images is then no error.
         layout: The axes of the arrays, or of a Dataset's items with N before them: NL, NLC, NCL
-            (signals), NHW, NHWC, NCHW (images), NDHW, NDHWC, NCDHW (volumes or short video).
-            Without it an HDF5 attribute `layout` states it, or the rank: (N, L), (N, 1, L) and
-            (N, L, 1) are signals of one channel, (N, H, W) gray images, four axes images, five
-            volumes. So (N, L, C) needs "NLC", (N, D, H, W) needs "NDHW", and images of other than
-            1, 3 or 4 channels "NHWC", which also keeps four channels that are no RGBA.
+            (signals), NF (features of a network), NHW, NHWC, NCHW (images), NDHW, NDHWC, NCDHW
+            (volumes or short video). Without it an HDF5 attribute `layout` states it, or the rank:
+            (N, L), (N, 1, L) and (N, L, 1) are signals of one channel, (N, H, W) gray images, four
+            axes images, five volumes. So (N, L, C) needs "NLC", (N, D, H, W) needs "NDHW", and
+            images of other than 1, 3 or 4 channels "NHWC", which also keeps four channels that are
+            no RGBA.
         value_range: (lowest, highest) value that the data can have, such as (0, 4095) of 12 bit.
             Without it the type and the values decide, with a note: what is read by itself, such as
             a test set, can then come out in another range, so pass it for both. A slight overshoot

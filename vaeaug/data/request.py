@@ -12,7 +12,7 @@ from vaeaug.data.split_names import check_split
 
 ON_ERROR = ("raise", "skip")
 # The axes that an array as stored may have; C is missing where there is one channel. NF: features.
-STORED_LAYOUTS = ("NF", "NL", "NLC", "NCL", "NHW", "NHWC", "NCHW", "NDHW", "NDHWC", "NCDHW")
+STORED_LAYOUTS = ("NL", "NLC", "NCL", "NF", "NHW", "NHWC", "NCHW", "NDHW", "NDHWC", "NCDHW")
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "alpha": ALPHA,
     "resize": RESIZE,
