@@ -19,7 +19,6 @@ WAYS = {each: {"sampler": each} for each in SAMPLERS} | {
     "guided": {"sampler": "flow", "guidance": 2.0, "solver_steps": 3, "temperature": 0.8},
     "residual posterior": {"sampler": "posterior", "residual": True},
     "residual interpolate": {"sampler": "interpolate", "residual": True},
-    "residual posterior": {"sampler": "posterior", "residual": True},
 }
 
 
