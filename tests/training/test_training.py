@@ -228,8 +228,8 @@ def test_bad_steps_are_skipped_and_counted_and_training_goes_on(few, tmp_path):
 def test_a_loss_that_stays_broken_is_a_clear_failure(few):
     with pytest.raises(
         TrainingError,
-        match=r"stage 'classifier', step \d+: the loss was not finite or exploding for 4 steps in a "
-        r"row.*lower training.learning_rate \(now 1e\+15\)",
+        match=r"stage 'classifier', step \d+: the loss was not finite or exploding for 4 steps in "
+        r"a row.*lower training.learning_rate \(now 1e\+15\)",
     ):
         train(
             few,
