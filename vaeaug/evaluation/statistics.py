@@ -116,11 +116,12 @@ def paired_gain_interval(
     """Interval of the gain in balanced accuracy of one classifier over another on the same images.
 
     Images are paired: only those that one of the two gets right and the other wrong say anything.
-    The variance of the difference of recalls of a class is that of matched proportions with half a
-    pair added to each of the four outcomes (Agresti & Min 2005, doi:10.1002/sim.1781), so that a
-    class of few images, on which the two agree by chance, is not taken for certain. Classes are
-    independent. The two trainings are taken as they are: how another training or another split
-    would turn out is not in this interval.
+    The difference of the recalls of a class is one of matched proportions. Its variance is computed
+    with half a pair added to each of the four outcomes (Agresti & Min 2005, doi:10.1002/sim.1781),
+    so that a class of few images, on which the two agree by chance, is not taken for certain. It is
+    divided by the number of pairs without the added ones, because the estimate stays as it is.
+    Classes are independent. The two trainings are taken as they are: how another training or
+    another split would turn out is not in this interval.
 
     Args:
         ours: Whether one classifier gets an image right.
@@ -149,7 +150,7 @@ def paired_gain_interval(
     gain = float(((only_ours - only_theirs) / n).mean())
     adjusted = n + 2
     difference = (only_ours - only_theirs) / adjusted
-    variances = ((only_ours + only_theirs + 1) / adjusted - difference**2) / adjusted
+    variances = ((only_ours + only_theirs + 1) / adjusted - difference**2) / n
     error = math.sqrt(float(variances.sum())) / len(n)
     reach = float(norm.ppf(0.5 + confidence / 2)) * error
     p_value = 2 * float(norm.sf(abs(gain) / error))
