@@ -165,5 +165,5 @@ def test_options_of_the_verdict_are_refused(run, option, value):
 def test_other_data_and_unfinished_runs_are_refused(run, tmp_path):
     with pytest.raises(vaeaug.RunError, match="expected the training split that the run was made"):
         vaeaug.predict_gain(digits((24, 18, 14, 11)), run, CONFIG, device="cpu")
-    with pytest.raises(vaeaug.RunError, match="run.json is missing"):
+    with pytest.raises(vaeaug.RunError, match=r"run\.json is missing"):
         vaeaug.predict_gain(digits(COUNTS), tmp_path, CONFIG, device="cpu")
