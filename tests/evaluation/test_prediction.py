@@ -107,6 +107,7 @@ def test_the_gain_is_that_of_the_better_arm_and_the_rare_class_stands_alone() ->
         [(1 + 6 / 8 + 0) / 3, (1 + 6 / 8 + 1 / 3) / 3, (11 / 12 + 7 / 8 + 1) / 3]
     )
     assert "Prediction from one split, no verdict" in prediction.sentence
+    assert "with synthetic data (50% of all classes) against" in prediction.sentence
     assert "recall of the rarest class +66.7 points" in prediction.sentence
     assert json.loads(json.dumps(prediction.to_json()))["n_held_out"] == 23
 

@@ -447,6 +447,8 @@ def test_a_prediction_stands_beside_the_gate_and_is_no_verdict(tmp_path):
     assert alone.wrong == []
     assert alone.text.count("no verdict: +2.3 points") == 2
     assert "Not evaluated: it is not known whether this data helps" in alone.text
+    assert "there is no verdict, only a prediction" in alone.text
+    assert "nothing on this page shows that it is useful" not in alone.text
     document["prediction"] = {"sentence": "Nothing to predict."}
     nothing = Page(page_of(tmp_path / "nothing", document))
     assert nothing.wrong == []

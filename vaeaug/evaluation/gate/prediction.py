@@ -146,7 +146,7 @@ def predict(bench: Bench, recipe: Recipe, *, progress: Progress | None = None) -
     pairs = _Pairs(bench.data, held_out.labels, hits[merged], hits[best], bench.config.confidence)
     gain, rare_gain = pairs.gain(pairs.everything), pairs.rare_gain
     return Prediction(
-        sentence=_sentence(gain, rare_gain, best, len(pairs.rare)),
+        sentence=_sentence(gain, rare_gain, merged, best, n_rare=len(pairs.rare)),
         recipe=recipe,
         gain=gain,
         rare_gain=rare_gain,
@@ -245,10 +245,13 @@ def _mean_recall(hits: Bool[np.ndarray, " m"], labels: Int64[np.ndarray, " m"]) 
     return float(np.mean([hits[labels == label].mean() for label in np.unique(labels)]))
 
 
-def _sentence(gain: Interval, rare_gain: Interval | None, best: Arm, n_rare: int) -> str:
+def _sentence(
+    gain: Interval, rare_gain: Interval | None, merged: Arm, best: Arm, *, n_rare: int
+) -> str:
     text = (
         f"Prediction from one split, no verdict: balanced accuracy {signed_points(gain)} with "
-        f"synthetic data against {best.name}, the better of two trainings without it"
+        f"synthetic data ({merged.recipe}) against {best.name}, the better of two trainings "
+        "without it"
     )
     if rare_gain is not None:
         which = "the rarest class" if n_rare == 1 else f"the {n_rare} rarest classes"
