@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     )
     from vaeaug.data import DataError, LabelledImages, read, read_pool
     from vaeaug.embedding import EmbeddingError, embed
-    from vaeaug.evaluation import EvaluationError, GateResult
+    from vaeaug.evaluation import EvaluationError, GateResult, Prediction
     from vaeaug.export import Exported, ExportError, export_dataset
     from vaeaug.generator import SampleBatch, SamplingError, Synthesizer
     from vaeaug.generator.export import export_decoder
     from vaeaug.integrations.oversampling import VAEOverSampler
     from vaeaug.job.applications import ApplicationError
-    from vaeaug.job.finished import evaluate
+    from vaeaug.job.finished import evaluate, predict_gain
     from vaeaug.job.folder import RunError
     from vaeaug.job.pipeline import augment, generate
     from vaeaug.job.result import AugmentResult
@@ -69,6 +69,7 @@ _HOME = {
     "MergedDataset": "merging",
     "Plan": "plan",
     "PlanError": "plan",
+    "Prediction": "evaluation",
     "Recipe": "config",
     "RunError": "job.folder",
     "SampleBatch": "generator",
@@ -93,6 +94,7 @@ _HOME = {
     "load_config": "config",
     "make_plan": "plan",
     "merge": "merging",
+    "predict_gain": "job.finished",
     "read": "data",
     "read_pool": "data",
     "screen": "screening",
@@ -121,6 +123,7 @@ __all__ = [
     "MergedDataset",
     "Plan",
     "PlanError",
+    "Prediction",
     "Recipe",
     "RunError",
     "SampleBatch",
@@ -147,6 +150,7 @@ __all__ = [
     "load_config",
     "make_plan",
     "merge",
+    "predict_gain",
     "read",
     "read_pool",
     "screen",

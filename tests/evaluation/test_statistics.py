@@ -11,6 +11,7 @@ from vaeaug.evaluation.statistics import (
     bootstrap_interval,
     corrected_t_interval,
     judge,
+    paired_gain_interval,
     wilson_interval,
 )
 
@@ -108,3 +109,70 @@ def test_bootstrap_covers_the_mean() -> None:
 )
 def test_verdicts(low: float, mean: float, high: float, verdict: str) -> None:
     assert judge(Interval(mean, low, high), min_effect=0.005) == verdict
+
+
+def outcomes(
+    counts: tuple[int, ...], ours: float, theirs: float, both: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Right and wrong of two classifiers that agree on the share `both` of the images."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    agree = rng.random(len(labels)) < both
+    shared = rng.random(len(labels)) < 0.7
+    first = np.where(agree, shared, rng.random(len(labels)) < ours)
+    second = np.where(agree, shared, rng.random(len(labels)) < theirs)
+    return first, second, labels
+
+
+def test_the_paired_interval_by_hand() -> None:
+    # Of 50 images 9 are right with ours alone and 4 with theirs alone; a second class has 10, 2, 0.
+    labels = np.repeat([0, 2], [50, 10])
+    ours, theirs = np.zeros(60, bool), np.zeros(60, bool)
+    ours[:9], theirs[9:13], ours[50:52] = True, True, True
+    interval = paired_gain_interval(ours, theirs, labels)
+    first = ((9 + 4 + 1) / 52 - (5 / 52) ** 2) / 50
+    second = ((2 + 0 + 1) / 12 - (2 / 12) ** 2) / 10
+    assert interval.mean == pytest.approx((5 / 50 + 2 / 10) / 2)
+    reach = stats.norm.ppf(0.975) * math.sqrt(first + second) / 2
+    assert interval.high - interval.mean == pytest.approx(reach)
+    assert interval.mean - interval.low == pytest.approx(reach)
+    mirrored = paired_gain_interval(theirs, ours, labels)
+    assert (mirrored.low, mirrored.high) == pytest.approx((-interval.high, -interval.low))
+    wide = paired_gain_interval(ours, theirs, labels, confidence=0.99)
+    assert wide.high - wide.low > interval.high - interval.low
+
+
+@pytest.mark.parametrize(
+    ("counts", "strict"), [((300, 200, 150), True), ((40, 12, 5), False), ((3, 3, 3), False)]
+)
+@pytest.mark.parametrize("both", [0.0, 0.8])
+def test_the_paired_interval_keeps_its_level(
+    counts: tuple[int, ...], strict: bool, both: float
+) -> None:
+    rng = np.random.default_rng(1)
+    runs, truth = 1500, (1 - both) * 0.1
+    missed = 0
+    for _ in range(runs):
+        interval = paired_gain_interval(*outcomes(counts, 0.8, 0.7, both, rng))
+        missed += not interval.low <= truth <= interval.high
+    slack = 4 * math.sqrt(0.05 * 0.95 / runs)
+    assert missed / runs < 0.05 + slack
+    if strict:
+        assert missed / runs > 0.05 - slack, "needlessly wide"
+
+
+def test_pairs_that_agree_prove_less_the_fewer_they_are() -> None:
+    def reach(n: int) -> float:
+        hits = np.ones(n, bool)
+        interval = paired_gain_interval(hits, hits, np.zeros(n, np.int64))
+        assert interval.mean == 0
+        assert interval.p_value == 1
+        return interval.high
+
+    assert 0.4 < reach(3) < 0.7
+    assert 0 < reach(1000) < 0.005
+
+
+def test_without_images_there_is_no_interval() -> None:
+    none = np.ones(0, bool)
+    with pytest.raises(ValueError, match=r"per label, at least one, got shapes \(0,\), \(0,\)"):
+        paired_gain_interval(none, none, np.zeros(0, np.int64))

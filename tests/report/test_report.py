@@ -24,6 +24,7 @@ from vaeaug.report.words import num, pct, points
 
 PARTS = (
     "gate",
+    "prediction",
     "recipe",
     "search",
     "plan",
@@ -127,6 +128,26 @@ def whole(names=("cat", "dog", "eel")):
             "seconds": 212.0,
             "warnings": ["few images of the rarest class"],
             "converged": False,
+        },
+        "prediction": {
+            "sentence": "Prediction from one split, no verdict: +2.3 points",
+            "limits": "It does not see how splits differ.",
+            "interval": "paired by held-out image",
+            "confidence": 0.95,
+            "gain": interval(0.023, 0.04),
+            "rare_gain": interval(0.07, 0.09),
+            "baseline": baseline,
+            "classes": [
+                {
+                    "class": name,
+                    "rare": number == len(names) - 1,
+                    "n": 11 + number,
+                    "baseline": interval(0.71, 0.1),
+                    "merged": interval(0.79, 0.1),
+                }
+                for number, name in enumerate(names)
+            ],
+            "warnings": ["a class has 2 held-out images"],
         },
         "recipe": {
             "name": "all classes 30 %",
@@ -404,6 +425,35 @@ def test_a_gate_without_figures_is_shown(tmp_path):
     assert page.wrong == []
     assert "Too few images." in page.text
     assert "so none was left to measure." in page.text
+
+
+def test_a_prediction_stands_beside_the_gate_and_is_no_verdict(tmp_path):
+    document = whole()
+    text = re.sub(r"\s+", " ", Page(page_of(tmp_path / "both", document)).text)
+    for wanted in (
+        "Prediction from one split, no verdict: +2.3 points",
+        "+2.3[−1.7, +6.3]no verdict",
+        "+7.0[−2.0, +16.0]no verdict",
+        "Lines are the 95 % interval, paired by held-out image.",
+        "eel1371.0[61.0, 81.0]79.0[69.0, 89.0]",
+        "Warning: a class has 2 held-out images",
+        "It does not see how splits differ.",
+    ):
+        assert wanted in text, wanted
+    assert "cat11" not in text, "only the rare class"
+    assert page_of(tmp_path / "both", document).count("<title>Helps") == 1
+    document["gate"] = None
+    alone = Page(page_of(tmp_path / "alone", document))
+    assert alone.wrong == []
+    assert alone.text.count("no verdict: +2.3 points") == 2
+    assert "Not evaluated: it is not known whether this data helps" in alone.text
+    assert "there is no verdict, only a prediction" in alone.text
+    assert "nothing on this page shows that it is useful" not in alone.text
+    document["prediction"] = {"sentence": "Nothing to predict."}
+    nothing = Page(page_of(tmp_path / "nothing", document))
+    assert nothing.wrong == []
+    assert "Nothing to predict." in nothing.text
+    assert "Recall of the rare classes in %" not in nothing.text
 
 
 def test_numbers_of_every_part_are_on_the_page(tmp_path):

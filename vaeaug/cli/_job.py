@@ -17,6 +17,7 @@ from vaeaug.cli._options import (
     out_option,
     probe_of,
     progress_enabled,
+    refuse_with_quick,
     request,
     resume_option,
     strategy_option,
@@ -25,6 +26,7 @@ from vaeaug.cli.console import (
     print_document,
     print_gate,
     print_plan,
+    print_prediction,
     print_result,
     reports_table,
 )
@@ -99,6 +101,11 @@ def augment(
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @evaluated
 @click.option(
+    "--quick",
+    is_flag=True,
+    help="Predict the gain from one split, in minutes; this is no verdict.",
+)
+@click.option(
     "--share",
     type=click.FloatRange(0, 1, max_open=True),
     help="Synthetic share. Default: the run's.",
@@ -128,6 +135,7 @@ def evaluate(
     steps: int | None,
     min_effect: float | None,
     probe: str | None,
+    quick: bool,
     share: float | None,
     seed: int | None,
     pool: str | None,
@@ -140,30 +148,37 @@ def evaluate(
     Trains classifiers with and without synthetic data on splits of DATA, with a separate generator
     for each split. The verdict is stored in OUT's manifest and report. Exit code 3: it does not
     help.
+
+    With --quick the first split alone is measured; a later evaluation with the same options
+    reuses it.
     """
     from vaeaug.job.finished import evaluate as run
-    from vaeaug.job.finished import recipe_of_run
+    from vaeaug.job.finished import predict_gain, recipe_of_run
     from vaeaug.job.folder import read_run
 
+    if quick:
+        refuse_with_quick(budget=budget, splits=splits, min_effect=min_effect)
     images = data_of(data, out, pool, workers)
     recipe = None if share is None else recipe_of_run(out).model_copy(update={"share": share})
-    result = run(
-        images,
-        out,
-        evaluation_of(
-            read_run(out)["config"]["seed"] if seed is None else seed,
-            workers,
-            budget=budget,
-            splits=splits,
-            steps=steps,
-            min_effect=min_effect,
-        ),
-        recipe=recipe,
-        probe=probe_of(probe),
-        device=device,
-        progress=progress_enabled(),
+    config = evaluation_of(
+        read_run(out)["config"]["seed"] if seed is None else seed,
+        workers,
+        budget=budget,
+        splits=splits,
+        steps=steps,
+        min_effect=min_effect,
     )
-    sys.exit(print_gate(result, out, as_json))
+    settings: dict[str, Any] = {
+        "recipe": recipe,
+        "probe": probe_of(probe),
+        "device": device,
+        "progress": progress_enabled(),
+    }
+    if quick:
+        prediction = predict_gain(images, out, config, **settings)
+        print_prediction(prediction, data, out, as_json)
+        return
+    sys.exit(print_gate(run(images, out, config, **settings), out, as_json))
 
 
 @click.command()

@@ -190,6 +190,23 @@ def evaluated(command: Command) -> Command:
     return command
 
 
+def refuse_with_quick(**options: float | None) -> None:
+    """Refuse options of the verdict where --quick asks for a prediction.
+
+    Args:
+        **options: Their values by parameter name; None: not given.
+
+    Raises:
+        UsageError: If one was given.
+    """
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if given:
+        raise click.UsageError(
+            f"--quick: expected none of the options of a verdict, which one split cannot give, got "
+            f"{', '.join(given)}; leave out --quick for a verdict"
+        )
+
+
 def generator_argument(command: Command) -> Command:
     """Add the argument MODEL, the folder of a generator or a run.
 

@@ -14,7 +14,8 @@ from vaeaug.files.names import for_stream, printable
 if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig
     from vaeaug.data import LabelledImages
-    from vaeaug.evaluation import GateResult
+    from vaeaug.evaluation import GateResult, Prediction
+    from vaeaug.evaluation.statistics import Interval
     from vaeaug.job.result import AugmentResult
     from vaeaug.merging import ClassCounts
     from vaeaug.plan import Plan
@@ -181,6 +182,43 @@ def print_gate(result: "GateResult", out: Path, as_json: bool) -> int:
     lines.append(f"Report: {out / 'report.html'}")
     print_document(document, "\n".join(lines), as_json)
     return NO_HELP if result.verdict == "does not help" else 0
+
+
+def print_prediction(result: "Prediction", source: str, out: Path, as_json: bool) -> None:
+    """Print a prediction and the recall of the rare classes, or of all where none is rare.
+
+    Args:
+        result: The prediction.
+        source: The data, as it was given.
+        out: The run folder.
+        as_json: Whether to print JSON.
+    """
+    from vaeaug.shards import how_to_evaluate
+
+    document = result.to_json()
+    lines = [result.sentence, *result.warnings]
+    if result.gain is not None:
+        trainings = [
+            [name, f"{100 * value:.1f}"] for name, value in result.balanced_accuracy.items()
+        ]
+        rows = [row for row in result.classes if row.rare] or list(result.classes)
+        recalls = [
+            [row.name, row.n, *(_recall(part) for part in (row.baseline, row.merged))]
+            for row in rows
+        ]
+        header = ["rare class" if rows[0].rare else "class", "held out"]
+        lines += ["", _table(["training", "balanced accuracy"], trainings)]
+        lines += ["", _table([*header, "recall without", "recall with"], recalls)]
+        lines += ["", document["limits"]]
+        lines.append(f"For a verdict: `{how_to_evaluate(source, str(out))}`.")
+    lines.append(f"Report: {out / 'report.html'}")
+    print_document(document, "\n".join(lines), as_json)
+
+
+def _recall(value: "Interval | None") -> str:
+    if value is None:
+        return ""
+    return f"{100 * value.mean:.0f} ({100 * value.low:.0f} to {100 * value.high:.0f})"
 
 
 def document_lines(document: Any, indent: str = "") -> str:

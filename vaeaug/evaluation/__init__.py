@@ -5,6 +5,7 @@ from vaeaug.evaluation.fidelity.judges import real_features, train_on_synthetic
 from vaeaug.evaluation.fidelity.measure import Fidelity, measure_fidelity
 from vaeaug.evaluation.gate.arms import Arm
 from vaeaug.evaluation.gate.bench import Bench, EvaluationError
+from vaeaug.evaluation.gate.prediction import Prediction, predict
 from vaeaug.evaluation.gate.probe_networks import FileProbe, ProbeError, ProbeFactory
 from vaeaug.evaluation.gate.result import GateResult
 from vaeaug.evaluation.gate.run import run_gate
@@ -23,6 +24,7 @@ __all__ = [
     "Fidelity",
     "FileProbe",
     "GateResult",
+    "Prediction",
     "Privacy",
     "ProbeError",
     "ProbeFactory",
@@ -39,6 +41,7 @@ __all__ = [
     "measure_fidelity",
     "measure_privacy",
     "precision",
+    "predict",
     "real_features",
     "real_or_synthetic_auc",
     "recall",

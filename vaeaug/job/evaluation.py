@@ -18,6 +18,7 @@ from vaeaug.data import LabelledImages
 from vaeaug.evaluation import (
     Bench,
     GateResult,
+    Prediction,
     ProbeFactory,
     SearchResult,
     check_shortcut,
@@ -25,6 +26,7 @@ from vaeaug.evaluation import (
     halves,
     measure_fidelity,
     measure_privacy,
+    predict,
     run_gate,
     search_recipe,
 )
@@ -119,6 +121,25 @@ class RunEvaluation:
             result = run_gate(bench, recipe, progress=self.progress)
         for line in (result.sentence, *result.warnings):
             log.info("gate: %s", line)
+        return result
+
+    def prediction(self, recipe: Recipe, *, searched: int | None) -> Prediction:
+        """What the first split of the gate says of a recipe, which is no verdict.
+
+        Args:
+            recipe: The recipe.
+            searched: As for `gate`.
+
+        Returns:
+            The prediction. The gate reads the trainings behind it.
+
+        Raises:
+            EvaluationError: If the data is too small to be split.
+        """
+        with self._gate_bench(searched) as bench:
+            result = predict(bench, recipe, progress=self.progress)
+        for line in (result.sentence, *result.warnings):
+            log.info("prediction: %s", line)
         return result
 
     def evaluated(self, result: RunResult, recipe: Recipe) -> tuple[RunResult, GateResult]:

@@ -1,6 +1,8 @@
 """What is done with a finished run: evaluate it, write its report again."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,10 @@ import torch
 
 from vaeaug.config import AugmentConfig, EvaluationConfig, Recipe, make_config
 from vaeaug.data import LabelledImages, read_configured
-from vaeaug.evaluation import GateResult, ProbeFactory
+from vaeaug.evaluation import GateResult, Prediction, ProbeFactory
 from vaeaug.job.evaluation import RunEvaluation
 from vaeaug.job.folder import RunError, RunFolder, read_run
-from vaeaug.job.publishing import publish
+from vaeaug.job.publishing import keep_prediction, publish
 from vaeaug.job.result import RunResult, recipe_of
 from vaeaug.progress import Progress, shown
 from vaeaug.shards import Manifest
@@ -57,29 +59,52 @@ def evaluate(
         RunError: If the data is not what the run was made from.
         EvaluationError: If the data is too small to be split.
     """
-    job, data = _job_of(data, out_dir)
-    Manifest.load(out_dir)  # before the folder is locked: there is something to evaluate
-    described = read_run(out_dir)["data"]
-    if "generator" in described:
-        log.warning(
-            "%s was drawn from a generator that came ready; the generators of the splits are "
-            "trained by the configuration of this run",
-            out_dir,
-        )
-    with shown(progress) as report, RunFolder(out_dir, config=job, data=described) as run:
-        measured_by = RunEvaluation(
-            run.path / "evaluation",
-            data,
-            job,
-            config or EvaluationConfig(),
-            probe=probe,
-            device=resolve_device(device),
-            progress=report,
-        )
-        result = RunResult.load(run, job)
+    with _measuring(data, out_dir, config, probe, device, progress) as (run, measured_by, result):
         result, gate = measured_by.evaluated(result, recipe or result.recipe)
-        publish(run, result, data)
+        publish(run, result, measured_by.data)
         return gate
+
+
+def predict_gain(
+    data: LabelledImages | Any,
+    out_dir: str | Path,
+    config: EvaluationConfig | None = None,
+    *,
+    recipe: Recipe | None = None,
+    probe: ProbeFactory | None = None,
+    device: str | torch.device = "auto",
+    progress: Progress | bool | None = None,
+) -> Prediction:
+    """Predict from one split whether the synthetic data of a run helps; no verdict.
+
+    One generator and three classifiers are trained on the first split of `evaluate`, which later
+    reads them. The prediction is kept in ``evaluation/prediction.json`` and shown in the report;
+    the run stays as evaluated, or not evaluated, as it was.
+
+    Args:
+        data: The training split that the run was made from, or anything `read` takes.
+        out_dir: A finished run folder.
+        config: Probe, seed, confidence. Its budget and numbers of splits do not count. Default:
+            `EvaluationConfig()`.
+        recipe: What is predicted. Default: the run's own, which `merge` uses.
+        probe: As for `evaluate`.
+        device: "auto", "cpu" or "cuda".
+        progress: As for `evaluate`.
+
+    Returns:
+        The gain in balanced accuracy with an interval over the held-out images of the split, and
+        the recall of the rare classes.
+
+    Raises:
+        ShardError: If the run is not finished.
+        RunError: If the data is not what the run was made from.
+        EvaluationError: If the data is too small to be split.
+    """
+    with _measuring(data, out_dir, config, probe, device, progress) as (run, measured_by, result):
+        prediction = measured_by.prediction(recipe or result.recipe, searched=result.searched)
+        keep_prediction(run, prediction)
+        publish(run, result, measured_by.data)
+        return prediction
 
 
 def report(data: LabelledImages | Any, out_dir: str | Path) -> Path:
@@ -118,6 +143,38 @@ def recipe_of_run(out_dir: str | Path) -> Recipe:
     """
     job = make_config(read_run(out_dir)["config"], where=f"{out_dir}/run.json", warn=False)
     return recipe_of(Manifest.load(out_dir), job)
+
+
+@contextmanager
+def _measuring(
+    data: LabelledImages | Any,
+    out_dir: str | Path,
+    config: EvaluationConfig | None,
+    probe: ProbeFactory | None,
+    device: str | torch.device,
+    progress: Progress | bool | None,
+) -> Iterator[tuple[RunFolder, RunEvaluation, RunResult]]:
+    """A finished run, locked, with what measures it and what is known of it."""
+    job, data = _job_of(data, out_dir)
+    Manifest.load(out_dir)  # before the folder is locked: there is something to evaluate
+    described = read_run(out_dir)["data"]
+    if "generator" in described:
+        log.warning(
+            "%s was drawn from a generator that came ready; the generators of the splits are "
+            "trained by the configuration of this run",
+            out_dir,
+        )
+    with shown(progress) as report, RunFolder(out_dir, config=job, data=described) as run:
+        measured_by = RunEvaluation(
+            run.path / "evaluation",
+            data,
+            job,
+            config or EvaluationConfig(),
+            probe=probe,
+            device=resolve_device(device),
+            progress=report,
+        )
+        yield run, measured_by, RunResult.load(run, job)
 
 
 def _job_of(

@@ -118,6 +118,11 @@ class RunFolder:
         """What evaluations measured besides the gate, for the report."""
         return self.path / "evaluation" / "measures.json"
 
+    @property
+    def prediction(self) -> Path:
+        """What a quick evaluation expects of the gate, for the report."""
+        return self.path / "evaluation" / "prediction.json"
+
     def has_diagnostics(self) -> bool:
         """Whether whole diagnostics are there; damaged ones are deleted, to be made again.
 

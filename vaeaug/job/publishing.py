@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from vaeaug.data import LabelledImages
+from vaeaug.evaluation import Prediction
 from vaeaug.files import read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict, sealed, unsealed
 from vaeaug.generator import Synthesizer
 from vaeaug.job.applications import write_styles, write_traversal
 from vaeaug.job.folder import RunFolder, read_run
-from vaeaug.job.result import MEASURES, RunResult, read_json
+from vaeaug.job.result import MEASURES, RunResult, plain, read_json
 from vaeaug.merging import counts_of_run
 from vaeaug.report import (
     COLUMNS,
@@ -77,6 +78,20 @@ def publish(run: RunFolder, result: RunResult, data: LabelledImages) -> Manifest
     }
     files |= {name: sha256_file(run.path / name) for name in _REPORT}
     return replace(result.manifest, files=files).save(run.path)
+
+
+def keep_prediction(run: RunFolder, prediction: Prediction) -> None:
+    """Keep a prediction in the run folder, where reports find it; it is not in the manifest.
+
+    Args:
+        run: The run folder.
+        prediction: Takes the place of an earlier one.
+
+    Raises:
+        ShardError: If the file cannot be written.
+    """
+    run.prediction.parent.mkdir(exist_ok=True)
+    publish_bytes(run.prediction, sealed(plain(prediction.to_json()), sort_keys=False))
 
 
 def panels_of(folder: Path, manifest: Manifest, data: LabelledImages) -> list[ClassPanel]:
@@ -164,6 +179,7 @@ def _document(run: RunFolder, result: RunResult) -> dict[str, Any]:
         "nearness": content["extra"].get("nearness"),
         # What the merge line of the report gives.
         "merged": [counts._asdict() for counts in counts_of_run(manifest)],
+        "prediction": read_json(run.prediction, unsealed),
         **{name: result.measures.get(name) for name in MEASURES},
         "diagnostics": read_json(run.diagnostics, unsealed),
         "curves": _logged(run.path / "metrics.jsonl"),

@@ -112,6 +112,31 @@ class Gate(Part):
     warnings: list[Text] = []
 
 
+class PredictedClass(Part):
+    """Recall of one class on the split of a prediction."""
+
+    name: Text = Field("", alias="class")
+    rare: bool = False
+    n: Number = None
+    baseline: Estimate = Estimate()
+    merged: Estimate = Estimate()
+
+
+class Prediction(Part):
+    """What one split predicts; no verdict."""
+
+    sentence: Text = ""
+    limits: Text = ""
+    metric: Text = "balanced accuracy"
+    interval: Text = ""
+    confidence: Number = None
+    gain: Estimate | None = None
+    rare_gain: Estimate | None = None
+    baseline: Text = ""
+    classes: list[PredictedClass] = []
+    warnings: list[Text] = []
+
+
 class RecipePart(Part):
     """The recipe for merging."""
 
@@ -334,6 +359,7 @@ class Document(Part):
     title: Text = ""
     out: Text = "OUT"
     gate: Gate | None = None
+    prediction: Prediction | None = None
     recipe: RecipePart | None = None
     classes: list[ClassPart] = []
     plan: list[PlannedClass] = []

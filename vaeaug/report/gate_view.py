@@ -10,6 +10,7 @@ from vaeaug.report.document import (
     Comparison,
     Fidelity,
     Gate,
+    Prediction,
     Privacy,
     Recall,
     Search,
@@ -94,11 +95,11 @@ def how_measured(gate: Gate) -> str:
     )
 
 
-def confidence(gate: Gate) -> str:
+def confidence(gate: Gate | Prediction) -> str:
     """Return the name of the intervals with their confidence level.
 
     Args:
-        gate: The evaluation.
+        gate: The evaluation, or a prediction.
 
     Returns:
         Text such as "95 % interval".
@@ -207,6 +208,35 @@ def recall(gate: Gate, classes: Sequence[ClassPart]) -> dict[str, Any] | None:
         "scale": scale,
         "height": 11 * len(shown) + 7,
         "left_out": len(names) - len(selected),
+    }
+
+
+def prediction(document: Prediction | None) -> dict[str, Any] | None:
+    """Return the prediction from one split.
+
+    Args:
+        document: The prediction; None if there is none.
+
+    Returns:
+        Its fields, ``gains`` of all and of the rare classes on one ``scale``, and the ``rows`` of
+        the rare classes, or of all where none is rare; None without a prediction.
+    """
+    if document is None:
+        return None
+    titles = (f"Gain in {document.metric}", "Gain in recall of the rare classes")
+    pairs = zip(titles, (document.gain, document.rare_gain), strict=True)
+    gains = [{"title": title, **vars(gain)} for title, gain in pairs if gain is not None]
+    ends = [gain[end] for gain in gains for end in ("mean", "low", "high")]
+    classes = [row for row in document.classes if row.rare] or document.classes
+    note = f"Lines are the {confidence(document)}"
+    return {
+        **vars(document),
+        "gains": gains,
+        "scale": Scale.over([*ends, 0.0]),
+        "note": note + (f", {document.interval}." if document.interval else "."),
+        "rows": classes[:MAX_ROWS],
+        "title": "Recall of the rare classes" if classes != document.classes else "Recall",
+        "left_out": max(0, len(classes) - MAX_ROWS),
     }
 
 

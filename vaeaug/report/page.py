@@ -68,9 +68,9 @@ def write_report(
     Args:
         folder: The run folder.
         document: JSON types: ``title``, ``out``, ``classes`` and ``provenance``, and, if known,
-            ``gate``, ``recipe``, ``search``, ``plan``, ``samplers``, ``fidelity``, ``privacy``,
-            ``shortcut``, ``diagnostics`` and ``curves``. The page states that a part is missing if
-            it is None or absent. Numbers that are not finite count as None.
+            ``gate``, ``prediction``, ``recipe``, ``search``, ``plan``, ``samplers``, ``fidelity``,
+            ``privacy``, ``shortcut``, ``diagnostics`` and ``curves``. The page states that a part
+            is missing if it is None or absent. Numbers that are not finite count as None.
         panels: One panel per class; if there are too many, the first ones are shown.
         value_range: Lowest and highest value of their images.
         traversals: The picture of the latent traversals, if there is one.
@@ -124,6 +124,7 @@ def _render(
         "forest": gate and gate_view.forest(gate),
         "arms": gate and gate_view.arms(gate),
         "recall": gate and gate_view.recall(gate, document.classes),
+        "prediction": gate_view.prediction(document.prediction),
         "recipe": run_view.recipe(document),
         "search": gate_view.search(document.search),
         "fidelity": gate_view.with_rows(document.fidelity),

@@ -93,6 +93,19 @@ def fixed_arms(train: LabelledImages) -> Iterator[Arm]:
         yield Arm("logit adjustment", mix="cutmix")
 
 
+def quick_arms(train: LabelledImages) -> list[Arm]:
+    """List the baselines of a prediction, two of `fixed_arms`: the usual remedies for rare classes.
+
+    Args:
+        train: The data; classic augmentation is not for features.
+
+    Returns:
+        Class-balanced draws and logit adjustment.
+    """
+    classic = not train.are_features
+    return [Arm("oversampling", classic=classic), Arm("logit adjustment", classic=classic)]
+
+
 def _head_arms() -> Iterator[Arm]:
     """Ways to train a linear head on features: there is nothing to shift, to rotate or to cut."""
     yield Arm()

@@ -186,7 +186,7 @@ class Bench:
         """
         config = self.config
         first = self.splits(config.min_splits)
-        self._prepare(first, arms, recipe, progress)
+        self.prepare(first, arms, recipe, progress)
         generators = self._seconds([self._generator_task(split, [recipe]) for split in first])
         probes = self._seconds(
             [self._probe_task(split, arm, self.steps) for arm in arms for split in first]
@@ -194,25 +194,33 @@ class Bench:
         needed = generators + probes * (1 + _LATER / len(arms))
         affordable = int(config.budget * self.n_workers * len(first) / max(needed, 1e-9))
         splits = self.splits(max(config.min_splits, min(affordable, config.max_splits)))
-        self._prepare(splits, arms, recipe, progress)
+        self.prepare(splits, arms, recipe, progress)
         return splits
 
-    def _prepare(
+    def prepare(
         self,
         splits: Sequence[Split],
         arms: Sequence[Arm],
         recipe: Recipe,
-        progress: Progress | None,
+        progress: Progress | None = None,
     ) -> None:
-        """Generators, which take longest, and baselines, which need none, at the same time."""
+        """Train generators, which take longest, and baselines, which need none, at the same time.
+
+        Args:
+            splits: The splits.
+            arms: The baselines.
+            recipe: Recipe of the samples that are drawn.
+            progress: Called after every training; the stage is "generators and baselines".
+        """
         tasks = [self._generator_task(split, [recipe]) for split in splits]
         tasks += [self._probe_task(split, arm, self.steps) for split in splits for arm in arms]
         n_missing = sum(self.results.get(task) is None for task in tasks)
         if n_missing:
             log.info(
-                "evaluation: %d splits, a generator and %d classifiers of %d steps each; %d of "
+                "evaluation: %d %s, a generator and %d classifiers of %d steps each; %d of "
                 "these %d trainings are to be done",
                 len(splits),
+                "split" if len(splits) == 1 else "splits",
                 len(arms),
                 self.steps,
                 n_missing,
@@ -258,6 +266,30 @@ class Bench:
         scores = [Scores.from_json(outcome["scores"]) for outcome in outcomes]
         n = len(splits)
         return {arm: scores[i * n : (i + 1) * n] for i, arm in enumerate(arms)}
+
+    def hits(
+        self, split: Split, arms: Sequence[Arm], *, progress: Progress | None = None
+    ) -> dict[Arm, Bool[np.ndarray, " m"]]:
+        """Train arms on a split and tell which held-out images they get right.
+
+        Args:
+            split: The split.
+            arms: The arms.
+            progress: Called after every training; the stage is "probes".
+
+        Returns:
+            For every arm, whether each of `split.held_out` gets its label.
+        """
+        tasks = [self._probe_task(split, arm, self.steps) for arm in arms]
+        for task in tasks:
+            # An earlier version kept the scores alone.
+            if "hits" not in (self.results.get(task) or {}):
+                self.results.forget(task)
+        outcomes = self._workers.run(tasks, stage="probes", progress=progress)
+        n = len(split.held_out)
+        return {
+            arm: _unpacked(outcome["hits"], n) for arm, outcome in zip(arms, outcomes, strict=True)
+        }
 
     def remember(
         self, key: Mapping[str, Any], work: Callable[[], dict[str, Any]]
@@ -358,8 +390,21 @@ class _SplitWork:
         probabilities = self.learner(
             train, synthetic, held_out, job.arm, seed=job.seed, steps=job.steps
         )
-        return {"scores": asdict(score(probabilities, held_out.labels, groups=self.groups))}
+        return {
+            "scores": asdict(score(probabilities, held_out.labels, groups=self.groups)),
+            "hits": _packed(probabilities.argmax(axis=1) == held_out.labels),
+        }
 
 
 def _place(folder: Path | None, split: Split) -> Path:
     return (folder or Path()) / f"split-{split.number:02d}-{split.key}"
+
+
+def _packed(hits: Bool[np.ndarray, " m"]) -> str:
+    """Eight images a byte, in hexadecimal digits."""
+    return np.packbits(hits).tobytes().hex()
+
+
+def _unpacked(text: str, n: int) -> Bool[np.ndarray, " m"]:
+    packed = np.frombuffer(bytes.fromhex(text), np.uint8)
+    return np.unpackbits(packed, count=n).astype(bool)

@@ -74,6 +74,14 @@ class Results:
         """
         return self._records.get(task.digest)
 
+    def forget(self, task: Task) -> None:
+        """Let a task be done again; what it gives then counts.
+
+        Args:
+            task: The task.
+        """
+        self._records.pop(task.digest, None)
+
     def add(self, task: Task, outcome: Mapping[str, Any], seconds: float) -> None:
         """Remember a task.
 
