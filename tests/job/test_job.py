@@ -303,6 +303,7 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
                 "data.class_counts": [12, 12] + [0] * 8,
                 "plan.sampling_strategy": {0: 1012},
                 "training.checkpoint_every": 1000,
+                "model.style_dim": 0,  # no classifier, whose checkpoint would be the first to fail
                 "screening.max_candidates_ratio": 1.5,
             }
         ),
@@ -470,7 +471,17 @@ def test_a_callable_strategy_is_written_as_totals(data: LabelledImages, tmp_path
         ({}, {"channels": 3}),
         ({"shards.compress": "gzip"}, {}),
         ({"model.grouping": "separate"}, {}),
-        ({"model.grouping": "shared", "recipe.sampler": "transfer"}, {}),
+        (
+            {
+                "model.grouping": "shared",
+                "model.latent_dim": 8,
+                "model.class_embedding": 16,
+                "training.steps": 400,
+                "screening.classifier_steps": 60,
+                "recipe.sampler": "transfer",
+            },
+            {},
+        ),
         ({"shards.max_bytes": 2**16, "plan.sampling_strategy": {2: 800}}, {}),
     ],
     ids=["float32", "rgb", "gzip", "separate", "transfer", "many shards"],

@@ -47,7 +47,9 @@ def test_every_run_has_them(finished):
 
 
 def test_a_class_that_has_collapsed_gets_another_sampler(digits, small_config):
-    config = small_config.changed(**{"sampling.residual": False, "model.style_dim": 0})
+    config = small_config.changed(
+        **{"sampling.residual": False, "model.style_dim": 0, "model.class_embedding": 32}
+    )
     generator = vaeaug.fit(digits, config, device="cpu")
     broken = generator.densities[0]
     point = type(broken)(broken.weights, broken.means * 0, broken.choleskys * 1e-6, broken.kind)

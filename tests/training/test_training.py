@@ -135,11 +135,13 @@ def test_training_raises_the_held_out_elbo(synthesizer, digits, small_config):
 
 def test_a_stage_is_scored_before_its_first_step(few):
     """What the summary calls the start is the start, not the first evaluation after it."""
-    config = tiny("model.latent=spatial", "density.kind=flow", "density.width=8")
+    config = tiny(
+        "model.latent=spatial", "model.class_embedding=32", "density.kind=flow", "density.width=8"
+    )
     batches = Batches(few, config, CPU)
     trained = train(few, config, device="cpu")
     torch.manual_seed(mix(config.seed, "weights", 0))
-    model = CVAE(few.image_shape, 10, latent="spatial", width=8).eval()
+    model = CVAE(few.image_shape, 10, latent="spatial", width=8, class_embedding=32).eval()
     stage = Stage("trunk", 24, tuple(range(10)))
     calibrate_sigma(batches, stage, model)
     with torch.no_grad():

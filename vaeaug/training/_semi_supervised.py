@@ -25,7 +25,7 @@ MAX_ENUMERATED = 10
 
 
 class ClassifierObjective:
-    """Cross-entropy of class-balanced labelled images under small affine maps.
+    """Cross-entropy of class-balanced labelled images, shifted or under small affine maps.
 
     Args:
         batches: The data.
@@ -46,8 +46,11 @@ class ClassifierObjective:
     def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
         """Compute the cross-entropy with label smoothing."""
         x, y = self.batches.draw(self.stage, step, 128)
+        # A judge of styles must not mind how an image is turned; one that labels a pool has to be
+        # sure of what is there.
+        moved = augmented if self.batches.pool is None else shifted
         with seeded_torch(step):  # for dropout
-            logits = state.model(augmented(self.batches, self.stage.name, step, x))
+            logits = state.model(moved(self.batches, self.stage.name, step, x))
         loss = F.cross_entropy(logits, y, label_smoothing=0.05)
         value = float(loss.detach())
         accuracy = float((logits.detach().argmax(dim=1) == y).float().mean())

@@ -37,7 +37,7 @@ class StyleTerms:
     Attributes:
         from_style: ``-log p(x|style, class)`` of the half that is decoded without its detail.
         reconstruction: ``-log p(x|z, class)`` of the other half.
-        style_kl: KL of the style.
+        style_kl: KL of each unit of the style, (units,).
         detail_kl: KL of each unit of the detail, (units,).
         error: Squared error per sample of the half with its detail.
         style_error: Squared error per sample of the other half.
@@ -45,7 +45,7 @@ class StyleTerms:
 
     from_style: Float[Tensor, ""]
     reconstruction: Float[Tensor, ""]
-    style_kl: Float[Tensor, ""]
+    style_kl: Float[Tensor, " s"]
     detail_kl: Float[Tensor, " d"]
     error: Float[Tensor, ""]
     style_error: Float[Tensor, ""]
@@ -82,7 +82,8 @@ class StyleObjective(ElboObjective):
         free_bits = max(self.config.model.free_bits, floor)
         weight = self.config.model.beta * factor * self._kl_weight(done)
         loss = 0.5 * (terms.from_style + terms.reconstruction)
-        loss = loss + self.config.model.style_beta * self._kl_weight(done) * terms.style_kl
+        style_kl = terms.style_kl.clamp(min=free_bits).sum()
+        loss = loss + self.config.model.style_beta * weight * style_kl
         loss = loss + 0.5 * weight * terms.detail_kl.clamp(min=free_bits).sum()
         swap_weight = self.config.training.label_swap * min(1.0, done / SWAP_WARMUP)
         swap = self._swap(model, z, step)
@@ -92,12 +93,13 @@ class StyleObjective(ElboObjective):
             distance = (self.judge.features(x) - self.judge.features(centre)).square().mean()
             loss = loss + feature_weight * distance
         error, n_values = float(terms.error.detach()), x[0].numel()
-        kl = float(terms.style_kl.detach() + terms.detail_kl.detach().sum())
+        style_nats = float(terms.style_kl.detach().sum())
+        kl = style_nats + float(terms.detail_kl.detach().sum())
         metrics = {
             "reconstruction": float(terms.reconstruction.detach()),
             "kl": kl,
             "mean_squared_error": error / n_values,
-            "style_kl": float(terms.style_kl.detach()),
+            "style_kl": style_nats,
             "style_mean_squared_error": float(terms.style_error.detach()) / n_values,
             "label_swap": float(swap.detach()),
         }
@@ -146,7 +148,7 @@ class StyleObjective(ElboObjective):
         terms = StyleTerms(
             from_style=nats(slice(half)),
             reconstruction=nats(slice(half, None)),
-            style_kl=kl[:, : model.style_dim].sum(dim=1).mean(),
+            style_kl=kl[:, : model.style_dim].mean(dim=0),
             detail_kl=kl[half:, model.style_dim :].mean(dim=0),
             error=squared[half:].mean(),
             style_error=squared[:half].mean(),
