@@ -76,6 +76,7 @@ def test_the_same_job_finds_it_complete_and_another_is_refused(run, data):
         *("training.eval_every=30", "training.checkpoint_every=30", "training.bound_samples=5"),
         *("model.width=8", "model.max_width=16", "model.latent_dim=6", "model.class_embedding=4"),
         *("screening.classifier_steps=40", "screening.folds=2"),
+        "plan.min_class_count=8",  # the default of that version
     ]
     result = vaeaug.augment(data, run, load_config(None, keys), search_first=True, progress=False)
     assert result.resumed

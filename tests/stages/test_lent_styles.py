@@ -1,0 +1,63 @@
+"""The rule by which all classes are drawn in the styles of the frequent ones."""
+
+from dataclasses import replace
+
+import pytest
+
+import vaeaug
+from tests.small_job import tiny_config
+from vaeaug.stages.choices import LENT, RARE, choices_of, lent_styles, trials_of
+from vaeaug.stages.drawing import _samplers
+from vaeaug.stages.label_control import LabelControl
+
+GOOD = LabelControl(control=0.9, prior=0.9, real=0.92, source=0.0, probe=0.5, probe_chance=0.1)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return vaeaug.read("digits").imbalanced([120] * 9 + [RARE - 20], seed=0)
+
+
+@pytest.fixture(scope="module")
+def generator(data):
+    return vaeaug.fit(data, tiny_config(), device="cpu")
+
+
+def test_every_class_takes_the_styles_of_the_frequent_ones(data, generator):
+    trials = list(trials_of(generator.with_choices().attach(data), data, tiny_config(), None, GOOD))
+    choices = choices_of(trials)
+    assert choices.preferred.keys() == set(range(10))
+    assert {sampler for sampler, _ in choices.preferred.values()} == {"transfer"}
+    reason = choices.preferred[9][1]
+    assert reason.startswith("1 of 10 classes have fewer than 50 images, and label control is 90%")
+    assert all("styles" in trial.metrics["why"] for trial in trials)
+    chosen = choices.apply(generator)
+    # Where styles run out, no class gets another look.
+    assert _samplers(chosen, 9, tiny_config()) == ["transfer", "prior"]
+
+
+def test_a_sampler_that_the_job_names_is_kept(data, generator):
+    config = tiny_config(**{"recipe.sampler": "gmm"})
+    trials = list(trials_of(generator.with_choices().attach(data), data, config, None, GOOD))
+    assert choices_of(trials).preferred == {}
+
+
+@pytest.mark.parametrize(
+    ("control", "counts"),
+    [
+        (replace(GOOD, control=0.5), [120] * 9 + [RARE - 20]),
+        (None, [120] * 9 + [RARE - 20]),
+        (GOOD, [120] * 9 + [RARE]),
+        (GOOD, [LENT // 12] * 9 + [10]),
+    ],
+    ids=["the label does not decide", "not measured", "no rare class", "few to learn from"],
+)
+def test_else_each_class_has_its_own_default(control, counts):
+    data = vaeaug.read("digits").imbalanced(counts, seed=0)
+    generator = vaeaug.fit(data, tiny_config(), device="cpu")
+    assert lent_styles(generator, data, control) is None
+
+
+def test_a_generator_without_a_style_lends_none(data):
+    plain = vaeaug.fit(data, tiny_config(**{"model.style_dim": 0}), device="cpu")
+    assert lent_styles(plain, data, GOOD) is None
