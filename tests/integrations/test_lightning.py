@@ -70,12 +70,13 @@ def test_a_trainer_fits_on_merged_data(finished, digits, tmp_path):
     model = Probe()
     trainer(tmp_path, max_epochs=3, num_sanity_val_steps=0).fit(model, module)
     assert len(model.seen) == 3
-    for batches in model.seen.values():
+    # The last fifth of the epochs, here the third, is real alone.
+    for share, batches in zip((0.3, 0.3, 0.0), model.seen.values(), strict=True):
         labels = torch.cat([batch.labels for batch in batches])
         made = torch.cat([batch.is_synthetic for batch in batches])
         assert len(labels) == len(module.train_set)
         assert torch.bincount(labels).unique().numel() == 1
-        assert abs(float(made.float().mean()) - 0.3) < 0.02
+        assert abs(float(made.float().mean()) - share) < 0.02
     first, second = (torch.cat([b.images for b in model.seen[epoch]]) for epoch in (0, 1))
     assert not torch.equal(first, second)  # another order and other samples in each epoch
     images = sum(len(batch) for batch in [test.images])
