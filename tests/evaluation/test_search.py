@@ -75,7 +75,7 @@ def test_each_rung_keeps_fewer_and_none_is_in_all():
     oracle = Oracle(lambda recipe: 0.1 * recipe.share)
     result = run(oracle, default_candidates(Recipe()))
     sizes = [len(rung) for rung in result.rungs]
-    assert sizes == [16, 1 + RUNGS[0][2], 1 + RUNGS[1][2]]
+    assert sizes == [19, 1 + RUNGS[0][2], 1 + RUNGS[1][2]]
     for rung in result.rungs:
         assert any(candidate.recipe.is_none and candidate.kept for candidate in rung)
         scores = [candidate.score for candidate in rung]
