@@ -89,6 +89,7 @@ def test_a_run_is_refused_where_its_samples_would_be_mislabelled(digits, small_c
             "recipe.sampler": "transfer",
             "model.style_dim": 0,
             "model.beta": 1e-3,
+            "model.class_embedding": 1,
             "training.steps": 150,
             "screening.classifier_steps": 150,
         }
