@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaeaug.files import open_regular
+from vaeaug.models import weights_sha256
 from vaeaug.randomness import seeded_torch
 
 # What ImageNet networks of torchvision expect, for values in [0, 1].
@@ -266,22 +267,6 @@ def from_callable(
     if sha256 is None and isinstance(network, nn.Module):
         sha256 = weights_sha256(network)
     return Backbone(name, network, size, mean, std, sha256)
-
-
-def weights_sha256(network: nn.Module) -> str:
-    """Hash the weights of a network that came from no file.
-
-    Args:
-        network: The network.
-
-    Returns:
-        Lower-case hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _takes_nothing(function: Callable[..., Any]) -> bool:

@@ -16,10 +16,12 @@ from torch import Tensor
 from vaeaug.data import LabelledImages
 from vaeaug.generator.codec import Codec, in_blocks
 from vaeaug.generator.latents import Latents
-from vaeaug.generator.samplers import Drawn, Request
+from vaeaug.generator.samplers import Drawn, Request, sample_generator
 from vaeaug.strata import rare_classes
 
 FROM_DATA = ("delta", "calibrated")
+# Their random numbers are not those that samplers of latents use for the same sample.
+STREAM = 1
 # The variation of a class is borrowed from so many frequent ones, those that are most like it.
 DONORS = 5
 # The class counts as its own images, the frequent classes as so many more: in its covariance, and
@@ -82,7 +84,7 @@ class DataSampler:
         donors = self.donors(request.label)
         rows = np.empty((3, n), np.int64)
         for j in range(n):
-            u = second_generator(seed, request.label, first + j).random(4)
+            u = sample_generator(seed, request.label, first + j, stream=STREAM).random(4)
             rows[0, j] = request.pool[int(u[0] * len(request.pool))]
             rows[1:, j] = self._pair(donors[int(u[1] * len(donors))], u[2], u[3])
         sources, minuend, subtrahend = rows
@@ -153,9 +155,9 @@ class DataSampler:
         f = len(normal.mean)
         noise = np.empty((n, f), np.float32)
         for j in range(n):
-            noise[j] = second_generator(seed, request.label, first + j).standard_normal(
-                f, np.float32
-            )
+            noise[j] = sample_generator(
+                seed, request.label, first + j, stream=STREAM
+            ).standard_normal(f, np.float32)
         factor = torch.from_numpy(normal.cholesky).T
         moved = in_blocks(lambda block: block @ factor, noise, device=torch.device("cpu"))
         features = (normal.mean + request.temperature * moved.numpy()).astype(np.float32)
@@ -232,20 +234,6 @@ class DataSampler:
         labels = np.full(len(samples), label, np.int64)
         inside = samples.clamp(0, 1).numpy()
         return in_blocks(mean, inside, labels, device=self.codec.device).numpy()
-
-
-def second_generator(seed: int, label: int, index: int) -> np.random.Generator:
-    """Random numbers of one sample beside those of `sample_generator`.
-
-    Args:
-        seed: Seed of the run.
-        label: The class.
-        index: Which sample of the class.
-
-    Returns:
-        A generator that no other sample shares.
-    """
-    return np.random.Generator(np.random.Philox(key=[seed, label], counter=[0, 0, index, 1]))
 
 
 def _drawn(latents: Float32[np.ndarray, "n z"], sources: Int64[np.ndarray, " n"]) -> Drawn:

@@ -22,7 +22,7 @@ from vaeaug.config import ConfigError
 from vaeaug.data import LabelledImages
 from vaeaug.files import open_regular, read_whole
 from vaeaug.memory import blocks
-from vaeaug.models import scale_images
+from vaeaug.models import scale_images, weights_sha256
 from vaeaug.randomness import seeded_torch
 
 _KINDS = "FILE.py:NAME or a folder of a diffusers autoencoder"
@@ -299,9 +299,7 @@ def _from_file(source: str, path: Path, name: str) -> ImageCodec:
         )
     if isinstance(found, nn.Module):
         found.eval().requires_grad_(False)
-        for key, tensor in sorted(found.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(weights_sha256(found).encode())
     return ImageCodec(source, digest.hexdigest(), found)
 
 

@@ -129,18 +129,19 @@ class SampleNoise:
         return cls(uniform, normal)
 
 
-def sample_generator(seed: int, label: int, index: int) -> np.random.Generator:
+def sample_generator(seed: int, label: int, index: int, *, stream: int = 0) -> np.random.Generator:
     """The random numbers of one sample: Philox keyed by run, class and index.
 
     Args:
         seed: Seed of the run.
         label: The class.
         index: Which sample of the class.
+        stream: Another number gives the sample other numbers.
 
     Returns:
         A generator that no other sample shares.
     """
-    return np.random.Generator(np.random.Philox(key=[seed, label], counter=[0, 0, index, 0]))
+    return np.random.Generator(np.random.Philox(key=[seed, label], counter=[0, 0, index, stream]))
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ class Synthesizer:
         kind: str = "auto",
         notes: Sequence[str] = (),
         latent_space: LatentSpace | None = None,
+        encoded: LabelledImages | None = None,
     ) -> "Synthesizer":
         """Encode the training images and fit each class's density.
 
@@ -112,23 +113,20 @@ class Synthesizer:
                 mixtures, or normals where a flow describes the classes better.
             notes: What the user should know of the training.
             latent_space: That of the image codec whose latents the model was trained on.
+            encoded: The data as the codec has encoded it; given with `latent_space`.
 
         Returns:
             The generator, on the model's device.
         """
-        codec = Codec(
-            model,
-            value_range=data.value_range,
-            dtype=data.images.dtype,
-            latent_space=latent_space,
-        )
-        means, variances = codec.posterior(data.images, data.labels)
+        seen = data if encoded is None else encoded  # what the model was trained on
+        codec = Codec(model, value_range=seen.value_range, dtype=seen.images.dtype)
+        means, variances = codec.posterior(seen.images, data.labels)
         labels = data.labels
-        if data.unlabelled is not None:
-            unknown = np.full(len(data.unlabelled), -1, np.int64)
+        if seen.unlabelled is not None:
+            unknown = np.full(len(seen.unlabelled), -1, np.int64)
             known = unknown if pool_labels is None else pool_labels
             # An image of unknown class is encoded as some class; no sampler starts from it.
-            pool = codec.posterior(data.unlabelled, known.clip(0))
+            pool = codec.posterior(seen.unlabelled, known.clip(0))
             means, variances = (
                 np.concatenate([means, pool[0]]),
                 np.concatenate([variances, pool[1]]),

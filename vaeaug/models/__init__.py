@@ -10,6 +10,7 @@ from vaeaug.models.flow import LatentFlow
 from vaeaug.models.likelihoods import LIKELIHOODS, MIN_SIGMA, make_likelihood, optimal_log_sigma2
 from vaeaug.models.networks import latent_groups
 from vaeaug.models.separate import SeparateCVAE
+from vaeaug.models.weights import weights_sha256
 
 __all__ = [
     "CVAE",
@@ -32,4 +33,5 @@ __all__ = [
     "mean_codes",
     "optimal_log_sigma2",
     "scale_images",
+    "weights_sha256",
 ]

@@ -1,4 +1,4 @@
-"""Content encoders: from images of a class to the code of what its images have in common.
+"""The content encoder: from images of a class to the code of what its images have in common.
 
 A class is described by the mean code of some of its images, its exemplars. One network serves all
 classes, so a class of one image has a code, and so has a class that training never saw
@@ -7,7 +7,6 @@ al. 2020, arXiv:2004.04795).
 """
 
 import math
-from collections.abc import Sequence
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -41,32 +40,6 @@ class ContentEncoder(nn.Module):
     def forward(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n e"]:
         """Code of each sample."""
         return self.layers(self.geometry.entering(x))
-
-
-class DenseContentEncoder(nn.Module):
-    """Dense layers from samples in [0, 1] to content codes.
-
-    Args:
-        image_shape: (space..., channels) of a sample.
-        units: Units of a hidden layer.
-        code: Length of a code.
-    """
-
-    def __init__(self, image_shape: Sequence[int], *, units: int, code: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(math.prod(image_shape), units),
-            nn.LayerNorm(units),
-            nn.SiLU(),
-            nn.Linear(units, units),
-            nn.SiLU(),
-            nn.Linear(units, code),
-        )
-
-    def forward(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n e"]:
-        """Code of each sample."""
-        return self.layers(2 * x - 1)
 
 
 def mean_codes(codes: Float[Tensor, "n e"], shared: Bool[Tensor, "n n"]) -> Float[Tensor, "n e"]:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vaeaug.models.blocks import Geometry
-from vaeaug.models.content import ContentEncoder, DenseContentEncoder
+from vaeaug.models.content import ContentEncoder
 from vaeaug.models.dense import DenseDecoder, DenseEncoder, dense_groups
 from vaeaug.models.likelihoods import make_likelihood, optimal_log_sigma2
 from vaeaug.models.networks import (
@@ -128,11 +128,12 @@ class CVAE(nn.Module):
             levels=levels,
         )
         self.latent_dim = self.groups[-1].start + self.groups[-1].size
-        if style_dim and not (conditional and latent == "vector" and style_dim <= self.latent_dim):
+        splits = conditional and latent == "vector" and network == "conv"
+        if style_dim and not (splits and style_dim <= self.latent_dim):
             raise ValueError(
                 f"style_dim: expected 0, or up to {self.latent_dim} units of a latent vector of a "
-                f"conditional model, got {style_dim} with latent {latent} and conditional "
-                f"{conditional}"
+                f"conditional convolutional model, got {style_dim} with latent {latent}, network "
+                f"{network} and conditional {conditional}"
             )
         self.n_classes, self.conditional, self.style_dim = n_classes, conditional, style_dim
         self.architecture = {
@@ -175,12 +176,8 @@ class CVAE(nn.Module):
             parts = (self.geometry, self.groups, n_rows)
             self.encoder = Encoder(*parts, **sizes)
             self.decoder = Decoder(*parts, n_outputs=n_outputs, **sizes)
-        self.content: ContentEncoder | DenseContentEncoder | None = None
-        if style_dim and self.geometry is None:
-            self.content = DenseContentEncoder(
-                self.image_shape, units=max_width, code=class_embedding
-            )
-        elif style_dim and self.geometry is not None:
+        self.content: ContentEncoder | None = None
+        if style_dim and self.geometry is not None:
             self.content = ContentEncoder(
                 self.geometry, width=width, max_width=max_width, code=class_embedding
             )

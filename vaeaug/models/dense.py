@@ -60,7 +60,7 @@ class DenseBlock(nn.Module):
     def forward(
         self,
         h: Float[Tensor, "n c"],
-        y: Int[Tensor, " n"] | None,
+        y: Int[Tensor, " n"],
         embedded: Float[Tensor, "n e"],
     ) -> Float[Tensor, "n c"]:
         """One residual step."""
@@ -100,7 +100,7 @@ class DenseEncoder(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "n c *space"],
-        y: Int[Tensor, " n"] | None,
+        y: Int[Tensor, " n"],
         embedded: Float[Tensor, "n e"],
     ) -> tuple[Float[Tensor, "n z"], Float[Tensor, "n z"]]:
         """Mean and log variance of q(z|x,y)."""
@@ -150,7 +150,7 @@ class DenseDecoder(nn.Module):
     def forward(
         self,
         z: Float[Tensor, "n z"],
-        y: Int[Tensor, " n"] | None,
+        y: Int[Tensor, " n"],
         embedded: Float[Tensor, "n e"],
         first_mean: Float[Tensor, "n z"],
         first_logvar: Float[Tensor, "n z"],

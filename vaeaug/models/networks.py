@@ -182,7 +182,7 @@ class Encoder(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "n c *space"],
-        y: Int[Tensor, " n"] | None,
+        y: Int[Tensor, " n"],
         embedded: Float[Tensor, "n e"],
     ) -> tuple[Float[Tensor, "n z"], Float[Tensor, "n z"]]:
         """Mean and log variance of q(z|x,y)."""

@@ -77,7 +77,9 @@ def choose_samplers(
         The classes that are drawn otherwise than by default.
     """
     generator = generator.with_choices().attach(data)
-    control = measure_label_control(generator, data, screener, seed=config.seed)
+    control = None
+    if lends_to(generator, data):  # nothing else here asks for it
+        control = measure_label_control(generator, data, screener, seed=config.seed)
     return choices_of(list(trials_of(generator, data, config, screener, control)))
 
 
@@ -97,17 +99,29 @@ def lent_styles(
     Returns:
         The sampler and why; None where each class has its own default.
     """
-    if control is None or not generator.model.style_dim:
-        return None
-    counts = data.counts[data.counts > 0]
-    rare, lent = int((counts < RARE).sum()), len(generator.latents.lenders(-1))
-    if not rare or lent < LENT or control.control < control.real - CLOSE:
+    rare = lends_to(generator, data)
+    if not rare or control is None or control.control < control.real - CLOSE:
         return None
     return "transfer", (
-        f"{rare} of {len(counts)} classes have fewer than {RARE} images, and label control is "
-        f"{control.control:.0%} (real images {control.real:.0%}): every class in the styles of "
-        f"{lent} images of the frequent ones"
+        f"{rare} of {np.count_nonzero(data.counts)} classes have fewer than {RARE} images, and "
+        f"label control is {control.control:.0%} (real images {control.real:.0%}): every class in "
+        f"the styles of {len(generator.latents.lenders(-1))} images of the frequent ones"
     )
+
+
+def lends_to(generator: Synthesizer, data: LabelledImages) -> int:
+    """Count the rare classes that the frequent ones could lend their styles to.
+
+    Args:
+        generator: The generator.
+        data: The training split.
+
+    Returns:
+        The number; 0 also where there is no style, or where too few images would lend theirs.
+    """
+    if not generator.model.style_dim or len(generator.latents.lenders(-1)) < LENT:
+        return 0
+    return int(((data.counts > 0) & (data.counts < RARE)).sum())
 
 
 @dataclass(frozen=True)

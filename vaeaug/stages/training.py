@@ -61,6 +61,7 @@ def fit(
         kind=job.density.kind,
         notes=trained.remarks,
         latent_space=space,
+        encoded=None if space is None else samples,
     )
 
 

@@ -74,9 +74,9 @@ class Batches:
         Returns:
             Images scaled to [0, 1], (n, c, *space), and class indices, (n,).
         """
-        rows = torch.from_numpy(self.rows_of(stage, step, size)).to(self.device)
-        y = torch.zeros_like(rows) if stage.is_one_class else self.labels[rows]
-        return self.scale(self.images[rows]), y
+        rows = self.rows_of(stage, step, size)
+        y = self.labels_of(rows)
+        return self.scaled_rows(rows), torch.zeros_like(y) if stage.is_one_class else y
 
     def rows_of(self, stage: Stage, step: int, size: int | None = None) -> Int64[np.ndarray, " n"]:
         """Draw the rows that a step trains on, as a function of (seed, stage, step).

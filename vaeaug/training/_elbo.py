@@ -87,10 +87,7 @@ class ElboObjective:
         terms = self.terms(model, x, y, step)
         loss = self.reduce(terms, state, done)
         if self.judge is not None:
-            weight = self.config.training.feature_matching * x[0].numel()
-            loss = loss + weight * feature_distance(
-                [self.judge.features(x)], [self.judge.features(terms.mean)]
-            )
+            loss = loss + self.feature_loss(self.judge, x, terms.mean)
         error = float(terms.squared_error.detach().mean())
         kl = float(terms.kl.detach().sum(dim=1).mean())
         metrics = {
@@ -127,16 +124,42 @@ class ElboObjective:
         """
         name = f"{self.stage.name}{stream_suffix}"
         noise = self.batches.noise(name, step, (len(x), model.latent_dim))
-        encoder_input = x
-        if self.config.training.denoise > 0:
-            encoder_input = x + self.config.training.denoise * self.batches.noise(
-                f"{name}/corrupt", step, tuple(x.shape)
-            )
+        encoder_input = self.encoder_input(x, name, step)
         # The sigma belongs to the trunk and does not change while the classes adapt.
         optimal = not self.stage.adapt and log_sigma2 is None
         return model.elbo(
             encoder_input, y, noise=noise, optimal_sigma=optimal, log_sigma2=log_sigma2, target=x
         )
+
+    def encoder_input(self, x: Tensor, name: str, step: int) -> Tensor:
+        """Corrupt samples for the encoder when denoising.
+
+        Args:
+            x: Samples scaled to [0, 1], (n, c, *space).
+            name: Name of the random stream.
+            step: Number of the step.
+
+        Returns:
+            The samples with noise, or as they are.
+        """
+        level = self.config.training.denoise
+        if level == 0:
+            return x
+        return x + level * self.batches.noise(f"{name}/corrupt", step, tuple(x.shape))
+
+    def feature_loss(self, judge: SmallClassifier, x: Tensor, mean: Tensor) -> Tensor:
+        """Weigh the distance of samples and their reconstructions in the features of the judge.
+
+        Args:
+            judge: The classifier.
+            x: Samples scaled to [0, 1], (n, c, *space).
+            mean: Their reconstructions.
+
+        Returns:
+            The loss, nats per sample.
+        """
+        weight = self.config.training.feature_matching * x[0].numel()
+        return weight * feature_distance([judge.features(x)], [judge.features(mean)])
 
     def reduce(self, terms: ElboTerms, state: TrainState, done: float) -> Tensor:
         """Average the loss, with the warm-up of beta and the adjustment after a collapse.

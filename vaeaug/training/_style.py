@@ -89,9 +89,7 @@ class StyleObjective(ElboObjective):
         swap = self._swap(model, z, step)
         loss = loss + swap_weight * swap
         if self.judge is not None:
-            feature_weight = self.config.training.feature_matching * x[0].numel()
-            distance = (self.judge.features(x) - self.judge.features(centre)).square().mean()
-            loss = loss + feature_weight * distance
+            loss = loss + self.feature_loss(self.judge, x, centre)
         error, n_values = float(terms.error.detach()), x[0].numel()
         style_nats = float(terms.style_kl.detach().sum())
         kl = style_nats + float(terms.detail_kl.detach().sum())
@@ -116,11 +114,7 @@ class StyleObjective(ElboObjective):
         """Latents, their posterior, and the codes of their classes from other images."""
         name, n = self.stage.name, len(x)
         code = self._codes(model, y, step, f"{name}/exemplars", beside=rows)
-        encoder_input = x
-        if self.config.training.denoise > 0:
-            noise = self.batches.noise(f"{name}/corrupt", step, tuple(x.shape))
-            encoder_input = x + self.config.training.denoise * noise
-        mean, logvar = model.posterior(encoder_input, y, code)
+        mean, logvar = model.posterior(self.encoder_input(x, name, step), y, code)
         noise = self.batches.noise(name, step, (n, model.latent_dim))
         return mean + torch.exp(0.5 * logvar) * noise, mean, logvar, code
 

@@ -162,14 +162,7 @@ def style_units(data: LabelledImages, config: AugmentConfig) -> int:
     model = config.model
     if model.style_dim is not None:
         return model.style_dim
-    if (
-        model.latent != "vector"
-        or model.network != "conv"
-        or model.grouping == "separate"
-        or not model.conditional
-        or (data.unlabelled is not None and config.semi_supervised.mode == "m2")
-        or np.count_nonzero(data.counts) < 2
-    ):
+    if _missing_for_style(data, config):
         return 0
     groups = groups_of(
         data.image_shape,
@@ -481,8 +474,10 @@ def check_config(
         problems.append(
             "semi_supervised.mode m2: expected model.grouping adapted or shared, got separate"
         )
-    if model.style_dim:
-        problems += _style_problems(data, config)
+    if model.style_dim and (missing := _missing_for_style(data, config)):
+        problems.append(
+            f"model.style_dim: a style of {model.style_dim} units needs {', '.join(missing)}"
+        )
     if model.likelihood == "logistic_mixture" and data.images.dtype != np.uint8:
         problems.append(
             f"model.likelihood logistic_mixture: expected uint8 data, got {data.images.dtype}"
@@ -500,8 +495,8 @@ def check_config(
         )
 
 
-def _style_problems(data: LabelledImages, config: AugmentConfig) -> list[str]:
-    """Why a job that asks for a style cannot have one; see `style_units`."""
+def _missing_for_style(data: LabelledImages, config: AugmentConfig) -> list[str]:
+    """What a job lacks that a style needs."""
     model, m2 = config.model, data.unlabelled is not None and config.semi_supervised.mode == "m2"
     needed = {
         "model.latent vector": model.latent == "vector",
@@ -511,10 +506,7 @@ def _style_problems(data: LabelledImages, config: AugmentConfig) -> list[str]:
         "semi_supervised.mode pseudo_label": not m2,
         "images of two classes or more": np.count_nonzero(data.counts) >= 2,
     }
-    missing = [what for what, holds in needed.items() if not holds]
-    if not missing:
-        return []
-    return [f"model.style_dim: a style of {model.style_dim} units needs {', '.join(missing)}"]
+    return [what for what, holds in needed.items() if not holds]
 
 
 def step_bytes(data: LabelledImages, config: AugmentConfig) -> int:
