@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from benchmarks.usefulness import deepsmote, pools
-from benchmarks.usefulness.heads import features, fit_head
+from benchmarks.usefulness.heads import features, features_of_samples, fit_head
 from benchmarks.usefulness.opponents import CLASSIC, OPPONENTS, SAMPLES, Opponent, Setting
 from benchmarks.usefulness.regimes import Regime
-from benchmarks.usefulness.small_cnn import Training, network, predict, train
+from benchmarks.usefulness.small_cnn import Pool, Training, network, predict, train
 from vaeaug import LabelledImages
 from vaeaug.evaluation.metrics import score
 from vaeaug.evaluation.statistics import corrected_t_interval
@@ -145,7 +145,7 @@ class Bench:
             pool = pools.read(self.folder / f"pool-{arm.pool}.npz")
         if "head" in setting:
             key = json.dumps([self.digest(arm), asdict(how)])
-            return self._with_head(setting["head"], key, how, lambda: self._train(how, pool))
+            return self._with_head(setting["head"], key, how, lambda: self._train(how, pool), pool)
         model = self._train(how, pool)
         return [predict(model, part, bfloat16=self.bfloat16) for part in self.parts[1:]]
 
@@ -194,20 +194,34 @@ class Bench:
         return self._with_head(setting, json.dumps(base, sort_keys=True), how, trained)
 
     def _with_head(
-        self, setting: Setting, key: str, how: Training, trained: Callable[[], nn.Sequential]
+        self,
+        setting: Setting,
+        key: str,
+        how: Training,
+        trained: Callable[[], nn.Sequential],
+        pool: Pool | None = None,
     ) -> list[np.ndarray]:
         """Probabilities after the last layer was trained again; features are kept under a key."""
         data, *judges = self.parts
+        chosen = dict(setting)
+        around_samples = chosen.pop("around", "real") == "all"
         if key not in self._vectors:
-            model = trained()
+            model, same = trained(), {"bfloat16": self.bfloat16}
             self._vectors[key] = [
-                features(model, data, how, seed=self.seed, bfloat16=self.bfloat16),
-                *(features(model, d, None, seed=0, bfloat16=self.bfloat16) for d in judges),
+                features(model, data, how, seed=self.seed, **same),
+                *(features(model, d, None, seed=0, **same) for d in judges),
             ]
+            if pool is not None:
+                of_samples = features_of_samples(model, pool, data, how, seed=self.seed, **same)
+                self._vectors[key].append(of_samples)
         (x, y), *rest = self._vectors[key]
-        head = fit_head(x, y, data.n_classes, seed=self.seed, counts=data.counts, **setting)
+        samples = rest[len(judges)] if around_samples else None
+        head = fit_head(
+            x, y, data.n_classes, seed=self.seed, counts=data.counts, samples=samples, **chosen
+        )
         with torch.no_grad():
-            return [head(torch.from_numpy(v)).double().softmax(1).numpy() for v, _ in rest]
+            probabilities = [head(torch.from_numpy(v)).double().softmax(1) for v, _ in rest]
+        return [p.numpy() for p in probabilities[: len(judges)]]
 
     def metrics(self, probabilities: np.ndarray, part: int) -> dict[str, float]:
         """Metrics of development (1) or test (2) images.

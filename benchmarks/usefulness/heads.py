@@ -3,19 +3,76 @@
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.usefulness.small_cnn import Training, as_tensor, augment
+from benchmarks.usefulness.small_cnn import Pool, Training, as_tensor, augment
 from vaeaug import LabelledImages
 
 ROWS = 400  # feature vectors of a class, where views of its images and synthetic ones suffice
 VIEWS = 20  # of an image, at most
+SAMPLES = 200  # synthetic ones of a class
 AT_ONCE = 1000
 STEPS, BATCH, RATE = 400, 512, 1e-2
 
 
-@torch.no_grad()
+def views_of(
+    model: nn.Sequential,
+    images: Float32[Tensor, "n c *space"],
+    how: Training | None,
+    random: torch.Generator,
+    *,
+    bfloat16: bool,
+) -> Float32[np.ndarray, "n d"]:
+    """What the network says of images before its last layer.
+
+    Args:
+        model: A trained network.
+        images: What the network takes.
+        how: Its classic augmentations; None: images as they are.
+        random: Source of their randomness.
+        bfloat16: Convolve in bfloat16.
+
+    Returns:
+        Vectors of length 1.
+    """
+    found = []
+    for part in images.split(AT_ONCE):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            vectors = model[:-1](part if how is None else augment(part, how, random))
+        found.append(F.normalize(vectors.float(), dim=1))
+    return torch.cat(found).numpy()
+
+
+def features_of_samples(
+    model: nn.Sequential,
+    pool: Pool,
+    data: LabelledImages,
+    how: Training,
+    *,
+    seed: int,
+    bfloat16: bool = False,
+) -> tuple[Float32[np.ndarray, "n d"], Int64[np.ndarray, " n"]]:
+    """Features of up to `SAMPLES` synthetic samples of each class.
+
+    Args:
+        model: A trained network.
+        pool: The samples.
+        data: The training images, for their units.
+        how: Its classic augmentations.
+        seed: Of those.
+        bfloat16: Convolve in bfloat16.
+
+    Returns:
+        Vectors of length 1, and their labels.
+    """
+    taken = np.minimum(pool.made, SAMPLES)
+    images = np.concatenate([pool.images[c, :n] for c, n in enumerate(taken.tolist())])
+    random = torch.Generator().manual_seed(seed)
+    vectors = views_of(model, as_tensor(images, data), how, random, bfloat16=bfloat16)
+    return vectors, np.repeat(np.arange(len(taken)), taken)
+
+
 def features(
     model: nn.Sequential,
     data: LabelledImages,
@@ -42,14 +99,8 @@ def features(
         views = np.clip(ROWS // np.maximum(data.counts, 1), 1, VIEWS)
         rows = np.repeat(rows, views[data.labels])
     random = torch.Generator().manual_seed(seed)
-    x = as_tensor(data.images, data)
-    found = []
-    for part in torch.from_numpy(rows).split(AT_ONCE):
-        images = x[part] if how is None else augment(x[part], how, random)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            vectors = model[:-1](images)
-        found.append(F.normalize(vectors.float(), dim=1))
-    return torch.cat(found).numpy(), data.labels[rows]
+    x = as_tensor(data.images, data)[torch.from_numpy(rows)]
+    return views_of(model, x, how, random, bfloat16=bfloat16), data.labels[rows]
 
 
 def smote(
@@ -175,6 +226,7 @@ def fit_head(
     counts: Int64[np.ndarray, " k"],
     neighbours: int = 0,
     alpha: float = 0.0,
+    samples: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> nn.Sequential:
     """Train a linear layer on class-balanced draws of vectors, real ones and a scheme's.
 
@@ -188,6 +240,8 @@ def fit_head(
         counts: Training images of each class.
         neighbours: Of the scheme.
         alpha: Of TailCalib.
+        samples: Feature vectors of synthetic samples and their classes, around which TailCalib
+            puts its normals too.
 
     Returns:
         Feature vectors (n, d) to logits (n, k).
@@ -201,7 +255,11 @@ def fit_head(
     if scheme == "smote":
         new = smote_all(x, y, neighbours=neighbours, rng=rng)
     elif scheme == "tailcalib":
-        new = tail_calibrated(x, y, counts, neighbours=neighbours, alpha=alpha, rng=rng)
+        around = x, y
+        if samples is not None:
+            made = (samples[0] - mean) / deviation
+            around = np.concatenate([x, made]), np.concatenate([y, samples[1]])
+        new = tail_calibrated(*around, counts, neighbours=neighbours, alpha=alpha, rng=rng)
     elif scheme == "none":
         new = x[:0], y[:0]
     else:

@@ -101,10 +101,16 @@ _TAILS = grid(scheme=["tailcalib"], neighbours=[1, 2], alpha=[0.0], weight_decay
 SAMPLES = {name: Opponent("pool", _USES, pool=name) for name in SAMPLERS} | {
     f"{name}, on the best": Opponent("pool", _USES, pool=name, on_best=True) for name in SAMPLERS
 }
-# TailCalib's head on the network that was trained with our samples; its settings are tried too.
+# TailCalib's head on the network that was trained with our samples; its settings are tried too, and
+# normals around the features of our samples as well.
+_AROUND = [tail | {"around": around} for around in ("real", "all") for tail in _TAILS]
 SAMPLES |= {
-    f"{name}, then TailCalib": Opponent(
-        "pool", [use | {"head": tail} for use in _USES for tail in _TAILS], pool=name
+    f"{name}{on}, then TailCalib": Opponent(
+        "pool",
+        [use | {"head": tail} for use in _USES for tail in tails],
+        pool=name,
+        on_best=bool(on),
     )
     for name in SAMPLERS
+    for on, tails in (("", _TAILS), (", on the best", _AROUND))
 }

@@ -216,7 +216,14 @@ def whole(names=("cat", "dog", "eel")):
                 "probe": 0.88,
                 "probe_chance": 0.25,
             },
-            "classes": {names[0]: {"coverage": 0.9, "coverage_of_real": 0.95}},
+            "classes": {
+                names[0]: {
+                    "coverage": 0.9,
+                    "coverage_of_real": 0.95,
+                    "spread": 0.81,
+                    "sharpness": 0.57,
+                }
+            },
             "training": ["rescued once"],
             "warnings": ["overfitting"],
         },

@@ -6,6 +6,7 @@ import pytest
 
 import vaeaug
 from tests.small_job import tiny_config
+from vaeaug.stages import new_screener
 from vaeaug.stages.choices import LENT, RARE, choices_of, lent_styles, trials_of
 from vaeaug.stages.drawing import _samplers
 from vaeaug.stages.label_control import LabelControl
@@ -61,3 +62,31 @@ def test_else_each_class_has_its_own_default(control, counts):
 def test_a_generator_without_a_style_lends_none(data):
     plain = vaeaug.fit(data, tiny_config(**{"model.style_dim": 0}), device="cpu")
     assert lent_styles(plain, data, GOOD) is None
+
+
+@pytest.fixture(scope="module")
+def screener(data):
+    return new_screener(data, tiny_config(**{"screening.classifier_steps": 150}), device="cpu")
+
+
+@pytest.mark.parametrize("control", [0.9, 0.4], ids=["styles", "no styles"])
+def test_a_rare_class_whose_styled_samples_are_not_recognised_is_drawn_by_differences(
+    data, generator, screener, control
+):
+    # A generator of a few steps: hardly any of its decodes shows a label, but real images that are
+    # moved by a small difference do.
+    control = replace(GOOD, control=control)
+    attached = generator.with_choices().attach(data)
+    *frequent, rare = trials_of(attached, data, tiny_config(), screener, control)
+    assert rare.metrics["sampler"] == "delta"
+    assert rare.metrics["agreement"] >= 0.5 * control.real
+    assert rare.preferred is not None
+    assert "show the label" in rare.preferred[1]
+    assert all(trial.metrics["sampler"] != "delta" for trial in frequent)
+
+
+def test_differences_that_are_not_recognised_are_not_borrowed(data, generator, screener):
+    unreachable = replace(GOOD, control=2.5, real=2.5)
+    attached = generator.with_choices().attach(data)
+    *_, rare = trials_of(attached, data, tiny_config(), screener, unreachable)
+    assert rare.metrics["sampler"] != "delta"

@@ -302,11 +302,13 @@ class LabelControl(Part):
     probe_chance: Number = None
 
 
-class ClassCoverage(Part):
-    """The coverage of the real images of a class by its samples."""
+class ClassMeasures(Part):
+    """Samples of a class beside its real images."""
 
     coverage: Number = None
     coverage_of_real: Number = None
+    spread: Number = None
+    sharpness: Number = None
 
 
 class Diagnostics(Part):
@@ -315,7 +317,7 @@ class Diagnostics(Part):
     fit: Fit = Fit()
     latents: LatentUse = LatentUse()
     label_control: LabelControl = LabelControl()
-    classes: dict[str, ClassCoverage] = {}
+    classes: dict[str, ClassMeasures] = {}
     training: list[Text] = []
     warnings: list[Text] = []
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vaeaug.report.document import ClassPart, Document, MergedClass
+from vaeaug.report.document import ClassMeasures, ClassPart, Document, MergedClass
 from vaeaug.report.words import NONE, count, kind, num, of_kind, one_of, pct, points, several, total
 from vaeaug.shards import how_to_evaluate
 
@@ -182,7 +182,7 @@ def screening(document: Document) -> dict[str, Any]:
         document: The report.
 
     Returns:
-        Rows, with the coverage if it was measured, and the sentence above them.
+        Rows, with coverage and dispersion if they were measured, and the sentence above them.
     """
     classes = [row for row in document.classes if row.candidates]
     measured = document.diagnostics.classes if document.diagnostics else {}
@@ -198,13 +198,11 @@ def screening(document: Document) -> dict[str, Any]:
             "accepted": row.accepted,
             "rate": row.accepted / row.candidates,
             "rejected": row.rejected,
-            "coverage": measured[row.name].coverage if row.name in measured else None,
-            "coverage_of_real": (
-                measured[row.name].coverage_of_real if row.name in measured else None
-            ),
+            "measured": measured.get(row.name, ClassMeasures()),
         }
         for row in shown
     ]
+    of_measured = [row for row in shown if row.name in measured]
     reasons = sorted(
         (reason for reason in totals if totals[reason]), key=lambda reason: -totals[reason]
     )
@@ -216,7 +214,8 @@ def screening(document: Document) -> dict[str, Any]:
     return {
         "rows": rows,
         "reasons": reasons,
-        "covered": any(row["coverage"] is not None for row in rows),
+        "covered": any(measured[row.name].coverage is not None for row in of_measured),
+        "compared": any(measured[row.name].spread is not None for row in of_measured),
         "left_out": len(classes) - len(shown),
         "sentence": sentence,
     }

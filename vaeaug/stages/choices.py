@@ -1,11 +1,13 @@
 """How each class is drawn: samplers are tried, and the one that serves a class best is chosen.
 
 A class whose samples cover much less of its real images than real images do of each other has
-collapsed, and one whose samples are nearly all rejected cannot be filled; another sampler is then
-looked for.
+collapsed, one whose samples vary much less than its real images has half collapsed, and one whose
+samples are nearly all rejected cannot be filled; another sampler is then looked for.
 
 Where some classes are rare and the label decides what a sample shows, all classes are drawn in the
-styles of the frequent ones: all, because a look that only rare classes have is a shortcut.
+styles of the frequent ones: all, because a look that only rare classes have is a shortcut. A rare
+class whose styled samples are not recognised is drawn by differences of a frequent class, `delta`,
+if those are; what is borrowed less then is recognised more.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +20,8 @@ from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.generator import FROM_DATA, Synthesizer, edits_images, sample_configured
 from vaeaug.screening import NEAR_CLASS, Screener
-from vaeaug.stages.label_control import LabelControl, measure_label_control
+from vaeaug.stages.dispersion import MOST_IMAGES, Dispersion, dispersion
+from vaeaug.stages.label_control import LOW_CONTROL, LabelControl, measure_label_control
 from vaeaug.stages.neighbours import coverage
 
 # Per class: images compared for coverage, and the fewest that say something.
@@ -130,19 +133,30 @@ class _Outcome:
 
     Attributes:
         acceptance: Share of its samples that pass screening.
+        agreement: Share of its samples that the classifiers of real images call by its label.
         coverage: Share of the real images that its samples cover; None where there are too few.
         near: Share of its samples that are near to a training image.
+        dispersion: How widely the samples that pass vary, beside the real images; None where there
+            are too few.
     """
 
     acceptance: float
+    agreement: float
     coverage: float | None
     near: float
+    dispersion: Dispersion | None
 
     @property
     def merit(self) -> float:
-        """Coverage, as far as its samples pass at all."""
+        """Coverage, as far as its samples pass at all and vary as real images do."""
         passing = min(1.0, self.acceptance / LOW_ACCEPTANCE)
-        return passing * (1.0 if self.coverage is None else self.coverage)
+        spread = 1.0 if self.dispersion is None else min(1.0, self.dispersion.spread)
+        return passing * spread * (1.0 if self.coverage is None else self.coverage)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the samples are too much alike."""
+        return self.dispersion is not None and self.dispersion.narrow
 
 
 @dataclass(frozen=True)
@@ -185,12 +199,15 @@ def trials_of(
     """
     automatic = config.recipe.sampler == "auto"
     lent = lent_styles(generator, data, control) if automatic else None
+    lenders = lends_to(generator, data)
     if lent is not None:
         everywhere = dict.fromkeys(range(data.n_classes), lent)
         generator = generator.with_choices(everywhere).attach(data)
     for label in range(data.n_classes):
         if len(generator.rows[label]):
-            trial = _try_class(generator, data, config, label, screener)
+            borrows = automatic and lenders and data.counts[label] < RARE
+            least = LOW_CONTROL * control.real if borrows and control is not None else None
+            trial = _try_class(generator, data, config, label, screener, agreement=least)
             yield trial if lent is None or trial.preferred else replace(trial, preferred=lent)
 
 
@@ -215,8 +232,14 @@ def _try_class(
     config: AugmentConfig,
     label: int,
     screener: Screener | None,
+    *,
+    agreement: float | None = None,
 ) -> ClassTrial:
-    """Metrics of one class; another sampler for it where the default one does badly."""
+    """Metrics of one class; another sampler for it where the default one does badly.
+
+    A rare class has an `agreement`: it is drawn by the sampler that borrows most from the frequent
+    classes and whose samples agree with the label so often.
+    """
     sampler = config.recipe.sampler
     automatic, residual = sampler == "auto", edits_images(config.sampling)
     chosen = generator.default_sampler(label, residual=residual) if automatic else sampler
@@ -233,6 +256,12 @@ def _try_class(
     if automatic and residual and chosen == "interpolate" and data.counts[label] >= NEAR_CLASS:
         outcome = trial.reach_out(outcome)
     reach = generator.reach.get(label, 1)
+    if agreement is not None and not (chosen == "transfer" and outcome.agreement >= agreement):
+        borrowed = trial.of("delta")
+        if borrowed.agreement >= agreement:
+            reason = trial.borrowing(chosen, outcome, borrowed)
+            metrics |= {"sampler": "delta", "why": f"delta: {reason}", **trial.metrics(borrowed)}
+            return ClassTrial(label, metrics, preferred=("delta", reason))
     metrics |= trial.metrics(outcome)
     if not trial.fails(chosen, outcome):
         return ClassTrial(label, metrics, reach=reach)
@@ -276,6 +305,7 @@ class _Trial:
             rows = rows[np.unique(data.groups[rows], return_index=True)[1]]
         rng = np.random.default_rng([config.seed, label])
         images = data.images[rng.permutation(rows)[: 2 * COVERAGE_IMAGES]]
+        self.images = images[:MOST_IMAGES]
         self.n = max(MIN_COVERAGE_IMAGES, len(images) // 2)
         self.real: np.ndarray | None = None
         self.reference: float | None = None
@@ -298,7 +328,13 @@ class _Trial:
         # Samples made of differences vary more than their class does: that is no collapse.
         if self.real is not None and sampler not in FROM_DATA:
             covered = coverage(self.real, self.screener.features(batch.images), k=NEIGHBOURS)
-        return _Outcome(float(screened.accepted.mean()), covered, float(screened.near.mean()))
+        return _Outcome(
+            acceptance=float(screened.accepted.mean()),
+            agreement=float((screened.probabilities.argmax(axis=1) == self.label).mean()),
+            coverage=covered,
+            near=float(screened.near.mean()),
+            dispersion=dispersion(batch.images[screened.accepted], self.images),
+        )
 
     def reach_out(self, outcome: _Outcome) -> _Outcome:
         """Move towards farther neighbours until few enough samples are near to training images."""
@@ -316,29 +352,52 @@ class _Trial:
     def fails(self, sampler: str, outcome: _Outcome) -> bool:
         # Styles that a class never had cannot cover it as its own images do.
         collapsed = sampler != "transfer" and self._collapsed(outcome)
-        return outcome.acceptance < LOW_ACCEPTANCE or collapsed
+        return outcome.acceptance < LOW_ACCEPTANCE or collapsed or outcome.narrow
 
     def fault(self, sampler: str, outcome: _Outcome) -> str:
+        faults = []
         if self._collapsed(outcome):
-            return (
+            faults.append(
                 f"mode collapse? samples of {sampler!r} cover {outcome.coverage:.0%} of its real "
                 f"images, where real ones cover {self.reference:.0%} of each other"
             )
-        return f"screening rejects {1 - outcome.acceptance:.0%} of the samples of {sampler!r}"
+        if outcome.dispersion is not None and outcome.narrow:
+            faults.append(
+                f"samples of {sampler!r} are too much alike: their standard deviation is "
+                f"{outcome.dispersion.spread:.0%} of that of the real images, the distance of two "
+                f"of them {outcome.dispersion.distance:.0%}"
+            )
+        if outcome.acceptance < LOW_ACCEPTANCE:
+            faults.append(
+                f"screening rejects {1 - outcome.acceptance:.0%} of the samples of {sampler!r}"
+            )
+        return "; ".join(faults)
 
     def praise(self, outcome: _Outcome) -> str:
         passing = f"{outcome.acceptance:.0%} pass"
+        if outcome.dispersion is not None:
+            passing += f", {outcome.dispersion.spread:.0%} of the real spread"
         return passing + ("" if outcome.coverage is None else f", {outcome.coverage:.0%} covered")
+
+    def borrowing(self, default: str, outcome: _Outcome, borrowed: _Outcome) -> str:
+        return (
+            f"{len(self.generator.rows[self.label])} images, each moved by a difference within a "
+            f"similar frequent class; {borrowed.agreement:.0%} show the label, of {default!r} "
+            f"{outcome.agreement:.0%}"
+        )
 
     def metrics(self, outcome: _Outcome) -> dict[str, Any]:
         reach = self.generator.reach.get(self.label, 1)
         metrics: dict[str, Any] = {
             "acceptance": outcome.acceptance,
+            "agreement": outcome.agreement,
             "near": outcome.near,
             "reach": reach,
         }
         if outcome.coverage is not None:
             metrics |= {"coverage": outcome.coverage, "coverage_of_real": self.reference}
+        if outcome.dispersion is not None:
+            metrics |= outcome.dispersion.to_json()
         return metrics
 
     def _collapsed(self, outcome: _Outcome) -> bool:
