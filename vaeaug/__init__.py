@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vaeaug.job.folder import RunError
     from vaeaug.job.pipeline import augment, generate
     from vaeaug.job.result import AugmentResult
+    from vaeaug.job.sweep import SweepPoint, sweep
     from vaeaug.merging import (
         BalancedSampler,
         MergedDataset,
@@ -79,6 +80,7 @@ _HOME = {
     "ShardDataset": "shards",
     "ShardError": "shards",
     "ShardWriter": "shards",
+    "SweepPoint": "job.sweep",
     "Synthesizer": "generator",
     "TrainingError": "training",
     "VAEOverSampler": "integrations.oversampling",
@@ -98,6 +100,7 @@ _HOME = {
     "read": "data",
     "read_pool": "data",
     "screen": "screening",
+    "sweep": "job.sweep",
     "verify": "shards",
     "write_merged": "merging",
 }
@@ -133,6 +136,7 @@ __all__ = [
     "ShardDataset",
     "ShardError",
     "ShardWriter",
+    "SweepPoint",
     "Synthesizer",
     "TrainingError",
     "VAEOverSampler",
@@ -154,6 +158,7 @@ __all__ = [
     "read",
     "read_pool",
     "screen",
+    "sweep",
     "verify",
     "write_merged",
 ]

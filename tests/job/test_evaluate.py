@@ -20,7 +20,9 @@ from vaeaug.job import pipeline as job
 from vaeaug.job.evaluation import GATE_PART
 from vaeaug.shards import Manifest, ShardDataset, verify
 
-QUICK = EvaluationConfig(steps=4, min_splits=2, max_splits=2, width=4, batch_size=16)
+QUICK = EvaluationConfig(
+    steps=4, min_splits=2, max_splits=2, width=4, batch_size=16, judge_steps=10
+)
 COUNTS = (24, 18, 14, 12)
 RECIPE_FIELDS = set(Recipe.model_fields)
 
@@ -223,7 +225,7 @@ if __name__ == "__main__":
     out = pathlib.Path(sys.argv[1])
     vaeaug.augment(data, out, tiny_config(), device="cpu")
     config = EvaluationConfig(
-        steps=4, min_splits=2, max_splits=2, width=4, batch_size=16, workers=2
+        steps=4, min_splits=2, max_splits=2, width=4, batch_size=16, judge_steps=10, workers=2
     )
     print(vaeaug.evaluate(data, out, config, device="cpu").verdict)
 """

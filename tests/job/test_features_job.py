@@ -114,7 +114,9 @@ def test_merged_features_are_vectors_for_a_head(embedded, run, tmp_path):
 @pytest.mark.filterwarnings("ignore:.*not evaluated")
 def test_the_gate_trains_heads_and_every_measure_is_taken(embedded, run):
     data = vaeaug.read(embedded)
-    config = EvaluationConfig(budget=1, min_splits=2, max_splits=2, steps=10, workers=1)
+    config = EvaluationConfig(
+        budget=1, min_splits=2, max_splits=2, steps=10, judge_steps=10, workers=1
+    )
     gate = vaeaug.evaluate(data, run, config)
     assert gate.settings["probe"] == "linear head on 80 features"
     assert {arm.name for arm in gate.arms} >= {"none", "tau-norm", "nearest mean"}

@@ -18,7 +18,9 @@ from vaeaug.files.json_text import unsealed
 from vaeaug.job import finished
 from vaeaug.shards import Manifest, verify
 
-CONFIG = EvaluationConfig(steps=4, min_splits=2, max_splits=2, width=4, batch_size=16, workers=1)
+CONFIG = EvaluationConfig(
+    steps=4, min_splits=2, max_splits=2, width=4, batch_size=16, judge_steps=10, workers=1
+)
 COUNTS = (24, 18, 14, 12)
 
 

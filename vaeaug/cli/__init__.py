@@ -13,6 +13,7 @@ __all__ = ["main"]
 for _command in (
     _job.plan,
     _job.train,
+    _job.sweep,
     _job.generate,
     _job.augment,
     _job.evaluate,

@@ -12,6 +12,8 @@ import vaeaug
 from vaeaug.files.names import for_stream
 
 FAILED, USAGE = 1, 2
+# Commands that go on where they were interrupted.
+RESUMABLE = ("augment", "train", "generate", "evaluate", "sweep")
 
 
 class _Group(click.Group):
@@ -41,7 +43,7 @@ class _Group(click.Group):
             _fail(str(error), FAILED)
         except KeyboardInterrupt as error:
             code = 143 if error.args else 130
-            resumable = ctx.invoked_subcommand in ("augment", "train", "generate", "evaluate")
+            resumable = ctx.invoked_subcommand in RESUMABLE
             # --no-resume would delete the unfinished run.
             command = shlex.join(["vaeaug", *(a for a in sys.argv[1:] if a != "--no-resume")])
             if type(error).__name__ == "TrainingInterrupted":

@@ -20,7 +20,9 @@ from vaeaug.cli._options import (
     refuse_with_quick,
     request,
     resume_option,
+    seeds_of,
     strategy_option,
+    values_of,
 )
 from vaeaug.cli.console import (
     print_document,
@@ -28,6 +30,7 @@ from vaeaug.cli.console import (
     print_plan,
     print_prediction,
     print_result,
+    print_sweep,
     reports_table,
 )
 
@@ -227,6 +230,53 @@ def train(
         images, out, config, device=device, resume=resume, progress=progress_enabled()
     )
     print_document({"model": str(model)}, f"generator: {model}", as_json)
+
+
+@click.command()
+@click.argument("data", type=DATA)
+@out_option
+@click.option(
+    "--vary",
+    "varied",
+    multiple=True,
+    required=True,
+    metavar="a.b=c,d,...",
+    help="A configuration key and the values it takes; may be repeated: every combination.",
+)
+@click.option(
+    "--seeds", metavar="N,N,...", help="Seeds of each combination. Default: the run's seed."
+)
+@configured
+@device_option
+@json_option
+def sweep(
+    *,
+    data: str,
+    out: Path,
+    varied: tuple[str, ...],
+    seeds: str | None,
+    device: str,
+    as_json: bool,
+    **configuration: Any,
+) -> None:
+    """Train a generator for every combination of values, and compare rate and distortion.
+
+    The same command goes on where it stopped.
+    """
+    from vaeaug.job.sweep import sweep as run
+
+    keys = dict(values_of(text, "--vary") for text in varied)
+    config, images = request(data, **configuration)
+    points = run(
+        images,
+        out,
+        keys,
+        config,
+        seeds=None if seeds is None else seeds_of(seeds),
+        device=device,
+        progress=progress_enabled(),
+    )
+    print_sweep(points, out, as_json)
 
 
 @click.command()

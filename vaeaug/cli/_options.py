@@ -415,6 +415,57 @@ def config_of(
     return load_config(config_file, overrides, **keys)
 
 
+def values_of(text: str, option: str) -> tuple[str, list[Any]]:
+    """Parse a configuration key and its values.
+
+    Args:
+        text: "a.b=c,d", the values in YAML.
+        option: Named in the error.
+
+    Returns:
+        The key and the values.
+
+    Raises:
+        click.BadParameter: If it is no key with values.
+    """
+    from vaeaug.files.yaml_text import load_yaml
+
+    key, equals, values = text.partition("=")
+    try:
+        found = load_yaml(f"[{values}]")
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: {error}", param_hint=option) from None
+    if not (key and equals and found):
+        raise click.BadParameter(
+            f"expected key=value,value, got {text!r}; such as model.beta=0.5,1,2", param_hint=option
+        )
+    return key.strip(), found
+
+
+def seeds_of(text: str) -> list[int]:
+    """Parse a list of seeds.
+
+    Args:
+        text: "0,1,2".
+
+    Returns:
+        The seeds.
+
+    Raises:
+        click.BadParameter: If it is no such list.
+    """
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise click.BadParameter(
+            f"expected different whole numbers, at least 0, such as 0,1,2; got {text!r}",
+            param_hint="--seeds",
+        )
+    return seeds
+
+
 def size_of(text: str) -> tuple[int, int]:
     """Parse a size such as 32x32.
 

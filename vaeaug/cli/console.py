@@ -3,7 +3,7 @@
 import io
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vaeaug.evaluation import GateResult, Prediction
     from vaeaug.evaluation.statistics import Interval
     from vaeaug.job.result import AugmentResult
+    from vaeaug.job.sweep import SweepPoint
     from vaeaug.merging import ClassCounts
     from vaeaug.plan import Plan
 
@@ -244,6 +245,44 @@ def document_lines(document: Any, indent: str = "") -> str:
             text = ", ".join(map(str, value)) if many else "none" if value is None else str(value)
             lines.append(f"{indent}{key}: {text}")
     return "\n".join(lines)
+
+
+def print_sweep(points: "Sequence[SweepPoint]", out: Path, as_json: bool) -> None:
+    """Print the generators of a sweep, and where their table and picture are.
+
+    Args:
+        points: The generators.
+        out: Folder of the sweep.
+        as_json: Whether to print JSON.
+    """
+    table = _table(
+        [*points[0].values, "seed", "ELBO", "rate", "distortion", "active"],
+        [
+            [
+                *(str(value) for value in point.values.values()),
+                point.seed,
+                f"{point.elbo:.1f}",
+                f"{point.rate:.1f}",
+                f"{point.distortion:.5f}",
+                f"{point.active} of {point.units}",
+            ]
+            for point in points
+        ],
+    )
+    notes = [
+        f"{', '.join(f'{k} {v}' for k, v in point.values.items())}, seed {point.seed}: {note}"
+        for point in points
+        for note in point.notes
+    ]
+    text = "\n".join(
+        [
+            table,
+            "ELBO and rate in nats per held-out sample; distortion: squared error per value",
+            *notes,
+            f"{out / 'sweep.csv'}, {out / 'rate-distortion.png'}",
+        ]
+    )
+    print_document({"points": [vars(point) for point in points]}, text, as_json)
 
 
 def reports_table(classes: dict[str, Any]) -> str:

@@ -19,6 +19,12 @@ class EvaluationConfig(Section):
     steps: int | None = Field(
         None, ge=1, description="Training steps of each probe. Default: by the number of images."
     )
+    judge_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Training steps of each classifier that judges fidelity (default 200) and "
+        "shortcuts (300).",
+    )
     batch_size: int = Field(128, ge=4, le=65536, description="Images per training step of a probe.")
     learning_rate: float = Field(2e-3, gt=0, description="Peak AdamW learning rate.")
     width: int = Field(16, ge=4, le=512, description="Channels of the small probe's first layer.")

@@ -189,6 +189,16 @@ class ModelConfig(Section):
     free_bits: float = Field(
         0.0, ge=0, description="KL per latent unit (nats) that is not penalised."
     )
+    capacity: float | None = Field(
+        None,
+        gt=0,
+        description="Target of the KL per sample (nats), which grows to it over the first half of "
+        "the steps. Deviations are penalised in place of the KL; `beta` and `style_beta` then have "
+        "no effect.",
+    )
+    capacity_weight: float = Field(
+        30.0, gt=0, description="Weight of the deviation (nats) of the KL from `capacity`."
+    )
 
 
 class TrainingConfig(Section):
@@ -210,7 +220,21 @@ class TrainingConfig(Section):
         0.1,
         ge=0,
         le=1,
-        description="Fraction of the steps over which beta grows linearly to its value.",
+        description="Fraction of the steps, or of each cycle, over which beta grows linearly to "
+        "its value.",
+    )
+    kl_cycles: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Cyclical schedule: how often beta grows from 0 to its value again.",
+    )
+    fixed_sigma_from: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Two-stage sigma: after this fraction of the steps the sigma of the likelihood "
+        "gaussian is the one calibrated on the training images, no longer that of each batch.",
     )
     clip: float = Field(10.0, gt=0, description="Gradient norm to clip at (nats per dimension).")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="EMA decay; the EMA weights are saved.")
@@ -253,7 +277,9 @@ class TrainingConfig(Section):
         description="Weight of the distance in the features of a classifier of the real images.",
     )
     rescue: bool = Field(
-        True, description="Lower beta and raise free bits if the posterior collapses."
+        True,
+        description="Lower beta and raise free bits if the posterior collapses. A `beta` other "
+        "than 1 and a `capacity` are kept as asked.",
     )
     bound_samples: int = Field(
         50,

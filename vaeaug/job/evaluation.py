@@ -184,6 +184,7 @@ class RunEvaluation:
             "recipe": recipe.model_dump(mode="json"),
             "model": manifest.model_sha256,
             "seed": self.config.seed,
+            **self._judge_steps,
         }
         measures = bench.remember(
             key,
@@ -201,7 +202,14 @@ class RunEvaluation:
         drawn_by = self.job.recipe if recipe.is_none else recipe
         (synthetic,) = self.stages.samples(train, folder, [drawn_by])
         settings: dict[str, Any] = {"seed": self.config.seed, "device": self.device}
-        fidelity = measure_fidelity(train, held_out, synthetic.images, synthetic.labels, **settings)
+        fidelity = measure_fidelity(
+            train,
+            held_out,
+            synthetic.images,
+            synthetic.labels,
+            **self._judge_steps,
+            **settings,
+        )
         privacy = measure_privacy(
             train,
             held_out,
@@ -211,6 +219,12 @@ class RunEvaluation:
             **settings,
         )
         return {"fidelity": fidelity.to_json(), "privacy": privacy.to_json()}
+
+    @property
+    def _judge_steps(self) -> dict[str, Any]:
+        """Training steps of the judges as an argument; none where theirs are the default."""
+        steps = self.config.judge_steps
+        return {} if steps is None else {"steps": steps}
 
     def _shortcut(self, recipe: Recipe, manifest: Manifest) -> dict[str, Any] | None:
         """Of the data as a trainer would get it; None where it gets no synthetic samples."""
@@ -232,6 +246,7 @@ class RunEvaluation:
             class_names=self.data.class_names,
             seed=self.config.seed,
             device=self.device,
+            **self._judge_steps,
         )
         if result.warning:
             log.warning("shortcut: %s; %s", result.warning, result.remedy)

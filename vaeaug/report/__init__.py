@@ -3,12 +3,14 @@
 from vaeaug.report.card import write_card
 from vaeaug.report.page import write_report
 from vaeaug.report.picture import COLUMNS, MAX_CLASSES, ClassPanel, write_samples
+from vaeaug.report.rate_distortion import draw_rate_distortion
 from vaeaug.report.strips import write_strips
 
 __all__ = [
     "COLUMNS",
     "MAX_CLASSES",
     "ClassPanel",
+    "draw_rate_distortion",
     "write_card",
     "write_report",
     "write_samples",

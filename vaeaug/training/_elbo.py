@@ -33,6 +33,8 @@ ACTIVE_VARIANCE = 0.01
 RESCUE_FROM, RESCUE_UNTIL = 0.2, 0.8
 # A smaller fraction of active units than this is a collapse.
 COLLAPSED = 0.1
+# The target of the KL grows over this fraction of the steps.
+CAPACITY_WARMUP = 0.5
 # The factor of beta is not lowered further than this.
 LOWEST_FACTOR = 1 / 64
 
@@ -84,7 +86,7 @@ class ElboObjective:
         """Estimate the ELBO of a batch from one latent per sample."""
         model = as_cvae(state.model)
         x, y = self.batches.draw(self.stage, step)
-        terms = self.terms(model, x, y, step)
+        terms = self.terms(model, x, y, step, log_sigma2=self.sigma(state, done))
         loss = self.reduce(terms, state, done)
         if self.judge is not None:
             loss = loss + self.feature_loss(self.judge, x, terms.mean)
@@ -172,11 +174,42 @@ class ElboObjective:
         Returns:
             The loss, nats per sample.
         """
+        if (capacity := self.config.model.capacity) is not None and not self.stage.adapt:
+            kl = terms.kl.sum(dim=1).mean()
+            return terms.loss(beta=0.0) + self.deviation(kl, capacity, done)
         factor, floor = state.record.collapse_adjustment
         return terms.loss(
             beta=self.config.model.beta * factor * self._kl_weight(done),
             free_bits=max(self.config.model.free_bits, floor),
         )
+
+    def deviation(self, kl: Tensor, capacity: float, done: float) -> Tensor:
+        """Penalise the deviation of the KL from its target (Burgess et al. 2018, arXiv:1804.03599).
+
+        Args:
+            kl: KL of a batch, nats per sample.
+            capacity: The target at the end.
+            done: Completed fraction of the stage; the target grows over its first half.
+
+        Returns:
+            The penalty, nats per sample.
+        """
+        target = capacity * min(1.0, done / CAPACITY_WARMUP)
+        return self.config.model.capacity_weight * (kl - target).abs()
+
+    def sigma(self, state: TrainState, done: float) -> Tensor | None:
+        """Return the sigma of the second of two stages.
+
+        Args:
+            state: The training state, whose average model is calibrated at every evaluation.
+            done: Completed fraction of the stage.
+
+        Returns:
+            Log variance of the likelihood; None while it is optimal for each batch.
+        """
+        if done < self.config.training.fixed_sigma_from or not state.record.latest:
+            return None
+        return as_cvae(state.average).likelihood.log_sigma2
 
     @torch.no_grad()
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
@@ -212,12 +245,33 @@ class ElboObjective:
         warmup = self.config.training.kl_warmup
         if self.stage.adapt or warmup == 0:
             return 1.0
-        return min(1.0, (done + 1 / self.stage.steps) / warmup)
+        cycles = self.config.training.kl_cycles
+        now = min(1.0, done + 1 / self.stage.steps)
+        # The last cycle ends at the full weight.
+        within = 1.0 if now == 1 else cycles * now % 1
+        return min(1.0, within / warmup)
+
+    def _asked_for(self) -> str:
+        """The weight of the KL that the job asks for; "" where it leaves it to the default."""
+        model = self.config.model
+        if model.capacity is not None:
+            return f"model.capacity {model.capacity:g}"
+        default = type(model).model_fields["beta"].default
+        return "" if model.beta == default else f"model.beta {model.beta:g}"
 
     def _rescue(self, state: TrainState, active: Tensor, done: float) -> None:
         record = state.record
         factor, floor = record.collapse_adjustment
         if float(active.float().mean()) >= COLLAPSED or factor <= LOWEST_FACTOR:
+            return
+        if asked := self._asked_for():
+            note = (
+                f"posterior collapse: {int(active.sum())} of {len(active)} latent units were "
+                f"active at {done:.0%} of stage {self.stage.name!r}; {asked} was asked for and is "
+                "kept"
+            )
+            if not any(other.startswith("posterior collapse") for other in record.notes):
+                record.notes.append(note)
             return
         record.collapse_adjustment = [factor / 4, max(2 * floor, 0.02)]
         # Scores under the larger weight of the KL are not comparable with later ones.

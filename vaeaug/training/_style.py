@@ -77,14 +77,17 @@ class StyleObjective(ElboObjective):
         rows = self.batches.rows_of(self.stage, step)
         x, y = self.batches.scaled_rows(rows), self.batches.labels_of(rows)
         z, mean, logvar, code = self._encoded(model, x, y, rows, step)
-        terms, centre = self._terms(model, x, y, z=z, mean=mean, logvar=logvar, code=code)
-        factor, floor = state.record.collapse_adjustment
-        free_bits = max(self.config.model.free_bits, floor)
-        weight = self.config.model.beta * factor * self._kl_weight(done)
-        loss = 0.5 * (terms.from_style + terms.reconstruction)
-        style_kl = terms.style_kl.clamp(min=free_bits).sum()
-        loss = loss + self.config.model.style_beta * weight * style_kl
-        loss = loss + 0.5 * weight * terms.detail_kl.clamp(min=free_bits).sum()
+        terms, centre = self._terms(
+            model,
+            x,
+            y,
+            z=z,
+            mean=mean,
+            logvar=logvar,
+            code=code,
+            log_sigma2=self.sigma(state, done),
+        )
+        loss = 0.5 * (terms.from_style + terms.reconstruction) + self._cost(terms, state, done)
         swap_weight = self.config.training.label_swap * min(1.0, done / SWAP_WARMUP)
         swap = self._swap(model, z, step)
         loss = loss + swap_weight * swap
@@ -102,6 +105,19 @@ class StyleObjective(ElboObjective):
             "label_swap": float(swap.detach()),
         }
         return StepLoss(loss / n_values, (error, kl), metrics)
+
+    def _cost(self, terms: StyleTerms, state: TrainState, done: float) -> Tensor:
+        """What the latents cost: style dearer than detail, which half of the batch does without."""
+        settings = self.config.model
+        if settings.capacity is not None:
+            kl = terms.style_kl.sum() + terms.detail_kl.sum()
+            return self.deviation(kl, settings.capacity, done)
+        factor, floor = state.record.collapse_adjustment
+        free_bits = max(settings.free_bits, floor)
+        weight = settings.beta * factor * self._kl_weight(done)
+        style_kl = terms.style_kl.clamp(min=free_bits).sum()
+        detail_kl = terms.detail_kl.clamp(min=free_bits).sum()
+        return weight * (settings.style_beta * style_kl + 0.5 * detail_kl)
 
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
         """Compute the held-out ELBO with the codes of the classes as they are now."""
@@ -128,6 +144,7 @@ class StyleObjective(ElboObjective):
         mean: Tensor,
         logvar: Tensor,
         code: Tensor,
+        log_sigma2: Tensor | None,
     ) -> tuple[StyleTerms, Tensor]:
         half = len(x) // 2
         decoded = model.generate(torch.cat([model.style_only(z[:half]), z[half:]]), y, code)
@@ -136,8 +153,11 @@ class StyleObjective(ElboObjective):
         kl = gaussian_kl(mean, logvar, decoded.mean, decoded.logvar)
 
         def nats(rows: slice) -> Tensor:
-            log_sigma2 = optimal_log_sigma2(squared[rows], x[0].numel())
-            return -model.likelihood.log_prob(decoded.raw[rows], x[rows], log_sigma2).mean()
+            # The style alone has an error of its own; the calibrated sigma is that of all units.
+            sigma = log_sigma2 if rows.stop is None else None
+            if sigma is None:
+                sigma = optimal_log_sigma2(squared[rows], x[0].numel())
+            return -model.likelihood.log_prob(decoded.raw[rows], x[rows], sigma).mean()
 
         terms = StyleTerms(
             from_style=nats(slice(half)),
