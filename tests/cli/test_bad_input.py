@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from vaeaug.cli import main
-from vaeaug.report.embedded import traversal_picture
+from vaeaug.report.embedded import embedded_picture
 
 TINY = [
     *("--set", "training.steps=4", "--set", "training.adapt_steps=2", "--set", "model.width=8"),
@@ -169,5 +169,5 @@ def test_a_picture_of_a_run_is_a_png_and_starts_no_other_program(tmp_path, caplo
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
     with Image.open(path) as file:
         assert file.format == "EPS"  # which Pillow gives to Ghostscript when it is read
-    assert traversal_picture(path) is None
+    assert embedded_picture(path) is None
     assert re.search(r"traversals\.png: cannot be read \(cannot identify image file", caplog.text)

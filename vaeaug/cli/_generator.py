@@ -145,16 +145,49 @@ def denoise(
     type=click.IntRange(min=1, max=64),
     help="Number of latent units or directions per class.",
 )
+@click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    metavar="NAME",
+    help="With --data: the direction of a measured attribute such as slant, or all; may be "
+    "repeated.",
+)
+@click.option("--data", type=DATA, help="The images that MODEL was trained on, for --attribute.")
+@configured
 @device_option
-def traverse(model: Path, to: Path, names: tuple[str, ...], units: int, device: str) -> None:
+def traverse(
+    *,
+    model: Path,
+    to: Path,
+    names: tuple[str, ...],
+    units: int,
+    attributes: tuple[str, ...],
+    data: str | None,
+    device: str,
+    **configuration: Any,
+) -> None:
     """Draw the effect of each latent unit of the generator MODEL, as a PNG file."""
-    from vaeaug.job.applications import write_traversal
+    from vaeaug.job.applications import write_attributes_traversal, write_traversal
 
+    if bool(attributes) != (data is not None):
+        raise click.UsageError("--attribute and --data are given together")
     generator = loaded(model, device)
     shown = names or [
         name for name, rows in zip(generator.class_names, generator.rows, strict=True) if len(rows)
     ]
-    click.echo(str(write_traversal(to, generator, list(shown), n_units=units)))
+    if data is None:
+        click.echo(str(write_traversal(to, generator, list(shown), n_units=units)))
+        return
+    _, images = request(data, **configuration)
+    wanted = [] if "all" in attributes else list(attributes)
+    path, drawn = write_attributes_traversal(to, generator, images, shown, attributes=wanted)
+    for direction in drawn:
+        click.echo(
+            f"{direction.name}: of a change by 1 standard deviation {direction.kept:.0%} is "
+            "measured in the samples"
+        )
+    click.echo(str(path))
 
 
 @click.command()

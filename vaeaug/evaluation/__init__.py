@@ -1,6 +1,7 @@
 """Does synthetic data help, is it faithful, does it leak: measured, without downloads."""
 
 from vaeaug.evaluation.discriminator import real_or_synthetic_auc
+from vaeaug.evaluation.disentanglement import Disentanglement, measure_disentanglement
 from vaeaug.evaluation.fidelity.judges import real_features, train_on_synthetic
 from vaeaug.evaluation.fidelity.measure import Fidelity, measure_fidelity
 from vaeaug.evaluation.gate.arms import Arm
@@ -20,6 +21,7 @@ from vaeaug.stages.split import SyntheticSet
 __all__ = [
     "Arm",
     "Bench",
+    "Disentanglement",
     "EvaluationError",
     "Fidelity",
     "FileProbe",
@@ -38,6 +40,7 @@ __all__ = [
     "halves",
     "kernel_distance",
     "make_splits",
+    "measure_disentanglement",
     "measure_fidelity",
     "measure_privacy",
     "precision",

@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float32, Shaped
 
+from vaeaug.attributes import attributes_of
 from vaeaug.data import DataError, LabelledImages
 from vaeaug.data.formats.hdf5_process import ForeignHDF5
 from vaeaug.data.values import pinned
 from vaeaug.generator import Synthesizer
-from vaeaug.report import write_strips
+from vaeaug.report import write_latent_map, write_strips
 from vaeaug.shapes import are_features
 from vaeaug.shards import published_hdf5, write_attributes
+from vaeaug.stages.readable import UnitEffect, unit_effects, units_in_order
 
 LATENTS_FORMAT, LATENTS_VERSION = "vaeaug-latents", 1
 # A traversal goes so many standard deviations of the class's latents to either side.
 REACH = 2.5
 STEPS = 9
+# Samples in which the change of an attribute is measured, and from which a map gets its directions.
+ATTRIBUTE_SAMPLES, MAP_SAMPLES = 128, 5000
 
 
 class ApplicationError(ValueError):
@@ -244,11 +248,13 @@ def traverse(
     n_units: int = 8,
     steps: int = STEPS,
     reach: float = REACH,
+    effects: Sequence[UnitEffect] = (),
 ) -> tuple[list[str], Shaped[np.ndarray, "u t *space c"]]:
     """Samples along single directions of a class's latents, the mean of the class in the middle.
 
-    Where z is a vector the directions are its units, those first whose posterior means vary most.
-    Single cells of a grid show next to nothing, so there they are the principal directions of the
+    Where z is a vector the directions are its units: those of the style first, then those whose
+    posterior means vary most. Single cells of a grid show next to nothing, so there they are the
+    principal directions of the
     class's latents.
 
     Args:
@@ -257,6 +263,7 @@ def traverse(
         n_units: Directions.
         steps: Samples along each.
         reach: Standard deviations to either side.
+        effects: What units change most, for their names (`unit_effects`).
 
     Returns:
         (name of each direction, samples).
@@ -267,7 +274,7 @@ def traverse(
     index = generator.index_of(label)
     z = generator.means[generator.rows[index]]
     if not len(z):
-        raise ApplicationError(f"traverse: class {generator.class_names[index]!r} has no images")
+        raise _no_images(generator, index)
     centre = z.mean(axis=0)
     if generator.model.groups[0].is_grid or len(generator.model.groups) > 1:
         _, spread, directions = np.linalg.svd(z - centre, full_matrices=False)
@@ -276,15 +283,163 @@ def traverse(
         names = [f"direction {number + 1}" for number in range(len(ways))]
     else:
         deviation = z.std(axis=0)
-        units = np.argsort(-deviation, kind="stable")[:n_units]
+        units = units_in_order(generator, deviation)[:n_units]
         ways = np.zeros((len(units), z.shape[1]), np.float32)
         ways[np.arange(len(units)), units] = deviation[units]
-        names = [f"unit {unit}" for unit in units]
+        known = {effect.unit: effect for effect in effects}
+        names = [str(known.get(unit, f"unit {unit}")) for unit in units.tolist()]
+    return names, _along(generator, index, centre, ways, steps=steps, reach=reach)
+
+
+def _no_images(generator: Synthesizer, index: int) -> ApplicationError:
+    return ApplicationError(f"traverse: class {generator.class_names[index]!r} has no images")
+
+
+def _along(
+    generator: Synthesizer,
+    index: int,
+    centre: Float32[np.ndarray, " z"],
+    ways: Float32[np.ndarray, "u z"],
+    *,
+    steps: int,
+    reach: float,
+) -> Shaped[np.ndarray, "u t *space c"]:
+    """Samples of a class along directions through a latent."""
     along = np.linspace(-reach, reach, steps, dtype=np.float32)
     latents = centre + along[None, :, None] * ways[:, None, :]
-    flat = latents.reshape(-1, z.shape[1]).astype(np.float32)
+    flat = latents.reshape(-1, len(centre)).astype(np.float32)
     images = generator.decode(flat, np.full(len(flat), index))
-    return names, images.reshape(len(ways), steps, *images.shape[1:])
+    return images.reshape(len(ways), steps, *images.shape[1:])
+
+
+@dataclass(frozen=True)
+class AttributeDirection:
+    """A direction of the latents along which samples gain of an attribute.
+
+    Attributes:
+        name: Of the attribute, such as "slant".
+        direction: Change of z as the attribute goes up by one standard deviation, (z,).
+        kept: Change of the attribute that was measured in decoded samples, as a part of what was
+            asked for: 1 is all of it.
+    """
+
+    name: str
+    direction: Float32[np.ndarray, " z"]
+    kept: float
+
+
+def attribute_directions(
+    generator: Synthesizer, data: LabelledImages, *, seed: int = 0
+) -> list[AttributeDirection]:
+    """Directions of measured attributes, from how latents and attributes vary within classes.
+
+    Along a direction z is the mean of samples that have so much of the attribute, under a normal of
+    both: the covariance of the two by the variance of the attribute.
+
+    Args:
+        generator: The generator.
+        data: What it was trained on.
+        seed: Of the samples in which the change is measured.
+
+    Returns:
+        One for each attribute that varies within classes (`vaeaug.attributes.attributes_of`).
+
+    Raises:
+        ApplicationError: If the data is other data, or feature vectors, which have no attributes.
+    """
+    if data.fingerprint != generator.data_fingerprint:
+        raise ApplicationError(
+            f"{data.source or 'data'}: expected the samples that the generator was trained on"
+        )
+    measured = attributes_of(data.images, data.value_range)
+    if not measured:
+        raise ApplicationError("attributes: expected images, signals or volumes, got features")
+    z = generator.means[: len(data)].astype(np.float64)
+    z = z - np.stack([z[data.labels == label].mean(axis=0) for label in data.labels])
+    rows = np.random.default_rng(seed).permutation(len(data))[:ATTRIBUTE_SAMPLES]
+    means, labels = generator.means[rows], data.labels[rows]
+    before = attributes_of(generator.decode(means, labels), data.value_range)
+    found = []
+    for name, values in measured.items():
+        centres = np.stack([values[data.labels == label].mean() for label in data.labels])
+        within = values - centres
+        spread = float(within.std())
+        if spread < 1e-6:
+            continue
+        direction = (z.T @ within / len(z) / spread).astype(np.float32)
+        after = attributes_of(generator.decode(means + direction, labels), data.value_range)
+        kept = float((after[name] - before[name]).mean()) / spread
+        found.append(AttributeDirection(name, direction, kept))
+    return found
+
+
+def write_attributes_traversal(
+    path: str | Path,
+    generator: Synthesizer,
+    data: LabelledImages,
+    labels: Sequence[int | str],
+    *,
+    attributes: Sequence[str] = (),
+) -> tuple[Path, list[AttributeDirection]]:
+    """Draw classes along the directions of attributes.
+
+    Args:
+        path: The picture, a PNG.
+        generator: The generator.
+        data: What it was trained on.
+        labels: Class indices or names.
+        attributes: Names; none: all.
+
+    Returns:
+        The path, and the directions that were drawn.
+
+    Raises:
+        ApplicationError: For an unknown attribute, other data or a class without images.
+    """
+    known = {found.name: found for found in attribute_directions(generator, data)}
+    if unknown := [name for name in attributes if name not in known]:
+        raise ApplicationError(
+            f"traverse: expected attributes among {', '.join(known)}; got {', '.join(unknown)}"
+        )
+    shown = [known[name] for name in attributes or known]
+    ways = np.stack([direction.direction for direction in shown])
+    strips = []
+    for label in labels:
+        index = generator.index_of(label)
+        if not len(generator.rows[index]):
+            raise _no_images(generator, index)
+        centre = generator.means[generator.rows[index]].mean(axis=0)
+        images = _along(generator, index, centre, ways, steps=STEPS, reach=REACH)
+        strips.append((generator.class_names[index], [d.name for d in shown], images))
+    return write_strips(path, strips, value_range=generator.value_range), shown
+
+
+def write_latents(path: str | Path, generator: Synthesizer) -> Path:
+    """Draw the latents of the training samples in the plane of their two widest directions.
+
+    Args:
+        path: The picture, a PNG.
+        generator: The generator; of one with a style, the style is drawn.
+
+    Returns:
+        The path.
+    """
+    z = generator.means[: generator.n_real].astype(np.float64)
+    style = generator.model.style_dim
+    z = z[:, :style] if style else z
+    z = z - z.mean(axis=0)
+    _, _, directions = np.linalg.svd(z[:MAP_SAMPLES], full_matrices=False)
+    points = z @ directions[:2].T
+    if points.shape[1] < 2:
+        points = np.column_stack([points, np.zeros(len(points))])
+    what = "style" if style else "latents"
+    return write_latent_map(
+        path,
+        points,
+        generator.labels[: generator.n_real],
+        generator.class_names,
+        axes_names=(f"{what}, first principal direction", "second principal direction"),
+    )
 
 
 def write_traversal(
@@ -306,9 +461,9 @@ def write_traversal(
     """
     if are_features(generator.image_shape):
         raise ApplicationError(f"{path}: expected a generator of images, got one of features")
-    strips = []
+    strips, effects = [], unit_effects(generator)
     for label in labels:
-        names, images = traverse(generator, label, n_units=n_units)
+        names, images = traverse(generator, label, n_units=n_units, effects=effects)
         title = generator.class_names[generator.index_of(label)]
         strips.append((title, names, images))
     return write_strips(path, strips, value_range=generator.value_range)

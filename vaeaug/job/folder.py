@@ -32,6 +32,7 @@ CONTENTS = (
     "evaluation",
     "samples.png",
     "traversals.png",
+    "latents.png",
     "styles.png",
     "diagnostics.json",
     "metrics.jsonl",

@@ -14,7 +14,7 @@ from vaeaug.evaluation import Prediction
 from vaeaug.files import read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict, sealed, unsealed
 from vaeaug.generator import Synthesizer
-from vaeaug.job.applications import write_styles, write_traversal
+from vaeaug.job.applications import write_latents, write_styles, write_traversal
 from vaeaug.job.folder import RunFolder, read_run
 from vaeaug.job.result import MEASURES, RunResult, plain, read_json
 from vaeaug.merging import counts_of_run
@@ -39,6 +39,7 @@ _ONCE = (
     "model/densities.safetensors",
     "samples.png",
     "traversals.png",
+    "latents.png",
     "styles.png",
 )
 _REPORT = ("report.html", "report.json", "README.md")
@@ -70,7 +71,8 @@ def publish(run: RunFolder, result: RunResult, data: LabelledImages) -> Manifest
         document,
         panels=panels,
         value_range=data.value_range,
-        traversals=None if data.are_features else run.path / "traversals.png",
+        traversals=_there(run.path / "traversals.png"),
+        latent_map=_there(run.path / "latents.png"),
     )
     write_card(run.path, document)
     files = dict(result.manifest.files) or {
@@ -150,8 +152,14 @@ def _write_pictures(
         n_units = 2 if len(shown) > 4 else 6
         generator = Synthesizer.load(run.model, codec=codec)
         write_traversal(traversals, generator, shown, n_units=n_units)
+        write_latents(run.path / "latents.png", generator)
         if generator.model.style_dim:
             write_styles(run.path / "styles.png", generator, data, shown)
+
+
+def _there(path: Path) -> Path | None:
+    """A picture, where the run has it: runs of earlier versions lack some."""
+    return path if path.exists() else None
 
 
 def _by_interest(data: LabelledImages) -> list[int]:

@@ -1,6 +1,7 @@
 """The report page, the dataset card and the pictures of a run."""
 
 from vaeaug.report.card import write_card
+from vaeaug.report.latent_map import write_latent_map
 from vaeaug.report.page import write_report
 from vaeaug.report.picture import COLUMNS, MAX_CLASSES, ClassPanel, write_samples
 from vaeaug.report.rate_distortion import draw_rate_distortion
@@ -12,6 +13,7 @@ __all__ = [
     "ClassPanel",
     "draw_rate_distortion",
     "write_card",
+    "write_latent_map",
     "write_report",
     "write_samples",
     "write_strips",

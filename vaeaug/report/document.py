@@ -283,12 +283,21 @@ class Fit(Part):
     bits_per_dimension: Number = None
 
 
+class UnitEffect(Part):
+    """What a latent unit changes most."""
+
+    unit: Number = None
+    attribute: Text = ""
+    effect: Number = None
+
+
 class LatentUse(Part):
     """The use of latent units."""
 
     active: Number = None
     units: Number = None
     class_information: list[Number] = []
+    effects: list[UnitEffect] = []
 
 
 class LabelControl(Part):

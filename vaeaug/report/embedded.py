@@ -78,8 +78,8 @@ def _data_uri(picture: "Image.Image", kind: str = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def traversal_picture(path: Path | None) -> dict[str, Any] | None:
-    """Embed the picture of the traversals; a large one becomes a JPEG and is reduced if necessary.
+def embedded_picture(path: Path | None) -> dict[str, Any] | None:
+    """Embed a picture of the run; a large one becomes a JPEG and is reduced if necessary.
 
     Args:
         path: The PNG file; None: there is none.

@@ -12,7 +12,7 @@ from vaeaug.files.names import printable
 from vaeaug.report import gate_view, run_view, words
 from vaeaug.report.charts import draw_curves
 from vaeaug.report.document import Document
-from vaeaug.report.embedded import panel_pictures, traversal_picture
+from vaeaug.report.embedded import embedded_picture, panel_pictures
 from vaeaug.report.picture import MAX_CLASSES, ClassPanel
 from vaeaug.shards import publish_bytes
 
@@ -59,6 +59,7 @@ def write_report(
     panels: Sequence[ClassPanel],
     value_range: tuple[float, float],
     traversals: Path | None = None,
+    latent_map: Path | None = None,
 ) -> Path:
     """Write ``report.html`` and ``report.json`` atomically.
 
@@ -74,6 +75,7 @@ def write_report(
         panels: One panel per class; if there are too many, the first ones are shown.
         value_range: Lowest and highest value of their images.
         traversals: The picture of the latent traversals, if there is one.
+        latent_map: The picture of the latents in the plane, if there is one.
 
     Returns:
         Path of the page.
@@ -82,7 +84,7 @@ def write_report(
         ShardError: If a file cannot be written.
     """
     document = _finite(document)
-    page = _render(Document.parse(document), panels, value_range, traversals)
+    page = _render(Document.parse(document), panels, value_range, traversals, latent_map)
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     publish_bytes(folder / "report.json", text.encode())
     publish_bytes(folder / "report.html", page.encode())
@@ -94,6 +96,7 @@ def _render(
     panels: Sequence[ClassPanel],
     value_range: tuple[float, float],
     traversals: Path | None,
+    latent_map: Path | None,
 ) -> str:
     from markupsafe import Markup
 
@@ -132,7 +135,8 @@ def _render(
         "shortcut": gate_view.shortcut(document.shortcut),
         "screening": run_view.screening(document),
         "diagnostics": run_view.diagnostics(document),
-        "traversals": traversal_picture(traversals),
+        "traversals": embedded_picture(traversals),
+        "latent_map": embedded_picture(latent_map),
         "curves": drawn,
         "stages_left_out": stages_left_out,
         "provenance": run_view.provenance(document),

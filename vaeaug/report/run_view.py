@@ -256,6 +256,10 @@ def diagnostics(document: Document) -> dict[str, Any] | None:
             None,
         ),
     ]
+    named = [effect for effect in latents.effects if effect.attribute]
+    if named:
+        shown = [f"{effect.attribute} ({count(effect.unit)})" for effect in named[:6]]
+        pairs.append(("What units change most", ", ".join(shown), "attribute (unit)"))
     control = measured.label_control
     if control.control is not None:
         pairs.append(("Label control", pct(control.control), f"real {noun}: {pct(control.real)}"))

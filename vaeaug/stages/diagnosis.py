@@ -17,6 +17,7 @@ from vaeaug.generator import Synthesizer
 from vaeaug.screening import Screener
 from vaeaug.stages.choices import Choices, choices_of, trials_of
 from vaeaug.stages.label_control import LabelControl, measure_label_control
+from vaeaug.stages.readable import UnitEffect, unit_effects
 from vaeaug.training import ACTIVE_VARIANCE
 
 # Images scored for the bounds; the importance-weighted one takes many latents of each.
@@ -76,6 +77,11 @@ class Diagnostics:
             f"{latents['active']} of {latents['units']} latent units are active; the unit that "
             f"knows most of the class has {max(latents['class_information']):.2f} nats of it",
         ]
+        effects = [UnitEffect(**effect) for effect in latents.get("effects", [])]
+        if named := [str(effect) for effect in effects if effect.attribute]:
+            lines.append(
+                "what latent units change most, in standard deviations: " + ", ".join(named[:6])
+            )
         if "label_control" in self.metrics:
             lines.append(LabelControl(**self.metrics["label_control"]).summary())
         samplers: dict[str, list[str]] = {}
@@ -109,7 +115,8 @@ def diagnose(
     Returns:
         ``fit``: ELBO of training and held-out images (mean and standard error, nats), their gap,
         the importance-weighted bound, bits per value (8-bit data). ``latents``: units, active
-        ones, KL of each unit (nats), mutual information of each unit with the class (nats).
+        ones, KL of each unit (nats), mutual information of each unit with the class (nats), and
+        the fields of `UnitEffect` of the units that vary most.
         ``label_control``, with a screener: the fields of `LabelControl`.
         ``classes``: per class its sampler and why, and its coverage beside that of real images.
     """
@@ -117,6 +124,8 @@ def diagnose(
     generator = generator.with_choices().attach(data)
     fit = _fit(generator, data, config)
     latents = _latents(generator, data, config.seed)
+    effects = unit_effects(generator, seed=config.seed)
+    latents["effects"] = [effect.to_json() for effect in effects]
     control = None
     if screener is not None:
         control = measure_label_control(generator, data, screener, seed=config.seed)

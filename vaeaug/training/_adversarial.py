@@ -36,8 +36,8 @@ class AdversarialObjective:
     """The likelihood of pixels and of discriminator features, plus the adversarial loss.
 
     The encoder is not trained, so that latents and their densities keep their meaning. The
-    discriminator sees reconstructions, decoded latents between two images of a class and, of a
-    model with a style, styles of other images, because samples are drawn from there.
+    discriminator sees reconstructions and decoded latents between two images of a class, because
+    samples are drawn from there.
 
     Args:
         batches: The data.
@@ -80,7 +80,8 @@ class AdversarialObjective:
         z = mean + torch.exp(0.5 * logvar) * noise
         decoded = model.generate(z, y)
         reconstruction = model.likelihood.mean(decoded.raw)
-        drawn = model.decode(self._drawn(model, mean, y, step), y)
+        between = self._between(mean, y, step)
+        drawn = model.decode(between, y)
         self._train_discriminator(x, y, reconstruction.detach(), drawn.detach(), step)
 
         n_values = x[0].numel()
@@ -143,16 +144,6 @@ class AdversarialObjective:
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.weight, self.first_error = state["weight"], state["first_error"]
-
-    def _drawn(self, model: CVAE, mean: Tensor, y: Tensor, step: int) -> Tensor:
-        """Latents as they are sampled: between images of a class, or the style of any image."""
-        between = self._between(mean, y, step)
-        if not model.style_dim:
-            return between
-        # The next row of the batch is of any class.
-        lent = model.style_only(mean.roll(1, dims=0))
-        half = torch.arange(len(y), device=y.device)[:, None] % 2 == 0
-        return torch.where(half, lent, between)
 
     def _between(self, mean: Tensor, y: Tensor, step: int) -> Tensor:
         """Interpolate each row's latents with those of a random row of the same class.

@@ -1,0 +1,60 @@
+"""A map of the latents: two directions, a point for each sample, a colour for each class."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from vaeaug.files import publish
+
+_INCHES, _DPI = (6.4, 4.8), 120
+# Points of a class, at most, and classes in the legend.
+_MOST_POINTS, _MOST_NAMES = 200, 20
+
+
+def write_latent_map(
+    path: str | Path,
+    points: Float[np.ndarray, "n 2"],
+    labels: Int64[np.ndarray, " n"],
+    class_names: Sequence[str],
+    *,
+    axes_names: tuple[str, str],
+) -> Path:
+    """Draw latents in the plane.
+
+    Args:
+        path: PNG file to write.
+        points: Coordinates of each sample.
+        labels: Their classes.
+        class_names: Name of each class.
+        axes_names: What the axes are.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_INCHES, layout="constrained")
+    axes = figure.add_subplot()
+    present = np.unique(labels)
+    colours = mpl.colormaps["turbo"](np.linspace(0.05, 0.95, max(2, len(present))))
+    for label, colour in zip(present.tolist(), colours, strict=False):
+        of_class = points[labels == label][:_MOST_POINTS]
+        # Names come from the user: no mathematical notation.
+        name = class_names[label].replace("$", r"\$")
+        axes.scatter(of_class[:, 0], of_class[:, 1], s=7, color=colour, alpha=0.7, label=name)
+    if len(present) <= _MOST_NAMES:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, markerscale=2)
+    axes.set_xlabel(axes_names[0])
+    axes.set_ylabel(axes_names[1])
+    axes.grid(alpha=0.3)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=_DPI, format="png", metadata={"Software": None})
+    publish(Path(path), buffer.getvalue())
+    return Path(path)

@@ -1,0 +1,129 @@
+"""What the units of a latent vector change in the samples, so that they have readable names."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from vaeaug.attributes import attributes_of
+from vaeaug.generator import Synthesizer
+from vaeaug.memory import blocks
+
+# Samples that each unit is moved in, of the largest classes; fewer of samples with many values.
+MOVED, MOVED_CLASSES, MIN_MOVED, MOVED_VALUES = 48, 4, 8, 400_000
+# Units are moved so far to either side, in standard deviations.
+STEP = 1.0
+# Units that are looked at.
+MOST_UNITS = 24
+# A unit that changes nothing by more has no name, standard deviations of the attribute.
+LEAST_EFFECT = 0.2
+
+
+@dataclass(frozen=True)
+class UnitEffect:
+    """What a latent unit changes most.
+
+    Attributes:
+        unit: Index of the unit.
+        attribute: Name of the attribute, such as "slant"; "" where it changes none.
+        effect: By how much it changes as the unit goes up by one standard deviation, in standard
+            deviations that the attribute has within classes.
+    """
+
+    unit: int
+    attribute: str
+    effect: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types.
+
+        Returns:
+            The fields.
+        """
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if not self.attribute:
+            return f"unit {self.unit}"
+        return f"unit {self.unit}: {self.attribute} {self.effect:+.1f}"
+
+
+def units_in_order(
+    generator: Synthesizer, spread: Float32[np.ndarray, " z"]
+) -> Int64[np.ndarray, " z"]:
+    """Units of a latent vector, those of the style first, then those that vary most.
+
+    Args:
+        generator: The generator.
+        spread: Standard deviation of the posterior mean of each unit.
+
+    Returns:
+        Their indices.
+    """
+    is_detail = np.arange(len(spread)) >= generator.model.style_dim
+    if not generator.model.style_dim:
+        is_detail[:] = False
+    return np.lexsort((-spread, is_detail))
+
+
+def unit_effects(generator: Synthesizer, *, seed: int = 0) -> list[UnitEffect]:
+    """Move each unit of a latent vector in samples of all classes, and measure what changes.
+
+    Args:
+        generator: The generator.
+        seed: Of the choice of samples.
+
+    Returns:
+        A line per unit, those of the style first and then those that vary most; none for latents
+        on a grid, in levels, and for feature vectors.
+    """
+    (first, *more) = generator.model.groups
+    means = generator.means[: generator.n_real]
+    if more or first.is_grid or not len(means):
+        return []
+    rows = _rows(generator, seed)
+    z, labels = means[rows], generator.labels[rows]
+    spread = means.std(axis=0)
+    measured = attributes_of(_decoded(generator, z, labels), generator.value_range)
+    scale = {name: _within(values, labels) for name, values in measured.items()}
+    effects = []
+    for unit in units_in_order(generator, spread)[:MOST_UNITS].tolist():
+        ends = []
+        for sign in (-1, 1):
+            moved = z.copy()
+            moved[:, unit] += sign * STEP * spread[unit]
+            ends.append(attributes_of(_decoded(generator, moved, labels), generator.value_range))
+        changes = {
+            name: float((ends[1][name] - ends[0][name]).mean()) / (2 * STEP * scale[name])
+            for name in scale
+            if scale[name] > 0
+        }
+        if not changes:
+            return []
+        name = max(changes, key=lambda attribute: abs(changes[attribute]))
+        told = abs(changes[name]) >= LEAST_EFFECT
+        effects.append(UnitEffect(unit, name if told else "", round(changes[name], 3)))
+    return effects
+
+
+def _rows(generator: Synthesizer, seed: int) -> Int64[np.ndarray, " n"]:
+    """Rows of a few large classes, so that there is a spread within each."""
+    n = min(MOVED, max(MIN_MOVED, MOVED_VALUES // int(np.prod(generator.image_shape))))
+    largest = sorted(generator.rows, key=len, reverse=True)[:MOVED_CLASSES]
+    rng = np.random.default_rng(seed)
+    each = max(2, n // len(largest))
+    real = [rows[rows < generator.n_real] for rows in largest]
+    return np.concatenate([np.sort(rng.permutation(rows)[:each]) for rows in real])
+
+
+def _within(values: Float64[np.ndarray, " n"], labels: Int64[np.ndarray, " n"]) -> float:
+    """Standard deviation about the means of the classes."""
+    centred = [values[labels == label] - values[labels == label].mean() for label in set(labels)]
+    return float(np.concatenate(centred).std())
+
+
+def _decoded(generator: Synthesizer, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    n_values = int(np.prod(generator.image_shape))
+    parts = [generator.decode(z[part], labels[part]) for part in blocks(len(z), n_values, 256)]
+    return np.concatenate(parts)
