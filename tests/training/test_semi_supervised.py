@@ -8,8 +8,14 @@ from torch.nn import functional as F
 import vaeaug
 from vaeaug.models import CVAE, SmallClassifier
 from vaeaug.training import train
+from vaeaug.training._augmentation import strongly_augmented
 from vaeaug.training._batches import Batches
-from vaeaug.training._semi_supervised import M2Objective, shifted
+from vaeaug.training._semi_supervised import (
+    ClassifierObjective,
+    ConsistencyObjective,
+    M2Objective,
+    shifted,
+)
 from vaeaug.training._state import Stage, StageRecord, TrainState
 
 QUICK = [
@@ -236,3 +242,60 @@ def test_shifted_images_are_moved_whole_with_edges_repeated(shape, pooled):
         assert len(candidates) == 1
         seen.add(candidates[0])
     assert len(seen) > 3
+
+
+# -- Consistency ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(5, 2, 40), (5, 3, 16, 16), (5, 1, 8, 8, 8)])
+def test_strong_views_differ_and_stay_in_range(pooled, shape):
+    batches = Batches(pooled[0], quick(), torch.device("cpu"))
+    x = torch.rand(shape)
+    one, other = (strongly_augmented(batches, "a", step, x) for step in (0, 1))
+    assert one.shape == x.shape
+    assert 0 <= one.min() <= one.max() <= 1
+    assert not torch.allclose(one, other)
+    assert not torch.allclose(one, x, atol=0.05)
+    torch.testing.assert_close(one, strongly_augmented(batches, "a", 0, x))
+
+
+def test_only_sure_images_of_the_pool_are_learned_from(pooled):
+    batches = Batches(pooled[0], quick(), torch.device("cpu"))
+    stage = Stage("classifier", 10, tuple(range(10)), class_power=0.0)
+    torch.manual_seed(0)
+    model = SmallClassifier((8, 8, 1), 10, width=8)
+    losses = {}
+    for threshold in (0.999999, 1e-6):
+        objective = ConsistencyObjective(batches, stage, weight=1.0, threshold=threshold)
+        state = TrainState(
+            model, model, {}, torch.optim.SGD(model.parameters()), StageRecord(), objective
+        )
+        losses[threshold] = objective.loss(state, 0, 0.0)
+    none, all_ = losses.values()
+    alone = ClassifierObjective(batches, stage).loss(state, 0, 0.0)
+    assert none.metrics["sure"] == 0
+    assert none.loss.item() == pytest.approx(alone.loss.item())
+    assert all_.metrics["sure"] == 1
+    assert all_.loss.item() > alone.loss.item()
+
+
+def test_a_pool_makes_a_better_classifier_of_a_few_labels():
+    """Eight labels a class and nine hundred images without; the truth is known to the test."""
+    data = vaeaug.read("digits")
+    rng = np.random.default_rng(0)
+    rows = np.concatenate(
+        [rng.permutation(np.flatnonzero(data.labels == label))[:8] for label in range(10)]
+    )
+    rest = np.setdiff1d(np.arange(len(data)), rows)[:900]
+    few = data.subset(rows).with_unlabelled(data.images[rest])
+    right = {}
+    for weight in (0.0, 1.0):
+        config = quick(
+            f"semi_supervised.consistency={weight}",
+            "semi_supervised.classifier_steps=300",
+            "semi_supervised.threshold=0.6",
+            "training.steps=2",
+        )
+        found = train(few, config, device="cpu").pool_labels
+        right[weight] = (found == data.labels[rest]).mean()  # a label that was not given is wrong
+    assert right[1.0] > right[0.0] + 0.01

@@ -319,6 +319,12 @@ class SemiSupervisedConfig(Section):
         0.9, gt=0, lt=1, description="An image gets a label that has at least this probability."
     )
     classifier_steps: int = Field(600, ge=1, description="Training steps of the classifier.")
+    consistency: float = Field(
+        1.0,
+        ge=0,
+        description="Weight of the consistency of the classifier on strongly augmented unlabelled "
+        "images (FixMatch). 0: it learns from the labelled images alone.",
+    )
     classifier_weight: float = Field(
         1.0, ge=0, description="m2: weight of the classification loss (nats per value)."
     )

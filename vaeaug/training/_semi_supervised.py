@@ -12,7 +12,7 @@ from vaeaug.config import AugmentConfig
 from vaeaug.memory import blocks
 from vaeaug.models import CVAE, SmallClassifier, optimal_log_sigma2
 from vaeaug.randomness import seeded_torch
-from vaeaug.training._augmentation import augmented
+from vaeaug.training._augmentation import augmented, strongly_augmented
 from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import ElboObjective, as_cvae
 from vaeaug.training._scores import by_class, keep_best, mean_finite
@@ -20,6 +20,8 @@ from vaeaug.training._state import Stage, StepLoss, TrainState
 
 # Largest shift of the images of the classifier, values per axis.
 SHIFT = 2
+# Images of the pool in a step of the classifier.
+UNLABELLED = 192
 # Maximum number of classes over which the unlabelled ELBO is summed, the most likely ones first.
 MAX_ENUMERATED = 10
 
@@ -74,6 +76,53 @@ class ClassifierObjective:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Do nothing."""
+
+
+class ConsistencyObjective(ClassifierObjective):
+    """FixMatch (Sohn et al. 2020, arXiv:2001.07685): what is sure of an image holds for its views.
+
+    The average of the weights so far predicts the class of a slightly shifted image of the pool;
+    where it is sure, the classifier has to say the same of a strongly augmented view.
+
+    Args:
+        batches: The data, with an unlabelled pool.
+        stage: The stage; its class_power should be 0.
+        weight: Weight of the unlabelled images.
+        threshold: Lowest probability that counts as sure.
+    """
+
+    def __init__(self, batches: Batches, stage: Stage, *, weight: float, threshold: float) -> None:
+        super().__init__(batches, stage)
+        self.weight, self.threshold = weight, threshold
+
+    def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
+        """Add the cross-entropy of unlabelled views to that of the labelled images."""
+        labelled = super().loss(state, step, done)
+        name = self.stage.name
+        x = self.batches.draw_pool(self.stage, step, UNLABELLED)
+        with torch.no_grad():
+            weak = shifted(self.batches, f"{name}/weak", step, x)
+            sure, y = torch.softmax(state.average.eval()(weak), dim=1).max(dim=1)
+        told = (sure >= self.threshold).float()
+        with seeded_torch(step):
+            logits = state.model(strongly_augmented(self.batches, f"{name}/strong", step, x))
+        loss = (told * F.cross_entropy(logits, y, reduction="none")).mean()
+        metrics = {"consistency": float(loss.detach()), "sure": float(told.mean())}
+        return StepLoss(
+            labelled.loss + self.weight * loss, labelled.guard, labelled.metrics | metrics
+        )
+
+    @torch.no_grad()
+    def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
+        """Compute the held-out log-likelihood, and keep the latest weights.
+
+        With few labels the held-out images are too few to choose by, and they are surest early.
+        """
+        metrics = super().evaluate(state, done)
+        state.record.best = []
+        keep_best(state, done)
+        state.record.evaluations_without_gain = 0
+        return metrics
 
 
 class M2Objective(ElboObjective):

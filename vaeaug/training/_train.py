@@ -31,7 +31,12 @@ from vaeaug.training._elbo import ElboObjective
 from vaeaug.training._flow import FlowObjective
 from vaeaug.training._loop import Loop
 from vaeaug.training._scores import mean_finite
-from vaeaug.training._semi_supervised import ClassifierObjective, M2Objective, pseudo_labels
+from vaeaug.training._semi_supervised import (
+    ClassifierObjective,
+    ConsistencyObjective,
+    M2Objective,
+    pseudo_labels,
+)
 from vaeaug.training._state import Stage, StageRecord
 from vaeaug.training._style import StyleObjective
 
@@ -254,9 +259,13 @@ class TrainingPipeline:
         if self.batches.pool is None:  # it only judges
             steps = min(steps, self.steps)
         stage = self._stage("classifier", steps, power=0.0)
-        self.stages["classifier"] = self.loop.run(
-            stage, model, ClassifierObjective(self.batches, stage)
-        )
+        settings = self.config.semi_supervised
+        objective = ClassifierObjective(self.batches, stage)
+        if self.batches.pool is not None and settings.consistency:
+            objective = ConsistencyObjective(
+                self.batches, stage, weight=settings.consistency, threshold=settings.threshold
+            )
+        self.stages["classifier"] = self.loop.run(stage, model, objective)
         return model.eval()
 
     def label_pool(self, classifier: SmallClassifier | None) -> tuple[np.ndarray, np.ndarray]:
