@@ -30,6 +30,17 @@ COUNTS = (24, 16, 10, 5)
 NAMES = ("zero", "one", "two", "three")
 
 
+def faint(data: LabelledImages) -> LabelledImages:
+    """The images nearly drowned in noise: no latent is worth its nats, and the posterior collapses.
+
+    Returns:
+        Images of the same classes, uint8.
+    """
+    noise = 90 * np.random.default_rng(0).standard_normal(data.images.shape)
+    pixels = 128 + 0.1 * (data.images.astype(float) - 128) + noise
+    return read((pixels.clip(0, 255).astype(np.uint8), data.labels))
+
+
 def tiny_config(**keys: Any) -> AugmentConfig:
     """The tiny job with dotted keys changed."""
     return AugmentConfig().changed(**(TINY | keys))
