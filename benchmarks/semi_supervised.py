@@ -1,9 +1,10 @@
-"""Fashion-MNIST with 40 labels a class, the rest of the training images without: what do they give?
+"""Fashion-MNIST with few labels, the rest of the training images without: what do they give?
 
 Arms, each the same small CNN, the same steps, class-balanced draws, a flip and a shift:
 
 - supervised: the labelled images alone;
-- pseudo_labels: and the pool's images that a classifier of the labelled ones is sure of;
+- one_pass: and the pool's images that a classifier of the labelled ones is sure of;
+- pseudo_labels: the same, where that classifier learned from the pool too (FixMatch's rule);
 - merged_pseudo_label: the labelled images merged with samples of a generator that learned from the
   pool by pseudo-labels;
 - merged_m2: the same, the generator trained by the bound over all classes (Kingma's M2).
@@ -11,7 +12,9 @@ Arms, each the same small CNN, the same steps, class-balanced draws, a flip and 
 Seeds choose the labelled images, weights and batches; arms of a seed are paired. Results are
 appended to a JSON-lines file; what is there is not run again.
 
-    python -m benchmarks.semi_supervised --seeds 0 1 2 3 4 --out runs/semi
+    python -m benchmarks.semi_supervised --seeds 0 1 2 3 4 --labels 40 --out runs/semi
+    python -m benchmarks.semi_supervised --seeds 0 1 2 3 4 --labels 10 --out runs/semi \\
+        --arms supervised one_pass pseudo_labels --generator-steps 2   # no samples: no generator
 """
 
 import argparse
@@ -30,7 +33,14 @@ from pipelines.balance_rare_classes import (
     train_classifier,
 )
 
-ARMS = ("supervised", "pseudo_labels", "merged_pseudo_label", "merged_m2")
+ARMS = ("supervised", "one_pass", "pseudo_labels", "merged_pseudo_label", "merged_m2")
+# How the generator of an arm is trained, which labels the pool as well.
+JOBS = {
+    "one_pass": {"semi_supervised.consistency": 0.0},
+    "pseudo_labels": {},
+    "merged_pseudo_label": {},
+    "merged_m2": {"semi_supervised.mode": "m2"},
+}
 
 
 class Balanced:
@@ -101,6 +111,7 @@ def summary(lines: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--labels", type=int, default=40, help="labelled images of each class")
     parser.add_argument("--steps", type=int, default=800, help="of each classifier")
     parser.add_argument("--generator-steps", type=int, default=1000)
@@ -111,8 +122,9 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     results = arguments.out / "results.jsonl"
     lines = list(map(json.loads, results.read_text().splitlines())) if results.exists() else []
+    same = {key: getattr(arguments, key) for key in ("labels", "steps")}
     if arguments.table:
-        summary(lines)
+        summary([line for line in lines if same.items() <= line.items()])
         return
     train = vaeaug.read(FASHION_MNIST, split="train")
     test = vaeaug.read(FASHION_MNIST, split="test")
@@ -121,33 +133,33 @@ def main() -> None:
         data, truth = labelled_and_pool(train, arguments.labels, seed)
         real = Balanced(data.images, data.labels, augment)
         generators = {}
-        for arm in ARMS:
-            if any((line["arm"], line["seed"]) == (arm, seed) for line in lines):
+        for arm in arguments.arms:
+            key = same | {"arm": arm, "seed": seed}
+            if any(key.items() <= line.items() for line in lines):
                 continue
             begin = time.process_time()
             dataset = real
             measurements = {}
             if arm != "supervised":
-                mode = "m2" if arm == "merged_m2" else "pseudo_label"
-                if mode not in generators:
-                    config = vaeaug.load_config(
-                        None,
-                        [
-                            f"semi_supervised.mode={mode}",
-                            f"training.steps={arguments.generator_steps}",
-                            "model.grouping=shared",
-                        ],
+                job = json.dumps(JOBS[arm])
+                if job not in generators:
+                    config = vaeaug.AugmentConfig().changed(
                         seed=seed,
+                        **{
+                            "training.steps": arguments.generator_steps,
+                            "model.grouping": "shared",
+                            **JOBS[arm],
+                        },
                     )
-                    generators[mode] = vaeaug.fit(data, config, device="cpu").attach(data)
-                generator = generators[mode]
+                    generators[job] = vaeaug.fit(data, config, device="cpu").attach(data)
+                generator = generators[job]
                 pool = generator.labels[generator.n_real :]
                 known = pool >= 0
                 measurements = {
                     "pool_labelled": int(known.sum()),
                     "pool_right": float((pool == truth)[known].mean()),
                 }
-                if arm == "pseudo_labels":
+                if not arm.startswith("merged"):
                     images, labels = data.unlabelled[known], pool[known]
                 else:
                     drawn = [
@@ -161,10 +173,7 @@ def main() -> None:
                 dataset = Mixed(real, Balanced(images, labels, augment))
             model = train_classifier(dataset, train.n_classes, steps=arguments.steps, seed=seed)
             line = {
-                "arm": arm,
-                "seed": seed,
-                "labels": arguments.labels,
-                "steps": arguments.steps,
+                **key,
                 "generator_steps": arguments.generator_steps,
                 "accuracy": float(recalls(model, test).mean()),
                 "cpu_seconds": time.process_time() - begin,
@@ -174,7 +183,7 @@ def main() -> None:
             with open(results, "a") as file:
                 file.write(json.dumps(line) + "\n")
             print(line, flush=True)
-    summary(lines)
+    summary([line for line in lines if same.items() <= line.items()])
 
 
 if __name__ == "__main__":
