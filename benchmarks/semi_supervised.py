@@ -13,8 +13,8 @@ Seeds choose the labelled images, weights and batches; arms of a seed are paired
 appended to a JSON-lines file; what is there is not run again.
 
     python -m benchmarks.semi_supervised --seeds 0 1 2 3 4 --labels 40 --out runs/semi
-    python -m benchmarks.semi_supervised --seeds 0 1 2 3 4 --labels 10 --out runs/semi \\
-        --arms supervised one_pass pseudo_labels --generator-steps 2   # no samples: no generator
+    A="supervised one_pass pseudo_labels"   # no samples, so that no generator is needed
+    python -m benchmarks.semi_supervised --labels 10 --arms $A --generator-steps 2 --out runs/semi
 """
 
 import argparse
