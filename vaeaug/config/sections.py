@@ -321,7 +321,7 @@ class RestorationConfig(Section):
         None,
         ge=0,
         description="Training steps; 0: none, and `denoise` blends the generator's reconstruction "
-        "with its input. Default: a sixth of those of the trunk; 0 for features.",
+        "with its input. Default: a quarter of those of the trunk; 0 for features.",
     )
     batch_size: int = Field(32, ge=2, le=65536, description="Samples per step.")
     width: int = Field(

@@ -18,6 +18,8 @@ from vaeaug.shapes import are_features
 _MEDIAN = 0.6745
 # Rounds of filling in missing values from the reconstruction.
 _ROUNDS = 8
+# The model's error on images that it has not seen, as a multiple of that in training; at most.
+_CAUTION = 1.5
 # Step of the numerical divergence, as a fraction of the value range.
 _STEP = 0.01
 
@@ -181,6 +183,8 @@ class Restoration:
         Returns:
             The restored images.
         """
+        if self.restorer is None and noise.level is None and noise.peak is None:
+            noise = self._with_common_level(images, labels, noise)
         results = [images[:0]]
         for rows in blocks(len(images), images[:1].size, BLOCK):
             part = noise.rows(rows)
@@ -210,7 +214,7 @@ class Restoration:
     ) -> Tensor:
         if noise.peak is not None:
             sigma = poisson_level(values, values.new_tensor(noise.peak))
-            weight = torch.ones_like(values)
+            weight = torch.full_like(values, restorer.poisson_weight_of(noise.peak))
         else:
             level = self._level(values, known, noise)
             sigma = _column(level, values).expand_as(values)
@@ -226,6 +230,32 @@ class Restoration:
             return self.restorer.noise_level(values, known.float()).clamp(max=MAX_NOISE)
         return filtered_level(values, known)
 
+    def _with_common_level(
+        self, images: np.ndarray, labels: np.ndarray | None, noise: Noise
+    ) -> Noise:
+        """The noise with one level for all images, rather too low than too high.
+
+        The variance is the median of the images' own estimates, which are at most what the
+        reconstruction leaves over beyond the model's error on clean images. An image that the model
+        does not know leaves over much, and would be taken for a noisy one.
+        """
+        assert labels is not None
+        powers = [np.zeros(1 if not len(images) else 0)]
+        for rows in blocks(len(images), images[:1].size, BLOCK):
+            values, known = self._values(images[rows], noise.rows(rows).missing)
+            y = torch.from_numpy(labels[rows]).to(self.codec.device)
+            left = self._left(values, known, self._rebuilt(self._filled(values, known, y), y))
+            beyond = left / _count(known) - _CAUTION * self._model_error()
+            power = torch.minimum(self._level(values, known, noise).square(), beyond)
+            powers.append(power.clamp(min=0).cpu().numpy())
+        level = math.sqrt(np.median(np.concatenate(powers)))
+        level = level if level > MIN_NOISE else 0.0
+        return Noise(np.full(len(images), level, np.float32), None, noise.missing)
+
+    def _left(self, values: Tensor, known: Tensor, rebuilt: Tensor) -> Tensor:
+        """Squared difference of each image and its reconstruction, where it is known."""
+        return torch.where(known, rebuilt - values, 0.0).square().flatten(1).sum(dim=1)
+
     def _from_model(
         self, values: Tensor, known: Tensor, labels: Tensor, noise: Noise, dtype: np.dtype
     ) -> Tensor:
@@ -233,32 +263,27 @@ class Restoration:
 
         The weight of p(y) against y that has the least expected error, with noise of variance s^2
         in N values, is ``s^2 (N - div p) / |p - y|^2`` (Stein 1981; the divergence as in Ramani et
-        al. 2008, by one difference in a random direction). An estimated variance is at most what
-        the reconstruction leaves over beyond the model's own error on clean images.
+        al. 2008, by one difference in a random direction).
         """
-        n_known = known.flatten(1).sum(dim=1).clamp(min=1)
+        n_known = _count(known)
         filled = self._filled(values, known, labels)
         rebuilt = self._rebuilt(filled, labels)
-        left = torch.where(known, rebuilt - values, 0.0).square().flatten(1).sum(dim=1)
+        left = self._left(values, known, rebuilt)
         generator = torch.Generator().manual_seed(0)
         probe = torch.randn(values.shape, generator=generator, dtype=torch.float32)
         probe = torch.where(known, probe.to(values.device), 0.0)
         change = (self._rebuilt(filled + _STEP * probe, labels) - rebuilt) / _STEP
         divergence = (probe * change).flatten(1).sum(dim=1)
         if noise.peak is not None:
-            power = poisson_level(values, values.new_tensor(noise.peak)).square()
-            power = torch.where(known, power, 0.0).flatten(1).sum(dim=1) / n_known
+            beyond = left / n_known - _CAUTION * self._model_error()
+            power = torch.minimum(values.flatten(1).sum(dim=1) / n_known / noise.peak, beyond)
         else:
             sigma = _column(self._level(values, known, noise), values)
-            noisy = rebuilt + sigma * probe
+            likely = rebuilt.clamp(0, 1)
+            noisy = likely + sigma * probe
             if dtype == np.uint8:  # stored noise is clipped, and weaker for it
                 noisy = noisy.clamp(0, 1)
-            power = (
-                torch.where(known, noisy - rebuilt, 0.0).square().flatten(1).sum(dim=1) / n_known
-            )
-            if noise.level is None:
-                power = torch.minimum(power, left / n_known - self._model_error()).clamp(min=0)
-                power = torch.where(power < MIN_NOISE**2, 0.0, power)
+            power = torch.where(known, noisy - likely, 0.0).square().flatten(1).sum(dim=1) / n_known
         weight = power * (n_known - divergence) / left.clamp(min=1e-12)
         blended = torch.lerp(values, rebuilt.clamp(0, 1), _column(weight.clamp(0, 1), values))
         return torch.where(known, blended, rebuilt.clamp(0, 1))
@@ -281,8 +306,7 @@ class Restoration:
         """Missing values from the reconstruction, which is repeated until they settle."""
         if bool(known.all()):
             return values
-        counts = known.flatten(1).sum(dim=1).clamp(min=1)
-        mean = values.flatten(1).sum(dim=1) / counts
+        mean = values.flatten(1).sum(dim=1) / _count(known)
         filled = torch.where(known, values, _column(mean, values))
         for _ in range(_ROUNDS):
             filled = torch.where(known, values, self._rebuilt(filled, labels).clamp(0, 1))
@@ -300,6 +324,11 @@ def _refuse_features(image_shape: Sequence[int]) -> None:
             "denoise: expected a noise level: from feature vectors, whose values are no "
             "neighbours, it cannot be estimated"
         )
+
+
+def _count(known: Tensor) -> Tensor:
+    """Known values of each image, at least 1."""
+    return known.flatten(1).sum(dim=1).clamp(min=1)
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:

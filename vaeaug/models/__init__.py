@@ -9,7 +9,14 @@ from vaeaug.models.discriminator import Discriminator, feature_distance
 from vaeaug.models.flow import LatentFlow
 from vaeaug.models.likelihoods import LIKELIHOODS, MIN_SIGMA, make_likelihood, optimal_log_sigma2
 from vaeaug.models.networks import latent_groups
-from vaeaug.models.restorer import MAX_NOISE, MIN_NOISE, NOISE_LEVELS, Restorer, poisson_level
+from vaeaug.models.restorer import (
+    MAX_NOISE,
+    MIN_NOISE,
+    NOISE_LEVELS,
+    PEAKS,
+    Restorer,
+    poisson_level,
+)
 from vaeaug.models.separate import SeparateCVAE
 from vaeaug.models.weights import weights_sha256
 
@@ -20,6 +27,7 @@ __all__ = [
     "MIN_NOISE",
     "MIN_SIGMA",
     "NOISE_LEVELS",
+    "PEAKS",
     "Discriminator",
     "ElboTerms",
     "Geometry",

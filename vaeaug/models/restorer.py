@@ -13,8 +13,10 @@ from vaeaug.models.blocks import Geometry, conv, fold_space, unfold_space
 
 # Least noise that is told from none, and most that is learned, as fractions of the value range.
 MIN_NOISE, MAX_NOISE = 0.01, 0.7
-# Levels of noise at which the blend with the input is calibrated.
+# Levels of Gaussian noise, and peaks of counting noise, at which the blend with the input is
+# calibrated.
 NOISE_LEVELS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+PEAKS = (4.0, 16.0, 64.0, 256.0)
 # Maximum number of halvings of the finest grid.
 _HALVINGS = 2
 
@@ -36,6 +38,7 @@ class Restorer(nn.Module):
         scale: Their standard deviation.
         weights: Best weight of the restored sample against its input at each of `NOISE_LEVELS`, on
             held-out samples.
+        poisson_weights: The same at each of `PEAKS`.
     """
 
     def __init__(self, image_shape: Sequence[int], *, width: int = 48) -> None:
@@ -58,9 +61,11 @@ class Restorer(nn.Module):
         self.register_buffer("mean", torch.tensor(0.5, dtype=torch.float32))
         self.register_buffer("scale", torch.tensor(0.3, dtype=torch.float32))
         self.register_buffer("weights", torch.ones(len(NOISE_LEVELS), dtype=torch.float32))
+        self.register_buffer("poisson_weights", torch.ones(len(PEAKS), dtype=torch.float32))
         self.mean: Tensor
         self.scale: Tensor
         self.weights: Tensor
+        self.poisson_weights: Tensor
 
     @torch.no_grad()
     def standardise(self, x: Float[Tensor, "n c *space"]) -> None:
@@ -148,11 +153,28 @@ class Restorer(nn.Module):
         Returns:
             From 0, which keeps the input, to 1. It is 0 for noise below `MIN_NOISE`.
         """
-        levels = level.new_tensor((MIN_NOISE, *NOISE_LEVELS))
         weights = torch.cat([self.weights.new_zeros(1), self.weights])
-        right = torch.searchsorted(levels, level).clamp(1, len(NOISE_LEVELS))
-        part = (level - levels[right - 1]) / (levels[right] - levels[right - 1])
-        return torch.lerp(weights[right - 1], weights[right], part.clamp(0, 1))
+        return _interpolated(level, level.new_tensor((MIN_NOISE, *NOISE_LEVELS)), weights)
+
+    def poisson_weight_of(self, peak: float) -> float:
+        """Interpolate the weight of the restored sample for counting noise.
+
+        Args:
+            peak: Mean count of a value of 1.
+
+        Returns:
+            From 0, which keeps the input, to 1.
+        """
+        peaks = torch.tensor(PEAKS, device=self.mean.device).log()
+        at = torch.tensor([math.log(peak)], device=self.mean.device)
+        return float(_interpolated(at, peaks, self.poisson_weights))
+
+
+def _interpolated(x: Tensor, places: Tensor, values: Tensor) -> Tensor:
+    """Interpolate linearly between values at ascending places, and repeat those at the ends."""
+    right = torch.searchsorted(places, x).clamp(1, len(places) - 1)
+    part = (x - places[right - 1]) / (places[right] - places[right - 1])
+    return torch.lerp(values[right - 1], values[right], part.clamp(0, 1))
 
 
 def poisson_level(y: Float[Tensor, "n c *space"], peak: Tensor) -> Float[Tensor, "n c *space"]:

@@ -18,6 +18,7 @@ from vaeaug.models import (
     MAX_NOISE,
     MIN_NOISE,
     NOISE_LEVELS,
+    PEAKS,
     Geometry,
     Restorer,
     SizeError,
@@ -37,9 +38,9 @@ BUDGET_SHARE = 0.1
 # Fractions of the samples in training with counting noise, and with missing values.
 _POISSON, _GAPS = 0.2, 0.25
 # Counts of the brightest value that are learned.
-_PEAKS = (2.0, 512.0)
+_LEARNED_PEAKS = (2.0, 512.0)
 # Longest side in training, by the number of spatial axes; longer samples are cut.
-_SIDES = (2048, 48, 24)
+_SIDES = (2048, 32, 16)
 # Maximum number of held-out samples that are scored.
 _HELD_OUT = 128
 
@@ -82,7 +83,7 @@ def restoration_steps(data: LabelledImages, config: AugmentConfig) -> int:
     settings, training = config.restoration, config.training
     if settings.steps is not None:
         return settings.steps
-    return math.ceil((training.steps or default_steps(len(data), training.batch_size)) / 6)
+    return math.ceil((training.steps or default_steps(len(data), training.batch_size)) / 4)
 
 
 def train_restorer(
@@ -194,7 +195,7 @@ class RestorationObjective:
         restorer = _restorer(state.average.eval())
         scores = [
             (-10 * (restored - x).square().flatten(1).mean(dim=1).clamp(min=1e-10).log10()).mean()
-            for x, _, restored in self._restored(restorer)
+            for x, _, restored in self._without_noise(restorer)
         ]
         psnr = float(torch.stack(scores).mean())
         keep_best(state, psnr)
@@ -209,13 +210,12 @@ class RestorationObjective:
         Args:
             restorer: Changed in place.
         """
-        weights = []
-        for x, y, restored in self._restored(restorer):
-            change = restored - y
-            weights.append(((x - y) * change).sum() / change.square().sum().clamp(min=1e-12))
-        restorer.weights.copy_(torch.stack(weights).clamp(0, 1))
+        weights = [_best_weight(*triple) for triple in self._without_noise(restorer)]
+        restorer.weights.copy_(torch.stack(weights))
+        weights = [_best_weight(*triple) for triple in self._without_counts(restorer)]
+        restorer.poisson_weights.copy_(torch.stack(weights))
 
-    def _restored(self, restorer: Restorer) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def _without_noise(self, restorer: Restorer) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Clean, noisy and restored held-out samples at each level, which the network estimates."""
         triples = []
         for number, level in enumerate(NOISE_LEVELS):
@@ -226,6 +226,19 @@ class RestorationObjective:
             for part in y.split(32):
                 estimate = restorer.noise_level(part, torch.ones_like(part))
                 parts.append(restorer(part, _column(estimate, part).expand_as(part)).clamp(0, 1))
+            triples.append((x, y, torch.cat(parts)))
+        return triples
+
+    def _without_counts(self, restorer: Restorer) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The same with counting noise at each of `PEAKS`."""
+        triples, x = [], self.held_out
+        for number, peak in enumerate(PEAKS):
+            y = self.batches.counts(f"{NAME}/held-out", number, x.clamp(min=0) * peak) / peak
+            y = y.clamp(0, 1) if self.is_clipped else y
+            parts = [
+                restorer(part, poisson_level(part, part.new_tensor(peak))).clamp(0, 1)
+                for part in y.split(32)
+            ]
             triples.append((x, y, torch.cat(parts)))
         return triples
 
@@ -246,7 +259,7 @@ class RestorationObjective:
         n, rank, stream = len(x), x.ndim - 2, self.batches
         draws = stream.uniform(f"{NAME}/noise", step, (n, 6 + 2 * rank))
         level = MIN_NOISE * (MAX_NOISE / MIN_NOISE) ** draws[:, 0]
-        low, high = _PEAKS
+        low, high = _LEARNED_PEAKS
         peak = _column(low * (high / low) ** draws[:, 0], x)
         is_poisson = draws[:, 1] < _POISSON
         y = x + _column(level, x) * stream.noise(f"{NAME}/noise", step, tuple(x.shape))
@@ -286,6 +299,11 @@ class RestorationObjective:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Do nothing."""
+
+
+def _best_weight(x: Tensor, y: Tensor, restored: Tensor) -> Tensor:
+    change = restored - y
+    return (((x - y) * change).sum() / change.square().sum().clamp(min=1e-12)).clamp(0, 1)
 
 
 def _long(x: Tensor) -> list[tuple[int, int]]:
