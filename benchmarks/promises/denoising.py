@@ -38,14 +38,16 @@ LEVELS = (0.05, 0.1, 0.2, 0.3, 0.5)
 PEAKS = (4, 16, 64)
 GAPS = ("values 0.3", "values 0.7", "block")
 # Steps of the restorer and of the generator, where none are given.
-STEPS = {"digits": 2000, "fashion-mnist": 3000, "glyphs": 800, "photographs": 1000}
-GENERATOR_STEPS = {"digits": 600, "fashion-mnist": 150, "glyphs": 60, "photographs": 20}
+STEPS = {"digits": 1000, "fashion-mnist": 600, "glyphs": 600, "photographs": 400}
+GENERATOR_STEPS = {"digits": 200, "fashion-mnist": 100, "glyphs": 50, "photographs": 10}
 TEST_PHOTOGRAPHS = ("camera", "chelsea", "coffee", "rocket")
 PHOTOGRAPHS = (
     *("astronaut", "brick", "cell", "coins", "grass", "gravel", "hubble_deep_field"),
     *("immunohistochemistry", "moon", "page", "retina"),
 )
 SIDE, CROPS = 64, 300
+# Images on which the opponents' settings are chosen, at least.
+TUNING = 12
 # Pixels of the images at their edges, repeated, between two images of a mosaic.
 MARGIN = 4
 
@@ -59,6 +61,7 @@ class Parts:
     train: vaeaug.LabelledImages
     tuning: Images
     test: Images
+    labels: np.ndarray  # of the test images; those of photographs are of no class of the generator
 
 
 # -- Data ------------------------------------------------------------------------------------------
@@ -74,8 +77,9 @@ def parts_of(name: str, args: argparse.Namespace) -> Parts:
         train, test = (vaeaug.read(source, split=split) for split in ("train", "test"))
     rng = np.random.default_rng(args.seed)
     chosen = np.sort(rng.permutation(len(test))[: args.images])
-    train, tuning = train.split_off(max(0.001, 24 / len(train)), seed=args.seed)
-    return Parts(train, plain(tuning.images[:24]), plain(test.images[chosen]))
+    train, tuning = train.split_off(max(0.001, TUNING / len(train)), seed=args.seed)
+    tuning_images = tuning.images[:: -(-len(tuning) // TUNING)]
+    return Parts(train, plain(tuning_images), plain(test.images[chosen]), test.labels[chosen])
 
 
 def photographs(n: int, seed: int) -> Parts:
@@ -92,7 +96,7 @@ def photographs(n: int, seed: int) -> Parts:
     per_photograph = -(-n // len(TEST_PHOTOGRAPHS))
     test = np.concatenate([crops(name, per_photograph, seed) for name in TEST_PHOTOGRAPHS])
     tuning = np.concatenate([crops(name, 1, seed + 1) for name in PHOTOGRAPHS])
-    return Parts(data, plain(tuning), plain(test[:n]))
+    return Parts(data, plain(tuning), plain(test[:n]), np.zeros(n, np.int64))
 
 
 def crops(name: str, n: int, seed: int) -> np.ndarray:
@@ -190,7 +194,7 @@ SETTINGS: dict[str, tuple[Denoiser, dict[str, tuple[float, ...]]]] = {
         {"h": (0.5, 0.7, 0.9, 1.2), "patch": (3, 5), "told": (0.0, 1.0)},
     ),
     "tv": (total_variation, {"weight": (0.3, 0.45, 0.6, 0.8, 1.0, 1.3)}),
-    "bm3d": (bm3d, {"factor": (0.6, 0.8, 1.0, 1.2)}),
+    "bm3d": (bm3d, {"factor": (0.7, 0.85, 1.0)}),
 }
 
 
@@ -235,9 +239,17 @@ def biharmonic(y: Images, missing: np.ndarray) -> Images:
 
 
 def ours(
-    generator: vaeaug.Synthesizer, y: Images, kind: str, value: Any, missing: Any
+    generator: vaeaug.Synthesizer,
+    y: Images,
+    labels: np.ndarray,
+    kind: str,
+    value: Any,
+    missing: Any,
 ) -> dict[str, Images]:
-    """The results of the generator with its restorer, and of the same without one."""
+    """The results of the generator with its restorer, and of the same without one.
+
+    Without one it is told the labels, of which its reconstruction makes use.
+    """
     images = stored(y)
     keys: dict[str, Any] = {"missing": missing}
     if kind == "poisson":
@@ -248,7 +260,6 @@ def ours(
     if kind == "gaussian":
         results["ours, level known"] = plain(generator.denoise(images, noise_level=value))
     restorer, generator.restorer = generator.restorer, None
-    labels = generator.likeliest_labels(images)
     results["without a restorer"] = plain(generator.denoise(images, labels, **keys))
     if kind == "gaussian":
         results["reconstruction"] = plain(generator.reconstruct(images, labels))
@@ -263,7 +274,7 @@ def measured(
     y, missing = noisy(parts.test, kind, value, seed)
     yield "input", {}, mean_fill(y, missing) if missing is not None else y, 0.0
     began = time.process_time()
-    found = ours(generator, y, kind, value, missing)
+    found = ours(generator, y, parts.labels, kind, value, missing)
     seconds = time.process_time() - began
     for name, images in found.items():
         yield name, {}, images, seconds
@@ -401,7 +412,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--fashion-mnist", type=Path, default=FASHION_MNIST)
     parser.add_argument("--glyphs", type=Path, default=glyphs.DEFAULT)
-    parser.add_argument("--images", type=int, default=100, help="test images")
+    parser.add_argument("--images", type=int, default=60, help="test images")
     parser.add_argument("--steps", type=int, help="training steps of the restorer")
     parser.add_argument("--generator-steps", type=int)
     parser.add_argument("--opponents", nargs="*", choices=SETTINGS, default=list(SETTINGS))

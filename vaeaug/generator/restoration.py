@@ -183,8 +183,8 @@ class Restoration:
         Returns:
             The restored images.
         """
-        if self.restorer is None and noise.level is None and noise.peak is None:
-            noise = self._with_common_level(images, labels, noise)
+        if self.restorer is None and noise.level is None:
+            noise = self._cautious(images, labels, noise)
         results = [images[:0]]
         for rows in blocks(len(images), images[:1].size, BLOCK):
             part = noise.rows(rows)
@@ -230,27 +230,36 @@ class Restoration:
             return self.restorer.noise_level(values, known.float()).clamp(max=MAX_NOISE)
         return filtered_level(values, known)
 
-    def _with_common_level(
-        self, images: np.ndarray, labels: np.ndarray | None, noise: Noise
-    ) -> Noise:
-        """The noise with one level for all images, rather too low than too high.
+    def _cautious(self, images: np.ndarray, labels: np.ndarray | None, noise: Noise) -> Noise:
+        """The noise with one level for all images, or one peak, rather too weak than too strong.
 
-        The variance is the median of the images' own estimates, which are at most what the
-        reconstruction leaves over beyond the model's error on clean images. An image that the model
+        The noise of an image is at most what its reconstruction leaves over beyond the model's
+        error on clean images; of this the median over all images is taken. An image that the model
         does not know leaves over much, and would be taken for a noisy one.
         """
         assert labels is not None
-        powers = [np.zeros(1 if not len(images) else 0)]
+        if not len(images):
+            return noise
+        told, found = [], []
         for rows in blocks(len(images), images[:1].size, BLOCK):
             values, known = self._values(images[rows], noise.rows(rows).missing)
             y = torch.from_numpy(labels[rows]).to(self.codec.device)
             left = self._left(values, known, self._rebuilt(self._filled(values, known, y), y))
             beyond = left / _count(known) - _CAUTION * self._model_error()
-            power = torch.minimum(self._level(values, known, noise).square(), beyond)
-            powers.append(power.clamp(min=0).cpu().numpy())
-        level = math.sqrt(np.median(np.concatenate(powers)))
-        level = level if level > MIN_NOISE else 0.0
-        return Noise(np.full(len(images), level, np.float32), None, noise.missing)
+            if noise.peak is None:
+                power = self._level(values, known, noise).square()
+            else:
+                power = _counting_power(values, known, noise.peak)
+            told.append(power.cpu().numpy())
+            found.append(torch.minimum(power, beyond).clamp(min=0).cpu().numpy())
+        power = np.median(np.concatenate(found))
+        if power < MIN_NOISE**2:
+            power = 0.0
+        if noise.peak is None:
+            level = np.full(len(images), math.sqrt(power), np.float32)
+            return Noise(level, None, noise.missing)
+        share = power / max(float(np.median(np.concatenate(told))), 1e-12)
+        return Noise(None, noise.peak / share if share else math.inf, noise.missing)
 
     def _left(self, values: Tensor, known: Tensor, rebuilt: Tensor) -> Tensor:
         """Squared difference of each image and its reconstruction, where it is known."""
@@ -275,8 +284,7 @@ class Restoration:
         change = (self._rebuilt(filled + _STEP * probe, labels) - rebuilt) / _STEP
         divergence = (probe * change).flatten(1).sum(dim=1)
         if noise.peak is not None:
-            beyond = left / n_known - _CAUTION * self._model_error()
-            power = torch.minimum(values.flatten(1).sum(dim=1) / n_known / noise.peak, beyond)
+            power = _counting_power(values, known, noise.peak)
         else:
             sigma = _column(self._level(values, known, noise), values)
             likely = rebuilt.clamp(0, 1)
@@ -324,6 +332,11 @@ def _refuse_features(image_shape: Sequence[int]) -> None:
             "denoise: expected a noise level: from feature vectors, whose values are no "
             "neighbours, it cannot be estimated"
         )
+
+
+def _counting_power(values: Tensor, known: Tensor, peak: float) -> Tensor:
+    """Mean variance of the values of each image."""
+    return values.flatten(1).sum(dim=1) / _count(known) / peak
 
 
 def _count(known: Tensor) -> Tensor:
