@@ -54,15 +54,17 @@ def fit(
         codec = ImageCodec.load(job.model.codec)
         space, samples = LatentSpace.fitted(codec, data, device=resolve_device(device))
     restorer, path = None, None if folder is None else Path(folder)
+    restores, budget = restoration_steps(data, job) > 0, job.training.budget_seconds
+    timed = job
+    if restores and budget is not None:
+        timed = job.changed(**{"training.budget_seconds": (1 - BUDGET_SHARE) * budget})
     with shown(progress) as report:
-        if restoration_steps(data, job):
-            # The first of the two: it is small, and a time budget is shared out before it is spent.
+        trained = train(samples, timed, device=device, folder=path, progress=report)
+        lines = trained.summary()
+        if restores:
             restorer, line = train_restorer(data, job, device=device, folder=path, progress=report)
-            log.info("%s", line)
-            if (budget := job.training.budget_seconds) is not None:
-                job = job.changed(**{"training.budget_seconds": (1 - BUDGET_SHARE) * budget})
-        trained = train(samples, job, device=device, folder=path, progress=report)
-    for line in trained.summary():
+            lines.append(line)
+    for line in lines:
         log.info("%s", line)
     return Synthesizer.from_training(
         trained.model,
