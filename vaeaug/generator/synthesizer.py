@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, Int64, Shaped
+from jaxtyping import Float32, Float64, Int64, Shaped
 from torch import Tensor
 
 from vaeaug.data import LabelledImages
@@ -358,7 +358,7 @@ class Synthesizer:
         *,
         noise_level: float | Sequence[float] | np.ndarray | None = None,
         poisson_peak: float | None = None,
-        missing: Bool[np.ndarray, "..."] | None = None,
+        missing: np.ndarray | None = None,
     ) -> Shaped[np.ndarray, "n *space c"]:
         """Remove noise, and fill in missing values: the posterior mean, blended with the input.
 
@@ -397,7 +397,7 @@ class Synthesizer:
         self,
         images: Shaped[np.ndarray, "n *space c"],
         *,
-        missing: Bool[np.ndarray, "..."] | None = None,
+        missing: np.ndarray | None = None,
     ) -> Float32[np.ndarray, " n"]:
         """Estimate the level of Gaussian noise.
 
