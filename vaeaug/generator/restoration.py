@@ -252,13 +252,13 @@ class Restoration:
                 power = _counting_power(values, known, noise.peak)
             told.append(power.cpu().numpy())
             found.append(torch.minimum(power, beyond).clamp(min=0).cpu().numpy())
-        power = np.median(np.concatenate(found))
-        if power < MIN_NOISE**2:
-            power = 0.0
+        common = float(np.median(np.concatenate(found)))
+        if common < MIN_NOISE**2:
+            common = 0.0
         if noise.peak is None:
-            level = np.full(len(images), math.sqrt(power), np.float32)
+            level = np.full(len(images), math.sqrt(common), np.float32)
             return Noise(level, None, noise.missing)
-        share = power / max(float(np.median(np.concatenate(told))), 1e-12)
+        share = common / max(float(np.median(np.concatenate(told))), 1e-12)
         return Noise(None, noise.peak / share if share else math.inf, noise.missing)
 
     def _left(self, values: Tensor, known: Tensor, rebuilt: Tensor) -> Tensor:
