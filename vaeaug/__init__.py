@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from vaeaug.plan import ClassPlan, Plan, PlanError, make_plan
     from vaeaug.screening import Screener, ScreeningReport, screen
     from vaeaug.shards import Manifest, ShardDataset, ShardError, ShardWriter, verify
-    from vaeaug.stages import fit
+    from vaeaug.stages import fit, fit_restorer
     from vaeaug.stages.diagnosis import Diagnostics, diagnose
     from vaeaug.training import TrainingError
 
@@ -92,6 +92,7 @@ _HOME = {
     "export_dataset": "export",
     "export_decoder": "generator.export",
     "fit": "stages",
+    "fit_restorer": "stages",
     "generate": "job.pipeline",
     "load_config": "config",
     "make_plan": "plan",
@@ -149,6 +150,7 @@ __all__ = [
     "export_dataset",
     "export_decoder",
     "fit",
+    "fit_restorer",
     "generate",
     "load",
     "load_config",

@@ -1,5 +1,6 @@
 """Commands on a trained generator: encode, decode, reconstruct, denoise, traverse, styles."""
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,29 @@ def reconstruct(
     type=click.FloatRange(min=0),
     help="DATA is clean: add noise of this standard deviation (fraction of the value range).",
 )
+@click.option(
+    "--noise-level",
+    type=click.FloatRange(0, 10),
+    help="Level of the noise that is removed (fraction of the value range). Default: estimated for "
+    "each image.",
+)
+@click.option(
+    "--poisson",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="PEAK",
+    help="The noise is that of counting, with a mean count of PEAK for the highest value.",
+)
+@click.option(
+    "--missing-value",
+    type=float,
+    help="Fill in the places that have this value in every channel of DATA.",
+)
+@click.option(
+    "--learn-from",
+    type=DATA,
+    metavar="CLEAN",
+    help="Train the network that removes noise on these images first, for a generator without one.",
+)
 @click.option("--use-labels", is_flag=True, help="Use DATA's labels. Default: the likeliest label.")
 @device_option
 @json_option
@@ -104,6 +128,10 @@ def denoise(
     data: str,
     to: Path,
     noise: float | None,
+    noise_level: float | None,
+    poisson: float | None,
+    missing_value: float | None,
+    learn_from: str | None,
     use_labels: bool,
     device: str,
     as_json: bool,
@@ -113,25 +141,45 @@ def denoise(
 
     With --noise, the clean images are known, and PSNR and SSIM before and after are printed.
     """
-    from vaeaug.job.applications import add_noise, check_fits, likeness, write_images
+    from vaeaug.job.applications import (
+        add_noise,
+        check_fits,
+        denoising_text,
+        likeness,
+        write_images,
+    )
+    from vaeaug.stages import fit_restorer
 
     config, images = request(data, **configuration)
     generator = loaded(model, device)
     check_fits(generator, images)
+    if learn_from is not None:
+        _, clean = request(learn_from, **configuration)
+        check_fits(generator, clean)
+        fit_restorer(generator, clean, config, device=device)
     noisy = images.images
+    missing = None if missing_value is None else (noisy == missing_value).all(axis=-1)
     if noise is not None:
         noisy = add_noise(noisy, images.value_range, sigma=noise, seed=config.seed)
-    labels = images.labels if use_labels else generator.likeliest_labels(noisy)
-    cleaned = generator.denoise(noisy, labels)
+    known_labels = images.labels if use_labels else None
+    cleaned = generator.denoise(
+        noisy, known_labels, noise_level=noise_level, poisson_peak=poisson, missing=missing
+    )
+    labels = images.labels if use_labels else generator.likeliest_labels(cleaned)
     write_images(to, generator, cleaned, labels)
-    document: dict[str, Any] = {"file": str(to), "n": len(cleaned)}
-    text = f"{to}: {len(cleaned)} samples"
+    document: dict[str, Any] = {
+        "file": str(to),
+        "n": len(cleaned),
+        "restorer": generator.restorer is not None,
+    }
+    if noise_level is None and poisson is None:
+        levels = generator.noise_level(noisy, missing=missing).tolist()
+        document["estimated_noise"] = statistics.median(levels)
     if noise is not None:
         before = likeness(noisy, images.images, images.value_range)
         after = likeness(cleaned, images.images, images.value_range)
         document |= {"noisy": vars(before), "cleaned": vars(after)}
-        text += f"; noisy {before}; cleaned {after}"
-    print_document(document, text, as_json)
+    print_document(document, denoising_text(document), as_json)
 
 
 @click.command()

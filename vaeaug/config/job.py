@@ -20,6 +20,7 @@ from vaeaug.config.sections import (
     DensityConfig,
     ModelConfig,
     PlanConfig,
+    RestorationConfig,
     SamplingConfig,
     ScreeningConfig,
     Section,
@@ -62,6 +63,7 @@ class AugmentConfig(Section):
     adversarial: AdversarialConfig = AdversarialConfig()
     semi_supervised: SemiSupervisedConfig = SemiSupervisedConfig()
     density: DensityConfig = DensityConfig()
+    restoration: RestorationConfig = RestorationConfig()
     recipe: Recipe = Recipe()
     sampling: SamplingConfig = SamplingConfig()
     screening: ScreeningConfig = ScreeningConfig()

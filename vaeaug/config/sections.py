@@ -346,6 +346,22 @@ class DensityConfig(Section):
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of the flow.")
 
 
+class RestorationConfig(Section):
+    """The network that `denoise` uses, trained beside the generator on the same images."""
+
+    steps: int | None = Field(
+        None,
+        ge=0,
+        description="Training steps; 0: none, and `denoise` blends the generator's reconstruction "
+        "with its input. Default: a quarter of those of the trunk; 0 for features.",
+    )
+    batch_size: int = Field(32, ge=2, le=65536, description="Samples per step.")
+    width: int = Field(
+        48, ge=8, le=512, description="Channels at the highest resolution, doubled at each level."
+    )
+    learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate.")
+
+
 class SamplingConfig(Section):
     """How a sampler works; which one draws is the recipe's."""
 

@@ -80,8 +80,19 @@ class Codec:
             float32 in [0, 1], channels first, on the device; latents of the image codec where there
             is one.
         """
+        return self.enter(self.pixels(images))
+
+    def pixels(self, images: Shaped[np.ndarray, "n *space c"]) -> Float[Tensor, "n c *space"]:
+        """Images themselves, whatever the model was trained on.
+
+        Args:
+            images: As they are stored.
+
+        Returns:
+            float32 in [0, 1], channels first, on the device.
+        """
         block = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        return self.enter(scale_images(block, self.value_range))
+        return scale_images(block, self.value_range)
 
     def enter(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n d *grid"]:
         """Turn images into what the model was trained on.
@@ -115,9 +126,22 @@ class Codec:
         Returns:
             Images in the type and value range of the training images.
         """
-        low, high = self.value_range
         if self.latent_space is not None:
             scaled = self.leave(scaled.to(self.device)).cpu()
+        return self.stored_pixels(scaled)
+
+    def stored_pixels(
+        self, scaled: Float[Tensor, "n c *space"]
+    ) -> Shaped[np.ndarray, "n *space c"]:
+        """The inverse of `pixels`.
+
+        Args:
+            scaled: Images, channels first, on the CPU. Values outside [0, 1] are clipped.
+
+        Returns:
+            Images in the type and value range of the training images.
+        """
+        low, high = self.value_range
         images = scaled.clamp(0, 1).mul(high - low).add(low).movedim(1, -1)
         if self.dtype == np.uint8:
             images = images.round()
@@ -257,17 +281,34 @@ class Codec:
             )
         return y
 
-    def _blocks(
-        self, images: np.ndarray, labels: Sequence[int] | np.ndarray
-    ) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Scaled images, their labels and the row of the first one, block by block."""
+    def check_images(
+        self, images: Shaped[np.ndarray, "n *space c"]
+    ) -> Shaped[np.ndarray, "n *space c"]:
+        """Images as an array.
+
+        Args:
+            images: As they are stored.
+
+        Returns:
+            The images.
+
+        Raises:
+            SamplingError: If they are of another shape than the training images.
+        """
         images = np.asarray(images)
-        y = self.check_labels(labels, len(images))
         if images.shape[1:] != self.image_shape:
             raise SamplingError(
                 f"encode: expected images of shape (n, {', '.join(map(str, self.image_shape))}), "
                 f"got {images.shape}"
             )
+        return images
+
+    def _blocks(
+        self, images: np.ndarray, labels: Sequence[int] | np.ndarray
+    ) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Scaled images, their labels and the row of the first one, block by block."""
+        images = self.check_images(images)
+        y = self.check_labels(labels, len(images))
         for rows in blocks(len(images), math.prod(self.image_shape), _IMAGES):
             yield (
                 self.scaled(images[rows]),

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from vaeaug.files import read_whole
 from vaeaug.files.json_text import parse_strict, sealed, unsealed
 from vaeaug.generator.density import ClassDensity
 from vaeaug.generator.image_codec import ImageCodec, LatentSpace
-from vaeaug.models import CVAE, LatentFlow, SeparateCVAE
+from vaeaug.models import CVAE, LatentFlow, Restorer, SeparateCVAE
 from vaeaug.randomness import seeded_torch
 from vaeaug.shards import publish_bytes, sha256_file
 
@@ -42,6 +44,7 @@ class StoredGenerator:
     reach: Mapping[int, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
     latent_space: LatentSpace | None = None
+    restorer: Restorer | None = None
 
 
 def save(generator: StoredGenerator, folder: Path) -> None:
@@ -75,10 +78,7 @@ def save(generator: StoredGenerator, folder: Path) -> None:
             arrays[f"density.{label}.means"] = density.means
             arrays[f"density.{label}.choleskys"] = density.choleskys
     if generator.flow is not None:
-        arrays |= {
-            f"flow.{name}": tensor.detach().cpu().numpy()
-            for name, tensor in generator.flow.state_dict().items()
-        }
+        arrays |= _named(generator.flow, "flow")
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -95,6 +95,9 @@ def save(generator: StoredGenerator, folder: Path) -> None:
         "preferred": {str(label): list(choice) for label, choice in generator.preferred.items()},
         "reach": {str(label): reach for label, reach in generator.reach.items()},
     }
+    if generator.restorer is not None:
+        config["restorer"] = generator.restorer.architecture
+        arrays |= _named(generator.restorer, "restorer")
     if generator.latent_space is not None:
         config["image_codec"] = generator.latent_space.to_json()
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -124,7 +127,6 @@ def load(folder: Path, codec: str | ImageCodec | None = None) -> StoredGenerator
         ValueError: If the format or its version is another, or a file is not what was written.
         Exception: Whatever damage shows as.
     """
-    import torch
     from safetensors.numpy import load_file as load_arrays
     from safetensors.torch import load_file as load_tensors
 
@@ -150,13 +152,13 @@ def load(folder: Path, codec: str | ImageCodec | None = None) -> StoredGenerator
         keys = dict(config["flow"])
         with seeded_torch(0):
             flow = LatentFlow(keys.pop("shape"), keys.pop("n_classes"), **keys)
-        flow.load_state_dict(
-            {
-                name.removeprefix("flow."): torch.from_numpy(array)
-                for name, array in arrays.items()
-                if name.startswith("flow.")
-            }
-        )
+        flow.load_state_dict(_without_name(arrays, "flow"))
+    restorer = None
+    if "restorer" in config:  # not in earlier generators
+        keys = dict(config["restorer"])
+        with torch.device("meta"):  # no memory before it is known that weights fill it
+            restorer = Restorer(keys.pop("image_shape"), **keys)
+        restorer.load_state_dict(_without_name(arrays, "restorer"), assign=True)
     low, high = config["value_range"]
     return StoredGenerator(
         model=model,
@@ -179,7 +181,25 @@ def load(folder: Path, codec: str | ImageCodec | None = None) -> StoredGenerator
         latent_space=(
             LatentSpace.of_json(config["image_codec"], codec) if "image_codec" in config else None
         ),
+        restorer=restorer,
     )
+
+
+def _named(network: nn.Module, name: str) -> dict[str, np.ndarray]:
+    """The weights of a network as arrays whose names begin with its name."""
+    return {
+        f"{name}.{part}": tensor.detach().cpu().numpy()
+        for part, tensor in network.state_dict().items()
+    }
+
+
+def _without_name(arrays: dict[str, np.ndarray], name: str) -> dict[str, torch.Tensor]:
+    """Invert `_named`."""
+    return {
+        part.removeprefix(f"{name}."): torch.from_numpy(array)
+        for part, array in arrays.items()
+        if part.startswith(f"{name}.")
+    }
 
 
 def _check_files(folder: Path, hashes: dict[str, str]) -> None:
@@ -193,8 +213,6 @@ def _check_files(folder: Path, hashes: dict[str, str]) -> None:
 
 def _check_size(config: dict[str, Any], weights: Path) -> None:
     """Refuse an architecture that its weights do not fill, before any memory is taken for it."""
-    import torch
-
     k, n_classes = len(config["class_names"]), config["architecture"]["n_classes"]
     if n_classes != k:
         raise ValueError(f"n_classes: expected {k}, as there are names, got {n_classes!r}")

@@ -19,6 +19,7 @@ from vaeaug.generator.exemplars import sample_like
 from vaeaug.generator.from_data import FROM_DATA, DataSampler
 from vaeaug.generator.image_codec import ImageCodec, LatentSpace
 from vaeaug.generator.latents import Latents
+from vaeaug.generator.restoration import Noise, Restoration
 from vaeaug.generator.samplers import (
     EDITING,
     SAMPLERS,
@@ -28,7 +29,7 @@ from vaeaug.generator.samplers import (
     Request,
     check_numbers,
 )
-from vaeaug.models import CVAE, LatentFlow, SeparateCVAE
+from vaeaug.models import CVAE, LatentFlow, Restorer, SeparateCVAE
 
 
 class Synthesizer:
@@ -51,6 +52,7 @@ class Synthesizer:
             the nearest ones, r for the r-th such group of them.
         notes: What the user should know of its training.
         latent_space: That of a frozen image codec, in which the model was trained; None for none.
+        restorer: The network that removes noise; None for none.
     """
 
     def __init__(
@@ -71,10 +73,12 @@ class Synthesizer:
         reach: Mapping[int, int] | None = None,
         notes: Sequence[str] = (),
         latent_space: LatentSpace | None = None,
+        restorer: Restorer | None = None,
     ) -> None:
         self.codec = Codec(model, value_range=value_range, dtype=dtype, latent_space=latent_space)
         self.latents = Latents(means, variances, labels, len(class_names))
         self.flow = None if flow is None else flow.eval()
+        self.restorer = None if restorer is None else restorer.eval()
         self.densities = tuple(densities)
         self.class_names = tuple(class_names)
         self.n_real = len(labels) if n_real is None else n_real
@@ -100,6 +104,7 @@ class Synthesizer:
         notes: Sequence[str] = (),
         latent_space: LatentSpace | None = None,
         encoded: LabelledImages | None = None,
+        restorer: Restorer | None = None,
     ) -> "Synthesizer":
         """Encode the training images and fit each class's density.
 
@@ -114,6 +119,7 @@ class Synthesizer:
             notes: What the user should know of the training.
             latent_space: That of the image codec whose latents the model was trained on.
             encoded: The data as the codec has encoded it; given with `latent_space`.
+            restorer: The network that removes noise, trained on the same images.
 
         Returns:
             The generator, on the model's device.
@@ -153,6 +159,7 @@ class Synthesizer:
             data_fingerprint=data.fingerprint,
             notes=notes,
             latent_space=latent_space,
+            restorer=restorer,
         )
 
     def to(self, device: str | torch.device) -> "Synthesizer":
@@ -169,6 +176,20 @@ class Synthesizer:
             self.codec.latent_space.codec.to(device)
         if self.flow is not None:
             self.flow.to(device)
+        if self.restorer is not None:
+            self.restorer.to(device)
+        return self
+
+    def with_restorer(self, restorer: Restorer) -> "Synthesizer":
+        """Hold a network that removes noise, which is saved with the generator.
+
+        Args:
+            restorer: Trained on samples of this shape and value range (`vaeaug.fit_restorer`).
+
+        Returns:
+            This generator.
+        """
+        self.restorer = restorer.to(self.device).eval()
         return self
 
     def attach(self, data: LabelledImages) -> "Synthesizer":
@@ -334,23 +355,68 @@ class Synthesizer:
         self,
         images: Shaped[np.ndarray, "n *space c"],
         labels: Sequence[int] | np.ndarray | None = None,
+        *,
+        noise_level: float | Sequence[float] | np.ndarray | None = None,
+        poisson_peak: float | None = None,
+        missing: np.ndarray | None = None,
     ) -> Shaped[np.ndarray, "n *space c"]:
-        """Remove noise: the reconstruction of noisy images.
+        """Remove noise, and fill in missing values: the posterior mean, blended with the input.
 
-        Works best with a generator trained with ``training.denoise`` at the level of the noise.
+        By the restorer, where the generator has one; its weight against the input at each level of
+        noise is the best one on held-out images. Else by the model's reconstruction, whose weight
+        in each image is that of the least expected error (Stein 1981). Noise that is too weak to be
+        told from none leaves the images as they are.
 
         Args:
             images: As in the training data.
-            labels: Their classes; None: of each image the class of the highest bound.
+            labels: Their classes, of which the model's reconstruction makes use; None: of each
+                image the class of the highest bound.
+            noise_level: Standard deviation of Gaussian noise as a fraction of the value range, one
+                or one per image; None: estimated for each image.
+            poisson_peak: Mean count of the highest value, for counting noise instead.
+            missing: True for missing values, whatever the images hold there; (n, *space) or
+                (n, *space, c).
 
         Returns:
             The denoised images.
 
         Raises:
-            SamplingError: If images or labels have another shape or are out of range.
+            SamplingError: If images, labels, levels or mask have another shape or are out of range,
+                or the level cannot be estimated, as in feature vectors.
         """
-        labels = self.likeliest_labels(images) if labels is None else labels
-        return self.reconstruct(images, labels)
+        images = self.codec.check_images(images)
+        noise = Noise.of(images, noise_level, poisson_peak, missing)
+        y = None
+        if self.restorer is None:
+            labels = self.likeliest_labels(images) if labels is None else labels
+        if labels is not None:
+            y = self.codec.check_labels(labels, len(images))
+        return Restoration(self.codec, self.restorer).restored(images, y, noise)
+
+    def noise_level(
+        self,
+        images: Shaped[np.ndarray, "n *space c"],
+        *,
+        missing: np.ndarray | None = None,
+    ) -> Float32[np.ndarray, " n"]:
+        """Estimate the level of Gaussian noise.
+
+        By the restorer, which has learned it on the training images and noise that was clipped
+        where images of 8 bits are; else from differences of neighbours.
+
+        Args:
+            images: As in the training data.
+            missing: True for missing values, as for `denoise`.
+
+        Returns:
+            Standard deviation of each image's noise, as a fraction of the value range.
+
+        Raises:
+            SamplingError: If the images have another shape or are feature vectors.
+        """
+        images = self.codec.check_images(images)
+        noise = Noise.of(images, None, None, missing)
+        return Restoration(self.codec, self.restorer).noise_level(images, noise.missing)
 
     def likeliest_labels(
         self, images: Shaped[np.ndarray, "n *space c"], *, seed: int = 0
@@ -672,6 +738,7 @@ class Synthesizer:
             reach=self.reach,
             notes=self.notes,
             latent_space=self.codec.latent_space,
+            restorer=self.restorer,
         )
         storage.save(stored, Path(folder))
 

@@ -1,7 +1,7 @@
 """What a trained generator does besides drawing: denoise, compress, show its latents."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,28 @@ def add_noise(
     noisy = images + sigma * (high - low) * rng.standard_normal(images.shape, np.float32)
     noisy = noisy.clip(low, high)
     return (noisy.round() if images.dtype == np.uint8 else noisy).astype(images.dtype)
+
+
+def denoising_text(document: Mapping[str, Any]) -> str:
+    """Describe what `vaeaug denoise` did.
+
+    Args:
+        document: What the command prints as JSON.
+
+    Returns:
+        A line; it says so where the images are not better than before.
+    """
+    text = f"{document['file']}: {document['n']} samples"
+    if "estimated_noise" in document:
+        text += f"; noise of {document['estimated_noise']:.3f} (median of the estimates)"
+    if not document["restorer"]:
+        text += "; without a restorer, reconstructions blended with the images"
+    if "noisy" in document:
+        before, after = Likeness(**document["noisy"]), Likeness(**document["cleaned"])
+        text += f"; noisy {before}; cleaned {after}"
+        if after.psnr < before.psnr:
+            text += "; worse than doing nothing: keep the noisy images"
+    return text
 
 
 def write_images(

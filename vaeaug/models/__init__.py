@@ -9,17 +9,30 @@ from vaeaug.models.discriminator import Discriminator, feature_distance
 from vaeaug.models.flow import LatentFlow
 from vaeaug.models.likelihoods import LIKELIHOODS, MIN_SIGMA, make_likelihood, optimal_log_sigma2
 from vaeaug.models.networks import latent_groups
+from vaeaug.models.restorer import (
+    MAX_NOISE,
+    MIN_NOISE,
+    NOISE_LEVELS,
+    PEAKS,
+    Restorer,
+    poisson_level,
+)
 from vaeaug.models.separate import SeparateCVAE
 from vaeaug.models.weights import weights_sha256
 
 __all__ = [
     "CVAE",
     "LIKELIHOODS",
+    "MAX_NOISE",
+    "MIN_NOISE",
     "MIN_SIGMA",
+    "NOISE_LEVELS",
+    "PEAKS",
     "Discriminator",
     "ElboTerms",
     "Geometry",
     "LatentFlow",
+    "Restorer",
     "SeparateCVAE",
     "SizeError",
     "SmallClassifier",
@@ -32,6 +45,7 @@ __all__ = [
     "make_likelihood",
     "mean_codes",
     "optimal_log_sigma2",
+    "poisson_level",
     "scale_images",
     "weights_sha256",
 ]

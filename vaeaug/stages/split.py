@@ -62,7 +62,8 @@ class SplitStages:
             The generator, on the device.
         """
         place = folder / "generator"
-        return load_or_train(place, train, self.config, checkpoints=place, device=self.device)
+        job = self.config.changed(**{"restoration.steps": 0})  # samples are all that is wanted
+        return load_or_train(place, train, job, checkpoints=place, device=self.device)
 
     def samples(
         self, train: LabelledImages, folder: Path, recipes: Sequence[Recipe]

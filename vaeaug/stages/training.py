@@ -9,11 +9,17 @@ import torch
 
 from vaeaug.config import AugmentConfig, as_config
 from vaeaug.data import LabelledImages
-from vaeaug.generator import ImageCodec, LatentSpace, Synthesizer
+from vaeaug.generator import ImageCodec, LatentSpace, SamplingError, Synthesizer
 from vaeaug.progress import Progress, shown
 from vaeaug.screening import Screener
 from vaeaug.stages.planning import suited
-from vaeaug.training import resolve_device, train
+from vaeaug.training import (
+    BUDGET_SHARE,
+    resolve_device,
+    restoration_steps,
+    train,
+    train_restorer,
+)
 
 log = logging.getLogger("vaeaug")
 
@@ -26,7 +32,7 @@ def fit(
     folder: str | Path | None = None,
     progress: Progress | bool | None = None,
 ) -> Synthesizer:
-    """Train the generator and fit the class densities.
+    """Train the generator and the restorer, and fit the class densities.
 
     Args:
         data: The training split.
@@ -47,10 +53,18 @@ def fit(
     if job.model.codec is not None:
         codec = ImageCodec.load(job.model.codec)
         space, samples = LatentSpace.fitted(codec, data, device=resolve_device(device))
+    restorer, path = None, None if folder is None else Path(folder)
+    restores, budget = restoration_steps(data, job) > 0, job.training.budget_seconds
+    timed = job
+    if restores and budget is not None:
+        timed = job.changed(**{"training.budget_seconds": (1 - BUDGET_SHARE) * budget})
     with shown(progress) as report:
-        path = None if folder is None else Path(folder)
-        trained = train(samples, job, device=device, folder=path, progress=report)
-    for line in trained.summary():
+        trained = train(samples, timed, device=device, folder=path, progress=report)
+        lines = trained.summary()
+        if restores:
+            restorer, line = train_restorer(data, job, device=device, folder=path, progress=report)
+            lines.append(line)
+    for line in lines:
         log.info("%s", line)
     return Synthesizer.from_training(
         trained.model,
@@ -62,7 +76,52 @@ def fit(
         notes=trained.remarks,
         latent_space=space,
         encoded=None if space is None else samples,
+        restorer=restorer,
     )
+
+
+def fit_restorer(
+    generator: Synthesizer,
+    data: LabelledImages,
+    config: AugmentConfig | Mapping[str, Any] | str | Path | None = None,
+    *,
+    device: str | torch.device = "auto",
+    progress: Progress | bool | None = None,
+) -> Synthesizer:
+    """Train the restorer that `Synthesizer.denoise` uses, for a generator that has none.
+
+    Args:
+        generator: A trained generator; it is given the restorer.
+        data: Clean samples of its shape and value range, such as its training split.
+        config: The job, whose section ``restoration`` and number of steps are used.
+        device: "auto", "cpu" or "cuda".
+        progress: As for `fit`.
+
+    Returns:
+        The generator.
+
+    Raises:
+        SamplingError: If the samples are of another shape or value range, or no restorer can be
+            trained on them.
+        TrainingError: If training fails.
+    """
+    job = as_config(config)
+    got = (data.image_shape, tuple(data.value_range))
+    expected = (generator.image_shape, tuple(generator.value_range))
+    if got != expected:
+        raise SamplingError(
+            f"fit_restorer: expected samples of shape {expected[0]} and range {expected[1]}, got "
+            f"{got[0]} and {got[1]}"
+        )
+    if not restoration_steps(data, job):
+        raise SamplingError(
+            "fit_restorer: expected samples with an axis in space and restoration.steps of 1 or "
+            f"more, got shape {data.image_shape} and {job.restoration.steps} steps"
+        )
+    with shown(progress) as report:
+        restorer, line = train_restorer(data, job, device=device, progress=report)
+    log.info("%s", line)
+    return generator.with_restorer(restorer)
 
 
 def load_or_train(

@@ -6,16 +6,20 @@ continues exactly from its last checkpoint.
 
 from vaeaug.training._batches import resolve_device
 from vaeaug.training._elbo import ACTIVE_VARIANCE
+from vaeaug.training._restoration import BUDGET_SHARE, restoration_steps, train_restorer
 from vaeaug.training._state import TrainingError
 from vaeaug.training._train import Trained, check_config, default_steps, style_units, train
 
 __all__ = [
     "ACTIVE_VARIANCE",
+    "BUDGET_SHARE",
     "Trained",
     "TrainingError",
     "check_config",
     "default_steps",
     "resolve_device",
+    "restoration_steps",
     "style_units",
     "train",
+    "train_restorer",
 ]

@@ -224,6 +224,19 @@ class Batches:
             device=self.device,
         )
 
+    def counts(self, purpose: str, step: int, rate: Float[Tensor, "n c *space"]) -> Tensor:
+        """Draw Poisson numbers as a function of (seed, purpose, step).
+
+        Args:
+            purpose: Name of the random stream.
+            step: Number of the step.
+            rate: Their means.
+
+        Returns:
+            The draws, on the device.
+        """
+        return torch.poisson(rate, generator=self._generator(purpose, step))
+
     def of_classes(self, stage: Stage, limit: int) -> tuple[Tensor, Tensor]:
         """Select a fixed sample of the training images of a stage.
 

@@ -1,0 +1,230 @@
+"""A network that removes noise and fills in missing values: the posterior mean E[x|y]."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vaeaug.models.blocks import Geometry, conv, fold_space, unfold_space
+
+# Least noise that is told from none, and most that is learned, as fractions of the value range.
+MIN_NOISE, MAX_NOISE = 0.01, 0.7
+# Levels of Gaussian noise, and peaks of counting noise, at which the blend with the input is
+# calibrated.
+NOISE_LEVELS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+PEAKS = (4.0, 16.0, 64.0, 256.0)
+# Maximum number of halvings of the finest grid.
+_HALVINGS = 2
+
+
+class Restorer(nn.Module):
+    """The mean of clean samples given a noisy one; the level of the noise may differ by value.
+
+    A small U-Net on folded samples (as FFDNet, Zhang et al. 2018, arXiv:1710.04026) adds to what a
+    Wiener filter of single values gives. Its input and output have unit variance at every level of
+    noise (the preconditioning of Karras et al. 2022, arXiv:2206.00364, table 1). A missing value is
+    one of infinite noise.
+
+    Args:
+        image_shape: (space..., channels) of a sample. Samples of other sides pass as well.
+        width: Channels of the finest grid; doubled at each halving.
+
+    Attributes:
+        mean: Mean of the training values, in [0, 1].
+        scale: Their standard deviation.
+        weights: Best weight of the restored sample against its input at each of `NOISE_LEVELS`, on
+            held-out samples.
+        poisson_weights: The same at each of `PEAKS`.
+    """
+
+    def __init__(self, image_shape: Sequence[int], *, width: int = 48) -> None:
+        super().__init__()
+        geometry = Geometry.of(image_shape)
+        self.architecture = {"image_shape": list(image_shape), "width": width}
+        rank, channels, self.fold = geometry.rank, geometry.channels, geometry.fold
+        halvings = min(_HALVINGS, len(geometry.strides))
+        self.multiple = tuple(cells * 2**halvings for cells in self.fold)
+        widths = [width * 2**level for level in range(halvings + 1)]
+        folded = channels * math.prod(self.fold)
+        self.enter = conv(rank, 3 * folded, width)
+        self.down = nn.ModuleList(_Block(rank, n) for n in widths)
+        self.shrink = nn.ModuleList(conv(rank, a, b, stride=2) for a, b in pairwise(widths))
+        self.grow = nn.ModuleList(conv(rank, b, a * 2**rank, size=1) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(_Block(rank, n) for n in widths[:-1])
+        self.leave = conv(rank, width, folded)
+        _set_to_zero(self.leave)
+        self.estimator = _NoiseEstimator(rank, channels)
+        self.register_buffer("mean", torch.tensor(0.5, dtype=torch.float32))
+        self.register_buffer("scale", torch.tensor(0.3, dtype=torch.float32))
+        self.register_buffer("weights", torch.ones(len(NOISE_LEVELS), dtype=torch.float32))
+        self.register_buffer("poisson_weights", torch.ones(len(PEAKS), dtype=torch.float32))
+        self.mean: Tensor
+        self.scale: Tensor
+        self.weights: Tensor
+        self.poisson_weights: Tensor
+
+    @torch.no_grad()
+    def standardise(self, x: Float[Tensor, "n c *space"]) -> None:
+        """Set mean and scale.
+
+        Args:
+            x: Training samples in [0, 1].
+        """
+        self.mean.copy_(x.mean())
+        self.scale.copy_(x.std(correction=0).clamp(min=MIN_NOISE))
+
+    def forward(
+        self, y: Float[Tensor, "n c *space"], sigma: Float[Tensor, "n c *space"]
+    ) -> Float[Tensor, "n c *space"]:
+        """Estimate clean samples.
+
+        Args:
+            y: Noisy samples, values scaled as those of clean ones are to [0, 1]; finite.
+            sigma: Standard deviation of the noise on the same scale; infinite where y is missing.
+
+        Returns:
+            Posterior means, not clipped.
+        """
+        gain = self._gain(sigma)
+        centred = y - self.mean
+        ratio = (sigma / self.scale).clamp(MIN_NOISE, 10).log() / 4
+        features = torch.cat([centred * gain.sqrt() / self.scale, gain.sqrt(), ratio], dim=1)
+        residual = self.wiener_error(sigma).sqrt() * self._network(features)
+        return self.mean + gain * centred + residual
+
+    def wiener_error(self, sigma: Float[Tensor, "n c *space"]) -> Float[Tensor, "n c *space"]:
+        """Compute the squared error of a Wiener filter of single values.
+
+        Args:
+            sigma: As for `forward`.
+
+        Returns:
+            Expected squared errors; those of missing values are the variance of the samples.
+        """
+        return self.scale.square() * (1 - self._gain(sigma))
+
+    def _gain(self, sigma: Tensor) -> Tensor:
+        return 1 / (1 + (sigma.clamp(min=MIN_NOISE / 4) / self.scale).square())
+
+    def _network(self, features: Tensor) -> Tensor:
+        space = features.shape[2:]
+        missing = [-side % step for side, step in zip(space, self.multiple, strict=True)]
+        if any(missing):
+            pad = [n for amount in reversed(missing) for n in (0, amount)]
+            features = F.pad(features, pad, mode="replicate")
+        h = self.enter(fold_space(features, self.fold))
+        finer = []
+        for block, shrink in zip(self.down, self.shrink, strict=False):
+            finer.append(block(h))
+            h = shrink(finer[-1])
+        h = self.down[-1](h)
+        twice = (2,) * len(space)
+        for block, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
+            h = block(finer.pop() + unfold_space(grow(h), twice))
+        h = unfold_space(self.leave(F.silu(h)), self.fold)
+        for axis, side in enumerate(space, start=2):
+            h = h.narrow(axis, 0, side)
+        return h
+
+    def noise_level(
+        self, y: Float[Tensor, "n c *space"], known: Float[Tensor, "n c *space"]
+    ) -> Float[Tensor, " n"]:
+        """Estimate the level of Gaussian noise.
+
+        Args:
+            y: Noisy samples, as for `forward`.
+            known: 1 where y is known, 0 where it is missing.
+
+        Returns:
+            Standard deviation of each sample's noise.
+        """
+        return self.estimator((y - self.mean) / self.scale * known, known).exp()
+
+    def weight_of(self, level: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Interpolate the weight of the restored sample between the calibrated levels.
+
+        Args:
+            level: Level of the noise.
+
+        Returns:
+            From 0, which keeps the input, to 1. It is 0 for noise below `MIN_NOISE`.
+        """
+        weights = torch.cat([self.weights.new_zeros(1), self.weights])
+        return _interpolated(level, level.new_tensor((MIN_NOISE, *NOISE_LEVELS)), weights)
+
+    def poisson_weight_of(self, peak: float) -> float:
+        """Interpolate the weight of the restored sample for counting noise.
+
+        Args:
+            peak: Mean count of a value of 1.
+
+        Returns:
+            From 0, which keeps the input, to 1.
+        """
+        peaks = torch.tensor(PEAKS, device=self.mean.device).log()
+        at = torch.tensor([math.log(peak)], device=self.mean.device)
+        return float(_interpolated(at, peaks, self.poisson_weights))
+
+
+def _interpolated(x: Tensor, places: Tensor, values: Tensor) -> Tensor:
+    """Interpolate linearly between values at ascending places, and repeat those at the ends."""
+    right = torch.searchsorted(places, x).clamp(1, len(places) - 1)
+    part = (x - places[right - 1]) / (places[right] - places[right - 1])
+    return torch.lerp(values[right - 1], values[right], part.clamp(0, 1))
+
+
+def poisson_level(y: Float[Tensor, "n c *space"], peak: Tensor) -> Float[Tensor, "n c *space"]:
+    """Compute the standard deviation of counting noise from the noisy values themselves.
+
+    One count is added, because a value of which nothing was counted is not known to be zero.
+
+    Args:
+        y: Noisy samples; 0 is dark.
+        peak: Mean count of a value of 1; a scalar or one that can be broadcast.
+
+    Returns:
+        Standard deviations.
+    """
+    return ((y.clamp(min=0) + 1 / peak) / peak).sqrt()
+
+
+class _Block(nn.Module):
+    """``h + conv(silu(conv(h)))``, at first h. Without a norm: amplitudes are to be restored."""
+
+    def __init__(self, rank: int, channels: int) -> None:
+        super().__init__()
+        self.first = conv(rank, channels, channels)
+        self.second = conv(rank, channels, channels)
+        _set_to_zero(self.second)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.second(F.silu(self.first(F.silu(h))))
+
+
+class _NoiseEstimator(nn.Module):
+    """The logarithm of the level of noise, from the energy of learned filters."""
+
+    def __init__(self, rank: int, channels: int, width: int = 16) -> None:
+        super().__init__()
+        self.first = conv(rank, 2 * channels, width)
+        self.second = conv(rank, width, 2 * width, stride=2)
+        self.head = nn.Sequential(
+            nn.Linear(4 * width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 1)
+        )
+
+    def forward(self, y: Tensor, known: Tensor) -> Tensor:
+        h = F.silu(self.first(torch.cat([y, known], dim=1)))
+        energy = self.second(h).flatten(2).square()
+        # Noise shows best where a sample is flat.
+        flat = energy.topk(max(1, energy.shape[2] // 4), dim=2, largest=False).values
+        features = torch.cat([energy.mean(dim=2), flat.mean(dim=2)], dim=1)
+        return self.head((features + 1e-5).log()).squeeze(1) - 2
+
+
+def _set_to_zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)

@@ -1,0 +1,326 @@
+"""Training of the restorer: samples with noise and gaps of every kind and level, and clean ones."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vaeaug.config import AugmentConfig
+from vaeaug.data import LabelledImages
+from vaeaug.memory import kept_memory
+from vaeaug.models import (
+    MAX_NOISE,
+    MIN_NOISE,
+    NOISE_LEVELS,
+    PEAKS,
+    Geometry,
+    Restorer,
+    SizeError,
+    poisson_level,
+)
+from vaeaug.progress import Progress
+from vaeaug.randomness import seeded_torch
+from vaeaug.training._batches import Batches, mix, resolve_device
+from vaeaug.training._loop import Loop
+from vaeaug.training._scores import keep_best, mean_finite
+from vaeaug.training._state import Stage, StepLoss, TrainState
+from vaeaug.training._train import default_steps
+
+NAME = "restorer"
+# Fraction of a time budget that the restorer takes.
+BUDGET_SHARE = 0.1
+# Fractions of the samples in training with counting noise, and with missing values.
+_POISSON, _GAPS = 0.2, 0.25
+# Counts of the brightest value that are learned.
+_LEARNED_PEAKS = (2.0, 512.0)
+# Longest side in training, by the number of spatial axes; longer samples are cut.
+_SIDES = (2048, 32, 16)
+# Maximum number of held-out samples that are scored.
+_HELD_OUT = 128
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """Noisy samples and what is known of their noise.
+
+    Attributes:
+        values: Noisy values, (n, c, *space).
+        sigma: Standard deviation of the noise of each, infinite where it is missing.
+        known: 1 where the value is known, 0 where it is missing.
+        level: Level of the Gaussian noise of each sample, (n,).
+        is_poisson: The samples with counting noise instead, (n,).
+    """
+
+    values: Float[Tensor, "n c *space"]
+    sigma: Float[Tensor, "n c *space"]
+    known: Float[Tensor, "n c *space"]
+    level: Float[Tensor, " n"]
+    is_poisson: Bool[Tensor, " n"]
+
+
+def restoration_steps(data: LabelledImages, config: AugmentConfig) -> int:
+    """Return the number of training steps of the restorer.
+
+    Args:
+        data: The training split.
+        config: The job.
+
+    Returns:
+        Steps; 0 if none is trained.
+    """
+    if data.are_features:
+        return 0
+    try:
+        Geometry.of(data.image_shape)
+    except SizeError:
+        return 0  # a dense network takes samples that convolutions do not
+    settings, training = config.restoration, config.training
+    if settings.steps is not None:
+        return settings.steps
+    return math.ceil((training.steps or default_steps(len(data), training.batch_size)) / 4)
+
+
+def train_restorer(
+    data: LabelledImages,
+    config: AugmentConfig,
+    *,
+    device: str | torch.device = "auto",
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Restorer, str]:
+    """Train a restorer and calibrate its blend with the input on held-out samples.
+
+    Args:
+        data: The training split.
+        config: The job; `restoration_steps` are at least 1.
+        device: "auto", "cpu", "cuda" or a torch device.
+        folder: Run folder for checkpoints and log; training resumes from there. None: nothing is
+            written.
+        progress: Called after every step.
+
+    Returns:
+        The restorer in evaluation mode, and a line for the log.
+
+    Raises:
+        TrainingError: If the loss stays non-finite, or a checkpoint cannot be used.
+    """
+    batches = Batches(data, config, resolve_device(device))
+    settings, budget = config.restoration, config.training.budget_seconds
+    stage = Stage(
+        NAME,
+        restoration_steps(data, config),
+        classes=tuple(range(data.n_classes)),
+        learning_rate=settings.learning_rate,
+        class_power=1.0,  # the mean of the samples as they are
+        budget=None if budget is None else BUDGET_SHARE * budget,
+    )
+    with seeded_torch(mix(config.seed, f"weights/{NAME}", 0)):
+        restorer = Restorer(data.image_shape, width=settings.width).to(batches.device)
+    with kept_memory(4 * settings.batch_size * math.prod(data.image_shape)):
+        objective = RestorationObjective(batches, config, stage)
+        record = Loop(batches, config, folder, progress).run(stage, restorer, objective)
+        restorer.eval()
+        objective.calibrate(restorer)
+    first, best = mean_finite(record.first), mean_finite(record.best)
+    levels = f"noise of {NOISE_LEVELS[0]:g} to {NOISE_LEVELS[-1]:g}"
+    return restorer, (
+        f"{NAME}: {record.step} steps, held-out PSNR {first:.1f} -> {best:.1f} dB (mean, {levels})"
+    )
+
+
+class RestorationObjective:
+    """Squared error relative to that of a Wiener filter, and the estimate of the noise level.
+
+    Half of the samples are restored with the estimated level, as they will be where it is unknown.
+
+    Args:
+        batches: The data.
+        config: The job.
+        stage: The stage.
+    """
+
+    def __init__(self, batches: Batches, config: AugmentConfig, stage: Stage) -> None:
+        self.batches, self.config, self.stage = batches, config, stage
+        self.is_clipped = batches.images.dtype == torch.uint8
+        held_out, _ = batches.held_out(stage)
+        if not len(held_out):
+            held_out, _ = batches.of_classes(stage, _HELD_OUT)
+        held_out = held_out[:: math.ceil(len(held_out) / _HELD_OUT)]
+        x = batches.scale(held_out)
+        self.held_out = _cut(x, [(side - most) // 2 for side, most in _long(x)])
+
+    def trained(self, model: nn.Module) -> Mapping[str, nn.Parameter]:
+        """Return all parameters."""
+        return dict(model.named_parameters())
+
+    def start(self, state: TrainState) -> None:
+        """Standardise by training samples, and score the initial weights."""
+        images, _ = self.batches.of_classes(self.stage, 2048)
+        x = self.batches.scale(images)
+        for model in (state.model, state.average):
+            _restorer(model).standardise(x)
+        self.evaluate(state, 0.0)
+
+    def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
+        """Compute the relative squared error, and the error of the logarithm of the level."""
+        restorer = _restorer(state.model)
+        x, _ = self.batches.draw(self.stage, step, self.config.restoration.batch_size)
+        places = self.batches.uniform(f"{NAME}/place", step, (x.ndim - 2,)).tolist()
+        sides = zip(places, _long(x), strict=True)
+        x = _cut(x, [int(place * (side - most + 1)) for place, (side, most) in sides])
+        noisy = self.corrupt(x, step)
+        estimate = restorer.noise_level(noisy.values, noisy.known)
+        blind = ~noisy.is_poisson & (torch.arange(len(x), device=x.device) % 2 == 0)
+        sigma = torch.where(
+            _column(blind, x) & (noisy.known > 0), _column(estimate.detach(), x), noisy.sigma
+        )
+        error = (restorer(noisy.values, sigma) - x).square().flatten(1).mean(dim=1)
+        error = error / restorer.wiener_error(noisy.sigma).flatten(1).mean(dim=1)
+        miss = F.smooth_l1_loss(estimate.log(), noisy.level.log(), beta=0.1, reduction="none")
+        miss = miss[~noisy.is_poisson].sum() / len(x)
+        relative = error.mean()
+        value = float(relative.detach())
+        metrics = {"relative_error": value, "level_error": float(miss.detach())}
+        return StepLoss(relative + 0.1 * miss, (value, 0.0), metrics)
+
+    @torch.no_grad()
+    def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
+        """Score held-out samples by their PSNR in dB, with noise of unknown level."""
+        restorer = _restorer(state.average.eval())
+        scores = [
+            (-10 * (restored - x).square().flatten(1).mean(dim=1).clamp(min=1e-10).log10()).mean()
+            for x, _, restored in self._without_noise(restorer)
+        ]
+        psnr = float(torch.stack(scores).mean())
+        keep_best(state, psnr)
+        return {"held_out_psnr": psnr}
+
+    @torch.no_grad()
+    def calibrate(self, restorer: Restorer) -> None:
+        """Set the weights of the restored samples against their inputs.
+
+        The best weight of r against y is the slope of x - y on r - y.
+
+        Args:
+            restorer: Changed in place.
+        """
+        weights = [_best_weight(*triple) for triple in self._without_noise(restorer)]
+        restorer.weights.copy_(torch.stack(weights))
+        weights = [_best_weight(*triple) for triple in self._without_counts(restorer)]
+        restorer.poisson_weights.copy_(torch.stack(weights))
+
+    def _without_noise(self, restorer: Restorer) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Clean, noisy and restored held-out samples at each level, which the network estimates."""
+        triples = []
+        for number, level in enumerate(NOISE_LEVELS):
+            x = self.held_out
+            y = x + level * self.batches.noise(f"{NAME}/held-out", number, tuple(x.shape))
+            y = y.clamp(0, 1) if self.is_clipped else y
+            parts = []
+            for part in y.split(32):
+                estimate = restorer.noise_level(part, torch.ones_like(part))
+                parts.append(restorer(part, _column(estimate, part).expand_as(part)).clamp(0, 1))
+            triples.append((x, y, torch.cat(parts)))
+        return triples
+
+    def _without_counts(self, restorer: Restorer) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The same with counting noise at each of `PEAKS`."""
+        triples, x = [], self.held_out
+        for number, peak in enumerate(PEAKS):
+            y = self.batches.counts(f"{NAME}/held-out", number, x.clamp(min=0) * peak) / peak
+            y = y.clamp(0, 1) if self.is_clipped else y
+            parts = [
+                restorer(part, poisson_level(part, part.new_tensor(peak))).clamp(0, 1)
+                for part in y.split(32)
+            ]
+            triples.append((x, y, torch.cat(parts)))
+        return triples
+
+    def corrupt(self, x: Float[Tensor, "n c *space"], step: int) -> Corrupted:
+        """Add noise and gaps as a function of the step.
+
+        Gaussian noise has a level that is uniform in its logarithm; counting noise replaces it in
+        some samples. Others lose values, one by one or in a block. Samples of 8 bits are clipped,
+        as such samples are when they are stored; of others, half.
+
+        Args:
+            x: Clean samples.
+            step: Number of the step.
+
+        Returns:
+            The samples with noise.
+        """
+        n, rank, stream = len(x), x.ndim - 2, self.batches
+        draws = stream.uniform(f"{NAME}/noise", step, (n, 6 + 2 * rank))
+        level = MIN_NOISE * (MAX_NOISE / MIN_NOISE) ** draws[:, 0]
+        low, high = _LEARNED_PEAKS
+        peak = _column(low * (high / low) ** draws[:, 0], x)
+        is_poisson = draws[:, 1] < _POISSON
+        y = x + _column(level, x) * stream.noise(f"{NAME}/noise", step, tuple(x.shape))
+        counted = stream.counts(f"{NAME}/counts", step, x.clamp(min=0) * peak) / peak
+        y = torch.where(_column(is_poisson, x), counted, y)
+        clipped = draws[:, 2] < (1.0 if self.is_clipped else 0.5)
+        y = torch.where(_column(clipped, x), y.clamp(0, 1), y)
+        sigma = torch.where(
+            _column(is_poisson, x), poisson_level(y, peak), _column(level, x).expand_as(x)
+        )
+        known = self._gaps(x, draws[:, 3:], step)
+        return Corrupted(
+            torch.where(known > 0, y, 0.0),
+            torch.where(known > 0, sigma, math.inf),
+            known,
+            level,
+            is_poisson,
+        )
+
+    def _gaps(self, x: Tensor, draws: Tensor, step: int) -> Tensor:
+        """1 for known values, 0 for missing ones, which are so in all channels."""
+        shape, rank = (len(x), 1, *x.shape[2:]), x.ndim - 2
+        single = self.batches.uniform(f"{NAME}/gaps", step, shape) > _column(draws[:, 2], x)
+        block = torch.ones(shape, dtype=torch.bool, device=x.device)
+        for axis, side in enumerate(x.shape[2:]):
+            size = 0.2 + 0.4 * draws[:, 3 + 2 * axis]
+            start = draws[:, 4 + 2 * axis] * (1 - size)
+            place = (torch.arange(side, device=x.device) + 0.5) / side
+            inside = (place >= start[:, None]) & (place < (start + size)[:, None])
+            block = block & inside.view(len(x), 1, *(1,) * axis, side, *(1,) * (rank - axis - 1))
+        known = torch.where(_column(draws[:, 1] < 0.5, x), single, ~block)
+        return (known | _column(draws[:, 0] >= _GAPS, x)).expand_as(x).float()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing; the training state holds everything."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Do nothing."""
+
+
+def _best_weight(x: Tensor, y: Tensor, restored: Tensor) -> Tensor:
+    change = restored - y
+    return (((x - y) * change).sum() / change.square().sum().clamp(min=1e-12)).clamp(0, 1)
+
+
+def _long(x: Tensor) -> list[tuple[int, int]]:
+    """Each side in space and how much of it is used in training."""
+    return [(side, min(side, _SIDES[x.ndim - 3])) for side in x.shape[2:]]
+
+
+def _cut(x: Tensor, starts: list[int]) -> Tensor:
+    for axis, (start, (_, most)) in enumerate(zip(starts, _long(x), strict=True), start=2):
+        x = x.narrow(axis, start, most)
+    return x
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *(1 for _ in like.shape[1:]))
+
+
+def _restorer(module: nn.Module) -> Restorer:
+    assert isinstance(module, Restorer)
+    return module
