@@ -42,6 +42,11 @@ class BitStack:
         return int(self._coder.num_valid_bits())
 
     @property
+    def is_empty(self) -> bool:
+        """Whether all that was pushed has been popped."""
+        return bool(self._coder.is_empty())
+
+    @property
     def words(self) -> UInt32[np.ndarray, " w"]:
         """A copy of the stack."""
         return np.asarray(self._coder.get_compressed(), np.uint32)

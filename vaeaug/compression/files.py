@@ -108,10 +108,13 @@ def decompress(
             raise CompressionError(f"damaged: its latents are {latents}, not {checked.latents}")
         words = np.frombuffer(payload, "<u4").astype(np.uint32)
         try:
-            images, labels = checked.decode(BitStack(words), list(header.sizes))
+            stack = BitStack(words)
+            images, labels = checked.decode(stack, list(header.sizes))
         except (ValueError, IndexError, OverflowError) as error:
             # Damage leads anywhere, such as to words that no stack ends with.
             raise CompressionError(f"damaged: {error}") from error
+        if not stack.is_empty:
+            raise CompressionError("damaged: bits are left over")
     if checksum_of(images, labels) != header.checksum:
         raise CompressionError(
             "damaged, or decoded by a machine that computes differently: the checksum of the "

@@ -239,7 +239,7 @@ class LossyCoder:
             q = self._pop(stack, n, quality)
         except (ValueError, IndexError, OverflowError) as error:
             raise CompressionError(f"damaged: {error}") from error
-        if _checksum(z, q, labels) != header.checksum:
+        if not stack.is_empty or _checksum(z, q, labels) != header.checksum:
             raise CompressionError("damaged: the checksum of what was decoded is not the file's")
         images = self.guide.decoded(z, labels)
         if step:
@@ -302,7 +302,8 @@ class _Expected:
         self._usual = np.maximum(sizes / step, 1e-3)
         self._known: list[np.ndarray] = []
         self._sum, self._usual_sum = np.zeros(n), 0.0
-        self._edges = 0.002 * 1.4 ** np.arange(_N_CONTEXTS - 1)
+        # Products, one after another: a power may round differently elsewhere.
+        self._edges = np.cumprod([0.002, *[1.4] * (_N_CONTEXTS - 2)])
 
     def context(self, axis: int) -> np.ndarray:
         """Which histogram the coefficient of an axis is coded with."""
