@@ -50,6 +50,8 @@ GENERATORS: dict[str, dict[str, Any]] = {
     },
     "digits": {"training.steps": 600, "model.grouping": "shared", "density.kind": "normal"},
 }
+LEVELS = (3, 4, 5, 6, 7, 8, 10, 12, 16, 24)
+ROUNDED_STEPS = 500
 STEPS = {"fashion": 800, "glyphs": 800, "digits": 800}
 WIDE = 32  # images side by side in a picture of tiles
 DISTANCES = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0)
@@ -188,15 +190,21 @@ def psnr(restored: np.ndarray, images: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / np.square(restored.astype(float) - images).mean()))
 
 
-def lossy(name: str, coder: LossyCoder, test: LabelledImages):
+def lossy(name: str, coder: LossyCoder, rounding: ImageCoder, test: LabelledImages):
     """Rows of rates and distortions, and at some rates how far ahead ours is."""
     images, labels = test.images, test.labels
     picture = tiles(images)
-    curves: dict[str, list[tuple[float, float]]] = {"vaeaug": [], "JPEG XL": [], "WebP": []}
+    curves: dict[str, list[tuple[float, float]]] = {
+        peer: [] for peer in ("vaeaug, latents", "vaeaug, rounded", "JPEG XL", "WebP")
+    }
     for quality in range(1, len(QUALITIES) + 1):
         made = coder.compress(images, labels, quality=quality)
         restored, _ = coder.decompress(made.content)
-        curves["vaeaug"].append((made.bits_per_value, psnr(restored, images)))
+        curves["vaeaug, latents"].append((made.bits_per_value, psnr(restored, images)))
+    for levels in LEVELS:
+        made = compress(rounding, images, labels, levels=levels, verify=False)
+        restored, _ = decompress(made.content, rounding)
+        curves["vaeaug, rounded"].append((made.bits_per_value, psnr(restored, images)))
     for distance in DISTANCES:
         content = imagecodecs.jpegxl_encode(picture, distance=distance, effort=9)
         restored = untiled(imagecodecs.jpegxl_decode(content), images)
@@ -212,7 +220,10 @@ def lossy(name: str, coder: LossyCoder, test: LabelledImages):
             "coder": peer,
             "n": len(images),
             "rate_psnr": [[round(rate, 4), round(value, 3)] for rate, value in sorted(points)],
-            **({"model_bytes": coder.n_bytes} if peer == "vaeaug" else {}),
+            "model_bytes": {
+                "vaeaug, latents": coder.n_bytes,
+                "vaeaug, rounded": rounding.n_bytes,
+            }.get(peer, 0),
         }
 
     def at(peer: str, rate: float) -> float | None:
@@ -300,7 +311,12 @@ def main() -> None:
             path = folder / "lossy.safetensors"
             if not path.exists():
                 vaeaug.fit_lossy_coder(train, generator, seed=options.seed).save(path)
-            rows += lossy(name, LossyCoder.load(path, generator), test)
+            coder = LossyCoder.load(path, generator)
+            path = folder / "coder-rounded.safetensors"
+            if not path.exists():
+                steps = 60 if options.small else ROUNDED_STEPS
+                vaeaug.fit_coder(train, steps=steps, rounded=1.0, seed=options.seed).save(path)
+            rows += lossy(name, coder, ImageCoder.load(path), test)
         machine = {"seed": options.seed, "imagecodecs": imagecodecs.__version__}
         machine |= {"python": platform.python_version(), "numpy": np.__version__}
         with open(options.results, "a", encoding="utf-8") as file:

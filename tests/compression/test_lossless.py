@@ -12,6 +12,7 @@ from PIL import Image
 import vaeaug
 from vaeaug.cli import main
 from vaeaug.compression import container, exact
+from vaeaug.compression.entropy import BitStack
 from vaeaug.compression.levels import find_levels, level_edges, level_sets
 
 pytest.importorskip("constriction")
@@ -49,22 +50,24 @@ def test_any_order_and_any_batch_gives_the_same_bytes_back(coder, held_out):
         assert made.content == vaeaug.compress(coder, images, labels, verify=False).content
 
 
+def coded(coder, images, labels):
+    """Bits that a coder takes, once what it wrote is known to come back."""
+    stack, sizes, _ = coder.encode(images, labels)
+    again, again_labels = coder.decode(BitStack(stack.words), sizes)
+    np.testing.assert_array_equal(again, images)
+    np.testing.assert_array_equal(again_labels, labels)
+    return stack.n_bits
+
+
 def test_bits_come_back_and_cost_less_than_quantised_latents(bits_back, held_out):
     images, labels = held_out.images[:60], held_out.labels[:60]
-    made = vaeaug.compress(bits_back, images, labels, verify=False)
-    assert made.method == "bits_back"
-    for mine, theirs in zip(
-        vaeaug.decompress(made.content, bits_back), (images, labels), strict=True
-    ):
-        np.testing.assert_array_equal(mine, theirs)
+    bits = coded(bits_back, images, labels)
     bits_back.latents = "centred"
     try:
-        centred = vaeaug.compress(bits_back, images, labels, verify=False)
-        assert (vaeaug.decompress(centred.content, bits_back)[0] == images).all()
+        centred = coded(bits_back, images, labels)
     finally:
         bits_back.latents = "bits_back"
-    assert centred.method == "centred"
-    assert len(made.content) < len(centred.content)
+    assert bits < centred
 
 
 def test_colour_images_come_back(digits, held_out):
@@ -80,11 +83,9 @@ def test_colour_images_come_back(digits, held_out):
         split="train",
         source="coloured digits",
     )
-    coder = vaeaug.fit_coder(data, steps=6, units=8, depth=1, seed=0, progress=False)
-    images, labels = coloured(held_out)[:20], held_out.labels[:20]
-    made = vaeaug.compress(coder, images, labels)
-    assert made.method == "none"
-    assert (vaeaug.decompress(made.content, coder)[0] == images).all()
+    coder = vaeaug.fit_coder(data, steps=20, units=8, depth=1, seed=0, progress=False)
+    images = coloured(held_out)[:20]
+    assert coded(coder, images, held_out.labels[:20]) < 8 * images.size
 
 
 # -- Sizes -------------------------------------------------------------------------------------
@@ -109,6 +110,21 @@ def test_what_deflates_better_is_deflated(coder):
     made = vaeaug.compress(coder, same, np.zeros(80, np.int64))
     assert made.method == "deflate"
     assert (vaeaug.decompress(made.content, None)[0] == same).all()
+
+
+def test_fewer_levels_are_smaller_and_no_value_moves_far(coder, held_out):
+    images, labels = held_out.images[:40], held_out.labels[:40]
+    sizes = []
+    for levels in (2, 4, 8):
+        made = vaeaug.compress(coder, images, labels, levels=levels)
+        restored, same = vaeaug.decompress(made.content, coder)
+        np.testing.assert_array_equal(same, labels)
+        assert len(np.unique(restored)) <= levels
+        assert np.abs(restored.astype(int) - images).max() <= 127.5 / (levels - 1) + 0.5
+        sizes.append(len(made.content))
+    assert sizes == sorted(sizes)
+    with pytest.raises(vaeaug.CompressionError, match="2 to 255 levels, got 256"):
+        vaeaug.compress(coder, images, labels, levels=256)
 
 
 # -- Refusals ----------------------------------------------------------------------------------

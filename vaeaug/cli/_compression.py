@@ -33,6 +33,13 @@ _generator_option = click.option(
     show_default=True,
     help="Training steps of a coder without loss.",
 )
+@click.option(
+    "--rounded",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of training images that are rounded to a few gray levels, for compress --levels.",
+)
 @configured
 @json_option
 def coder(
@@ -42,6 +49,7 @@ def coder(
     model: Path | None,
     lossy: bool,
     steps: int,
+    rounded: float,
     as_json: bool,
     **configuration: Any,
 ) -> None:
@@ -63,7 +71,7 @@ def coder(
         document["bytes"] = measured.n_bytes
         text = f"{to}: lossy, {measured.n_bytes:,} bytes and the generator"
     else:
-        trained = fit_coder(images, generator, steps=steps, seed=config.seed)
+        trained = fit_coder(images, generator, steps=steps, rounded=rounded, seed=config.seed)
         trained.save(to)
         document |= {"bytes": trained.n_bytes} | trained.notes
         text = (
@@ -84,6 +92,11 @@ def coder(
     type=click.IntRange(1, 13),
     help="With a lossy coder: 1 is the smallest file, 13 the least loss. Default: 9.",
 )
+@click.option(
+    "--levels",
+    type=click.IntRange(2, 255),
+    help="Round values to so many gray levels before. Default: no loss.",
+)
 @configured
 @json_option
 def compress(
@@ -93,21 +106,24 @@ def compress(
     to: Path,
     model: Path | None,
     quality: int | None,
+    levels: int | None,
     as_json: bool,
     **configuration: Any,
 ) -> None:
     """Compress the images and labels of DATA with CODER, which `vaeaug coder` wrote."""
-    from vaeaug.compression import LossyCoder, compress, write_compressed
+    from vaeaug.compression import LossyCoder, compress, decompress, write_compressed
     from vaeaug.job.applications import likeness
 
     _, images = request(data, **configuration)
     chosen = _load(coder, model)
     if isinstance(chosen, LossyCoder):
+        if levels is not None:
+            raise click.UsageError(f"--levels: {coder} is lossy; expected --quality")
         made = chosen.compress(images.images, images.labels, quality=quality or 9)
     elif quality is not None:
-        raise click.UsageError(f"--quality: expected a lossy coder, got {coder}")
+        raise click.UsageError(f"--quality: expected a lossy coder, got {coder}; use --levels")
     else:
-        made = compress(chosen, images.images, images.labels)
+        made = compress(chosen, images.images, images.labels, levels=levels)
     write_compressed(to, made.content)
     document: dict[str, Any] = {
         "file": str(to),
@@ -121,12 +137,15 @@ def compress(
         f"{to}: {len(images)} images, {len(made.content):,} bytes, {made.bits_per_value:.3f} bits "
         f"per value; the coder has {chosen.n_bytes:,} bytes"
     )
-    if isinstance(chosen, LossyCoder):
-        restored = chosen.decompress(made.content)[0]
+    if isinstance(chosen, LossyCoder) or levels is not None:
+        if isinstance(chosen, LossyCoder):
+            restored = chosen.decompress(made.content)[0]
+        else:
+            restored = decompress(made.content, chosen)[0]
         found = likeness(restored, images.images, images.value_range)
         document |= vars(found)
         text += f"; {found}"
-    elif made.method == "deflate":
+    if made.method == "deflate":
         text += "; deflated, because these images are unlike those that the coder knows"
     print_document(document, text, as_json)
 

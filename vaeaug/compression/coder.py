@@ -156,18 +156,22 @@ class ImageCoder:
     # -- Coding --------------------------------------------------------------------------------
 
     def encode(
-        self, images: UInt8[np.ndarray, "n h w c"], labels: Int64[np.ndarray, " n"]
+        self,
+        images: UInt8[np.ndarray, "n h w c"],
+        labels: Int64[np.ndarray, " n"],
+        levels: int | None = None,
     ) -> tuple[BitStack, list[int], Float64[np.ndarray, " n"]]:
         """Push images onto a stack of bits.
 
         Args:
             images: The images.
             labels: Their classes.
+            levels: The set of levels of all, which the decoder is told; None: found for each image.
 
         Returns:
             (the stack, how many images were pushed at a time, bits of the values of each image).
         """
-        sets = find_levels(images)
+        sets = find_levels(images) if levels is None else np.full(len(images), levels)
         usual = len(self.set_counts) - 1
         stack, sizes, bits = BitStack(), list[int](), np.zeros(len(images))
         start = 0
@@ -178,22 +182,26 @@ class ImageCoder:
             before = stack.words
             bits[rows] = self._push(stack, *block, sets[rows], first=not sizes)
             worse = bits[rows] > 8 * images[0].size
-            if worse.any():
+            if worse.any() and levels is None:
                 stack = BitStack(before)
                 sets[rows][worse] = usual
                 bits[rows] = self._push(stack, *block, sets[rows], first=not sizes)
             sizes.append(len(block[0]))
+            if levels is None:
+                stack.push(sets[rows], self._frequencies(self.set_counts, sizes[-1]))
+            stack.push(block[1], self._frequencies(self.class_counts, sizes[-1]))
             start += len(block[0])
         return stack, sizes, bits
 
     def decode(
-        self, stack: BitStack, sizes: list[int]
+        self, stack: BitStack, sizes: list[int], levels: int | None = None
     ) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"]]:
         """Pop what `encode` pushed.
 
         Args:
             stack: The stack; empty afterwards.
             sizes: How many images were pushed at a time.
+            levels: As in `encode`.
 
         Returns:
             (images, labels).
@@ -201,7 +209,7 @@ class ImageCoder:
         shape = self.context.image_shape
         images, labels = [np.empty((0, *shape), np.uint8)], [np.empty(0, np.int64)]
         for number in reversed(range(len(sizes))):
-            block = self._pop(stack, sizes[number], first=number == 0)
+            block = self._pop(stack, sizes[number], levels, first=number == 0)
             images.append(block[0])
             labels.append(block[1])
         return np.concatenate(images[::-1]), np.concatenate(labels[::-1])
@@ -248,13 +256,16 @@ class ImageCoder:
             bits += np.log2(fine.sum(axis=1)) - np.log2(np.maximum(fine[each, lower], 1.0))
         if self.guide is not None:
             (self.guide.push if drawn else self.guide.push_centred)(stack, z, labels)
-        stack.push(sets, self._frequencies(self.set_counts, len(sets)))
-        stack.push(labels, self._frequencies(self.class_counts, len(labels)))
         return bits
 
-    def _pop(self, stack: BitStack, n: int, *, first: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _pop(
+        self, stack: BitStack, n: int, levels: int | None, *, first: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         labels = stack.pop(self._frequencies(self.class_counts, n))
-        sets = stack.pop(self._frequencies(self.set_counts, n))
+        if levels is None:
+            sets = stack.pop(self._frequencies(self.set_counts, n))
+        else:
+            sets = np.full(n, levels)
         guides = None
         drawn = self.latents == "bits_back" and not first
         if self.guide is not None:

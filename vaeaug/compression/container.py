@@ -6,11 +6,12 @@ Little-endian throughout; a *count* is a LEB128 integer of 7 bits a byte, the lo
 |---|---|
 | 4 | ``VAEC`` |
 | 1 | version, 1 |
-| 1 | kind: 0 deflated, 1 values, 2 values and centred latents, 3 bits-back, 4 lossy |
+| 1 | kind: 0 deflated, 1 values, 2 values and latents, 3 bits-back, 4 latents and residual |
 | 4 | the first bytes of the coder's SHA-256; zeros with kind 0 |
 | 3 | height, width, channels |
 | count | images n |
 | 4 | CRC-32 of the decoded images followed by the labels as int64 |
+| 1 | kinds 1 to 3: 0, or one less than the number of gray levels that all values were rounded to |
 | counts | kinds 1 to 3: how often images were pushed, and how many each time |
 | count | words w of the payload; bytes with kind 0 |
 | 4 w | payload |
@@ -45,6 +46,7 @@ class Header:
         n: Images.
         checksum: Of images and labels.
         sizes: How many images were pushed at a time.
+        reach: One less than the number of gray levels of all; 0 where each image has its own.
     """
 
     kind: int
@@ -53,6 +55,7 @@ class Header:
     n: int
     checksum: int
     sizes: tuple[int, ...] = ()
+    reach: int = 0
 
 
 def checksum_of(images: UInt8[np.ndarray, "n h w c"], labels: Int64[np.ndarray, " n"]) -> int:
@@ -82,7 +85,7 @@ def packed(header: Header, payload: bytes) -> bytes:
     parts = [MAGIC, bytes([VERSION, header.kind]), header.coder, bytes(header.image_shape)]
     parts += [_count(header.n), struct.pack("<I", header.checksum)]
     if header.kind in (VALUES, CENTRED, BITS_BACK):
-        parts += [_count(len(header.sizes)), *map(_count, header.sizes)]
+        parts += [bytes([header.reach]), _count(len(header.sizes)), *map(_count, header.sizes)]
     length = len(payload) if header.kind == DEFLATED else len(payload) // 4
     return b"".join([*parts, _count(length), payload])
 
@@ -115,9 +118,11 @@ def unpacked(content: bytes) -> tuple[Header, bytes]:
     if n * height * width * channels > _MOST_VALUES:
         raise CompressionError(f"{n} images of {height} x {width} x {channels} are too many")
     sizes: tuple[int, ...] = ()
+    reach = 0
     if kind in (VALUES, CENTRED, BITS_BACK):
+        (reach,) = reader.take(1)
         sizes = tuple(reader.count() for _ in range(min(reader.count(), n)))
-        if sum(sizes) != n:
+        if sum(sizes) != n or reach > 254:
             raise CompressionError(f"damaged: expected {n} images, its parts have {sum(sizes)}")
     length = reader.count() * (1 if kind == DEFLATED else 4)
     payload = content[reader.place :]
@@ -125,7 +130,7 @@ def unpacked(content: bytes) -> tuple[Header, bytes]:
         raise CompressionError(
             f"cut off or damaged: expected {length} more bytes, got {len(payload)}"
         )
-    return Header(kind, coder, (height, width, channels), n, checksum, sizes), payload
+    return Header(kind, coder, (height, width, channels), n, checksum, sizes, reach), payload
 
 
 class _Reader:

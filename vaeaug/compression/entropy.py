@@ -7,8 +7,9 @@ from jaxtyping import Float64, Int64, UInt32
 
 from vaeaug.compression.errors import CompressionError
 
-# Latents are whole numbers up to this size.
-_REACH = 1 << 14
+# Numbers whose distribution is wide, and near ones: of every number in reach the coder takes the
+# probability to be at least 2**-24, so that draws from a wide reach would be wild now and then.
+_FAR, _NEAR = 1 << 14, 127
 
 
 class BitStack:
@@ -34,7 +35,8 @@ class BitStack:
         stream: Any = constriction.stream
         self._coder = stream.stack.AnsCoder(*([] if words is None else [words]))
         self._categorical = stream.model.Categorical(perfect=False)
-        self._gaussian = stream.model.QuantizedGaussian(-_REACH, _REACH)
+        self._far = stream.model.QuantizedGaussian(-_FAR, _FAR)
+        self._near = stream.model.QuantizedGaussian(-_NEAR, _NEAR)
 
     @property
     def n_bits(self) -> int:
@@ -79,29 +81,39 @@ class BitStack:
         values: Int64[np.ndarray, " k"],
         means: Float64[np.ndarray, " k"],
         deviations: Float64[np.ndarray, " k"],
+        *,
+        near: bool = False,
     ) -> None:
         """Push whole numbers that are normally distributed.
 
         Args:
-            values: Up to 2**14 in size.
+            values: Up to 2**14 in size, up to 127 if near.
             means: Of each.
             deviations: Standard deviation of each.
+            near: Whether they are all small, as in `pop_normal`.
         """
         if len(values):
-            self._coder.encode_reverse(values.astype(np.int32), self._gaussian, means, deviations)
+            model = self._near if near else self._far
+            self._coder.encode_reverse(values.astype(np.int32), model, means, deviations)
 
     def pop_normal(
-        self, means: Float64[np.ndarray, " k"], deviations: Float64[np.ndarray, " k"]
+        self,
+        means: Float64[np.ndarray, " k"],
+        deviations: Float64[np.ndarray, " k"],
+        *,
+        near: bool = False,
     ) -> Int64[np.ndarray, " k"]:
         """Pop whole numbers that are normally distributed.
 
         Args:
             means: Of each.
             deviations: Standard deviation of each.
+            near: Whether they are all small: what is drawn with bits of other things has to be.
 
         Returns:
             The numbers.
         """
         if not len(means):
             return np.empty(0, np.int64)
-        return np.asarray(self._coder.decode(self._gaussian, means, deviations), np.int64)
+        model = self._near if near else self._far
+        return np.asarray(self._coder.decode(model, means, deviations), np.int64)

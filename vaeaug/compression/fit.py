@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Int64
 from torch import nn
 
 from vaeaug.compression.coder import ImageCoder, Latents, count_sets
 from vaeaug.compression.context import Context, check_shape, gap_features
 from vaeaug.compression.errors import CompressionError
 from vaeaug.compression.guide import decoded_from
-from vaeaug.compression.levels import find_levels, level_edges
+from vaeaug.compression.levels import find_levels, level_edges, rounded_to
 from vaeaug.compression.network import ContextNetwork, log2_mass, quantise
 from vaeaug.data import LabelledImages
 from vaeaug.generator import Synthesizer
@@ -23,6 +23,8 @@ from vaeaug.randomness import seeded_torch
 _KEPT = 0.125
 _BATCH = 32
 _HELD_OUT = 256
+# Levels less one of images that are rounded, from and up to.
+_ROUNDED = (2, 33)
 
 
 @dataclass
@@ -47,7 +49,9 @@ class _Values:
         context: Context,
         generator: Synthesizer | None,
         groups: int | None,
+        rounded: float,
     ) -> None:
+        self.rounded = rounded
         self.images, self.labels, self.context = data.images, data.labels, context
         self.generator = generator
         self.sets = find_levels(data.images)
@@ -65,13 +69,17 @@ class _Values:
         self, rows: Int64[np.ndarray, " b"], channel: int, rng: np.random.Generator, *, kept: float
     ) -> _Batch:
         """The values of a channel of some images, those of flat parts thinned out."""
-        context, images = self.context, self.images[rows]
+        context, images, sets = self.context, self.images[rows], self.sets[rows]
+        coarse = rng.random(len(rows)) < self.rounded
+        reach = np.exp(rng.uniform(*np.log(_ROUNDED), len(rows))).astype(np.int64)
+        if coarse.any():
+            images = images.copy()
+            images[coarse], sets[coarse] = rounded_to(images[coarse], reach[coarse])
         values = images[..., channel].astype(np.int64)
         places = _busy(values) | (rng.random(values.shape) < kept)
         row, i, j = np.nonzero(places)
         value, busy = values[row, i, j], _busy(values)[row, i, j]
         edges, sizes = level_edges()
-        sets = self.sets[rows]
         guides = None
         if self.generator is not None:
             mean, variance = (array[rows] for array in self.moments)
@@ -109,6 +117,7 @@ def fit_coder(
     steps: int = 1500,
     units: int = 160,
     depth: int = 2,
+    rounded: float = 0.0,
     learning_rate: float = 2e-3,
     seed: int = 0,
     progress: Progress | bool | None = None,
@@ -126,6 +135,8 @@ def fit_coder(
         steps: Of training, each with values of 32 images.
         units: Of a hidden layer of the network.
         depth: Its residual layers.
+        rounded: Share of the training images whose values are rounded to a few gray levels, for
+            ``compress(levels=)``: 1 for a coder that is used for nothing else.
         learning_rate: Peak, of AdamW with a cosine schedule.
         seed: Of weights and batches.
         progress: As in `vaeaug.fit`.
@@ -151,7 +162,7 @@ def fit_coder(
     order = rng.permutation(len(data))
     n_held = min(_HELD_OUT, max(1, len(data) // 20))
     held, train = np.sort(order[:n_held]), order[n_held:]
-    values = _Values(data, context, generator, groups)
+    values = _Values(data, context, generator, groups, rounded)
     with seeded_torch(seed):
         network = ContextNetwork(context, data.n_classes, units=units, depth=depth)
     average = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -188,7 +199,7 @@ def fit_coder(
         generator=generator,
         groups=groups,
         class_names=data.class_names,
-        notes={"steps": steps, "seed": seed, "held_out_bits": best_bits},
+        notes={"steps": steps, "seed": seed, "rounded": rounded, "held_out_bits": best_bits},
     )
 
 
@@ -224,7 +235,7 @@ def _held_out(
     return float(torch.stack(bits).mean())
 
 
-def _busy(values: UInt8[np.ndarray, "n h w"]) -> Bool[np.ndarray, "n h w"]:
+def _busy(values: Int64[np.ndarray, "n h w"]) -> Bool[np.ndarray, "n h w"]:
     """Whether a value differs from one of those to the left of it and above it."""
     padded = np.pad(values, ((0, 0), (2, 0), (2, 2)))
     height, width = values.shape[1:]

@@ -225,7 +225,9 @@ class Guide:
             Latents in steps.
         """
         means, deviations = self.posterior(images, labels)
-        return stack.pop_normal(means.ravel(), deviations.ravel()).reshape(means.shape)
+        centres = np.floor(means + 0.5)
+        offsets = stack.pop_normal((means - centres).ravel(), deviations.ravel(), near=True)
+        return offsets.reshape(means.shape) + centres.astype(np.int64)
 
     def give_back(
         self,
@@ -243,7 +245,9 @@ class Guide:
             labels: Their classes.
         """
         means, deviations = self.posterior(images, labels)
-        stack.push_normal(z.ravel(), means.ravel(), deviations.ravel())
+        centres = np.floor(means + 0.5)
+        offsets = (z - centres.astype(np.int64)).ravel()
+        stack.push_normal(offsets, (means - centres).ravel(), deviations.ravel(), near=True)
 
     def _whole(self, z: np.ndarray) -> np.ndarray:
         """Latents on their own scale, zeros for the units that are not coded."""

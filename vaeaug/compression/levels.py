@@ -57,6 +57,24 @@ def _members() -> Bool[np.ndarray, "s 256"]:
     return members
 
 
+def rounded_to(
+    images: UInt8[np.ndarray, "n *space"], reach: Int64[np.ndarray, " n"] | int
+) -> tuple[UInt8[np.ndarray, "n *space"], Int64[np.ndarray, " n"]]:
+    """Round values to the nearest of ``reach + 1`` gray levels from black to white.
+
+    Args:
+        images: The images.
+        reach: Levels less one, 1 to 254, of each image or of all.
+
+    Returns:
+        (rounded images, their sets of levels).
+    """
+    steps = np.broadcast_to(np.asarray(reach, np.int64), len(images))
+    r = steps.reshape(-1, *[1] * (images.ndim - 1))
+    k = (2 * images.astype(np.int64) * r + 255) // 510
+    return ((510 * k + r) // (2 * r)).astype(np.uint8), 3 * steps
+
+
 def find_levels(images: UInt8[np.ndarray, "n *space"]) -> Int64[np.ndarray, " n"]:
     """Find for each image the smallest set of levels that has all its values.
 
