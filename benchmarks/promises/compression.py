@@ -50,7 +50,7 @@ GENERATORS: dict[str, dict[str, Any]] = {
     },
     "digits": {"training.steps": 600, "model.grouping": "shared", "density.kind": "normal"},
 }
-LEVELS = (3, 4, 5, 6, 7, 8, 10, 12, 16, 24)
+LEVELS = (3, 4, 5, 6, 8, 12, 24)
 ROUNDED_STEPS = 500
 STEPS = {"fashion": 800, "glyphs": 800, "digits": 800}
 WIDE = 32  # images side by side in a picture of tiles

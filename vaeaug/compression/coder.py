@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
+from vaeaug.compression.container import MOST_AT_A_TIME
 from vaeaug.compression.context import Context, check_shape, gap_features
 from vaeaug.compression.entropy import BitStack
 from vaeaug.compression.errors import CompressionError
@@ -22,8 +23,6 @@ from vaeaug.generator import Synthesizer
 FORMAT, FORMAT_VERSION = "vaeaug-coder", 1
 Latents = Literal["none", "centred", "bits_back"]
 LATENTS: tuple[Latents, ...] = ("none", "centred", "bits_back")
-# Images that are coded side by side, at most.
-_MOST = 2048
 # With bits-back the first images pay for their latents; so many are enough to start with.
 _FIRST = 8
 # A value is coded as its upper and its lower four bits: 34 edges to evaluate instead of 257.
@@ -217,11 +216,11 @@ class ImageCoder:
     def _next(self, stack: BitStack, *, first: bool) -> int:
         """How many images are coded next: no more than the stack has bits to draw latents for."""
         if self.latents != "bits_back" or self.guide is None:
-            return _MOST
+            return MOST_AT_A_TIME
         if first:
             return _FIRST
         spare = int(stack.n_bits / (2 * BITS_PER_UNIT * self.guide.n_units))
-        return min(_MOST, max(1, spare))
+        return min(MOST_AT_A_TIME, max(1, spare))
 
     def _push(
         self,

@@ -31,8 +31,8 @@ from vaeaug.compression.errors import CompressionError
 
 MAGIC, VERSION = b"VAEC", 1
 DEFLATED, VALUES, CENTRED, BITS_BACK, LOSSY = range(5)
-# More images than that are refused before memory is taken for them.
-_MOST_VALUES = 2**34
+# More values than that are refused before memory is taken for them, and more images at a time.
+MOST_VALUES, MOST_AT_A_TIME = 2**30, 2048
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,14 @@ def unpacked(content: bytes) -> tuple[Header, bytes]:
     height, width, channels = reader.take(3)
     n = reader.count()
     (checksum,) = struct.unpack("<I", reader.take(4))
-    if n * height * width * channels > _MOST_VALUES:
+    if n * height * width * channels > MOST_VALUES:
         raise CompressionError(f"{n} images of {height} x {width} x {channels} are too many")
     sizes: tuple[int, ...] = ()
     reach = 0
     if kind in (VALUES, CENTRED, BITS_BACK):
         (reach,) = reader.take(1)
         sizes = tuple(reader.count() for _ in range(min(reader.count(), n)))
-        if sum(sizes) != n or reach > 254:
+        if sum(sizes) != n or reach > 254 or max(sizes, default=0) > MOST_AT_A_TIME:
             raise CompressionError(f"damaged: expected {n} images, its parts have {sum(sizes)}")
     length = reader.count() * (1 if kind == DEFLATED else 4)
     payload = content[reader.place :]

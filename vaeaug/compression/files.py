@@ -67,6 +67,10 @@ def compress(
         CompressionError: If images or labels do not fit the coder, or levels is out of range.
     """
     images, labels = _checked(coder, images, labels)
+    if images.size > container.MOST_VALUES:
+        raise CompressionError(
+            f"compress: expected up to {container.MOST_VALUES:,} values a file, got {images.size:,}"
+        )
     reach, known = 0, None
     if levels is not None:
         if not 2 <= levels <= 255:
