@@ -71,7 +71,8 @@ class _Values:
         """The values of a channel of some images, those of flat parts thinned out."""
         context, images, sets = self.context, self.images[rows], self.sets[rows]
         coarse = rng.random(len(rows)) < self.rounded
-        reach = np.exp(rng.uniform(*np.log(_ROUNDED), len(rows))).astype(np.int64)
+        low, high = map(math.log, _ROUNDED)
+        reach = np.exp(rng.uniform(low, high, len(rows))).astype(np.int64)
         if coarse.any():
             images = images.copy()
             images[coarse], sets[coarse] = rounded_to(images[coarse], reach[coarse])
