@@ -52,7 +52,7 @@ GENERATORS: dict[str, dict[str, Any]] = {
 }
 LEVELS = (3, 4, 5, 6, 8, 12, 24)
 ROUNDED_STEPS = 500
-STEPS = {"fashion": 1500, "glyphs": 1500, "digits": 800}
+STEPS = {"fashion": 800, "glyphs": 1500, "digits": 800}
 WIDE = 32  # images side by side in a picture of tiles
 DISTANCES = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0)
 WEBP = (0, 5, 10, 20, 30, 40, 50, 65, 80, 90)
