@@ -13,7 +13,7 @@ import vaeaug
 from vaeaug.cli import main
 from vaeaug.compression import container, exact
 from vaeaug.compression.entropy import BitStack
-from vaeaug.compression.levels import find_levels, level_edges, level_sets
+from vaeaug.compression.levels import find_levels, level_edges, level_sets, rounded_to
 
 pytest.importorskip("constriction")
 
@@ -112,7 +112,11 @@ def test_what_deflates_better_is_deflated(coder):
     assert (vaeaug.decompress(made.content, None)[0] == same).all()
 
 
-def test_fewer_levels_are_smaller_and_no_value_moves_far(coder, held_out):
+def restored_to(images, levels):
+    return rounded_to(images, levels - 1)[0]
+
+
+def test_fewer_levels_are_smaller_and_no_value_moves_far(coder, digits, held_out):
     images, labels = held_out.images[:40], held_out.labels[:40]
     sizes = []
     for levels in (2, 4, 8):
@@ -123,6 +127,13 @@ def test_fewer_levels_are_smaller_and_no_value_moves_far(coder, held_out):
         assert np.abs(restored.astype(int) - images).max() <= 127.5 / (levels - 1) + 0.5
         sizes.append(len(made.content))
     assert sizes == sorted(sizes)
+    # One that was trained on such images alone knows them better.
+    other = vaeaug.fit_coder(
+        digits, steps=60, units=24, depth=1, rounded=1.0, seed=0, progress=False
+    )
+    made = vaeaug.compress(other, images, labels, levels=4)
+    assert (vaeaug.decompress(made.content, other)[0] == restored_to(images, 4)).all()
+    assert len(made.content) < sizes[1]
     with pytest.raises(vaeaug.CompressionError, match="2 to 255 levels, got 256"):
         vaeaug.compress(coder, images, labels, levels=256)
 
