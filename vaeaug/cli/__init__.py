@@ -5,7 +5,7 @@ the synthetic data does not help; 4: partial result, a class has fewer samples t
 (Ctrl-C) or 143 (SIGTERM): interrupted, and the same command resumes.
 """
 
-from vaeaug.cli import _dataset, _embedding, _generator, _job
+from vaeaug.cli import _compression, _dataset, _embedding, _generator, _job
 from vaeaug.cli._group import main
 
 __all__ = ["main"]
@@ -25,6 +25,9 @@ for _command in (
     _dataset.inspect,
     _dataset.show_config,
     _embedding.embed,
+    _compression.coder,
+    _compression.compress,
+    _compression.decompress,
     _generator.encode,
     _generator.decode,
     _generator.reconstruct,

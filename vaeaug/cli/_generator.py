@@ -41,7 +41,7 @@ def encode(
     text = (
         f"{to}: {metrics['n']} samples, {metrics['stored_bits_per_value']:.2f} bits per value as "
         f"stored (original {metrics['original_bits_per_value']})"
-        + (f", {bits:.2f} by lossless coding with this model" if bits is not None else "")
+        + (f", bound of lossless coding {bits:.2f}" if bits is not None else "")
         + f"; reconstruction: {Likeness(**loss)}"
     )
     print_document(metrics, text, as_json)
