@@ -107,12 +107,9 @@ _HOME = {
     "export_dataset": "export",
     "export_decoder": "generator.export",
     "fit": "stages",
-<<<<<<< HEAD
     "fit_restorer": "stages",
-=======
     "fit_coder": "compression",
     "fit_lossy_coder": "compression",
->>>>>>> coder
     "generate": "job.pipeline",
     "load_coder": "compression",
     "load_config": "config",
@@ -176,12 +173,9 @@ __all__ = [
     "export_dataset",
     "export_decoder",
     "fit",
-<<<<<<< HEAD
-    "fit_restorer",
-=======
     "fit_coder",
     "fit_lossy_coder",
->>>>>>> coder
+    "fit_restorer",
     "generate",
     "load",
     "load_coder",
