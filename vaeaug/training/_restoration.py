@@ -39,6 +39,9 @@ BUDGET_SHARE = 0.1
 _POISSON, _GAPS = 0.2, 0.25
 # Counts of the brightest value that are learned.
 _LEARNED_PEAKS = (2.0, 512.0)
+# Gradient norm to clip at: relative errors are of the order of 1, whatever the noise, and few steps
+# are above it by much.
+_CLIP = 1.0
 # Longest side in training, by the number of spatial axes; longer samples are cut.
 _SIDES = (2048, 32, 16)
 # Maximum number of held-out samples that are scored.
@@ -124,7 +127,8 @@ def train_restorer(
         restorer = Restorer(data.image_shape, width=settings.width).to(batches.device)
     with kept_memory(4 * settings.batch_size * math.prod(data.image_shape)):
         objective = RestorationObjective(batches, config, stage)
-        record = Loop(batches, config, folder, progress).run(stage, restorer, objective)
+        clipped = config.changed(**{"training.clip": min(_CLIP, config.training.clip)})
+        record = Loop(batches, clipped, folder, progress).run(stage, restorer, objective)
         restorer.eval()
         objective.calibrate(restorer)
     first, best = mean_finite(record.first), mean_finite(record.best)
