@@ -19,6 +19,7 @@ TINY: dict[str, Any] = {
     "training.batch_size": 8,
     "training.eval_every": 4,
     "training.checkpoint_every": 5,
+    "restoration.steps": 0,
     "screening.folds": 2,
     "screening.classifier_steps": 4,
     "screening.near_copy_factor": 0.0,

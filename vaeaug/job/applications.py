@@ -17,7 +17,7 @@ from vaeaug.generator import Synthesizer
 from vaeaug.report import write_latent_map, write_strips
 from vaeaug.shapes import are_features
 from vaeaug.shards import published_hdf5, write_attributes
-from vaeaug.stages.readable import UnitEffect, unit_effects, units_in_order
+from vaeaug.stages.readable import UnitEffect, active_styles, unit_effects, units_in_order
 
 LATENTS_FORMAT, LATENTS_VERSION = "vaeaug-latents", 1
 # A traversal goes so many standard deviations of the class's latents to either side.
@@ -441,13 +441,13 @@ def write_latents(path: str | Path, generator: Synthesizer) -> Path:
 
     Args:
         path: The picture, a PNG.
-        generator: The generator; of one with a style, the style is drawn.
+        generator: The generator; of one whose style is in use, the style is drawn.
 
     Returns:
         The path.
     """
     z = generator.means[: generator.n_real].astype(np.float64)
-    style = generator.model.style_dim
+    style = generator.model.style_dim if active_styles(generator) > 1 else 0
     z = z[:, :style] if style else z
     z = z - z.mean(axis=0)
     _, _, directions = np.linalg.svd(z[:MAP_SAMPLES], full_matrices=False)

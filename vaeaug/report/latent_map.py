@@ -1,6 +1,7 @@
 """A map of the latents: two directions, a point for each sample, a colour for each class."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,10 +9,24 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from vaeaug.files import publish
+from vaeaug.files.names import printable
 
 _INCHES, _DPI = (6.4, 4.8), 120
 # Points of a class, at most, and classes in the legend.
 _MOST_POINTS, _MOST_NAMES = 200, 20
+_MOST_CHARACTERS = 24
+
+
+def shorten(name: str) -> str:
+    """Cut a name that would leave no room for the picture.
+
+    Args:
+        name: Any name.
+
+    Returns:
+        At most `_MOST_CHARACTERS` characters.
+    """
+    return name if len(name) <= _MOST_CHARACTERS else f"{name[: _MOST_CHARACTERS - 1]}…"
 
 
 def write_latent_map(
@@ -46,8 +61,8 @@ def write_latent_map(
     colours = mpl.colormaps["turbo"](np.linspace(0.05, 0.95, max(2, len(present))))
     for label, colour in zip(present.tolist(), colours, strict=False):
         of_class = points[labels == label][:_MOST_POINTS]
-        # Names come from the user: no mathematical notation.
-        name = class_names[label].replace("$", r"\$")
+        # Names come from the user: no mathematical notation, nothing invisible, not too long.
+        name = shorten(printable(class_names[label])).replace("$", r"\$")
         axes.scatter(of_class[:, 0], of_class[:, 1], s=7, color=colour, alpha=0.7, label=name)
     if len(present) <= _MOST_NAMES:
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, markerscale=2)
@@ -55,6 +70,8 @@ def write_latent_map(
     axes.set_ylabel(axes_names[1])
     axes.grid(alpha=0.3)
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=_DPI, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():  # matplotlib's font lacks many scripts, and draws boxes
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(buffer, dpi=_DPI, format="png", metadata={"Software": None})
     publish(Path(path), buffer.getvalue())
     return Path(path)

@@ -1,10 +1,12 @@
 """The rate-distortion plane of a sweep."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from vaeaug.files import publish
+from vaeaug.files.names import printable
 
 _INCHES, _DPI = (6.4, 4.4), 150
 
@@ -27,8 +29,8 @@ def draw_rate_distortion(path: str | Path, points: Sequence[tuple[str, float, fl
     axes.scatter(rates, distortions, s=24, color="#1f6feb")
     for name, rate, distortion in points:
         axes.annotate(
-            # Names come from the user: no mathematical notation.
-            name.replace("$", r"\$"),
+            # Names come from the user: no mathematical notation, nothing invisible.
+            printable(name).replace("$", r"\$"),
             (rate, distortion),
             xytext=(5, 4),
             textcoords="offset points",
@@ -41,5 +43,7 @@ def draw_rate_distortion(path: str | Path, points: Sequence[tuple[str, float, fl
     axes.set_title(f"{len(names)} generators on held-out samples", fontsize=10)
     axes.grid(alpha=0.3)
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=_DPI, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():  # matplotlib's font lacks many scripts, and draws boxes
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(buffer, dpi=_DPI, format="png", metadata={"Software": None})
     publish(Path(path), buffer.getvalue())

@@ -23,6 +23,7 @@ from vaeaug.screening import NEAR_CLASS, Screener
 from vaeaug.stages.dispersion import MOST_IMAGES, Dispersion, dispersion
 from vaeaug.stages.label_control import LOW_CONTROL, LabelControl, measure_label_control
 from vaeaug.stages.neighbours import coverage
+from vaeaug.stages.readable import active_styles
 
 # Per class: images compared for coverage, and the fewest that say something.
 COVERAGE_IMAGES = 200
@@ -120,9 +121,10 @@ def lends_to(generator: Synthesizer, data: LabelledImages) -> int:
         data: The training split.
 
     Returns:
-        The number; 0 also where there is no style, or where too few images would lend theirs.
+        The number; 0 also where there is no style, where none of its units is active, or where too
+        few images would lend theirs.
     """
-    if not generator.model.style_dim or len(generator.latents.lenders(-1)) < LENT:
+    if not active_styles(generator) or len(generator.latents.lenders(-1)) < LENT:
         return 0
     return int(((data.counts > 0) & (data.counts < RARE)).sum())
 

@@ -17,7 +17,7 @@ from vaeaug.generator import Synthesizer
 from vaeaug.screening import Screener
 from vaeaug.stages.choices import Choices, choices_of, trials_of
 from vaeaug.stages.label_control import LabelControl, measure_label_control
-from vaeaug.stages.readable import UnitEffect, unit_effects
+from vaeaug.stages.readable import UnitEffect, active_styles, unit_effects
 from vaeaug.training import ACTIVE_VARIANCE
 
 # Images scored for the bounds; the importance-weighted one takes many latents of each.
@@ -77,6 +77,8 @@ class Diagnostics:
             f"{latents['active']} of {latents['units']} latent units are active; the unit that "
             f"knows most of the class has {max(latents['class_information']):.2f} nats of it",
         ]
+        if units := latents.get("style_units"):
+            lines.append(f"{latents['style_active']} of {units} units of the style are active")
         effects = [UnitEffect(**effect) for effect in latents.get("effects", [])]
         if named := [str(effect) for effect in effects if effect.attribute]:
             lines.append(
@@ -192,6 +194,8 @@ def _latents(generator: Synthesizer, data: LabelledImages, seed: int) -> dict[st
     return {
         "units": int(means.shape[1]),
         "active": int((means.var(axis=0) > ACTIVE_VARIANCE).sum()),
+        "style_units": generator.model.style_dim,
+        "style_active": active_styles(generator),
         "kl_per_unit": [round(float(nats), 4) for nats in kl.mean(axis=0)],
         "class_information": [round(nats, 4) for nats in class_information(means, labels)],
     }

@@ -9,6 +9,7 @@ from jaxtyping import Float32, Float64, Int64
 from vaeaug.attributes import attributes_of
 from vaeaug.generator import Synthesizer
 from vaeaug.memory import blocks
+from vaeaug.training import ACTIVE_VARIANCE
 
 # Samples that each unit is moved in, of the largest classes; fewer of samples with many values.
 MOVED, MOVED_CLASSES, MIN_MOVED, MOVED_VALUES = 48, 4, 8, 400_000
@@ -52,7 +53,7 @@ class UnitEffect:
 def units_in_order(
     generator: Synthesizer, spread: Float32[np.ndarray, " z"]
 ) -> Int64[np.ndarray, " z"]:
-    """Units of a latent vector, those of the style first, then those that vary most.
+    """Units of a latent vector, the active ones of the style first, then those that vary most.
 
     Args:
         generator: The generator.
@@ -61,10 +62,21 @@ def units_in_order(
     Returns:
         Their indices.
     """
-    is_detail = np.arange(len(spread)) >= generator.model.style_dim
-    if not generator.model.style_dim:
-        is_detail[:] = False
-    return np.lexsort((-spread, is_detail))
+    in_style = np.arange(len(spread)) < generator.model.style_dim
+    return np.lexsort((-spread, ~(in_style & (spread**2 > ACTIVE_VARIANCE))))
+
+
+def active_styles(generator: Synthesizer) -> int:
+    """Count the units of the style whose posterior means vary over the training samples.
+
+    Args:
+        generator: The generator.
+
+    Returns:
+        The number; 0 also for a generator without a style.
+    """
+    styles = generator.means[: generator.n_real, : generator.model.style_dim]
+    return int((styles.var(axis=0) > ACTIVE_VARIANCE).sum())
 
 
 def unit_effects(generator: Synthesizer, *, seed: int = 0) -> list[UnitEffect]:
