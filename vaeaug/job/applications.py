@@ -17,7 +17,7 @@ from vaeaug.generator import Synthesizer
 from vaeaug.report import write_latent_map, write_strips
 from vaeaug.shapes import are_features
 from vaeaug.shards import published_hdf5, write_attributes
-from vaeaug.stages.readable import UnitEffect, active_styles, unit_effects, units_in_order
+from vaeaug.stages.readable import UnitEffect, active_styles, unit_effects, units_in_order, within
 
 LATENTS_FORMAT, LATENTS_VERSION = "vaeaug-latents", 1
 # A traversal goes so many standard deviations of the class's latents to either side.
@@ -376,19 +376,17 @@ def attribute_directions(
     measured = attributes_of(data.images, data.value_range)
     if not measured:
         raise ApplicationError("attributes: expected images, signals or volumes, got features")
-    z = generator.means[: len(data)].astype(np.float64)
-    z = z - np.stack([z[data.labels == label].mean(axis=0) for label in data.labels])
+    z = within(generator.means[: len(data)].astype(np.float64), data.labels)
     rows = np.random.default_rng(seed).permutation(len(data))[:ATTRIBUTE_SAMPLES]
     means, labels = generator.means[rows], data.labels[rows]
     before = attributes_of(generator.decode(means, labels), data.value_range)
     found = []
     for name, values in measured.items():
-        centres = np.stack([values[data.labels == label].mean() for label in data.labels])
-        within = values - centres
-        spread = float(within.std())
+        centred = within(values, data.labels)
+        spread = float(centred.std())
         if spread < 1e-6:
             continue
-        direction = (z.T @ within / len(z) / spread).astype(np.float32)
+        direction = (z.T @ centred / len(z) / spread).astype(np.float32)
         after = attributes_of(generator.decode(means + direction, labels), data.value_range)
         kept = float((after[name] - before[name]).mean()) / spread
         found.append(AttributeDirection(name, direction, kept))

@@ -98,7 +98,7 @@ def unit_effects(generator: Synthesizer, *, seed: int = 0) -> list[UnitEffect]:
     z, labels = means[rows], generator.labels[rows]
     spread = means.std(axis=0)
     measured = attributes_of(_decoded(generator, z, labels), generator.value_range)
-    scale = {name: _within(values, labels) for name, values in measured.items()}
+    scale = {name: float(within(values, labels).std()) for name, values in measured.items()}
     effects = []
     for unit in units_in_order(generator, spread)[:MOST_UNITS].tolist():
         ends = []
@@ -129,10 +129,23 @@ def _rows(generator: Synthesizer, seed: int) -> Int64[np.ndarray, " n"]:
     return np.concatenate([np.sort(rng.permutation(rows)[:each]) for rows in real])
 
 
-def _within(values: Float64[np.ndarray, " n"], labels: Int64[np.ndarray, " n"]) -> float:
-    """Standard deviation about the means of the classes."""
-    centred = [values[labels == label] - values[labels == label].mean() for label in set(labels)]
-    return float(np.concatenate(centred).std())
+def within(
+    values: Float64[np.ndarray, "n *z"], labels: Int64[np.ndarray, " n"]
+) -> Float64[np.ndarray, "n *z"]:
+    """Subtract the means of the classes.
+
+    Args:
+        values: A value or a vector of each sample.
+        labels: Their classes.
+
+    Returns:
+        What is left of each.
+    """
+    centred = np.empty_like(values)
+    for label in np.unique(labels):
+        of_class = labels == label
+        centred[of_class] = values[of_class] - values[of_class].mean(axis=0)
+    return centred
 
 
 def _decoded(generator: Synthesizer, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
