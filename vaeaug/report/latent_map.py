@@ -1,15 +1,13 @@
 """A map of the latents: two directions, a point for each sample, a colour for each class."""
 
-import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int64
 
-from vaeaug.files import publish
 from vaeaug.files.names import printable
+from vaeaug.report.figures import as_label, publish_figure
 
 _INCHES, _DPI = (6.4, 4.8), 120
 # Points of a class, at most, and classes in the legend.
@@ -62,16 +60,11 @@ def write_latent_map(
     for label, colour in zip(present.tolist(), colours, strict=False):
         of_class = points[labels == label][:_MOST_POINTS]
         # Names come from the user: no mathematical notation, nothing invisible, not too long.
-        name = shorten(printable(class_names[label])).replace("$", r"\$")
+        name = as_label(shorten(printable(class_names[label])))
         axes.scatter(of_class[:, 0], of_class[:, 1], s=7, color=colour, alpha=0.7, label=name)
     if len(present) <= _MOST_NAMES:
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, markerscale=2)
     axes.set_xlabel(axes_names[0])
     axes.set_ylabel(axes_names[1])
     axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():  # matplotlib's font lacks many scripts, and draws boxes
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        figure.savefig(buffer, dpi=_DPI, format="png", metadata={"Software": None})
-    publish(Path(path), buffer.getvalue())
-    return Path(path)
+    return publish_figure(path, figure, dpi=_DPI)

@@ -1,12 +1,9 @@
 """The rate-distortion plane of a sweep."""
 
-import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from vaeaug.files import publish
-from vaeaug.files.names import printable
+from vaeaug.report.figures import as_label, publish_figure
 
 _INCHES, _DPI = (6.4, 4.4), 150
 
@@ -30,7 +27,7 @@ def draw_rate_distortion(path: str | Path, points: Sequence[tuple[str, float, fl
     for name, rate, distortion in points:
         axes.annotate(
             # Names come from the user: no mathematical notation, nothing invisible.
-            printable(name).replace("$", r"\$"),
+            as_label(name),
             (rate, distortion),
             xytext=(5, 4),
             textcoords="offset points",
@@ -42,8 +39,4 @@ def draw_rate_distortion(path: str | Path, points: Sequence[tuple[str, float, fl
     axes.set_ylabel("distortion: squared error per value")
     axes.set_title(f"{len(names)} generators on held-out samples", fontsize=10)
     axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():  # matplotlib's font lacks many scripts, and draws boxes
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        figure.savefig(buffer, dpi=_DPI, format="png", metadata={"Software": None})
-    publish(Path(path), buffer.getvalue())
+    publish_figure(path, figure, dpi=_DPI)
