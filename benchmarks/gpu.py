@@ -26,6 +26,7 @@ from benchmarks.speed import rate, timed_difference
 from vaeaug.models import CVAE
 from vaeaug.training import resolve_device, train, train_restorer
 
+PARTS = ("limits", "waits", "training", "sampling")
 SHAPES = {"28x28x1": (28, 28, 1), "64x64x3": (64, 64, 3)}
 
 
@@ -148,6 +149,7 @@ def training(table: Table, shape: tuple[int, int, int], batch: int, *, small: bo
         "training.eval_every=100000",
         "semi_supervised.classifier_steps=2",
         "model.grouping=shared",
+        *(["model.width=8", "restoration.width=8"] if small else []),
     ]
     config = vaeaug.load_config(None, settings)
     network = CVAE(shape, 10, width=config.model.width).to(device)
@@ -163,32 +165,24 @@ def training(table: Table, shape: tuple[int, int, int], batch: int, *, small: bo
     if device.type == "cuda":
         beside["graph"] = batch * steps / seconds_of(loop(graphed(step)), device)
 
-    def ours(kind: Callable[..., Any], key: str) -> float:
-        return timed_difference(
-            lambda n: kind(data, config.changed(**{key: n}), device=device), steps, batch
-        )
-
     plain = config.changed(**{"model.style_dim": 0})
-    table.row(f"training, {name}", ours(train, "training.steps"), "images/s", **beside)
-    table.row(
-        f"training without style, {name}",
-        timed_difference(
-            lambda n: train(data, plain.changed(**{"training.steps": n}), device=device),
+    for what, kind, job, key in (
+        ("training", train, config, "training.steps"),
+        ("training without style", train, plain, "training.steps"),
+        ("training of the restorer", train_restorer, config, "restoration.steps"),
+    ):
+        ours = timed_difference(
+            lambda n, kind=kind, job=job, key=key: kind(
+                data, job.changed(**{key: n}), device=device
+            ),
             steps,
             batch,
-        ),
-        "images/s",
-        **beside,
-    )
-    table.row(
-        f"training of the restorer, {name}",
-        ours(train_restorer, "restoration.steps"),
-        "images/s",
-        **beside,
-    )
+            repeats=1 if small else 3,
+        )
+        table.row(f"{what}, {name}", ours, "images/s", **beside)
 
 
-def waits(table: Table, *, small: bool) -> None:
+def waits(table: Table) -> None:
     """How often a step of training waits for the card, and where; how busy the card is."""
     if table.device.type != "cuda":
         return
@@ -212,8 +206,8 @@ def waits(table: Table, *, small: bool) -> None:
         ("restorer", train_restorer, "restoration.steps"),
     ):
         few, many = counted(100, kind, key), counted(300, kind, key)
-        per_step = {place: (many[place] - few[place]) / 200 for place in many}
-        table.row(f"waits for the card, {what}", sum(each for each in per_step.values() if each > 0), "per step")
+        per_step = {place: max(0, many[place] - few[place]) / 200 for place in many}
+        table.row(f"waits for the card, {what}", sum(per_step.values()), "per step")
         for place, number in sorted(per_step.items(), key=lambda item: -item[1]):
             if number > 0:
                 print(f"    {number:6.2f}  {place}")
@@ -232,7 +226,7 @@ def waits(table: Table, *, small: bool) -> None:
 
 def sampling(table: Table, shape: tuple[int, int, int], *, small: bool) -> None:
     """Images a second of each sampler beside the bare decoder."""
-    device, n = table.device, 256 if small else 4096
+    device, n = table.device, 128 if small else 4096
     data = images_of(400 if small else 6000, shape)
     config = vaeaug.load_config(
         None,
@@ -241,10 +235,11 @@ def sampling(table: Table, shape: tuple[int, int, int], *, small: bool) -> None:
             "training.adapt_steps=2",
             "restoration.steps=2",
             "screening.classifier_steps=2",
+            *(["model.width=8", "restoration.width=8"] if small else []),
         ],
     )
     generator = vaeaug.fit(data, config, device=device, progress=False)
-    network, size = generator.model, 512
+    network, size = generator.model, 64 if small else 512
     z = torch.randn(size, network.latent_dim, device=device)
     labels = torch.zeros(size, dtype=torch.long, device=device)
 
@@ -273,18 +268,22 @@ def sampling(table: Table, shape: tuple[int, int, int], *, small: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--small", action="store_true", help="that it runs, not how fast")
     parser.add_argument("--out", type=Path, help="JSON lines are appended here")
     arguments = parser.parse_args()
-    table = Table(resolve_device(arguments.device), arguments.out)
-    small = arguments.small
-    limits(table, small=small)
-    waits(table, small=small)
-    training(table, SHAPES["28x28x1"], 64, small=small)
-    if not small:
-        training(table, SHAPES["28x28x1"], 512, small=small)
-        training(table, SHAPES["64x64x3"], 64, small=small)
-    sampling(table, SHAPES["28x28x1"], small=small)
+    table, small = Table(resolve_device(arguments.device), arguments.out), arguments.small
+    if "limits" in arguments.parts:
+        limits(table, small=small)
+    if "waits" in arguments.parts:
+        waits(table)
+    if "training" in arguments.parts:
+        training(table, SHAPES["28x28x1"], 64, small=small)
+        if not small:
+            training(table, SHAPES["28x28x1"], 512, small=small)
+            training(table, SHAPES["64x64x3"], 64, small=small)
+    if "sampling" in arguments.parts:
+        sampling(table, SHAPES["28x28x1"], small=small)
 
 
 if __name__ == "__main__":

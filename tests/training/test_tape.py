@@ -12,12 +12,12 @@ from vaeaug.training._loop import Loop
 from vaeaug.training._tape import WARM_UP, Repeated, Tape
 
 TINY = [
-    "training.steps=16",
-    "training.adapt_steps=9",
-    "training.eval_every=6",
+    "training.steps=10",
+    "training.adapt_steps=8",
+    "training.eval_every=5",
     "training.batch_size=12",
     "semi_supervised.classifier_steps=6",
-    "restoration.steps=12",
+    "restoration.steps=8",
     "model.width=8",
 ]
 # Settings whose objectives ask the tape for something of their own.
@@ -28,7 +28,7 @@ JOBS = {
     "cycles": ["training.kl_cycles=3", "training.kl_warmup=0.4"],
     "sigma fixed half-way": ["training.fixed_sigma_from=0.5"],
     "a model of each class": ["model.grouping=separate"],
-    "a grid with a flow": ["model.latent=spatial", "density.kind=flow", "density.steps=9"],
+    "a grid with a flow": ["model.latent=spatial", "density.kind=flow", "density.steps=7"],
     "a hierarchy": ["model.latent=hierarchical"],
 }
 NEW_STATE = Loop._new_state
