@@ -1,6 +1,7 @@
 """Options that commands share, and their conversion to configuration, data and generator."""
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -132,9 +133,25 @@ strategy_option = click.option(
     metavar="S",
     help="As in imbalanced-learn: a rule such as auto, a ratio, or YAML {class: total}.",
 )
+
+
+class _Device(click.ParamType):
+    """A device by name; whether there is one like it is found where torch is loaded."""
+
+    name = "device"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "[auto|cpu|cuda|cuda:N]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", value):
+            self.fail(f"expected auto, cpu, cuda or cuda:N (a number), got {value!r}", param, ctx)
+        return value
+
+
 device_option = click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
+    type=_Device(),
     default="auto",
     show_default=True,
     help="Device of the networks; auto uses a GPU if there is one.",
@@ -355,7 +372,7 @@ def loaded(model: Path, device: str) -> "Synthesizer":
 
     Args:
         model: Folder of a generator, or a run folder.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
 
     Returns:
         The generator on the device.

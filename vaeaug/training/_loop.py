@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vaeaug.config import AugmentConfig
+from vaeaug.memory import sized
 from vaeaug.models import exact_float32
 from vaeaug.progress import Progress
 from vaeaug.training._batches import Batches
@@ -121,7 +122,7 @@ class Loop:
         is_read = False
         while record.pending is not None or not (record.done or done >= 1):
             if record.pending is None:
-                latest = step(record.step, done)
+                latest = self._with_memory(step, record.step, done)
                 record.step += 1
                 record.seconds = self.clock() - began
                 done = stage.progress(record.step, record.seconds)
@@ -260,6 +261,21 @@ class Loop:
         optimiser.step()
         self._update_average(state, step, done)
         return {"loss": loss, **step_loss.metrics, "gradient_norm": norm, "learning_rate": rate}
+
+    def _with_memory(
+        self, step: Callable[[int, float], Metrics], number: int, done: float
+    ) -> Metrics:
+        """Take a step, and say what would fit if it does not fit into the card's memory."""
+        try:
+            return step(number, done)
+        except torch.OutOfMemoryError as error:
+            size = self.config.training.batch_size
+            free, total = torch.cuda.mem_get_info(self.batches.device)
+            raise TrainingError(
+                f"a step does not fit into the memory of {self.batches.device} ({sized(total)}, of "
+                f"which {sized(free)} are free); training.batch_size is {size}, and half of it "
+                f"needs about half: --set training.batch_size={max(2, size // 2)}"
+            ) from error
 
     def _schedule(self, step: int, stage: Stage, done: float) -> float:
         """Return the learning rate factor: linear warm-up, then cosine decay to zero."""

@@ -102,7 +102,7 @@ def train_restorer(
     Args:
         data: The training split.
         config: The job; `restoration_steps` are at least 1.
-        device: "auto", "cpu", "cuda" or a torch device.
+        device: "auto", "cpu", "cuda", "cuda:N" or a torch device.
         folder: Run folder for checkpoints and log; training resumes from there. None: nothing is
             written.
         progress: Called after every step.
