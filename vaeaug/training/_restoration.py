@@ -184,7 +184,9 @@ class RestorationObjective:
             _column(blind, x) & (noisy.known > 0), _column(estimate.detach(), x), noisy.sigma
         )
         error = (restorer(noisy.values, sigma) - x).square().flatten(1).mean(dim=1)
-        error = error / restorer.wiener_error(noisy.sigma).flatten(1).mean(dim=1)
+        # By the level that the network was told. By the true one, samples whose level is misjudged
+        # outweigh all others: 0.5 dB worse after 150 steps on Fashion-MNIST, and more with noise.
+        error = error / restorer.wiener_error(sigma).flatten(1).mean(dim=1)
         miss = F.smooth_l1_loss(estimate.log(), noisy.level.log(), beta=0.1, reduction="none")
         miss = torch.where(noisy.is_poisson, 0.0, miss).sum() / len(x)
         relative = error.mean()
