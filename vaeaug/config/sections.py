@@ -179,11 +179,13 @@ class ModelConfig(Section):
         "one) for other kinds of latent, network mlp, grouping separate, conditional false, m2 and "
         "a single class.",
     )
-    style_beta: float = Field(
-        5.0,
+    style_beta: float | None = Field(
+        None,
         gt=0,
         description="Weight of the KL of the style, beside `beta`. A costly style does not repeat "
-        "what the class says already.",
+        "what the class says already. Default: 5 for samples of 784 values or more, less in "
+        "proportion for smaller ones, and at least 1: a style has to pay for itself by the values "
+        "that it explains.",
     )
     beta: float = Field(1.0, gt=0, description="Weight of the KL term.")
     free_bits: float = Field(
