@@ -153,6 +153,11 @@ class ModelConfig(Section):
         description="p(x given z): one optimal sigma, a sigma per value, Bernoulli, or a mixture "
         "of discretised logistics.",
     )
+    convolution: Literal["auto", "full", "factorised"] = Field(
+        "auto",
+        description="Of volumes and clips. factorised: within each frame, then over time, (2+1)D. "
+        "auto: factorised for them, full for signals and images.",
+    )
     width: int = Field(24, ge=8, le=512, description="Channels at the highest resolution.")
     max_width: int = Field(
         128,
