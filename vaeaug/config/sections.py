@@ -36,6 +36,12 @@ class DataConfig(Section):
         None,
         description="Resize to (height, width) in pixels; for sounds, twice the number of samples.",
     )
+    frames: int | None = Field(
+        None,
+        ge=1,
+        description="Frames to read of each video or animation, chosen as `resize` says. Default: "
+        "all of a video, the first alone of a GIF.",
+    )
     resize: Literal["crop", "pad", "stretch"] = Field(
         "crop",
         description="Where the aspect ratio differs from that of `size`: crop, pad or stretch.",

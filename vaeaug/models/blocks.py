@@ -375,9 +375,9 @@ class FactorisedConv(nn.Module):
         time_first: bool = False,
     ) -> None:
         super().__init__()
-        along, *across = (stride,) * 3 if isinstance(stride, int) else stride
+        along, down, right = (stride,) * 3 if isinstance(stride, int) else stride
         self.time_first = time_first
-        self.frames = nn.Conv3d(n_in, n_out, (1, 3, 3), (1, *across), padding=(0, 1, 1))
+        self.frames = nn.Conv3d(n_in, n_out, (1, 3, 3), (1, down, right), padding=(0, 1, 1))
         channels = n_in if time_first else n_out
         self.time = nn.Conv3d(channels, channels, (3, 1, 1), (along, 1, 1), padding=(1, 0, 0))
         nn.init.dirac_(self.time.weight)

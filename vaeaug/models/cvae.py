@@ -90,8 +90,8 @@ class CVAE(nn.Module):
         width: Channels at the highest resolution, doubled at each level; unused by "mlp".
         max_width: Upper bound of the channels, or units of the hidden layers of a dense network.
         class_embedding: Length of the class embedding.
-        convolution: "full" or, for three spatial axes, "factorised"; see `FactorisedConv`. Unused by
-            "mlp".
+        convolution: "full" or, for three spatial axes, "factorised"; see `FactorisedConv`. Unused
+            by "mlp".
         style_dim: Units at the start of the latent vector that hold the style: how an image is
             made, whatever its class; the rest, the detail, holds what style and class leave open.
             The embedding of a class is then the mean content code of its images. 0: one latent
@@ -121,9 +121,7 @@ class CVAE(nn.Module):
     ) -> None:
         super().__init__()
         self.image_shape = tuple(image_shape)
-        self.geometry = (
-            None if network == "mlp" else Geometry.of(self.image_shape, convolution)
-        )
+        self.geometry = None if network == "mlp" else Geometry.of(self.image_shape, convolution)
         self.groups = groups_of(
             self.image_shape,
             network=network,
