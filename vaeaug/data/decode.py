@@ -182,7 +182,7 @@ def _decode_frames(
     image: "Image.Image", name: str, options: DecodeOptions, frames: int
 ) -> tuple[np.ndarray, list[str]]:
     """The frames of an animation at equal times, or the pages of a TIFF."""
-    durations = []
+    durations: list[float] = []
     for index in range(getattr(image, "n_frames", 1)):
         if index >= _MOST_FRAMES:
             raise BadImageError(f"{name}: expected at most {_MOST_FRAMES:,} frames, got more")
@@ -203,8 +203,8 @@ def _decode_frames(
         image.seek(index)
         clip.append(_decode_frame(image, name, options, notes))
         before = index
+    # Pillow gives the first frame of a gray GIF in gray, and later ones in colour.
     widest = max(frame.shape[2] for frame in clip)
-    # A first frame may be gray where later ones are not.
     clip = [np.repeat(f, widest, axis=2) if f.shape[2] == 1 else f for f in clip]
     return np.stack(clip), list(dict.fromkeys(notes))
 

@@ -551,7 +551,7 @@ def _new_model(data: LabelledImages, config: AugmentConfig) -> CVAE | SeparateCV
         "max_width": settings.max_width,
         "class_embedding": settings.class_embedding,
         "style_dim": style_units(data, config),
-        "convolution": _convolution(data, config),
+        "convolution": convolution_of(data, config),
     }
     with seeded_torch(mix(config.seed, "weights", 0)):
         if settings.grouping == "separate":
@@ -559,8 +559,16 @@ def _new_model(data: LabelledImages, config: AugmentConfig) -> CVAE | SeparateCV
         return CVAE(data.image_shape, data.n_classes, **keys)
 
 
-def _convolution(data: LabelledImages, config: AugmentConfig) -> str:
-    """What the setting auto means for this data."""
+def convolution_of(data: LabelledImages, config: AugmentConfig) -> str:
+    """Return the kind of convolution.
+
+    Args:
+        data: The training split.
+        config: The job.
+
+    Returns:
+        "full" or "factorised".
+    """
     if config.model.convolution != "auto":
         return config.model.convolution
     are_volumes = len(data.image_shape) == 4 and config.model.network == "conv"

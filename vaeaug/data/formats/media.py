@@ -37,15 +37,14 @@ def decode_media(paths: Sequence[str], where: str, request: Request) -> Decoded:
     Raises:
         DataError: Naming all bad files, or two that do not fit together.
     """
-    # A file of another ending that a table names is taken for an image.
-    by_kind: dict[str, list[str]] = {}
+    by_kind: dict[str, list[str]] = {kind: [] for kind in _DECODERS}
     for path in paths:
-        by_kind.setdefault(_KINDS.get(ending_of(path), "images"), []).append(path)
-    (kind, some), *others = by_kind.items()
-    for other, more in others:
-        which = "both" if len(others) == 1 else f"{other} among others"
+        # A file of another ending that a table names is taken for an image.
+        by_kind[_KINDS.get(ending_of(path), "images")].append(path)
+    kind, *others = (kind for kind, files in by_kind.items() if files)
+    if others:
         raise DataError(
-            f"{where}: expected {kind} or {other}, got {which}: {some[0]} and {more[0]}, "
-            f"{len(some)} {kind} and {len(more)} {other} of {len(paths)} files"
+            f"{where}: expected {kind} or {others[0]}, got both: {by_kind[kind][0]} and "
+            f"{by_kind[others[0]][0]}, {len(by_kind[others[0]])} {others[0]} of {len(paths)} files"
         )
     return _DECODERS[kind](paths, where, request)
