@@ -11,6 +11,7 @@ not computed again.
 """
 
 import argparse
+import itertools
 import json
 import time
 import zipfile
@@ -24,6 +25,7 @@ import vaeaug
 from vaeaug.memory import kept_memory
 from vaeaug.models import CVAE, scale_images
 from vaeaug.models.bounds import bits_per_dimension
+from vaeaug.report import write_strips
 
 FRAMES = 16
 # Scenes without a cut: the video, and its first and last frame (exclusive).
@@ -189,6 +191,66 @@ def seconds_a_step(shape: tuple[int, ...], convolution: str, batch: int = 32) ->
     return min(taken)
 
 
+def draw(
+    generator: vaeaug.Synthesizer, test: vaeaug.LabelledImages, folder: Path, *, seed: int
+) -> None:
+    """Draw what a generator makes of clips that it has not seen.
+
+    Args:
+        generator: The generator.
+        test: Test clips.
+        folder: Where ``video.png``, frames from left to right, and ``video.gif`` are written.
+        seed: Of the samples.
+    """
+    frames = np.linspace(0, FRAMES - 1, 8).round().astype(int)
+    still, moving = [], []
+    for label, name in enumerate(test.class_names):
+        clips = test.images[test.labels == label]
+        (first, *_), (*_, last) = clips, clips
+        again = generator.reconstruct(first[None], np.array([label]))[0]
+        samples = generator.sample(label, n=4, seed=seed, sampler="gmm").images
+        ends = generator.encode(np.stack([first, last]), np.array([label] * 2))
+        share = np.linspace(0, 1, 4, dtype=np.float32)[:, None]
+        between = generator.decode((1 - share) * ends[0] + share * ends[1], np.full(4, label))
+        rows = ["unseen", "again", "samples", ""]
+        still.append((name, rows, np.stack([first, again, *samples[:2]])[:, frames]))
+        moving.append((name, [""], np.stack([first, again, *samples, *between])[None]))
+    title = "unseen clip, its reconstruction, four samples, between two unseen clips"
+    moving[0] = (f"{title}: {moving[0][0]}", *moving[0][1:])
+    folder.mkdir(parents=True, exist_ok=True)
+    write_strips(folder / "video.png", still, value_range=test.value_range)
+    write_strips(folder / "video.gif", moving, value_range=test.value_range)
+
+
+def print_tables(lines: list[dict]) -> None:
+    """Print seconds a step, and the means over seeds with what factorised gains, paired."""
+    print("\n| data | convolution | seconds a step of 32 |\n|---|---|---|")
+    for line in lines:
+        if line["part"] == "step":
+            print(f"| {line['data']} | {line['convolution']} | {line['seconds']:.3f} |")
+    measures = ("bits", "error_to_variance", "asked_for", "train_on_synthetic", "train_on_real")
+    measures += ("motion",)
+    quality = [line for line in lines if line["part"] == "quality"]
+    print("\n| data | CPU s | convolution | seeds | " + " | ".join(measures) + " |")
+    print("|" + "---|" * (4 + len(measures)))
+    groups: dict[tuple, dict[int, dict]] = {}
+    for line in quality:
+        key = (line["data"], line["clips"], line["budget"], *line["set"], line["convolution"])
+        groups.setdefault(key, {})[line["seed"]] = line
+    for key, by_seed in sorted(groups.items()):
+        means = [np.mean([line[name] for line in by_seed.values()]) for name in measures]
+        cells = " | ".join(f"{mean:.3f}" for mean in means)
+        print(f"| {key[0]} | {key[2]:g} | {key[-1]} | {len(by_seed)} | {cells} |")
+        other = groups.get((*key[:-1], "full"), {})
+        if key[-1] == "factorised" and (paired := sorted(set(by_seed) & set(other))):
+            gains = [
+                f"{name} {by_seed[seed][name] - other[seed][name]:+.3f}"
+                for name in ("bits", "error_to_variance")
+                for seed in paired
+            ]
+            print(f"|  |  | factorised minus full, seed by seed |  | {', '.join(gains)} |")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure what is missing, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -199,6 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--budgets", type=float, nargs="+", default=[60, 240], help="CPU seconds")
     parser.add_argument("--clips", type=int, default=160, help="of each scene")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the job")
+    parser.add_argument("--draw", type=Path, metavar="FOLDER", help="pictures of the last one")
     parser.add_argument("--out", type=Path, default=Path("runs/video.jsonl"))
     options = parser.parse_args(arguments)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -223,22 +286,26 @@ def main(arguments: list[str] | None = None) -> int:
                 lambda: {"seconds": seconds_a_step((FRAMES, side, side, channels), convolution)},  # noqa: B023
             )
     by_scene = scenes(options.wheel)
-    for seed in options.seeds:
-        for kind in options.kinds:
-            data = clips_of(by_scene, kind, options.clips, seed=seed)
-            test = clips_of(by_scene, kind, max(8, options.clips // 4), seed=seed, test=True)
-            for budget in options.budgets:
-                for convolution in options.convolutions:
+    folder = options.out.with_suffix("")
+    for seed, kind in itertools.product(options.seeds, options.kinds):
+        data = clips_of(by_scene, kind, options.clips, seed=seed)
+        test = clips_of(by_scene, kind, max(8, options.clips // 4), seed=seed, test=True)
+        for budget, convolution in itertools.product(options.budgets, options.convolutions):
+            key = {"part": "quality", "data": kind, "clips": options.clips, "seed": seed}
+            key |= {"budget": budget, "convolution": convolution, "set": options.set}
+            at = folder / "-".join([kind, convolution, f"{budget:g}", str(seed), *options.set])
 
-                    def run() -> dict:
-                        begin = time.process_time()
-                        generator = trained(data, convolution, seed, budget, keys)  # noqa: B023
-                        seconds = time.process_time() - begin
-                        return {"seconds": seconds, **judged(generator, data, test, seed)}  # noqa: B023
+            def run(data=data, test=test, budget=budget, key=key, at=at) -> dict:
+                begin = time.process_time()
+                generator = trained(data, key["convolution"], key["seed"], budget, keys)
+                seconds = time.process_time() - begin
+                generator.save(at)
+                return {"seconds": seconds, **judged(generator, data, test, key["seed"])}
 
-                    key = {"part": "quality", "data": kind, "clips": options.clips, "seed": seed}
-                    key |= {"budget": budget, "convolution": convolution, "set": options.set}
-                    measure(key, run)
+            measure(key, run)
+    print_tables(lines)
+    if options.draw is not None:
+        draw(vaeaug.load(at), test, options.draw, seed=seed)
     return 0
 
 
