@@ -64,7 +64,7 @@ def test_from_gifs_to_gifs(shapes, tmp_path):
 
 def test_as_images_they_are_first_frames(shapes):
     output = run("plan", shapes, "--size", "16x16")
-    assert "only the first frame of multi-frame images is read; frames= (--frames)" in output
+    assert "without frames= (--frames) only the first frame of multi-frame images is read" in output
 
 
 def test_a_missing_setting_is_named(shapes, tmp_path):

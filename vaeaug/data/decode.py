@@ -173,7 +173,7 @@ def decode_image(
     notes: list[str] = []
     if getattr(image, "is_animated", False):
         notes.append(
-            "only the first frame of multi-frame images is read; frames= (--frames) reads clips"
+            "without frames= (--frames) only the first frame of multi-frame images is read"
         )
     return _decode_frame(image, name, options, notes), notes
 

@@ -255,7 +255,10 @@ def _size_message(space: Sequence[int], low: int, high: int) -> str:
         )
         return f"signals: expected {low} to {high:,} values, got {space[0]:,}; {remedy}{sounds}"
     if len(space) == 3:
-        return f"volumes: expected sides of {low} to {high} voxels, got {got}; resample them first"
+        return (
+            f"volumes: expected sides of {low} to {high} voxels, got {got}; resample them first; "
+            "for video files, --frames N and --size HxW do so"
+        )
     # The nearest allowed size with about the same aspect ratio.
     factor = high / max(space) if max(space) > high else low / min(space)
     suggested = "x".join(str(min(high, max(low, round(factor * side)))) for side in space)
