@@ -9,6 +9,7 @@ from vaeaug.models.discriminator import Discriminator, feature_distance
 from vaeaug.models.flow import LatentFlow
 from vaeaug.models.likelihoods import LIKELIHOODS, MIN_SIGMA, make_likelihood, optimal_log_sigma2
 from vaeaug.models.networks import latent_groups
+from vaeaug.models.precision import exact_float32
 from vaeaug.models.restorer import (
     MAX_NOISE,
     MIN_NOISE,
@@ -37,6 +38,7 @@ __all__ = [
     "SizeError",
     "SmallClassifier",
     "bits_per_dimension",
+    "exact_float32",
     "feature_distance",
     "gaussian_kl",
     "groups_of",

@@ -51,7 +51,7 @@ class ElboTerms:
         """The evidence lower bound per sample, nats."""
         return -(self.reconstruction + self.kl.sum(dim=1))
 
-    def loss(self, *, beta: float = 1.0, free_bits: float = 0.0) -> Float[Tensor, ""]:
+    def loss(self, *, beta: float | Tensor = 1.0, free_bits: float = 0.0) -> Float[Tensor, ""]:
         """Average ``reconstruction + beta * kl`` over samples.
 
         Args:
