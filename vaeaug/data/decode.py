@@ -45,8 +45,6 @@ ENDINGS = (
     *(".jpe", ".avif", ".apng", ".pbm", ".pnm", ".pfm", ".dib", ".jp2", ".j2k", ".jpx", ".jpf"),
     *(".pcx", ".qoi", ".sgi"),
 )
-# Endings that animations have; TIFF files of several pages are read alike.
-ANIMATIONS = (".gif", ".apng", ".png", ".webp", ".tif", ".tiff")
 _EXIF_ORIENTATION = 0x0112
 # Frames of an animation that are looked through at most.
 _MOST_FRAMES = 10_000

@@ -94,7 +94,7 @@ class _Decoder:
     def _clip(
         self, path: str, options: DecodeOptions
     ) -> tuple[UInt8[np.ndarray, "t h w c"], float, list[str]]:
-        head = self._ask(path, open=path)
+        head = self._ask(path, open=str(Path(path).absolute()))
         declared = n = int(head["frames"])
         # Some containers do not say how many frames there are.
         clip, notes = (None, []) if n == 0 else self._taken(path, n, options)
@@ -106,7 +106,7 @@ class _Decoder:
                     f"{path}: expected a video of {declared or 'some'} frames, as it declares, "
                     f"got {n} that can be decoded; it is cut short or damaged"
                 )
-            self._ask(path, open=path)
+            self._ask(path, open=str(Path(path).absolute()))
             clip, notes = self._taken(path, n, options)
         if clip is None:
             raise BadImageError(f"{path}: expected {n} frames, got fewer when read again")
@@ -145,7 +145,7 @@ class _Decoder:
 
     def _counted(self, path: str) -> int:
         """How many frames can be decoded."""
-        self._ask(path, open=path)
+        self._ask(path, open=str(Path(path).absolute()))
         return int(self._ask(path, take=[2**62])["ended"])
 
     # -- The other process ---------------------------------------------------------------------
@@ -161,6 +161,11 @@ class _Decoder:
 
     def _send(self, **question: Any) -> None:
         if self._process is None:
+            if not sys.executable:
+                raise DataError(
+                    "video files are read by a separate process, but there is no Python program to "
+                    "start (sys.executable is empty)"
+                )
             # -P keeps this package's folder off the import path of the script.
             command = [sys.executable, "-P", str(Path(video_child.__file__))]
             self._process = subprocess.Popen(
