@@ -175,3 +175,13 @@ def test_which_frames():
     assert frame_indices(9, 3, "stretch", "x")[0] == [0, 4, 8]
     assert frame_indices(2, 4, "stretch", "x")[0] == [0, 0, 1, 1]
     assert frame_indices(2, 4, "pad", "x")[0] == [0, 1, 1, 1]
+
+
+def test_durations_that_differ_too_much_take_no_memory(folder, monkeypatch):
+    monkeypatch.setattr("vaeaug.data.decode._MOST_TIMES", 50)
+    root = folder({"a": {}, "b": {}})
+    for name in "ab":
+        write_gif(root / name / "1.gif", ramp(3), [10, 5000, 10])
+    data = vaeaug.read(root, frames=3, mode="RGB")
+    assert levels(data) == [[0, 1, 2]] * 2
+    assert "durations of frames, which differ too much, not used (2 of 2 images)" in data.notes

@@ -530,7 +530,11 @@ def test_a_damaged_shard_is_not_exported(tmp_path):
     ("to", "options", "message"),
     [
         ("out", {}, r"expected a path that ends in \.npz or \.tar, or format="),
-        ("out", {"format": "zip"}, "format: expected one of npz, webdataset, imagefolder, gif, hugg"),
+        (
+            "out",
+            {"format": "zip"},
+            "format: expected one of npz, webdataset, imagefolder, gif, hugg",
+        ),
         ("out.tar", {"format": "npz"}, r"expected a file \.npz for the format npz, got"),
         ("out", {"format": "npz"}, r"expected a file \.npz for the format npz, got"),
         ("out.npz", {"format": "imagefolder"}, "expected a folder for the format imagefolder"),

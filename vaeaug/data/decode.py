@@ -48,6 +48,8 @@ ENDINGS = (
 _EXIF_ORIENTATION = 0x0112
 # Frames of an animation that are looked through at most.
 _MOST_FRAMES = 10_000
+# Frames that an animation may stand for, by their durations.
+_MOST_TIMES = 1_000_000
 # What viewers take a missing duration for, milliseconds.
 _DURATION = 100
 _SIXTEEN_BIT_GRAY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -187,14 +189,18 @@ def _decode_frames(
         image.seek(index)
         durations.append(float(image.info.get("duration") or _DURATION))
     # Writers join frames that are alike: a frame twice as long stands for two.
-    ends = np.cumsum(durations)
-    times = (np.arange(round(ends[-1] / min(durations))) + 0.5) * min(durations)
-    at_times = np.minimum(np.searchsorted(ends, times), len(ends) - 1)
-    indices, note = frame_indices(len(times), frames, options.resize, name)
-    notes = [note] if note else []
+    ends, shortest = np.cumsum(durations), min(durations)
+    n = round(ends[-1] / shortest)
+    notes = []
+    if n > _MOST_TIMES:
+        ends, shortest, n = np.arange(1.0, len(ends) + 1), 1.0, len(ends)
+        notes.append("durations of frames, which differ too much, not used")
+    indices, note = frame_indices(n, frames, options.resize, name)
+    notes += [note] if note else []
+    times = (np.array(indices) + 0.5) * shortest
     clip: list[np.ndarray] = []
     before = -1
-    for index in at_times[indices].tolist():
+    for index in np.minimum(np.searchsorted(ends, times), len(ends) - 1).tolist():
         if index == before:
             clip.append(clip[-1])
             continue
