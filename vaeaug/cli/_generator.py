@@ -215,7 +215,10 @@ def traverse(
     device: str,
     **configuration: Any,
 ) -> None:
-    """Draw the effect of each latent unit of the generator MODEL, as a PNG file."""
+    """Draw the effect of each latent unit of the generator MODEL, as a PNG file.
+
+    Of clips and volumes --to NAME.gif draws an animation, frame by frame.
+    """
     from vaeaug.job.applications import write_attributes_traversal, write_traversal
 
     if bool(attributes) != (data is not None):
@@ -269,7 +272,7 @@ def styles(
     device: str,
     **configuration: Any,
 ) -> None:
-    """Draw every class of DATA in the styles of frequent ones, as a PNG file."""
+    """Draw every class of DATA in the styles of frequent ones, as a PNG file (of clips: or GIF)."""
     from vaeaug.job.applications import check_fits, write_styles
 
     _, images = request(data, **configuration)

@@ -90,6 +90,11 @@ def configured(command: Command) -> Command:
             help="Resize images to this many pixels; cut audio to this many samples.",
         ),
         click.option(
+            "--frames",
+            type=click.IntRange(min=1),
+            help="Read this many frames of each video or animated GIF, as --resize says.",
+        ),
+        click.option(
             "--resize",
             type=click.Choice(["crop", "pad", "stretch"]),
             help="With --size and a different aspect ratio: crop (default), pad or stretch.",
@@ -391,6 +396,7 @@ def config_of(
     seed: int | None,
     split: str | None,
     size: str | None,
+    frames: int | None,
     resize: str | None,
     value_range: str | None,
     mode: str | None,
@@ -405,6 +411,7 @@ def config_of(
         seed: Seed of the run.
         split: Split to read.
         size: "HxW", in pixels or samples.
+        frames: Frames of a clip.
         resize: "crop", "pad" or "stretch".
         value_range: "LOW,HIGH".
         mode: "RGB" or "L".
@@ -418,6 +425,7 @@ def config_of(
     keys: dict[str, Any] = {
         "seed": seed,
         "data.split": split,
+        "data.frames": frames,
         "data.resize": resize,
         "data.mode": mode,
         "data.on_error": on_error,

@@ -36,6 +36,12 @@ class DataConfig(Section):
         None,
         description="Resize to (height, width) in pixels; for sounds, twice the number of samples.",
     )
+    frames: int | None = Field(
+        None,
+        ge=1,
+        description="Frames to read of each video or animation, chosen as `resize` says. Default: "
+        "all of a video, the first alone of a GIF.",
+    )
     resize: Literal["crop", "pad", "stretch"] = Field(
         "crop",
         description="Where the aspect ratio differs from that of `size`: crop, pad or stretch.",
@@ -152,6 +158,11 @@ class ModelConfig(Section):
         "gaussian",
         description="p(x given z): one optimal sigma, a sigma per value, Bernoulli, or a mixture "
         "of discretised logistics.",
+    )
+    convolution: Literal["auto", "full", "factorised"] = Field(
+        "auto",
+        description="Of volumes and clips. factorised: within each frame, then over time, (2+1)D. "
+        "auto: factorised for them, full for signals and images.",
     )
     width: int = Field(24, ge=8, le=512, description="Channels at the highest resolution.")
     max_width: int = Field(

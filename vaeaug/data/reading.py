@@ -25,7 +25,7 @@ from vaeaug.data.formats.table import read_table
 from vaeaug.data.formats.tar import is_tar
 from vaeaug.data.formats.torch_dataset import is_map_style, read_torch
 from vaeaug.data.formats.webdataset import has_shards, read_webdataset
-from vaeaug.data.pixels import check_resizable, resize_all
+from vaeaug.data.pixels import check_frames, check_resizable, resize_all
 from vaeaug.data.request import Request, make_request
 from vaeaug.data.values import in_range
 from vaeaug.memory import memory_errors
@@ -63,6 +63,7 @@ def read(
     resize: str = "crop",
     mode: str | None = None,
     on_error: str = "raise",
+    frames: int | None = None,
 ) -> LabelledImages:
     """Read labelled images, signals or volumes from whatever they are kept in.
 
@@ -127,6 +128,11 @@ def read(
         mode: "RGB" or "L": colour or gray whatever the images are.
         on_error: "raise" an error that lists all files (or items) that cannot be read, or "skip"
             them, with a note that does.
+        frames: Read this many frames of each animation (GIF, APNG, WebP, pages of a TIFF), which is
+            an image of its first frame otherwise, and of each video. `resize` decides which:
+            "crop" the middle ones, "stretch" some at equal distances, "pad" all, of no longer
+            ones; after the end of a shorter one its last frame is held. None reads all frames of
+            videos.
 
     Returns:
         The images, uint8 or float32, shape (N, H, W, C) or (N, L, C) or (N, D, H, W, C), with
@@ -148,6 +154,7 @@ def read(
         resize=resize,
         mode=mode,
         on_error=on_error,
+        frames=frames,
     )
     if isinstance(source, LabelledImages):
         return _read_again(source, request)
@@ -253,6 +260,7 @@ def _read_again(data: LabelledImages, request: Request) -> LabelledImages:
         )
     if request.size is not None:
         check_resizable(data.images, where)
+    check_frames(data.images, where, request)
     value_range = request.value_range or data.value_range
     is_bands = request.alpha != "keep"
     notes: list[str] = []

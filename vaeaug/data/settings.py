@@ -11,7 +11,10 @@ from vaeaug.data.reading import read
 log = logging.getLogger("vaeaug")
 
 # Settings that `read_pool` takes by the same name, and those that only `read` takes.
-_SHARED = ("split", "size", "alpha", "layout", "value_range", "resize", "mode", "on_error")
+_SHARED = (
+    *("split", "size", "frames", "alpha", "layout", "value_range", "resize", "mode"),
+    "on_error",
+)
 _LABELLED = ("keys", "class_names")
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from vaeaug.export._as_animations import write_gifs
 from vaeaug.export._as_huggingface import huggingface_library, write_huggingface
 from vaeaug.export._as_imagefolder import write_imagefolder
 from vaeaug.export._as_npz import write_npz
@@ -16,7 +17,7 @@ from vaeaug.export._samples import ExportError, Samples, merged_samples, synthet
 from vaeaug.merging import Balance, ClassCounts, Share, merge
 from vaeaug.shards import Manifest, ShardDataset, warn_if_unhelpful
 
-Format = Literal["npz", "webdataset", "imagefolder", "huggingface"]
+Format = Literal["npz", "webdataset", "imagefolder", "gif", "huggingface"]
 FORMATS: tuple[str, ...] = get_args(Format)
 _BY_ENDING: dict[str, Format] = {".npz": "npz", ".tar": "webdataset"}
 SHARD_BYTES = 256 * 2**20
@@ -67,8 +68,10 @@ def export_dataset(
         out_dir: A finished run folder (or its manifest, or an open ``ShardDataset``).
         to: The file or folder to write.
         format: "npz"; "webdataset", one ``.tar`` or a folder of them, in a random order;
-            "imagefolder", PNG files in class folders with a ``metadata.csv``; "huggingface", a
-            folder for ``datasets.load_from_disk``. None: derived from the suffix .npz or .tar.
+            "imagefolder", PNG files in class folders with a ``metadata.csv``; "gif", the same of
+            clips as animations, those in colour reduced to 256 colours; "huggingface", a folder for
+            ``datasets.load_from_disk``. None: derived from the suffix
+            .npz or .tar.
         real: The real dataset to merge with, as for `merge`; None: only synthetic samples are
             written.
         share: As for `merge`; only with `real`.
@@ -93,7 +96,9 @@ def export_dataset(
     """
     path = Path(to)
     chosen = _format_of(path, format)
-    folder = chosen in ("imagefolder", "huggingface") or path.suffix.lower() not in _BY_ENDING
+    folder = (
+        chosen in ("imagefolder", "gif", "huggingface") or path.suffix.lower() not in _BY_ENDING
+    )
     check_free(path, folder=folder, overwrite=overwrite)
     if shard_bytes < 1:
         raise ExportError(f"shard_bytes: expected at least 1, got {shard_bytes}")
@@ -118,6 +123,8 @@ def export_dataset(
             write_webdataset(samples, path, seed=seed, shard_bytes=shard_bytes)
         elif chosen == "imagefolder":
             write_imagefolder(samples, path)
+        elif chosen == "gif":
+            write_gifs(samples, path)
         else:
             write_huggingface(samples, path)
     return Exported(path, chosen, len(samples), int(samples.is_synthetic.sum()), classes)

@@ -402,7 +402,7 @@ def write_attributes_traversal(
     """Draw classes along the directions of attributes.
 
     Args:
-        path: The picture, a PNG.
+        path: The picture, a PNG; of clips and volumes also a GIF, frame by frame.
         generator: The generator.
         data: What it was trained on.
         labels: Class indices or names.
@@ -466,7 +466,7 @@ def write_traversal(
     """Draw `traverse` for some classes, below one another.
 
     Args:
-        path: The picture, a PNG.
+        path: The picture, a PNG; of clips and volumes also a GIF, frame by frame.
         generator: The generator.
         labels: Class indices or names.
         n_units: Directions of each class.
@@ -541,7 +541,7 @@ def write_styles(
     """Draw `styles_of` for some classes.
 
     Args:
-        path: The picture, a PNG.
+        path: The picture, a PNG; of clips and volumes also a GIF, frame by frame.
         generator: A generator with a style.
         data: The training split.
         labels: Class indices or names.

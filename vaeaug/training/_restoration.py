@@ -30,7 +30,7 @@ from vaeaug.training._batches import Batches, mix, resolve_device
 from vaeaug.training._loop import Loop
 from vaeaug.training._scores import keep_best, mean_finite
 from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
-from vaeaug.training._train import default_steps
+from vaeaug.training._train import convolution_of, default_steps
 
 NAME = "restorer"
 # Fraction of a time budget that the restorer takes.
@@ -124,7 +124,9 @@ def train_restorer(
         budget=None if budget is None else BUDGET_SHARE * budget,
     )
     with seeded_torch(mix(config.seed, f"weights/{NAME}", 0)):
-        restorer = Restorer(data.image_shape, width=settings.width).to(batches.device)
+        restorer = Restorer(
+            data.image_shape, width=settings.width, convolution=convolution_of(data, config)
+        ).to(batches.device)
     with kept_memory(4 * settings.batch_size * math.prod(data.image_shape)):
         objective = RestorationObjective(batches, config, stage)
         clipped = config.changed(**{"training.clip": min(_CLIP, config.training.clip)})
