@@ -8,7 +8,6 @@ them: that of a recording which they were made from, or one integrated from thei
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from jaxtyping import Complex64, Float
@@ -251,7 +250,7 @@ class Spectrogram:
             Radians, integrated along time from the first frame.
         """
         s = torch.log(self.magnitude(log_magnitude) + FLOOR / 100)
-        across = (F.pad(s, (0, 0, 1, 1), mode="replicate").diff(dim=-2, n=1))
+        across = F.pad(s, (0, 0, 1, 1), mode="replicate").diff(dim=-2, n=1)
         across = 0.5 * (across[..., 1:, :] + across[..., :-1, :])
         gamma = _GAMMA * self.window**2
         scale = self.hop * self.window / gamma

@@ -50,6 +50,7 @@ def read_pool(
     resize: str = "crop",
     mode: str | None = None,
     on_error: str = "raise",
+    sample_rate: int | None = None,
 ) -> Shaped[np.ndarray, "m *space c"]:
     """Read images without labels, as `LabelledImages.with_unlabelled` takes them.
 
@@ -79,6 +80,7 @@ def read_pool(
         resize: As for `read`.
         mode: As for `read`.
         on_error: As for `read`.
+        sample_rate: As for `read`; without it, that of `like`.
 
     Returns:
         The images, shape (M, *like.image_shape), in the type and value range of `like`.
@@ -99,6 +101,7 @@ def read_pool(
         resize=resize,
         mode=mode,
         on_error=on_error,
+        sample_rate=sample_rate or like.sample_rate,
         needed_keys=("images",),
     )
     if isinstance(source, LabelledImages):

@@ -63,6 +63,8 @@ def read(
     resize: str = "crop",
     mode: str | None = None,
     on_error: str = "raise",
+    sample_rate: int | None = None,
+    front_end: str | None = None,
 ) -> LabelledImages:
     """Read labelled images, signals or volumes from whatever they are kept in.
 
@@ -127,6 +129,10 @@ def read(
         mode: "RGB" or "L": colour or gray whatever the images are.
         on_error: "raise" an error that lists all files (or items) that cannot be read, or "skip"
             them, with a note that does.
+        sample_rate: Of sounds, Hz: files of another rate are resampled to it. Of arrays of signals
+            it says what their rate is. Without it, files of several rates are an error.
+        front_end: "stft": generators learn spectrograms of the signals, and judges see them. The
+            signals themselves stay as they are.
 
     Returns:
         The images, uint8 or float32, shape (N, H, W, C) or (N, L, C) or (N, D, H, W, C), with
@@ -148,6 +154,8 @@ def read(
         resize=resize,
         mode=mode,
         on_error=on_error,
+        sample_rate=sample_rate,
+        front_end=front_end,
     )
     if isinstance(source, LabelledImages):
         return _read_again(source, request)
@@ -268,6 +276,7 @@ def _read_again(data: LabelledImages, request: Request) -> LabelledImages:
 
     images = again(data.images)
     pool = None if data.unlabelled is None else again(data.unlabelled)
+    data = data.as_sounds(request.sample_rate, request.front_end)
     if images is data.images and value_range == data.value_range:
         return data
     return replace(

@@ -2,7 +2,12 @@
 
 from vaeaug.models.blocks import Geometry, SizeError, scale_images
 from vaeaug.models.bounds import bits_per_dimension, importance_weighted_bound
-from vaeaug.models.classifier import SmallClassifier
+from vaeaug.models.classifier import (
+    LogSpectrogram,
+    SmallClassifier,
+    SoundClassifier,
+    small_classifier,
+)
 from vaeaug.models.content import mean_codes
 from vaeaug.models.cvae import CVAE, ElboTerms, gaussian_kl, groups_of
 from vaeaug.models.discriminator import Discriminator, feature_distance
@@ -32,10 +37,12 @@ __all__ = [
     "ElboTerms",
     "Geometry",
     "LatentFlow",
+    "LogSpectrogram",
     "Restorer",
     "SeparateCVAE",
     "SizeError",
     "SmallClassifier",
+    "SoundClassifier",
     "bits_per_dimension",
     "feature_distance",
     "gaussian_kl",
@@ -47,5 +54,6 @@ __all__ = [
     "optimal_log_sigma2",
     "poisson_level",
     "scale_images",
+    "small_classifier",
     "weights_sha256",
 ]

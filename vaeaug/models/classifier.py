@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vaeaug.models.blocks import Geometry, conv, group_norm
 from vaeaug.shapes import are_features
+from vaeaug.spectrogram import Spectrogram
 
 _POOL = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 _HALVE = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
@@ -75,3 +76,71 @@ class SmallClassifier(nn.Module):
     def forward(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n k"]:
         """Class logits."""
         return self.linear(self.dropout(self.features(x)))
+
+
+class LogSpectrogram(nn.Module):
+    """The first layer of networks that see sounds by their spectrograms.
+
+    Args:
+        spectrogram: Of the sounds.
+    """
+
+    def __init__(self, spectrogram: Spectrogram) -> None:
+        super().__init__()
+        self.spectrogram = spectrogram
+
+    def forward(self, x: Float[Tensor, "n c l"]) -> Float[Tensor, "n c f t"]:
+        """Log magnitudes of sounds in [0, 1], whose silence is 0.5."""
+        return self.spectrogram.log_magnitude(2 * x - 1)
+
+
+class SoundClassifier(SmallClassifier):
+    """A `SmallClassifier` of the spectrograms of sounds.
+
+    Args:
+        spectrogram: Of the sounds.
+        channels: Of a sound.
+        n_classes: Number of classes.
+        width: Channels of the first convolution, doubled twice.
+    """
+
+    def __init__(
+        self, spectrogram: Spectrogram, channels: int, n_classes: int, *, width: int = 32
+    ) -> None:
+        grid = (spectrogram.bins, spectrogram.frames, channels)
+        super().__init__(grid, n_classes, width=width)
+        self.seen = LogSpectrogram(spectrogram)
+
+    def features(self, x: Float[Tensor, "n c l"]) -> Float[Tensor, "n f"]:
+        """Compute the penultimate layer.
+
+        Args:
+            x: Sounds in [0, 1].
+
+        Returns:
+            Features.
+        """
+        return super().features(self.seen(x))
+
+
+def small_classifier(
+    image_shape: Sequence[int],
+    n_classes: int,
+    *,
+    width: int = 32,
+    spectrogram: Spectrogram | None = None,
+) -> SmallClassifier:
+    """Build the small classifier of samples, or of sounds that are seen by their spectrograms.
+
+    Args:
+        image_shape: (space..., channels) of a sample.
+        n_classes: Number of classes.
+        width: Channels of the first convolution, doubled twice.
+        spectrogram: Of the sounds; None for samples that are seen as they are.
+
+    Returns:
+        The classifier.
+    """
+    if spectrogram is None:
+        return SmallClassifier(image_shape, n_classes, width=width)
+    return SoundClassifier(spectrogram, image_shape[-1], n_classes, width=width)
