@@ -96,8 +96,9 @@ class Spectrogram:
 
     @property
     def frames(self) -> int:
-        """Frames of a sound."""
-        return -(-(self.length + self.window - self.hop) // self.hop)
+        """Frames of a sound, a multiple of eight; the last ones may be of silence."""
+        needed = -(-(self.length + self.window - self.hop) // self.hop)
+        return -(-needed // 8) * 8
 
     def transform(self, x: Float[Tensor, "n c l"]) -> Complex64[Tensor, "n c f t"]:
         """The short-time Fourier transform.

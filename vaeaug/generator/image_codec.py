@@ -199,6 +199,7 @@ class LatentSpace:
             data,
             images=scaled(raw),
             value_range=(0.0, 1.0),
+            front_end=None,
             unlabelled=None if raw_pool is None else scaled(raw_pool),
         )
         # What the codec itself loses is found before hours of training.

@@ -10,16 +10,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vaeaug.models import fold_space, unfold_space
 from vaeaug.spectrogram import FLOOR, ITERATIONS, OVERLAP, Spectrogram
 
 SOURCE = "stft"
+# Cells per side of the grid that a generator is trained on, at most, and values per cell and side.
+_CELLS, _MOST_FOLDED = 32, 8
 
 
 @dataclass(frozen=True)
 class SoundCodec:
     """Encodes sounds as log magnitudes, and decodes these by a phase that is consistent with them.
 
-    It stands where an `ImageCodec` may stand.
+    It stands where an `ImageCodec` may stand. Blocks of neighbouring log magnitudes are the
+    channels of a small grid, so that a generator of seconds of sound costs about as much as one of
+    small images.
 
     Attributes:
         spectrogram: Of the sounds.
@@ -33,9 +38,15 @@ class SoundCodec:
         return SOURCE
 
     @property
+    def fold(self) -> tuple[int, int]:
+        """Frequencies and frames of a cell of the grid."""
+        sides = (self.spectrogram.bins, self.spectrogram.frames)
+        return tuple(_fold_of(side) for side in sides)  # type: ignore[return-value]
+
+    @property
     def sha256(self) -> str:
         """Hash of all that the codec depends on."""
-        parts = {**asdict(self.spectrogram), "overlap": OVERLAP, "floor": FLOOR}
+        parts = {**asdict(self.spectrogram), "overlap": OVERLAP, "floor": FLOOR, "fold": self.fold}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def to(self, device: torch.device | str) -> "SoundCodec":
@@ -50,21 +61,21 @@ class SoundCodec:
         return self
 
     @torch.no_grad()
-    def encode(self, x: Float[Tensor, "n c l"]) -> Float[Tensor, "n c f t"]:
+    def encode(self, x: Float[Tensor, "n c l"]) -> Float[Tensor, "n d f t"]:
         """Encode sounds.
 
         Args:
             x: Sounds in [0, 1]; silence is 0.5.
 
         Returns:
-            Log magnitudes.
+            Log magnitudes, folded.
         """
-        return self.spectrogram.log_magnitude(2 * x - 1)
+        return fold_space(self.spectrogram.log_magnitude(2 * x - 1), self.fold)
 
     @torch.no_grad()
     def decode(
         self,
-        latents: Float[Tensor, "n c f t"],
+        latents: Float[Tensor, "n d f t"],
         shape: tuple[int, ...],
         like: Float[Tensor, "n c l"] | None = None,
     ) -> Float[Tensor, "n c l"]:
@@ -80,7 +91,7 @@ class SoundCodec:
             Sounds in [0, 1], clipped.
         """
         start = None if like is None else 2 * like - 1
-        sounds = self.spectrogram.sound(latents, start)
+        sounds = self.spectrogram.sound(unfold_space(latents, self.fold), start)
         return (0.5 * sounds + 0.5).reshape(len(latents), *shape).clamp(0, 1)
 
     def summary(self, x: Float[Tensor, "n c l"]) -> str:
@@ -110,6 +121,13 @@ class SoundCodec:
             Plain JSON types.
         """
         return asdict(self.spectrogram)
+
+
+def _fold_of(side: int) -> int:
+    fold = 1
+    while side > _CELLS * fold and fold < _MOST_FOLDED and side % (2 * fold) == 0:
+        fold *= 2
+    return fold
 
 
 def _decibels(wanted: Tensor, got: Tensor) -> float:

@@ -31,6 +31,7 @@ from vaeaug.generator.samplers import (
 )
 from vaeaug.generator.sound_codec import SoundCodec
 from vaeaug.models import CVAE, LatentFlow, Restorer, SeparateCVAE
+from vaeaug.spectrogram import Spectrogram
 
 
 class Synthesizer:
@@ -276,6 +277,13 @@ class Synthesizer:
     def image_shape(self) -> tuple[int, ...]:
         """(space..., channels)."""
         return self.codec.image_shape
+
+    @property
+    def spectrogram(self) -> Spectrogram | None:
+        """The spectrogram that sounds are learned by; None without a front end of sounds."""
+        space = self.codec.latent_space
+        codec = None if space is None else space.codec
+        return codec.spectrogram if isinstance(codec, SoundCodec) else None
 
     @property
     def layout(self) -> str:
@@ -673,8 +681,7 @@ class Synthesizer:
             Sounds in [0, 1], channels first, on the device, NaN where there is no source; None
             where the generator has no front end of sounds, or no data.
         """
-        space = self.codec.latent_space
-        if space is None or not isinstance(space.codec, SoundCodec) or self.data is None:
+        if self.spectrogram is None or self.data is None:
             return None
         known = torch.from_numpy(sources >= 0)
         recordings = self.codec.pixels(self.data.images_at(sources.clip(0)))

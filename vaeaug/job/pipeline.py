@@ -142,6 +142,7 @@ def _draw(
         data_fingerprint=data.fingerprint,
         run_seed=job.seed,
         vaeaug_version=run_versions()["vaeaug"],
+        sample_rate=data.sample_rate,
     )
     written = WrittenClasses(run.path, data.class_names, provenance)
     diagnosed = run.has_diagnostics()

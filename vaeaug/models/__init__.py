@@ -1,6 +1,6 @@
 """Networks: q(z|x,y), p(z|y), p(x|z,y), their bounds, the latent flow and classifiers."""
 
-from vaeaug.models.blocks import Geometry, SizeError, scale_images
+from vaeaug.models.blocks import Geometry, SizeError, fold_space, scale_images, unfold_space
 from vaeaug.models.bounds import bits_per_dimension, importance_weighted_bound
 from vaeaug.models.classifier import (
     LogSpectrogram,
@@ -45,6 +45,7 @@ __all__ = [
     "SoundClassifier",
     "bits_per_dimension",
     "feature_distance",
+    "fold_space",
     "gaussian_kl",
     "groups_of",
     "importance_weighted_bound",
@@ -55,5 +56,6 @@ __all__ = [
     "poisson_level",
     "scale_images",
     "small_classifier",
+    "unfold_space",
     "weights_sha256",
 ]

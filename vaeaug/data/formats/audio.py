@@ -48,9 +48,10 @@ def decode_sounds(paths: Sequence[str], where: str, request: Request) -> Decoded
     for path in paths:
         try:
             signal, rate = _decode(library, path)
-            resampled = request.sample_rate not in (None, rate)
+            wanted = request.sample_rate or rate
+            resampled = wanted != rate
             if resampled:
-                signal, rate = _resampled(signal, rate, request.sample_rate), request.sample_rate
+                signal, rate = _resampled(signal, rate, wanted), wanted
         # The library's own errors, and what its callbacks run into.
         except (library.SoundFileError, OSError, EOFError, RuntimeError) as error:
             stack.leave_out(f"{path}: expected a readable sound file, got: {error}")
