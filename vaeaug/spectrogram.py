@@ -28,7 +28,7 @@ _MOMENTUM = 0.99
 _GAMMA = 0.25645
 # Below this distance from the nearest sound's transform a phase is already the right one.
 _CONSISTENT = 1e-4
-_TINY = 1e-12
+_TINY = 1e-10
 
 
 class SpectrogramError(ValueError):
@@ -109,14 +109,17 @@ class Spectrogram:
         Returns:
             Coefficients; those of a sine of full scale have magnitude 1.
         """
+        if not len(x):  # the library has no transform of nothing
+            empty = torch.zeros(*x.shape[:2], self.bins, self.frames, device=x.device)
+            return torch.complex(empty, empty)
         before = self.window - self.hop
         total = (self.frames - 1) * self.hop + self.window
         padded = F.pad(x, (before, total - before - self.length))
         frames = padded.unfold(-1, self.window, self.hop) * self._window(x)
-        full = torch.fft.rfft(frames, dim=-1)
-        packed = torch.complex(full[..., 0].real, full[..., -1].real)
-        both = torch.cat([packed[..., None], full[..., 1:-1]], dim=-1)
-        return both.movedim(-1, -2) / (self.window / 4)
+        full = torch.fft.rfft(frames / (self.window / 4), dim=-1)
+        # Both are real.
+        full.imag[..., 0] = full.real[..., -1]
+        return full[..., :-1].movedim(-1, -2)
 
     def inverse(self, coefficients: Complex64[Tensor, "n c f t"]) -> Float[Tensor, "n c l"]:
         """The sounds whose transform is nearest to coefficients (Griffin & Lim 1984).
@@ -127,6 +130,8 @@ class Spectrogram:
         Returns:
             Sounds.
         """
+        if not len(coefficients):
+            return coefficients.real.new_zeros(0, coefficients.shape[1], self.length)
         packed = coefficients.movedim(-2, -1) * (self.window / 4)
         first, last = packed[..., :1].real, packed[..., :1].imag
         zero = torch.zeros_like(first)
@@ -136,12 +141,13 @@ class Spectrogram:
         window = self._window(first)
         frames = torch.fft.irfft(full, n=self.window, dim=-1) * window
         n, c, t, _ = frames.shape
-        total = (t - 1) * self.hop + self.window
-        columns = frames.reshape(n * c, t, self.window).movedim(1, 2)
-        added = F.fold(columns, (1, total), (1, self.window), stride=(1, self.hop))
+        quarters = frames.unflatten(-1, (OVERLAP, self.hop))
+        added = frames.new_zeros(n, c, t + OVERLAP - 1, self.hop)
+        for k in range(OVERLAP):
+            added[:, :, k : k + t] += quarters[:, :, :, k]
         before = self.window - self.hop
         # Four squared Hann windows, each a quarter later, add up to 3/2.
-        x = added.view(n, c, total)[..., before : before + self.length]
+        x = added.flatten(2)[..., before : before + self.length]
         return x / (OVERLAP * 3 / 8)
 
     def log_magnitude(self, x: Float[Tensor, "n c l"]) -> Float[Tensor, "n c f t"]:
@@ -233,12 +239,11 @@ class Spectrogram:
         goal, previous = target[open_rows], previous[open_rows]
         moved = previous
         for _ in range(iterations):
-            coefficients = goal * moved / moved.abs().clamp(min=_TINY)
+            coefficients = _of_magnitude(goal, moved)
             now = self.transform(self.inverse(coefficients))
             moved = now + _MOMENTUM * (now - previous)
             previous = now
-        coefficients = goal * previous / previous.abs().clamp(min=_TINY)
-        x[open_rows] = self.inverse(coefficients)
+        x[open_rows] = self.inverse(_of_magnitude(goal, previous))
         return x
 
     def integrated_phase(self, log_magnitude: Float[Tensor, "n c f t"]) -> Tensor:
@@ -262,3 +267,11 @@ class Spectrogram:
 
     def _window(self, like: Tensor) -> Tensor:
         return torch.hann_window(self.window, dtype=like.dtype, device=like.device)
+
+
+def _of_magnitude(
+    magnitude: Float[Tensor, "n c f t"], coefficients: Complex64[Tensor, "n c f t"]
+) -> Complex64[Tensor, "n c f t"]:
+    """Coefficients of the same phase and of these magnitudes."""
+    power = coefficients.real.square() + coefficients.imag.square()
+    return coefficients * (magnitude * (power + _TINY**2).rsqrt())

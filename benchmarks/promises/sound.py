@@ -12,9 +12,8 @@ and test have other prompts. Half of the classes are rare.
 
 A small network on log-mel spectrograms is trained on the real recordings alone, with SpecAugment
 (Park et al. 2019, arXiv:1904.08779), with pitch shift and time stretch, or with both, each at two
-strengths, and again with our samples in place of a part of each batch, at two shares and two
-recipes (edits of recordings, and draws that borrow from frequent classes). What is best on the
-validation part, as a mean over the seeds, is compared on the test part, paired by seed.
+strengths, and the better strength again with our samples in place of a part of each batch, at two
+shares. What is best on the validation part is compared on the test part, paired by seed.
 
 Results are appended to a JSON-lines file; what is there is not run again.
 """
@@ -58,7 +57,7 @@ FREQUENT, RARE = 20, 4
 JUDGED = {"words": (15, 25), "voices": (40, 100)}
 # Mel bands, and the copies of each recording with another pitch and tempo.
 BANDS, COPIES = 40, 8
-STEPS, BATCH = 500, 64
+STEPS, BATCH = 400, 64
 MASKS = {"weak": (6, 12), "strong": (12, 30)}  # widest masks: bands, frames
 WARPS = {"weak": (1.0, 0.08), "strong": (3.0, 0.2)}  # semitones, relative tempo
 SHARES = (0.3, 0.6)
@@ -260,7 +259,6 @@ class Arm:
 
     mask: str = ""
     warp: str = ""
-    recipe: str = ""
     share: float = 0.0
 
     @property
@@ -271,7 +269,7 @@ class Arm:
 
 
 def trained(
-    parts: Parts, arm: Arm, real: dict[str, Tensor], drawn: dict[str, Any], args: Any, seed: int
+    parts: Parts, arm: Arm, real: dict[str, Tensor], drawn: Any, args: Any, seed: int
 ) -> nn.Module:
     """Train on class-balanced batches; `real` has log-mel spectrograms and their copies by warp."""
     rng = np.random.default_rng([seed, 1])
@@ -289,7 +287,7 @@ def trained(
         rows = np.array([rng.choice(rows_of[label]) for label in labels])
         x = features[torch.from_numpy(rng.integers(len(features), size=BATCH)), rows]
         if arm.share:
-            synthetic, by_class = drawn[arm.recipe]
+            synthetic, by_class = drawn
             for place in np.flatnonzero(rng.random(BATCH) < arm.share):
                 own = by_class[labels[place]]
                 if len(own):
@@ -312,21 +310,28 @@ def recalls(model: nn.Module, part: Part, n_classes: int) -> np.ndarray:
     return np.array([right[part.y == label].mean() for label in range(n_classes)])
 
 
-def arms() -> list[Arm]:
-    plain = [Arm(mask, warp) for mask in ("", *MASKS) for warp in ("", *WARPS)]
-    ours = [
-        Arm(arm.mask, arm.warp, recipe, share)
-        for arm in plain
-        for recipe in RECIPES
-        for share in SHARES
-    ]
-    only = [Arm(recipe=recipe, share=1.0) for recipe in RECIPES]
-    return [*plain, *ours, *only]
+PLAIN = [Arm(mask, warp) for mask in ("", *MASKS) for warp in ("", *WARPS)]
+
+
+def ours_beside(rows: Sequence[dict[str, Any]]) -> list[Arm]:
+    """Ours, added to the best strength of each kind of augmentation; and samples alone."""
+    best: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        arm = arm_of(row)
+        if (
+            arm in PLAIN
+            and row["validation"] > best.get(arm.kind, {"validation": -1})["validation"]
+        ):
+            best[arm.kind] = row
+    added = [Arm(row["mask"], row["warp"], share) for row in best.values() for share in SHARES]
+    return [*added, Arm(share=1.0)]
+
+
+def arm_of(row: dict[str, Any]) -> Arm:
+    return Arm(row["mask"], row["warp"], row["share"])
 
 
 # -- Ours ------------------------------------------------------------------------------------------
-
-RECIPES: dict[str, dict[str, Any]] = {"auto": {}, "delta": {"recipe.sampler": "delta"}}
 
 
 def labelled(parts: Parts, part: Part) -> vaeaug.LabelledImages:
@@ -343,44 +348,34 @@ def labelled(parts: Parts, part: Part) -> vaeaug.LabelledImages:
 
 def samples_of(
     name: str, parts: Parts, seed: int, args: argparse.Namespace
-) -> tuple[dict[str, Part], dict[str, Any]]:
-    """Accepted samples by each recipe, and what the runs say of their generator."""
+) -> tuple[Part, dict[str, Any]]:
+    """Accepted samples, and what the run says of its generator."""
     data = labelled(parts, parts.train)
-    found, facts = {}, {}
-    for recipe, keys in RECIPES.items():
-        folder = args.runs / f"{name}-{seed}-{recipe}"
-        first = args.runs / f"{name}-{seed}-{next(iter(RECIPES))}"
-        config = vaeaug.AugmentConfig().changed(
-            **{
-                "seed": seed,
-                "training.steps": args.generator_steps,
-                "restoration.steps": 0,
-                "plan.share": 0.0,
-                "plan.sampling_strategy": {
-                    label: int(n) + DRAWN for label, n in enumerate(data.counts)
-                },
-                **keys,
-            }
-        )
-        began = time.process_time()
-        if folder == first:
-            vaeaug.augment(data, folder, config, progress=False)
-        else:
-            vaeaug.generate(vaeaug.load(first), data, folder, config, progress=False)
-        seconds = time.process_time() - began
-        shards = vaeaug.ShardDataset(folder)
-        rows = np.arange(len(shards))
-        found[recipe] = Part(shards.images_at(rows)[..., 0], shards.labels)
-        said = json.loads((folder / "diagnostics.json").read_text())
-        facts[recipe] = {
-            "samples": len(shards),
-            "candidates": sum(entry.candidates for entry in shards.manifest.classes),
-            "label_control": said["label_control"],
-            "unexplained": said["fit"]["unexplained"],
-            "samplers": shards.manifest.extra["samplers"],
-            "cpu_seconds": round(seconds, 1),
+    folder = args.runs / f"{name}-{seed}"
+    totals = {label: int(n) + DRAWN for label, n in enumerate(data.counts)}
+    config = vaeaug.AugmentConfig().changed(
+        **{
+            "seed": seed,
+            "training.steps": args.generator_steps,
+            "restoration.steps": 0,
+            "screening.classifier_steps": 200,
+            "plan.sampling_strategy": totals,
         }
-    return found, facts
+    )
+    began = time.process_time()
+    vaeaug.augment(data, folder, config, progress=False)
+    seconds = time.process_time() - began
+    shards = vaeaug.ShardDataset(folder)
+    samples = Part(shards.images_at(np.arange(len(shards)))[..., 0], shards.labels)
+    said = json.loads((folder / "diagnostics.json").read_text())
+    return samples, {
+        "samples": len(shards),
+        "candidates": sum(entry.candidates for entry in shards.manifest.classes),
+        "label_control": said["label_control"],
+        "unexplained": said["fit"]["unexplained"],
+        "samplers": shards.manifest.extra["samplers"],
+        "cpu_seconds": round(seconds, 1),
+    }
 
 
 # -- Measuring -------------------------------------------------------------------------------------
@@ -388,28 +383,28 @@ def samples_of(
 
 def run(name: str, seed: int, args: argparse.Namespace, out: Path) -> None:
     """Train and append what is not in the file yet."""
-    there = [row for row in read(out) if (row["data"], row["seed"]) == (name, seed)]
-    todo = [arm for arm in arms() if not any(vars(arm).items() <= row.items() for row in there)]
-    if not todo:
+    key = {"data": name, "seed": seed}
+
+    def there() -> list[dict[str, Any]]:
+        return [row for row in read(out) if key.items() <= row.items() and "test" in row]
+
+    def lacking(wanted: Sequence[Arm]) -> list[Arm]:
+        found = {arm_of(row) for row in there()}
+        return [arm for arm in wanted if arm not in found]
+
+    if not lacking(PLAIN) and not lacking(ours_beside(there())):
         return
     parts = parts_of(name, seed, args)
-    drawn, facts = samples_of(name, parts, seed, args)
-    key = {"data": name, "seed": seed}
-    if not any("facts" in row for row in there):
-        append(out, key | {"facts": facts, "train": np.bincount(parts.train.y).tolist()})
     own = mel(parts.train.x)[None]
     real = {"": own}
     for strength in WARPS:
         copies = [mel(warped(parts.train.x, strength, seed + 100 * i)) for i in range(COPIES)]
         real[strength] = torch.cat([own, torch.stack(copies)])
-    features = {
-        recipe: (mel(part.x), [np.flatnonzero(part.y == c) for c in range(len(parts.names))])
-        for recipe, part in drawn.items()
-    }
     counts = np.bincount(parts.train.y)
     rare = counts < counts.max()
-    for arm in todo:
-        model = trained(parts, arm, real, features, args, seed)
+
+    def measure(arm: Arm, drawn: tuple[Tensor, list[np.ndarray]] | None) -> None:
+        model = trained(parts, arm, real, drawn, args, seed)
         row = key | vars(arm)
         for split, part in (("validation", parts.validation), ("test", parts.test)):
             by_class = recalls(model, part, len(parts.names))
@@ -417,6 +412,16 @@ def run(name: str, seed: int, args: argparse.Namespace, out: Path) -> None:
             row |= {f"{split}_rare": round(float(by_class[rare].mean()), 4)}
         append(out, row)
         print(*(f"{k} {v}" for k, v in row.items() if v != ""), sep=", ", flush=True)
+
+    for arm in lacking(PLAIN):
+        measure(arm, None)
+    samples, facts = samples_of(name, parts, seed, args)
+    if not any("facts" in row for row in read(out) if key.items() <= row.items()):
+        append(out, key | {"facts": facts, "train": counts.tolist()})
+    by_class = [np.flatnonzero(samples.y == label) for label in range(len(parts.names))]
+    drawn = (mel(samples.x), by_class)
+    for arm in lacking(ours_beside(there())):
+        measure(arm, drawn)
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
@@ -429,14 +434,13 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def chosen(rows: Sequence[dict[str, Any]], seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """By seed, the rows of the arm that is best on the validation part as a mean over the seeds."""
-    by_arm: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
-    for row in rows:
-        by_arm.setdefault((row["mask"], row["warp"], row["recipe"], row["share"]), {})[
-            row["seed"]
-        ] = row
-    whole = [found for found in by_arm.values() if set(found) == set(seeds)]
-    return max(whole, key=lambda found: float(np.mean([r["validation"] for r in found.values()])))
+    """By seed, the row that is best on the validation part."""
+    return {
+        seed: max(
+            (row for row in rows if row["seed"] == seed), key=lambda row: float(row["validation"])
+        )
+        for seed in seeds
+    }
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -460,7 +464,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         kinds: dict[str, list[dict[str, Any]]] = {}
         for row in judged:
             kinds.setdefault(Arm(row["mask"], row["warp"]).kind, []).append(row)
-        kinds["best of these"] = judged
+        kinds["the best of these"] = judged
         for kind, found in kinds.items():
             without = chosen([row for row in found if not row["share"]], seeds)
             with_ours = chosen([row for row in found if row["share"]], seeds)
@@ -473,10 +477,9 @@ def table(rows: list[dict[str, Any]]) -> str:
                 for column in ("test", "test_rare")
             ]
             lines.append(f"| {name} | {kind} | {' | '.join(cells)} | {gain:+.1f} ± {half:.1f} |")
-        for recipe in RECIPES:
-            alone = [r["test"] for r in of_data if r["share"] == 1 and r["recipe"] == recipe]
-            mean, half = interval([100 * accuracy for accuracy in alone])
-            lines.append(f"| {name} | samples alone, {recipe} | | | {mean:.1f} ± {half:.1f} | | |")
+        alone = [100 * row["test"] for row in of_data if arm_of(row) == Arm(share=1.0)]
+        mean, half = interval(alone)
+        lines.append(f"| {name} | our samples alone | | | {mean:.1f} ± {half:.1f} | | |")
     return "\n".join(lines)
 
 
@@ -488,7 +491,7 @@ def draw(path: Path, name: str, args: argparse.Namespace) -> None:
     spectrogram = Spectrogram.of(LENGTH, RATE)
     strips = []
     for label in range(min(4, len(parts.names))):
-        rows = {"recordings": parts.train, "edits": drawn["auto"], "borrowed": drawn["delta"]}
+        rows = {"recordings": parts.train, "samples": drawn}
         shown = {title: part.x[part.y == label][:4] for title, part in rows.items()}
         shown = {title: x for title, x in shown.items() if len(x) == 4}
         pictures = [as_pictures(x[..., None], spectrogram, (-1.0, 1.0)) for x in shown.values()]
@@ -503,7 +506,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=STEPS, help="of each classifier")
-    parser.add_argument("--generator-steps", type=int, default=None)
+    parser.add_argument("--generator-steps", type=int, default=500)
     parser.add_argument("--voices", type=int, default=None, help="fewer to train and judge on")
     parser.add_argument("--sounds", type=Path, default=SOUNDS)
     parser.add_argument("--runs", type=Path, default=Path("runs/sound"))

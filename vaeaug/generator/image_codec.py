@@ -207,7 +207,7 @@ class LatentSpace:
         space.leave(space.enter(x))
         return space, latents
 
-    def enter(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h2 w2"]:
+    def enter(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n d *grid"]:
         """Turn images into what the generator is trained on.
 
         Args:
@@ -219,8 +219,8 @@ class LatentSpace:
         return (self.codec.encode(x) - self.low) / (self.high - self.low)
 
     def leave(
-        self, h: Float[Tensor, "n d h2 w2"], like: Float[Tensor, "n c h w"] | None = None
-    ) -> Float[Tensor, "n c h w"]:
+        self, h: Float[Tensor, "n d *grid"], like: Float[Tensor, "n c *space"] | None = None
+    ) -> Float[Tensor, "n c *space"]:
         """Invert `enter`.
 
         Args:
@@ -297,10 +297,10 @@ class LatentSpace:
 
 def _encoded(
     codec: ImageCodec | SoundCodec,
-    images: Shaped[np.ndarray, "n h w c"],
+    images: Shaped[np.ndarray, "n *space c"],
     value_range: tuple[int | float, int | float],
     device: torch.device | str,
-) -> Float32[np.ndarray, "n h2 w2 d"]:
+) -> Float32[np.ndarray, "n *grid d"]:
     parts = []
     for rows in blocks(len(images), images[:1].size, _IMAGES):
         x = torch.from_numpy(np.ascontiguousarray(images[rows])).to(device)

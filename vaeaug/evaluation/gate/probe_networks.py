@@ -117,8 +117,8 @@ def build_probe(
     if factory is not None:
         return factory(image_shape, n_classes)
     if spectrogram is not None:
-        grid = (spectrogram.bins, spectrogram.frames, image_shape[-1])
-        return nn.Sequential(LogSpectrogram(spectrogram), small_cnn(grid, n_classes, width=width))
+        seen = LogSpectrogram(spectrogram)
+        return nn.Sequential(seen, small_cnn((*seen.grid, image_shape[-1]), n_classes, width=width))
     if _is_large(image_shape):
         from torchvision.models import resnet18
 
