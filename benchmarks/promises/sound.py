@@ -3,7 +3,7 @@
     apt-get install espeak-ng                                   # words
     apt-get install asterisk-core-sounds-{en,es,fr,it,ru}-wav   # voices
     python -m benchmarks.promises.sound --out sound.jsonl
-    python -m benchmarks.promises.sound --data words --seeds 0 --steps 60 --voices 12   # a minute
+    python -m benchmarks.promises.sound --data words --seeds 0 --small   # a minute, and worthless
 
 Data: `words`, the ten digits spoken by espeak-ng in many voices (synthetic speech, and declared as
 such), where training, validation and test have other voices; and `voices`, recordings: prompts of
@@ -63,6 +63,15 @@ WARPS = {"weak": (1.0, 0.08), "strong": (3.0, 0.2)}  # semitones, relative tempo
 SHARES = (0.3, 0.6)
 # Synthetic sounds of each class.
 DRAWN = 60
+# Keys of the generator's job; those of --small make it a matter of seconds.
+KEYS: dict[str, Any] = {"restoration.steps": 0, "screening.classifier_steps": 200}
+SMALL: dict[str, Any] = {
+    "model.width": 8,
+    "training.batch_size": 16,
+    "screening.folds": 2,
+    "screening.classifier_steps": 10,
+    "recipe.min_label_probability": 0.0,
+}
 
 Sounds = np.ndarray  # (n, LENGTH), float32
 
@@ -95,7 +104,7 @@ def parts_of(name: str, seed: int, args: argparse.Namespace) -> Parts:
     n_rare = len(names) // 2
     rare = set(rng.permutation(len(names))[:n_rare].tolist())
     parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"train": [], "val": [], "test": []}
-    n_val, n_test = (min(n, args.voices or n) for n in JUDGED[name])
+    n_val, n_test = (6, 6) if args.small else JUDGED[name]
     # Words: the same voices for all of them, of which training has others; prompts by their names.
     n = min(len(pool) for pool in pools.values())
     shared = np.random.default_rng(11).permutation(n)
@@ -114,13 +123,13 @@ def parts_of(name: str, seed: int, args: argparse.Namespace) -> Parts:
 
 def spoken(args: argparse.Namespace) -> dict[str, Sounds]:
     """The digits in each voice of espeak-ng, with an accent, a pitch and a speed of its own."""
-    cache = args.runs / f"words-{args.voices or 'all'}.npz"
+    cache = args.runs / f"words{'-small' if args.small else ''}.npz"
     if not cache.exists():
         rng = np.random.default_rng(3)
         variants = [path.name for path in sorted(VARIANTS.iterdir())]
         variants = [variants[i] for i in rng.permutation(len(variants))]
-        if args.voices:
-            variants = variants[: 3 * args.voices]
+        if args.small:
+            variants = variants[:20]
         by_word: dict[str, list[Sounds]] = {word: [] for word in WORDS}
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "word.wav"
@@ -275,14 +284,15 @@ def trained(
     rng = np.random.default_rng([seed, 1])
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
+    steps = 8 if args.small else args.steps
     y = parts.train.y
     features = real[arm.warp]  # (copies, n, bands, frames)
     model = network(len(parts.names))
     optimiser = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=args.steps + 1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps + 1)
     rows_of = [np.flatnonzero(y == label) for label in range(len(parts.names))]
     model.train()
-    for _ in range(args.steps):
+    for _ in range(steps):
         labels = rng.integers(len(rows_of), size=BATCH)
         rows = np.array([rng.choice(rows_of[label]) for label in labels])
         x = features[torch.from_numpy(rng.integers(len(features), size=BATCH)), rows]
@@ -352,14 +362,15 @@ def samples_of(
     """Accepted samples, and what the run says of its generator."""
     data = labelled(parts, parts.train)
     folder = args.runs / f"{name}-{seed}"
-    totals = {label: int(n) + DRAWN for label, n in enumerate(data.counts)}
+    each = 4 if args.small else DRAWN
+    totals = {label: int(n) + each for label, n in enumerate(data.counts)}
     config = vaeaug.AugmentConfig().changed(
         **{
             "seed": seed,
-            "training.steps": args.generator_steps,
-            "restoration.steps": 0,
-            "screening.classifier_steps": 200,
+            "training.steps": 10 if args.small else args.generator_steps,
             "plan.sampling_strategy": totals,
+            **KEYS,
+            **(SMALL if args.small else {}),
         }
     )
     began = time.process_time()
@@ -398,7 +409,10 @@ def run(name: str, seed: int, args: argparse.Namespace, out: Path) -> None:
     own = mel(parts.train.x)[None]
     real = {"": own}
     for strength in WARPS:
-        copies = [mel(warped(parts.train.x, strength, seed + 100 * i)) for i in range(COPIES)]
+        copies = [
+            mel(warped(parts.train.x, strength, seed + 100 * i))
+            for i in range(1 if args.small else COPIES)
+        ]
         real[strength] = torch.cat([own, torch.stack(copies)])
     counts = np.bincount(parts.train.y)
     rare = counts < counts.max()
@@ -507,7 +521,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=STEPS, help="of each classifier")
     parser.add_argument("--generator-steps", type=int, default=500)
-    parser.add_argument("--voices", type=int, default=None, help="fewer to train and judge on")
+    parser.add_argument("--small", action="store_true", help="seconds, for a trial of the program")
     parser.add_argument("--sounds", type=Path, default=SOUNDS)
     parser.add_argument("--runs", type=Path, default=Path("runs/sound"))
     parser.add_argument("--out", type=Path, default=Path("sound.jsonl"))
