@@ -21,7 +21,7 @@ MIN_WINDOW, MAX_WINDOW = 32, 8192
 OVERLAP = 4
 # Magnitude, as a fraction of that of a sine of full scale, from which on the scale is logarithmic.
 FLOOR = 1e-3
-ITERATIONS = 30
+ITERATIONS = 16
 # Acceleration of the Griffin-Lim algorithm.
 _MOMENTUM = 0.99
 # The Gaussian window that is most like a Hann window of n samples has gamma of so many n**2.
@@ -236,14 +236,15 @@ class Spectrogram:
         open_rows = torch.nonzero(apart > _CONSISTENT**2 * power).squeeze(1)
         if not len(open_rows):
             return x
-        goal, previous = target[open_rows], previous[open_rows]
+        previous = previous[open_rows]
+        # In memory as coefficients lie, frame after frame.
+        goal = target[open_rows].movedim(-1, -2).contiguous().movedim(-1, -2)
         moved = previous
         for _ in range(iterations):
-            coefficients = _of_magnitude(goal, moved)
-            now = self.transform(self.inverse(coefficients))
-            moved = now + _MOMENTUM * (now - previous)
+            now = self.transform(self.inverse(goal * moved.sgn()))
+            moved = torch.add(now, now - previous, alpha=_MOMENTUM)
             previous = now
-        x[open_rows] = self.inverse(_of_magnitude(goal, previous))
+        x[open_rows] = self.inverse(goal * previous.sgn())
         return x
 
     def integrated_phase(self, log_magnitude: Float[Tensor, "n c f t"]) -> Tensor:
@@ -267,11 +268,3 @@ class Spectrogram:
 
     def _window(self, like: Tensor) -> Tensor:
         return torch.hann_window(self.window, dtype=like.dtype, device=like.device)
-
-
-def _of_magnitude(
-    magnitude: Float[Tensor, "n c f t"], coefficients: Complex64[Tensor, "n c f t"]
-) -> Complex64[Tensor, "n c f t"]:
-    """Coefficients of the same phase and of these magnitudes."""
-    power = coefficients.real.square() + coefficients.imag.square()
-    return coefficients * (magnitude * (power + _TINY**2).rsqrt())
