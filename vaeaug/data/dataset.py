@@ -6,14 +6,16 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int64, Shaped
 
 from vaeaug.data.checks import DataError, Range, check_class_names, check_inside, encodable, slices
 from vaeaug.shapes import are_features
-from vaeaug.spectrogram import Spectrogram, SpectrogramError
+
+if TYPE_CHECKING:
+    from vaeaug.spectrogram import Spectrogram
 
 # By the rank of the array: signals, images, volumes or short video.
 LAYOUTS = {3: "NLC", 4: "NHWC", 5: "NDHWC"}
@@ -153,6 +155,8 @@ class LabelledImages:
             raise DataError(
                 f"{where}: expected signals for front_end={self.front_end!r}, got {self.noun}"
             )
+        from vaeaug.spectrogram import SpectrogramError
+
         try:
             self.spectrogram  # noqa: B018 - fails where the signals are too short for one
         except SpectrogramError as error:
@@ -201,10 +205,12 @@ class LabelledImages:
         return LAYOUTS[self.images.ndim]
 
     @property
-    def spectrogram(self) -> Spectrogram | None:
+    def spectrogram(self) -> "Spectrogram | None":
         """The spectrogram by which the signals are learned and judged; None without a front end."""
         if self.front_end is None:
             return None
+        from vaeaug.spectrogram import Spectrogram
+
         return Spectrogram.of(self.image_shape[0], self.sample_rate)
 
     @property
