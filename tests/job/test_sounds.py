@@ -1,11 +1,14 @@
 """Sounds from files to sound files: read, learned as spectrograms, judged, drawn and exported."""
 
+import base64
+import io
 import json
 import wave
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 import vaeaug
@@ -14,6 +17,9 @@ from vaeaug.cli import main
 from vaeaug.data import LabelledImages
 from vaeaug.export._as_sounds import check_sounds
 from vaeaug.export._samples import synthetic_samples
+from vaeaug.generator import ClassMover, draw_batch
+from vaeaug.report import ClassPanel, as_pictures, players
+from vaeaug.spectrogram import Spectrogram
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -173,6 +179,47 @@ def test_a_generator_of_spectrograms(generator, tmp_path):
     loaded = vaeaug.load(tmp_path / "model").attach(data)
     again = loaded.sample(label="low", n=4, seed=0, sampler="prior")
     np.testing.assert_array_equal(again.images, batch.images)
+
+
+def test_sounds_are_moved_in_a_loader(generator):
+    data = tones()
+    x = generator.codec.pixels(data.images[:4])
+    y, noise = torch.zeros(4, dtype=torch.long), torch.zeros(4, generator.model.latent_dim)
+    uniform = torch.full((4, 2), 0.5)
+    mover = ClassMover(generator)
+    still = mover.move(x, y, uniform=uniform, noise=noise, strength=0.0)
+    torch.testing.assert_close(still, x, rtol=0, atol=1e-3)
+    moved = mover.move(x, y, uniform=uniform, noise=noise, strength=1.0)
+    assert moved.shape == x.shape
+    assert (moved - x).abs().max() > 1e-3
+    drawn = draw_batch(generator.attach(data), np.zeros(4, np.int64), seed=0)
+    assert drawn.shape == x.shape
+    assert 0 <= drawn.min() <= drawn.max() <= 1
+
+
+def test_pictures_are_dark_where_sounds_are_loud():
+    spectrogram = Spectrogram(1000, 128)
+    t = np.arange(1000) / RATE
+    low = 10 * np.sin(2 * np.pi * 500 * t).astype(np.float32)[None, :, None]
+    (picture,) = as_pictures(low, spectrogram, (-10.0, 10.0))
+    assert picture.shape == (64, 40, 1)
+    row, _ = np.unravel_index(picture[..., 0].argmin(), picture.shape[:2])
+    assert row == 63 - 500 * 128 // RATE  # low frequencies are at the bottom
+    assert picture.min() < 0.05
+    assert picture[:20].min() > 0.7
+
+
+def test_players_are_bounded():
+    sounds = np.zeros((3, 60_000, 1), np.float32)
+    sounds[:, :100] = 0.5
+    panels = [ClassPanel(str(i), "", sounds, sounds, sounds) for i in range(20)]
+    heard = players(panels, RATE, (-1.0, 1.0))
+    assert 0 < len(heard) < 20
+    assert sum(len(player.source) for found in heard.values() for player in found) < 1_200_000
+    _, data = heard["0"][1].source.split("base64,")
+    with wave.open(io.BytesIO(base64.b64decode(data))) as file:
+        assert (file.getframerate(), file.getnframes()) == (RATE, 60_000)
+        assert np.frombuffer(file.readframes(1), "<i2") == 16_384
 
 
 def test_a_codec_of_images_is_none_of_sounds(generator, tmp_path):

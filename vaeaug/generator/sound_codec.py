@@ -40,8 +40,7 @@ class SoundCodec:
     @property
     def fold(self) -> tuple[int, int]:
         """Frequencies and frames of a cell of the grid."""
-        sides = (self.spectrogram.bins, self.spectrogram.frames)
-        return tuple(_fold_of(side) for side in sides)  # type: ignore[return-value]
+        return _fold_of(self.spectrogram.bins), _fold_of(self.spectrogram.frames)
 
     @property
     def sha256(self) -> str:
