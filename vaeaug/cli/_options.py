@@ -110,6 +110,17 @@ def configured(command: Command) -> Command:
             help="Convert all images to colour or grayscale.",
         ),
         click.option(
+            "--sample-rate",
+            type=click.IntRange(min=1, max=1_000_000),
+            metavar="HZ",
+            help="Resample audio files to this rate.",
+        ),
+        click.option(
+            "--front-end",
+            type=click.Choice(["stft"]),
+            help="Learn and judge sounds by their spectrograms.",
+        ),
+        click.option(
             "--on-error",
             type=click.Choice(["raise", "skip"]),
             help="Damaged files: stop and list them all (default), or skip them with a note.",
@@ -401,6 +412,8 @@ def config_of(
     value_range: str | None,
     mode: str | None,
     on_error: str | None,
+    sample_rate: int | None = None,
+    front_end: str | None = None,
 ) -> "AugmentConfig":
     """Build the configuration from the options; None stands for the file's value or the default.
 
@@ -416,6 +429,8 @@ def config_of(
         value_range: "LOW,HIGH".
         mode: "RGB" or "L".
         on_error: "raise" or "skip".
+        sample_rate: Of sounds, Hz.
+        front_end: "stft", for sounds.
 
     Returns:
         The configuration.
@@ -429,6 +444,8 @@ def config_of(
         "data.resize": resize,
         "data.mode": mode,
         "data.on_error": on_error,
+        "data.sample_rate": sample_rate,
+        "data.front_end": front_end,
         "model.codec": _codec(),
     }
     if strategy is not None:

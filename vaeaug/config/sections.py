@@ -70,6 +70,19 @@ class DataConfig(Section):
         None,
         description="Axes of arrays where their number is ambiguous, such as NLC for signals.",
     )
+    sample_rate: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Hz. Sound files of another rate are resampled to it; of arrays of signals it "
+        "says what their rate is.",
+    )
+    front_end: Literal["stft"] | None = Field(
+        None,
+        description="stft: the generator learns log magnitudes of the sounds' short-time Fourier "
+        "transform, its samples are turned into sounds by a phase that is consistent with them, "
+        "and screening and evaluation see spectrograms.",
+    )
     class_counts: dict[int, int] | list[int] | None = Field(
         None,
         description="Keep only this many images of each class, drawn by the seed: makes a balanced "

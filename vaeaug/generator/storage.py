@@ -14,6 +14,7 @@ from vaeaug.files import read_whole
 from vaeaug.files.json_text import parse_strict, sealed, unsealed
 from vaeaug.generator.density import ClassDensity
 from vaeaug.generator.image_codec import ImageCodec, LatentSpace
+from vaeaug.generator.sound_codec import SoundCodec
 from vaeaug.models import CVAE, LatentFlow, Restorer, SeparateCVAE
 from vaeaug.randomness import seeded_torch
 from vaeaug.shards import publish_bytes, sha256_file
@@ -113,7 +114,7 @@ def save(generator: StoredGenerator, folder: Path) -> None:
     publish_bytes(folder / "config.json", sealed(config))
 
 
-def load(folder: Path, codec: str | ImageCodec | None = None) -> StoredGenerator:
+def load(folder: Path, codec: str | ImageCodec | SoundCodec | None = None) -> StoredGenerator:
     """Read what `save` wrote.
 
     Args:

@@ -25,7 +25,14 @@ from vaeaug.plan import Plan
 from vaeaug.progress import Progress, shown
 from vaeaug.screening import Screener
 from vaeaug.shards import Manifest, ShardProvenance, publish_bytes
-from vaeaug.stages import bytes_per_sample, load_or_train, new_screener, plan_of, suited
+from vaeaug.stages import (
+    bytes_per_sample,
+    load_or_train,
+    new_screener,
+    plan_of,
+    suited,
+    with_front_end,
+)
 from vaeaug.stages.diagnosis import diagnose
 from vaeaug.training import resolve_device
 
@@ -78,6 +85,7 @@ def augment(
     job = as_config(config)
     if not isinstance(data, LabelledImages):
         data = read_configured(data, job.data.model_dump(), seed=job.seed, progress=False)
+    data = with_front_end(data, job)
     job = _with_plain_strategy(job, data)
     plan = _plan_something(data, job)
     device = resolve_device(device)
@@ -134,6 +142,7 @@ def _draw(
         data_fingerprint=data.fingerprint,
         run_seed=job.seed,
         vaeaug_version=run_versions()["vaeaug"],
+        sample_rate=data.sample_rate,
     )
     written = WrittenClasses(run.path, data.class_names, provenance)
     diagnosed = run.has_diagnostics()
@@ -214,6 +223,7 @@ def generate(
             f"{generator.data_fingerprint[:12]}), got {data.source!r} of fingerprint "
             f"{data.fingerprint[:12]}"
         )
+    data = with_front_end(data, job)
     job = _with_plain_strategy(job, data)
     plan = _plan_something(data, job)
     described = {**describe_data(data), "generator": generator.sha256}
