@@ -207,9 +207,8 @@ class ModelConfig(Section):
         None,
         gt=0,
         description="Weight of the KL of the style, beside `beta`. A costly style does not repeat "
-        "what the class says already. Default: 5 for samples of 784 values or more, less in "
-        "proportion for smaller ones, and at least 1: a style has to pay for itself by the values "
-        "that it explains.",
+        "what the class says already. Default: a 64th of the values of a sample, from 1 to 5: a "
+        "style has to pay for itself by the values that it explains.",
     )
     beta: float = Field(1.0, gt=0, description="Weight of the KL term.")
     free_bits: float = Field(

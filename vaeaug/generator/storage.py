@@ -15,7 +15,7 @@ from vaeaug.files.json_text import parse_strict, sealed, unsealed
 from vaeaug.generator.density import ClassDensity
 from vaeaug.generator.image_codec import ImageCodec, LatentSpace
 from vaeaug.generator.sound_codec import SoundCodec
-from vaeaug.models import CVAE, LatentFlow, Restorer, SeparateCVAE
+from vaeaug.models import CVAE, NOISE_LEVELS, LatentFlow, Restorer, SeparateCVAE
 from vaeaug.randomness import seeded_torch
 from vaeaug.shards import publish_bytes, sha256_file
 
@@ -159,7 +159,9 @@ def load(folder: Path, codec: str | ImageCodec | SoundCodec | None = None) -> St
         keys = dict(config["restorer"])
         with torch.device("meta"):  # no memory before it is known that weights fill it
             restorer = Restorer(keys.pop("image_shape"), **keys)
-        restorer.load_state_dict(_without_name(arrays, "restorer"), assign=True)
+        named = _without_name(arrays, "restorer")
+        named.setdefault("estimates", torch.tensor(NOISE_LEVELS))  # not in earlier generators
+        restorer.load_state_dict(named, assign=True)
     low, high = config["value_range"]
     return StoredGenerator(
         model=model,

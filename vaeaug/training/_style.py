@@ -25,8 +25,8 @@ from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
 
 # Maximum number of images whose mean content code describes a class.
 CODE_IMAGES = 256
-# Default weight of the KL of the style of samples with so many values or more.
-HIGHEST_STYLE_BETA, STYLE_VALUES = 5.0, 784
+# Default weight of the KL of the style: 1 for each so many values of a sample, and at most 5.
+STYLE_VALUES, HIGHEST_STYLE_BETA = 64, 5.0
 # Fraction of the steps over which the weight of the label swap grows to its value.
 SWAP_WARMUP = 0.15
 
@@ -68,8 +68,8 @@ class StyleObjective(ElboObjective):
         super().__init__(batches, config, stage, judge)
         self.swap_judge = judge.requires_grad_(False)
         n_values = batches.images[:1].numel()
-        highest, proportion = HIGHEST_STYLE_BETA, HIGHEST_STYLE_BETA * n_values / STYLE_VALUES
-        self.style_beta = config.model.style_beta or min(highest, max(1.0, proportion))
+        by_size = min(HIGHEST_STYLE_BETA, max(1.0, n_values / STYLE_VALUES))
+        self.style_beta = config.model.style_beta or by_size
 
     def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
         """Return the trunk; the embeddings are means of content codes and are not trained."""
