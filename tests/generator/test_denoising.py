@@ -11,6 +11,7 @@ from vaeaug.generator import SamplingError, storage
 from vaeaug.generator.restoration import filtered_level
 from vaeaug.job.applications import add_noise, likeness
 from vaeaug.models import NOISE_LEVELS, PEAKS, Restorer, poisson_level
+from vaeaug.models.restorer import filled
 from vaeaug.training import restoration_steps, train_restorer
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -248,15 +249,17 @@ def test_how_long_a_restorer_is_trained(digits):
     assert restoration_steps(digits, config.changed(**{"restoration.steps": 0})) == 0
 
 
-def test_an_untrained_restorer_is_a_wiener_filter():
-    restorer = Restorer((8, 8, 1), width=8)
+@pytest.mark.parametrize("fills", [False, True])
+def test_an_untrained_restorer_is_a_wiener_filter(fills):
+    restorer = Restorer((8, 8, 1), width=8, fills=fills)
     x = torch.rand((50, 1, 8, 8), generator=torch.Generator().manual_seed(0))
     restorer.standardise(x)
     sigma = torch.full_like(x, 0.2)
     sigma[:, :, 0] = math.inf
     gain = x.var(correction=0) / (x.var(correction=0) + 0.2**2)
     expected = x.mean() + gain * (x - x.mean())
-    expected[:, :, 0] = x.mean()
+    around = filled(x - x.mean(), sigma.isfinite())[:, :, 0] if fills else 0
+    expected[:, :, 0] = x.mean() + around
     torch.testing.assert_close(restorer(x, sigma), expected)
 
 
@@ -348,3 +351,23 @@ def test_generators_of_before_the_calibration_are_read(generator, tmp_path, monk
     generator.save(tmp_path / "generator")
     again = vaeaug.load(tmp_path / "generator")
     np.testing.assert_allclose(again.restorer.estimates.numpy(), NOISE_LEVELS)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 11), (2, 3, 9, 7), (2, 1, 5, 6, 4)])
+def test_missing_values_are_filled_from_those_around_them(shape):
+    random = torch.Generator().manual_seed(0)
+    y, known = torch.rand(shape, generator=random), torch.rand(shape, generator=random) < 0.6
+    result = filled(torch.where(known, y, 1e6), known)  # whatever stands there does not count
+    assert torch.equal(result[known], y[known])
+    assert ((result[~known] > 0) & (result[~known] < 1)).all()
+    torch.testing.assert_close(filled(torch.full(shape, 0.3), known), torch.full(shape, 0.3))
+    nothing = filled(y, torch.zeros_like(known))
+    assert torch.equal(nothing, torch.zeros(shape))
+
+
+def test_a_plane_with_gaps_comes_back_nearly():
+    across = torch.linspace(0, 1, 16)
+    plane = (across[:, None] + 0.5 * across)[None, None]
+    known = torch.rand(plane.shape, generator=torch.Generator().manual_seed(1)) < 0.7
+    apart = (filled(plane, known) - plane)[~known].abs().mean()
+    assert apart < 0.2 * (plane.mean() - plane)[~known].abs().mean()

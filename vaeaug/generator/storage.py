@@ -156,7 +156,7 @@ def load(folder: Path, codec: str | ImageCodec | SoundCodec | None = None) -> St
         flow.load_state_dict(_without_name(arrays, "flow"))
     restorer = None
     if "restorer" in config:  # not in earlier generators
-        keys = dict(config["restorer"])
+        keys = {"fills": False} | config["restorer"]  # those of earlier generators do not
         with torch.device("meta"):  # no memory before it is known that weights fill it
             restorer = Restorer(keys.pop("image_shape"), **keys)
         named = _without_name(arrays, "restorer")

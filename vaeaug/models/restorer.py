@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +19,9 @@ NOISE_LEVELS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 PEAKS = (4.0, 16.0, 64.0, 256.0)
 # Maximum number of halvings of the finest grid.
 _HALVINGS = 2
+_POOL = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+_INTERPOLATION = ("linear", "bilinear", "trilinear")
+_LEAST_SHARE = 1e-6
 
 
 class Restorer(nn.Module):
@@ -27,12 +30,14 @@ class Restorer(nn.Module):
     A small U-Net on folded samples (as FFDNet, Zhang et al. 2018, arXiv:1710.04026) adds to what a
     Wiener filter of single values gives. Its input and output have unit variance at every level of
     noise (the preconditioning of Karras et al. 2022, arXiv:2206.00364, table 1). A missing value is
-    one of infinite noise.
+    one of infinite noise; what the values around it suggest stands in its place.
 
     Args:
         image_shape: (space..., channels) of a sample. Samples of other sides pass as well.
         width: Channels of the finest grid; doubled at each halving.
         convolution: "full" or, for three spatial axes, "factorised"; see `FactorisedConv`.
+        fills: Whether missing values are filled in before the network; False: they are the mean, as
+            in earlier generators.
 
     Attributes:
         mean: Mean of the training values, in [0, 1].
@@ -45,7 +50,12 @@ class Restorer(nn.Module):
     """
 
     def __init__(
-        self, image_shape: Sequence[int], *, width: int = 48, convolution: str = "full"
+        self,
+        image_shape: Sequence[int],
+        *,
+        width: int = 48,
+        convolution: str = "full",
+        fills: bool = True,
     ) -> None:
         super().__init__()
         geometry = Geometry.of(image_shape, convolution)
@@ -53,7 +63,9 @@ class Restorer(nn.Module):
             "image_shape": list(image_shape),
             "width": width,
             "convolution": convolution,
+            "fills": fills,
         }
+        self.fills = fills
         rank, channels, self.fold = geometry.rank, geometry.channels, geometry.fold
         halvings = min(_HALVINGS, len(geometry.strides))
         self.multiple = tuple(cells * 2**halvings for cells in self.fold)
@@ -105,10 +117,16 @@ class Restorer(nn.Module):
         """
         gain = self._gain(sigma)
         centred = y - self.mean
+        known = sigma.isfinite()
+        # A value and its Wiener filter, or what is put in its place.
+        seen, filtered = centred * gain.sqrt(), gain * centred
+        if self.fills:
+            around = filled(centred, known)
+            seen, filtered = (torch.where(known, each, around) for each in (seen, filtered))
         ratio = (sigma / self.scale).clamp(MIN_NOISE, 10).log() / 4
-        features = torch.cat([centred * gain.sqrt() / self.scale, gain.sqrt(), ratio], dim=1)
+        features = torch.cat([seen / self.scale, gain.sqrt(), ratio], dim=1)
         residual = self.wiener_error(sigma).sqrt() * self._network(features)
-        return self.mean + gain * centred + residual
+        return self.mean + filtered + residual
 
     def wiener_error(self, sigma: Float[Tensor, "n c *space"]) -> Float[Tensor, "n c *space"]:
         """Compute the squared error of a Wiener filter of single values.
@@ -214,6 +232,37 @@ class Restorer(nn.Module):
         peaks = torch.tensor(PEAKS, device=self.mean.device).log()
         at = torch.tensor([math.log(peak)], device=self.mean.device)
         return float(_interpolated(at, peaks, self.poisson_weights))
+
+
+def filled(
+    y: Float[Tensor, "n c *space"], known: Bool[Tensor, "n c *space"]
+) -> Float[Tensor, "n c *space"]:
+    """Fill missing values from those around them, the coarser the fewer are near.
+
+    Means of known values on ever coarser grids, interpolated back (the pull-push algorithm, Gortler
+    et al. 1996, doi:10.1145/237170.237200).
+
+    Args:
+        y: Values, any where they are missing.
+        known: Where they are known.
+
+    Returns:
+        The values, with others where they are missing; 0 where nothing is known.
+    """
+    rank = y.ndim - 2
+    pool, mode = _POOL[rank - 1], _INTERPOLATION[rank - 1]
+    grids = [(torch.where(known, y, 0.0), known.to(y.dtype))]
+    while max(grids[-1][0].shape[2:]) > 1:
+        values, share = grids[-1]
+        size = [min(2, side) for side in values.shape[2:]]
+        fewer = pool(share, size, ceil_mode=True)
+        means = pool(values * share, size, ceil_mode=True) / fewer.clamp(min=_LEAST_SHARE)
+        grids.append((means, (fewer > 0).to(y.dtype)))
+    result = grids.pop()[0]
+    for values, share in reversed(grids):
+        coarse = F.interpolate(result, values.shape[2:], mode=mode, align_corners=False)
+        result = torch.where(share > 0, values, coarse)
+    return result
 
 
 def _interpolated(x: Tensor, places: Tensor, values: Tensor) -> Tensor:
