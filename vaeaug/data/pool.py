@@ -52,6 +52,7 @@ def read_pool(
     mode: str | None = None,
     on_error: str = "raise",
     frames: int | None = None,
+    frame_step: int = 1,
 ) -> Shaped[np.ndarray, "m *space c"]:
     """Read images without labels, as `LabelledImages.with_unlabelled` takes them.
 
@@ -82,6 +83,7 @@ def read_pool(
         mode: As for `read`.
         on_error: As for `read`.
         frames: As for `read`.
+        frame_step: As for `read`.
 
     Returns:
         The images, shape (M, *like.image_shape), in the type and value range of `like`.
@@ -103,6 +105,7 @@ def read_pool(
         mode=mode,
         on_error=on_error,
         frames=frames,
+        frame_step=frame_step,
         needed_keys=("images",),
     )
     if isinstance(source, LabelledImages):

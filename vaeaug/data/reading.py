@@ -64,6 +64,7 @@ def read(
     mode: str | None = None,
     on_error: str = "raise",
     frames: int | None = None,
+    frame_step: int = 1,
 ) -> LabelledImages:
     """Read labelled images, signals or volumes from whatever they are kept in.
 
@@ -133,6 +134,8 @@ def read(
             "crop" the middle ones, "stretch" some at equal distances, "pad" all, of no longer
             ones; after the end of a shorter one its last frame is held. None reads all frames of
             videos.
+        frame_step: With `frames`, every how many frames one is read: 16 frames of every second one
+            show the motion of 31.
 
     Returns:
         The images, uint8 or float32, shape (N, H, W, C) or (N, L, C) or (N, D, H, W, C), with
@@ -155,6 +158,7 @@ def read(
         mode=mode,
         on_error=on_error,
         frames=frames,
+        frame_step=frame_step,
     )
     if isinstance(source, LabelledImages):
         return _read_again(source, request)
