@@ -37,6 +37,8 @@ OTHER: dict[str, Any] = {
     "data.class_names": ["cat", "dog"],
     "data.on_error": "skip",
     "data.layout": "NLC",
+    "data.sample_rate": 8000,
+    "data.front_end": "stft",
     "data.class_counts": {0: 20, 1: 10},
     "plan.sampling_strategy": {0: 30, "cat": 40},
     "plan.target_ratio": 0.5,

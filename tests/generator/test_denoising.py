@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import vaeaug
-from vaeaug.generator import SamplingError
+from vaeaug.generator import SamplingError, storage
 from vaeaug.generator.restoration import filtered_level
 from vaeaug.job.applications import add_noise, likeness
-from vaeaug.models import PEAKS, Restorer, poisson_level
+from vaeaug.models import NOISE_LEVELS, PEAKS, Restorer, poisson_level
 from vaeaug.training import restoration_steps, train_restorer
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -58,6 +58,9 @@ def restorer():
 def generator(old, restorer):
     yield old.with_restorer(restorer)
     old.restorer = None
+
+
+NAMED = storage._named
 
 
 # -- Never worse than doing nothing ----------------------------------------------------------------
@@ -322,3 +325,26 @@ def test_a_restorer_of_other_samples_is_refused(old):
     )
     with pytest.raises(SamplingError, match=r"expected samples of shape \(8, 8, 1\)"):
         vaeaug.fit_restorer(old, other)
+
+
+@torch.no_grad()
+def test_the_estimate_of_a_level_is_calibrated(restorer, clean):
+    scaled = torch.from_numpy(clean).movedim(-1, 1).float() / 255
+    for level, estimate in zip(NOISE_LEVELS, restorer.estimates.tolist(), strict=True):
+        noise = torch.randn(scaled.shape, generator=torch.Generator().manual_seed(0))
+        noisy = (scaled + level * noise).clamp(0, 1)
+        told = restorer.log_estimate(noisy, torch.ones_like(noisy)).mean().exp()
+        assert float(told) == pytest.approx(estimate, rel=0.35)  # other images
+        levels = restorer.noise_level(noisy, torch.ones_like(noisy))
+        assert float(levels.log().mean().exp()) == pytest.approx(level, rel=0.35)
+    assert (restorer.estimates.diff() > 0).all()
+
+
+def test_generators_of_before_the_calibration_are_read(generator, tmp_path, monkeypatch):
+    def without(network, name):
+        return {k: v for k, v in NAMED(network, name).items() if "estimates" not in k}
+
+    monkeypatch.setattr(storage, "_named", without)
+    generator.save(tmp_path / "generator")
+    again = vaeaug.load(tmp_path / "generator")
+    np.testing.assert_allclose(again.restorer.estimates.numpy(), NOISE_LEVELS)

@@ -1,6 +1,7 @@
 """Options that commands share, and their conversion to configuration, data and generator."""
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -109,6 +110,17 @@ def configured(command: Command) -> Command:
             help="Convert all images to colour or grayscale.",
         ),
         click.option(
+            "--sample-rate",
+            type=click.IntRange(min=1, max=1_000_000),
+            metavar="HZ",
+            help="Resample audio files to this rate.",
+        ),
+        click.option(
+            "--front-end",
+            type=click.Choice(["stft"]),
+            help="Learn and judge sounds by their spectrograms.",
+        ),
+        click.option(
             "--on-error",
             type=click.Choice(["raise", "skip"]),
             help="Damaged files: stop and list them all (default), or skip them with a note.",
@@ -137,9 +149,25 @@ strategy_option = click.option(
     metavar="S",
     help="As in imbalanced-learn: a rule such as auto, a ratio, or YAML {class: total}.",
 )
+
+
+class _Device(click.ParamType):
+    """A device by name; whether there is one like it is found where torch is loaded."""
+
+    name = "device"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "[auto|cpu|cuda|cuda:N]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", value):
+            self.fail(f"expected auto, cpu, cuda or cuda:N (a number), got {value!r}", param, ctx)
+        return value
+
+
 device_option = click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
+    type=_Device(),
     default="auto",
     show_default=True,
     help="Device of the networks; auto uses a GPU if there is one.",
@@ -360,7 +388,7 @@ def loaded(model: Path, device: str) -> "Synthesizer":
 
     Args:
         model: Folder of a generator, or a run folder.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
 
     Returns:
         The generator on the device.
@@ -384,6 +412,8 @@ def config_of(
     value_range: str | None,
     mode: str | None,
     on_error: str | None,
+    sample_rate: int | None = None,
+    front_end: str | None = None,
 ) -> "AugmentConfig":
     """Build the configuration from the options; None stands for the file's value or the default.
 
@@ -399,6 +429,8 @@ def config_of(
         value_range: "LOW,HIGH".
         mode: "RGB" or "L".
         on_error: "raise" or "skip".
+        sample_rate: Of sounds, Hz.
+        front_end: "stft", for sounds.
 
     Returns:
         The configuration.
@@ -412,6 +444,8 @@ def config_of(
         "data.resize": resize,
         "data.mode": mode,
         "data.on_error": on_error,
+        "data.sample_rate": sample_rate,
+        "data.front_end": front_end,
         "model.codec": _codec(),
     }
     if strategy is not None:

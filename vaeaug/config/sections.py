@@ -73,6 +73,19 @@ class DataConfig(Section):
         None,
         description="Axes of arrays where their number is ambiguous, such as NLC for signals.",
     )
+    sample_rate: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Hz. Sound files of another rate are resampled to it; of arrays of signals it "
+        "says what their rate is.",
+    )
+    front_end: Literal["stft"] | None = Field(
+        None,
+        description="stft: the generator learns log magnitudes of the sounds' short-time Fourier "
+        "transform, its samples are turned into sounds by a phase that is consistent with them, "
+        "and screening and evaluation see spectrograms.",
+    )
     class_counts: dict[int, int] | list[int] | None = Field(
         None,
         description="Keep only this many images of each class, drawn by the seed: makes a balanced "
@@ -193,11 +206,12 @@ class ModelConfig(Section):
         "one) for other kinds of latent, network mlp, grouping separate, conditional false, m2 and "
         "a single class.",
     )
-    style_beta: float = Field(
-        5.0,
+    style_beta: float | None = Field(
+        None,
         gt=0,
         description="Weight of the KL of the style, beside `beta`. A costly style does not repeat "
-        "what the class says already.",
+        "what the class says already. Default: a 64th of the values of a sample, from 1 to 5: a "
+        "style has to pay for itself by the values that it explains.",
     )
     beta: float = Field(1.0, gt=0, description="Weight of the KL term.")
     free_bits: float = Field(

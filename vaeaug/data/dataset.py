@@ -6,7 +6,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int64, Shaped
@@ -14,8 +14,13 @@ from jaxtyping import Int64, Shaped
 from vaeaug.data.checks import DataError, Range, check_class_names, check_inside, encodable, slices
 from vaeaug.shapes import are_features
 
+if TYPE_CHECKING:
+    from vaeaug.spectrogram import Spectrogram
+
 # By the rank of the array: signals, images, volumes or short video.
 LAYOUTS = {3: "NLC", 4: "NHWC", 5: "NDHWC"}
+# What a generator and the judges of its samples see in place of signals.
+FRONT_ENDS = ("stft",)
 NOUNS = {"NLC": "signals", "NHWC": "images", "NDHWC": "volumes"}
 
 
@@ -40,6 +45,9 @@ class LabelledImages:
         groups: A number for each image, shape (N,), int64; images with the same number, such as
             views of one photograph, are never divided between training and held-out parts. None:
             every image by itself.
+        sample_rate: Of sounds, Hz, where it is known; not part of the fingerprint.
+        front_end: "stft": generators learn spectrograms of the signals, and judges see them; None:
+            the values themselves. Not part of the fingerprint.
 
     Raises:
         DataError: If the parts do not fit together.
@@ -54,6 +62,8 @@ class LabelledImages:
     notes: tuple[str, ...] = ()
     unlabelled: Shaped[np.ndarray, "m *space c"] | None = None
     groups: Int64[np.ndarray, " n"] | None = None
+    sample_rate: int | None = None
+    front_end: str | None = None
 
     def __post_init__(self) -> None:
         low, high = (float(v) for v in self.value_range)
@@ -73,6 +83,7 @@ class LabelledImages:
         self._check_images(where)
         self._check_labels(where)
         self._check_groups(where)
+        self._check_sound(where)
         if self.unlabelled is not None:
             pool = np.ascontiguousarray(self.unlabelled)
             self._check_pool(pool, f"{where}: unlabelled")
@@ -128,6 +139,29 @@ class LabelledImages:
                 f"{groups.dtype} groups of shape {groups.shape}"
             )
 
+    def _check_sound(self, where: str) -> None:
+        if self.sample_rate is not None and self.sample_rate < 1:
+            raise DataError(
+                f"{where}: expected a sample_rate of 1 Hz or more, got {self.sample_rate}"
+            )
+        if self.front_end is None:
+            return
+        if self.front_end not in FRONT_ENDS:
+            raise DataError(
+                f"{where}: front_end: expected one of {', '.join(FRONT_ENDS)}, got "
+                f"{self.front_end!r}"
+            )
+        if self.layout != "NLC" or self.are_features:
+            raise DataError(
+                f"{where}: expected signals for front_end={self.front_end!r}, got {self.noun}"
+            )
+        from vaeaug.spectrogram import SpectrogramError
+
+        try:
+            self.spectrogram  # noqa: B018 - fails where the signals are too short for one
+        except SpectrogramError as error:
+            raise DataError(f"{where}: front_end: {error}") from error
+
     def _check_pool(self, pool: Shaped[np.ndarray, "m *space c"], where: str) -> None:
         if pool.shape[1:] != self.image_shape or pool.dtype != self.images.dtype:
             shape = ", ".join(map(str, self.image_shape))
@@ -171,6 +205,15 @@ class LabelledImages:
         return LAYOUTS[self.images.ndim]
 
     @property
+    def spectrogram(self) -> "Spectrogram | None":
+        """The spectrogram by which the signals are learned and judged; None without a front end."""
+        if self.front_end is None:
+            return None
+        from vaeaug.spectrogram import Spectrogram
+
+        return Spectrogram.of(self.image_shape[0], self.sample_rate)
+
+    @property
     def n_classes(self) -> int:
         """Number of class names, K; a class may have no image in a subset."""
         return len(self.class_names)
@@ -205,6 +248,31 @@ class LabelledImages:
             for piece in slices(part):
                 digest.update(piece.data.cast("B"))
         return digest.hexdigest()
+
+    def as_sounds(
+        self, sample_rate: int | None = None, front_end: str | None = None
+    ) -> "LabelledImages":
+        """State the sample rate and the front end of signals.
+
+        Args:
+            sample_rate: Hz; None: what it is now.
+            front_end: "stft"; None: what it is now.
+
+        Returns:
+            A copy, or the data itself where nothing is new.
+
+        Raises:
+            DataError: If the sample rate is known to be another one, or the front end does not fit.
+        """
+        rate, seen = sample_rate or self.sample_rate, front_end or self.front_end
+        if (rate, seen) == (self.sample_rate, self.front_end):
+            return self
+        if self.sample_rate not in (None, rate):
+            raise DataError(
+                f"{self.source or 'LabelledImages'}: expected sounds of {rate} Hz, as sample_rate "
+                f"says, got {self.sample_rate} Hz"
+            )
+        return replace(self, sample_rate=rate, front_end=seen)
 
     def with_unlabelled(self, images: Shaped[np.ndarray, "m *space c"]) -> "LabelledImages":
         """Add images without labels to the pool.

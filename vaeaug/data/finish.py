@@ -84,12 +84,14 @@ class FinishedImages:
         value_range: (lowest, highest).
         kept: Which of the stored images they are, shape (M,); None for all.
         notes: For the user.
+        sample_rate: Of sounds, Hz, where it is known.
     """
 
     images: Shaped[np.ndarray, "n *space c"]
     value_range: Range
     kept: Bool[np.ndarray, " m"] | None
     notes: tuple[str, ...]
+    sample_rate: int | None = None
 
 
 def finish(raw: RawData, request: Request) -> LabelledImages:
@@ -143,6 +145,8 @@ def finish(raw: RawData, request: Request) -> LabelledImages:
         notes=notes,
         unlabelled=pool,
         groups=groups,
+        sample_rate=finished.sample_rate,
+        front_end=request.front_end,
     )
 
 
@@ -170,7 +174,9 @@ def finish_images(raw: RawImages, request: Request) -> FinishedImages:
         # Pillow images have had their alpha handled; those that keep it are left as they are.
         if images.stored_as_numbers and pixels.ndim == 4 and request.alpha != "keep":
             pixels = finish_channels(pixels, request, value_range, request.layout, notes)
-        return FinishedImages(pixels, value_range, images.kept, tuple(notes))
+        return FinishedImages(
+            pixels, value_range, images.kept, tuple(notes), _rate_of(images, request, where)
+        )
     fits = stated.layout is not None and len(stated.layout) == images.ndim
     pixels, value_range, pixel_notes = finish_pixels(
         images,
@@ -180,7 +186,20 @@ def finish_images(raw: RawImages, request: Request) -> FinishedImages:
         value_range=stated.value_range,
     )
     check_frames(pixels, where, request)
-    return FinishedImages(pixels, value_range, None, pixel_notes)
+    rate = request.sample_rate  # an array does not say its own
+    if rate is not None and pixels.ndim != 3:
+        raise _no_sounds(where)
+    return FinishedImages(pixels, value_range, None, pixel_notes, rate)
+
+
+def _rate_of(decoded: Decoded, request: Request, where: str) -> int | None:
+    if request.sample_rate is not None and decoded.images.ndim != 3:
+        raise _no_sounds(where)
+    return decoded.sample_rate or request.sample_rate
+
+
+def _no_sounds(where: str) -> DataError:
+    return DataError(f"{where}: sample_rate= is for sounds and other signals, got none")
 
 
 def _check_lengths(raw: RawData) -> None:

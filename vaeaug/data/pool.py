@@ -53,6 +53,7 @@ def read_pool(
     on_error: str = "raise",
     frames: int | None = None,
     frame_step: int = 1,
+    sample_rate: int | None = None,
 ) -> Shaped[np.ndarray, "m *space c"]:
     """Read images without labels, as `LabelledImages.with_unlabelled` takes them.
 
@@ -84,6 +85,7 @@ def read_pool(
         on_error: As for `read`.
         frames: As for `read`.
         frame_step: As for `read`.
+        sample_rate: As for `read`; without it, that of `like`.
 
     Returns:
         The images, shape (M, *like.image_shape), in the type and value range of `like`.
@@ -106,6 +108,7 @@ def read_pool(
         on_error=on_error,
         frames=frames,
         frame_step=frame_step,
+        sample_rate=sample_rate or like.sample_rate,
         needed_keys=("images",),
     )
     if isinstance(source, LabelledImages):

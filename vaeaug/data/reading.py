@@ -65,6 +65,8 @@ def read(
     on_error: str = "raise",
     frames: int | None = None,
     frame_step: int = 1,
+    sample_rate: int | None = None,
+    front_end: str | None = None,
 ) -> LabelledImages:
     """Read labelled images, signals or volumes from whatever they are kept in.
 
@@ -136,6 +138,10 @@ def read(
             videos.
         frame_step: With `frames`, every how many frames one is read: 16 frames of every second one
             show the motion of 31.
+        sample_rate: Of sounds, Hz: files of another rate are resampled to it. Of arrays of signals
+            it says what their rate is. Without it, files of several rates are an error.
+        front_end: "stft": generators learn spectrograms of the signals, and judges see them. The
+            signals themselves stay as they are.
 
     Returns:
         The images, uint8 or float32, shape (N, H, W, C) or (N, L, C) or (N, D, H, W, C), with
@@ -159,6 +165,8 @@ def read(
         on_error=on_error,
         frames=frames,
         frame_step=frame_step,
+        sample_rate=sample_rate,
+        front_end=front_end,
     )
     if isinstance(source, LabelledImages):
         return _read_again(source, request)
@@ -280,6 +288,7 @@ def _read_again(data: LabelledImages, request: Request) -> LabelledImages:
 
     images = again(data.images)
     pool = None if data.unlabelled is None else again(data.unlabelled)
+    data = data.as_sounds(request.sample_rate, request.front_end)
     if images is data.images and value_range == data.value_range:
         return data
     return replace(

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from vaeaug.data.checks import DataError, Range
+from vaeaug.data.dataset import FRONT_ENDS
 from vaeaug.data.decode import ALPHA, MODES, RESIZE, DecodeOptions
 from vaeaug.data.split_names import check_split
 
+# Sounds are sampled no faster.
+FASTEST = 1_000_000
 ON_ERROR = ("raise", "skip")
 # The axes that an array as stored may have; C is missing where there is one channel. NF: features.
 STORED_LAYOUTS = ("NL", "NLC", "NCL", "NF", "NHW", "NHWC", "NCHW", "NDHW", "NDHWC", "NCDHW")
@@ -19,6 +22,7 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "mode": (*MODES, None),
     "on_error": ON_ERROR,
     "layout": (*STORED_LAYOUTS, None),
+    "front_end": (*FRONT_ENDS, None),
 }
 
 
@@ -40,6 +44,8 @@ class Request:
     on_error: str = "raise"
     frames: int | None = None
     frame_step: int = 1
+    sample_rate: int | None = None
+    front_end: str | None = None
 
     @property
     def decoding(self) -> DecodeOptions:
@@ -68,7 +74,7 @@ def make_request(*, needed_keys: tuple[str, ...] = ("images", "labels"), **optio
         DataError: Naming the option, what it may be and what it was.
     """
     for name, known in _CHOICES.items():
-        if options[name] not in known:
+        if options.get(name) not in known:
             raise DataError(
                 f"{name}: expected one of {', '.join(filter(None, known))}, got {options[name]!r}"
             )
@@ -87,6 +93,9 @@ def make_request(*, needed_keys: tuple[str, ...] = ("images", "labels"), **optio
             f"frame_step: expected frames= with it and resize='crop' or 'pad', got frame_step="
             f"{step}, frames={frames}, resize={options['resize']!r}"
         )
+    rate = options.get("sample_rate")
+    if rate is not None and not (_is_whole(rate) and 1 <= rate <= FASTEST):
+        raise DataError(f"sample_rate: expected 1 to {FASTEST:,} Hz, got {rate!r}")
     checked = {
         "split": check_split(options["split"]),
         "size": _check_size(options["size"]),

@@ -13,9 +13,9 @@ log = logging.getLogger("vaeaug")
 # Settings that `read_pool` takes by the same name, and those that only `read` takes.
 _SHARED = (
     *("split", "size", "frames", "frame_step", "alpha", "layout", "value_range", "resize", "mode"),
-    "on_error",
+    *("on_error", "sample_rate"),
 )
-_LABELLED = ("keys", "class_names")
+_LABELLED = ("keys", "class_names", "front_end")
 
 
 def read_by(

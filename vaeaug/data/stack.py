@@ -24,6 +24,7 @@ class Decoded:
         notes: For the user.
         value_range: The range by the format, where it has one.
         stored_as_numbers: Whether their alpha is not settled yet.
+        sample_rate: Of sounds, Hz.
     """
 
     images: Shaped[np.ndarray, "n *space c"]
@@ -31,6 +32,7 @@ class Decoded:
     notes: tuple[str, ...] = ()
     value_range: Range | None = None
     stored_as_numbers: bool = False
+    sample_rate: int | None = None
 
     def all_kept(self) -> "Decoded":
         """The same, for labels of these samples alone.

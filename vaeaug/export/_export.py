@@ -11,13 +11,14 @@ from vaeaug.export._as_animations import write_gifs
 from vaeaug.export._as_huggingface import huggingface_library, write_huggingface
 from vaeaug.export._as_imagefolder import write_imagefolder
 from vaeaug.export._as_npz import write_npz
+from vaeaug.export._as_sounds import check_sounds, write_sounds
 from vaeaug.export._as_webdataset import write_webdataset
 from vaeaug.export._publish import check_free, claimed
 from vaeaug.export._samples import ExportError, Samples, merged_samples, synthetic_samples
 from vaeaug.merging import Balance, ClassCounts, Share, merge
 from vaeaug.shards import Manifest, ShardDataset, warn_if_unhelpful
 
-Format = Literal["npz", "webdataset", "imagefolder", "gif", "huggingface"]
+Format = Literal["npz", "webdataset", "imagefolder", "gif", "huggingface", "wav", "flac"]
 FORMATS: tuple[str, ...] = get_args(Format)
 _BY_ENDING: dict[str, Format] = {".npz": "npz", ".tar": "webdataset"}
 SHARD_BYTES = 256 * 2**20
@@ -70,8 +71,8 @@ def export_dataset(
         format: "npz"; "webdataset", one ``.tar`` or a folder of them, in a random order;
             "imagefolder", PNG files in class folders with a ``metadata.csv``; "gif", the same of
             clips as animations, those in colour reduced to 256 colours; "huggingface", a folder for
-            ``datasets.load_from_disk``. None: derived from the suffix
-            .npz or .tar.
+            ``datasets.load_from_disk``; "wav" or "flac", sound files in class folders with a
+            ``metadata.csv``. None: derived from the suffix .npz or .tar.
         real: The real dataset to merge with, as for `merge`; None: only synthetic samples are
             written.
         share: As for `merge`; only with `real`.
@@ -96,9 +97,7 @@ def export_dataset(
     """
     path = Path(to)
     chosen = _format_of(path, format)
-    folder = (
-        chosen in ("imagefolder", "gif", "huggingface") or path.suffix.lower() not in _BY_ENDING
-    )
+    folder = chosen not in ("npz", "webdataset") or path.suffix.lower() not in _BY_ENDING
     check_free(path, folder=folder, overwrite=overwrite)
     if shard_bytes < 1:
         raise ExportError(f"shard_bytes: expected at least 1, got {shard_bytes}")
@@ -114,6 +113,8 @@ def export_dataset(
         on_mismatch=on_mismatch,
         class_names=class_names,
     )
+    if chosen in ("wav", "flac"):
+        check_sounds(samples, chosen)
     with claimed(path):
         # Another export may have written the target in the meantime.
         check_free(path, folder=folder, overwrite=overwrite)
@@ -125,6 +126,8 @@ def export_dataset(
             write_imagefolder(samples, path)
         elif chosen == "gif":
             write_gifs(samples, path)
+        elif chosen in ("wav", "flac"):
+            write_sounds(samples, path, chosen)
         else:
             write_huggingface(samples, path)
     return Exported(path, chosen, len(samples), int(samples.is_synthetic.sum()), classes)

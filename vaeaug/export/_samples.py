@@ -38,6 +38,7 @@ class Samples:
         image_shape: Shape of one image, (space..., C).
         dtype: Type of the images, uint8 or float32.
         provenance: Description and origin of the samples, as JSON types.
+        sample_rate: Of sounds, Hz; None where it is not known.
     """
 
     images_at: Gather
@@ -50,6 +51,7 @@ class Samples:
     image_shape: tuple[int, ...]
     dtype: np.dtype[Any]
     provenance: Mapping[str, Any]
+    sample_rate: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -209,7 +211,11 @@ def _samples(
         "vaeaug_version": manifest.versions.get("vaeaug", "unknown"),
         "evaluation": gate if isinstance(gate, str) else gate.get("verdict"),
     }
+    rate = manifest.extra.get("sample_rate")
+    if rate is not None:
+        provenance["sample_rate"] = rate
     return Samples(
+        sample_rate=rate,
         labels=labels.astype(np.int64),
         is_synthetic=is_synthetic,
         class_names=class_names,

@@ -18,6 +18,7 @@ from vaeaug.generator.samplers import (
     WITH_SOURCE,
     sample_generator,
 )
+from vaeaug.generator.sound_codec import SoundCodec
 from vaeaug.generator.storage import FILES
 from vaeaug.generator.synthesizer import Synthesizer
 
@@ -35,6 +36,7 @@ __all__ = [
     "LatentSpace",
     "SampleBatch",
     "SamplingError",
+    "SoundCodec",
     "Synthesizer",
     "draw_batch",
     "edits_images",

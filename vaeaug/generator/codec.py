@@ -108,29 +108,36 @@ class Codec:
         """
         return x if self.latent_space is None else self.latent_space.enter(x)
 
-    def leave(self, h: Float[Tensor, "n d *grid"]) -> Float[Tensor, "n c *space"]:
+    def leave(
+        self, h: Float[Tensor, "n d *grid"], like: Float[Tensor, "n c *space"] | None = None
+    ) -> Float[Tensor, "n c *space"]:
         """Invert `enter`.
 
         Args:
             h: What the model gives, on the device.
+            like: The images in [0, 1] that it is an edit of, NaN where of none: sounds keep their
+                phase.
 
         Returns:
             Images, not clipped unless an image codec decoded them.
         """
-        return h if self.latent_space is None else self.latent_space.leave(h)
+        return h if self.latent_space is None else self.latent_space.leave(h, like)
 
-    def stored(self, scaled: Tensor) -> Shaped[np.ndarray, "n *space c"]:
+    def stored(
+        self, scaled: Tensor, like: Float[Tensor, "n c *space"] | None = None
+    ) -> Shaped[np.ndarray, "n *space c"]:
         """The inverse of `scaled`.
 
         Args:
             scaled: What the model gives, channels first. Values of images outside [0, 1] are
                 clipped.
+            like: As for `leave`.
 
         Returns:
             Images in the type and value range of the training images.
         """
         if self.latent_space is not None:
-            scaled = self.leave(scaled.to(self.device)).cpu()
+            scaled = self.leave(scaled.to(self.device), like).cpu()
         return self.stored_pixels(scaled)
 
     def stored_pixels(

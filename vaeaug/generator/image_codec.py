@@ -21,9 +21,12 @@ from torch import Tensor, nn
 from vaeaug.config import ConfigError
 from vaeaug.data import LabelledImages
 from vaeaug.files import open_regular, read_whole
+from vaeaug.generator.sound_codec import SOURCE as SOUND
+from vaeaug.generator.sound_codec import SoundCodec
 from vaeaug.memory import blocks
 from vaeaug.models import exact_float32, scale_images, weights_sha256
 from vaeaug.randomness import seeded_torch
+from vaeaug.spectrogram import Spectrogram
 
 _KINDS = "FILE.py:NAME or a folder of a diffusers autoencoder"
 # Autoencoders of diffusers that a folder may hold.
@@ -148,20 +151,20 @@ class LatentSpace:
     """The latents of a codec, scaled for a generator that was trained on them.
 
     Attributes:
-        codec: The codec.
-        image_shape: (h, w, c) of the images.
+        codec: The codec, of images or of sounds.
+        image_shape: (h, w, c) of the images, or (l, c) of sounds.
         low: Lowest value of the latents of the training images; scaled to 0.
         high: Highest value; scaled to 1.
     """
 
-    codec: ImageCodec
+    codec: ImageCodec | SoundCodec
     image_shape: tuple[int, ...]
     low: float
     high: float
 
     @classmethod
     def fitted(
-        cls, codec: ImageCodec, data: LabelledImages, *, device: torch.device | str
+        cls, codec: ImageCodec | SoundCodec, data: LabelledImages, *, device: torch.device | str
     ) -> tuple["LatentSpace", LabelledImages]:
         """Encode the training images.
 
@@ -176,8 +179,12 @@ class LatentSpace:
         Raises:
             ImageCodecError: If the samples are no images, or not such as the codec takes.
         """
-        if len(data.image_shape) != 3:
-            raise ImageCodecError(f"codec {codec.source}: expected images, got {data.noun}")
+        rank = 2 if isinstance(codec, SoundCodec) else 3
+        if len(data.image_shape) != rank:
+            raise ImageCodecError(
+                f"codec {codec.source}: expected {'signals' if rank == 2 else 'images'}, got "
+                f"{data.noun}"
+            )
         codec.to(device)
         raw = _encoded(codec, data.images, data.value_range, device)
         pool = data.unlabelled
@@ -194,6 +201,7 @@ class LatentSpace:
             data,
             images=scaled(raw),
             value_range=(0.0, 1.0),
+            front_end=None,
             unlabelled=None if raw_pool is None else scaled(raw_pool),
         )
         # What the codec itself loses is found before hours of training.
@@ -201,7 +209,7 @@ class LatentSpace:
         space.leave(space.enter(x))
         return space, latents
 
-    def enter(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h2 w2"]:
+    def enter(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n d *grid"]:
         """Turn images into what the generator is trained on.
 
         Args:
@@ -212,20 +220,29 @@ class LatentSpace:
         """
         return (self.codec.encode(x) - self.low) / (self.high - self.low)
 
-    def leave(self, h: Float[Tensor, "n d h2 w2"]) -> Float[Tensor, "n c h w"]:
+    def leave(
+        self, h: Float[Tensor, "n d *grid"], like: Float[Tensor, "n c *space"] | None = None
+    ) -> Float[Tensor, "n c *space"]:
         """Invert `enter`.
 
         Args:
             h: Scaled latents.
+            like: The images in [0, 1] that they are edits of, NaN where of none. Sounds keep their
+                phase; an image codec does without.
 
         Returns:
             Images in [0, 1].
         """
         *space, channels = self.image_shape
-        parts = [
-            self.codec.decode(part * (self.high - self.low) + self.low, (channels, *space))
-            for part in h.split(_IMAGES)
-        ]
+        shape = (channels, *space)
+        parts = []
+        for begin in range(0, len(h), _IMAGES):
+            part = h[begin : begin + _IMAGES] * (self.high - self.low) + self.low
+            if isinstance(self.codec, SoundCodec):
+                of_part = None if like is None else like[begin : begin + _IMAGES]
+                parts.append(self.codec.decode(part, shape, of_part))
+            else:
+                parts.append(self.codec.decode(part, shape))
         return torch.cat(parts) if parts else h.new_empty(0, channels, *space)
 
     def to_json(self) -> dict[str, Any]:
@@ -240,10 +257,12 @@ class LatentSpace:
             "image_shape": list(self.image_shape),
             "low": self.low,
             "high": self.high,
-        }
+        } | ({"stft": self.codec.to_json()} if isinstance(self.codec, SoundCodec) else {})
 
     @classmethod
-    def of_json(cls, stored: dict[str, Any], codec: str | ImageCodec | None) -> "LatentSpace":
+    def of_json(
+        cls, stored: dict[str, Any], codec: str | ImageCodec | SoundCodec | None
+    ) -> "LatentSpace":
         """Find the codec of a stored generator.
 
         Args:
@@ -263,7 +282,13 @@ class LatentSpace:
                 f"expected codec= (--codec), for the images are decoded by {source!r}, a Python "
                 "file, which is run only where it is named"
             )
-        found = codec if isinstance(codec, ImageCodec) else ImageCodec.load(codec or source)
+        found: ImageCodec | SoundCodec
+        if source == SOUND and not isinstance(codec, str):
+            found = SoundCodec(Spectrogram(**stored["stft"]))
+        elif isinstance(codec, ImageCodec | SoundCodec):
+            found = codec
+        else:
+            found = ImageCodec.load(codec or source)
         if found.sha256 != stored["sha256"]:
             raise ImageCodecError(
                 f"expected the codec {source!r} of sha256 {stored['sha256'][:12]}, which the "
@@ -273,11 +298,11 @@ class LatentSpace:
 
 
 def _encoded(
-    codec: ImageCodec,
-    images: Shaped[np.ndarray, "n h w c"],
+    codec: ImageCodec | SoundCodec,
+    images: Shaped[np.ndarray, "n *space c"],
     value_range: tuple[int | float, int | float],
     device: torch.device | str,
-) -> Float32[np.ndarray, "n h2 w2 d"]:
+) -> Float32[np.ndarray, "n *grid d"]:
     parts = []
     for rows in blocks(len(images), images[:1].size, _IMAGES):
         x = torch.from_numpy(np.ascontiguousarray(images[rows])).to(device)

@@ -62,7 +62,8 @@ def draw_batch(
     if edited.size:
         residual = generator.residual_of(sources[edited])
         images[torch.from_numpy(edited).to(device)] += residual.to(device)
-    return generator.codec.leave(images).clamp(0, 1)
+    recordings = generator.recordings_of(sources)
+    return generator.codec.leave(images, recordings).clamp(0, 1)
 
 
 class ClassMover:
@@ -105,7 +106,7 @@ class ClassMover:
             The moved images, in [0, 1].
         """
         model, codec = self.generator.model, self.generator.codec
-        x = codec.enter(x)
+        recordings, x = x, codec.enter(x)
         mean, logvar = model.posterior(x, y)
         z = mean.clone()
         step = strength * (0.5 + 0.5 * uniform[:, 1:])
@@ -124,10 +125,10 @@ class ClassMover:
             towards = latents[rows.gather(1, place[:, None]).squeeze(1)]
             z[at] = (1 - step[at]) * mean[at] + step[at] * towards
         if not residual:
-            return codec.leave(model.decode(z, y)).clamp(0, 1)
+            return codec.leave(model.decode(z, y), recordings).clamp(0, 1)
         # One pass for both: for few images the cost is that of a pass.
         moved, reconstructed = model.decode(torch.cat([z, mean]), torch.cat([y, y])).chunk(2)
-        return codec.leave(x + moved - reconstructed).clamp(0, 1)
+        return codec.leave(x + moved - reconstructed, recordings).clamp(0, 1)
 
     def _latents_of(self, label: int) -> Tensor:
         device = self.generator.device

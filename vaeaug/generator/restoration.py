@@ -332,7 +332,7 @@ class Restoration:
     def _rebuilt(self, values: Tensor, labels: Tensor) -> Tensor:
         """The reconstruction of images in [0, 1]."""
         mean, _ = self.codec.model.posterior(self.codec.enter(values), labels)
-        return self.codec.leave(self.codec.model.decode(mean, labels))
+        return self.codec.leave(self.codec.model.decode(mean, labels), values)
 
 
 def _refuse_features(image_shape: Sequence[int]) -> None:

@@ -14,7 +14,8 @@ from vaeaug.files import read_whole
 from vaeaug.files.json_text import parse_strict, sealed, unsealed
 from vaeaug.generator.density import ClassDensity
 from vaeaug.generator.image_codec import ImageCodec, LatentSpace
-from vaeaug.models import CVAE, LatentFlow, Restorer, SeparateCVAE
+from vaeaug.generator.sound_codec import SoundCodec
+from vaeaug.models import CVAE, NOISE_LEVELS, LatentFlow, Restorer, SeparateCVAE
 from vaeaug.randomness import seeded_torch
 from vaeaug.shards import publish_bytes, sha256_file
 
@@ -113,7 +114,7 @@ def save(generator: StoredGenerator, folder: Path) -> None:
     publish_bytes(folder / "config.json", sealed(config))
 
 
-def load(folder: Path, codec: str | ImageCodec | None = None) -> StoredGenerator:
+def load(folder: Path, codec: str | ImageCodec | SoundCodec | None = None) -> StoredGenerator:
     """Read what `save` wrote.
 
     Args:
@@ -158,7 +159,9 @@ def load(folder: Path, codec: str | ImageCodec | None = None) -> StoredGenerator
         keys = dict(config["restorer"])
         with torch.device("meta"):  # no memory before it is known that weights fill it
             restorer = Restorer(keys.pop("image_shape"), **keys)
-        restorer.load_state_dict(_without_name(arrays, "restorer"), assign=True)
+        named = _without_name(arrays, "restorer")
+        named.setdefault("estimates", torch.tensor(NOISE_LEVELS))  # not in earlier generators
+        restorer.load_state_dict(named, assign=True)
     low, high = config["value_range"]
     return StoredGenerator(
         model=model,

@@ -30,8 +30,10 @@ from vaeaug.generator.samplers import (
     Request,
     check_numbers,
 )
+from vaeaug.generator.sound_codec import SoundCodec
 from vaeaug.memory import blocks
 from vaeaug.models import CVAE, LatentFlow, Restorer, SeparateCVAE
+from vaeaug.spectrogram import Spectrogram
 
 # Latents that are decoded before their images are stored.
 DECODED = 16 * BLOCK
@@ -280,6 +282,13 @@ class Synthesizer:
     def image_shape(self) -> tuple[int, ...]:
         """(space..., channels)."""
         return self.codec.image_shape
+
+    @property
+    def spectrogram(self) -> Spectrogram | None:
+        """The spectrogram that sounds are learned by; None without a front end of sounds."""
+        space = self.codec.latent_space
+        codec = None if space is None else space.codec
+        return codec.spectrogram if isinstance(codec, SoundCodec) else None
 
     @property
     def layout(self) -> str:
@@ -608,7 +617,7 @@ class Synthesizer:
             scaled = self.codec.decoded(drawn.latents, labels)
         if residual:
             scaled = scaled + self.residual_of(drawn.sources)
-        images = self.codec.stored(scaled)
+        images = self.codec.stored(scaled, self.recordings_of(drawn.sources))
         soft_labels = None
         if sampler == "blend":
             soft_labels = np.zeros((len(labels), len(self.class_names)), np.float32)
@@ -672,6 +681,23 @@ class Synthesizer:
         assert self.data is not None
         images = self.codec.scaled(self.data.images_at(sources)).cpu()
         return images - self.codec.decoded(self.means[sources], self.labels[sources])
+
+    def recordings_of(self, sources: Int64[np.ndarray, " n"]) -> Tensor | None:
+        """Training sounds whose phase samples keep.
+
+        Args:
+            sources: Rows of the training data, which has to be attached; -1 for a sample of none.
+
+        Returns:
+            Sounds in [0, 1], channels first, on the device, NaN where there is no source; None
+            where the generator has no front end of sounds, or no data.
+        """
+        if self.spectrogram is None or self.data is None:
+            return None
+        known = torch.from_numpy(sources >= 0)
+        recordings = self.codec.pixels(self.data.images_at(sources.clip(0)))
+        recordings[~known.to(self.device)] = torch.nan
+        return recordings
 
     def default_sampler(self, label: int | str, *, residual: bool = False) -> str:
         """The default sampler of a class; see `sampler_reason`.
@@ -754,7 +780,9 @@ class Synthesizer:
         storage.save(stored, Path(folder))
 
     @classmethod
-    def load(cls, folder: str | Path, *, codec: str | ImageCodec | None = None) -> "Synthesizer":
+    def load(
+        cls, folder: str | Path, *, codec: str | ImageCodec | SoundCodec | None = None
+    ) -> "Synthesizer":
         """Read what `save` wrote.
 
         Args:

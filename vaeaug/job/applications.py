@@ -14,7 +14,7 @@ from vaeaug.data import DataError, LabelledImages
 from vaeaug.data.formats.hdf5_process import ForeignHDF5
 from vaeaug.data.values import pinned
 from vaeaug.generator import Synthesizer
-from vaeaug.report import write_latent_map, write_strips
+from vaeaug.report import SPECTROGRAM_RANGE, as_pictures, write_latent_map, write_strips
 from vaeaug.shapes import are_features
 from vaeaug.shards import published_hdf5, write_attributes, write_images
 from vaeaug.stages.readable import UnitEffect, active_styles, unit_effects, units_in_order, within
@@ -429,7 +429,23 @@ def write_attributes_traversal(
         centre = generator.means[generator.rows[index]].mean(axis=0)
         images = _along(generator, index, centre, ways, steps=STEPS, reach=REACH)
         strips.append((generator.class_names[index], [d.name for d in shown], images))
-    return write_strips(path, strips, value_range=generator.value_range), shown
+    return _write_strips(path, strips, generator), shown
+
+
+def _write_strips(
+    path: str | Path,
+    strips: Sequence[tuple[str, Sequence[str], np.ndarray]],
+    generator: Synthesizer,
+) -> Path:
+    """Draw strips of samples, those of a generator of sounds as spectrograms."""
+    spectrogram = generator.spectrogram
+    if spectrogram is None:
+        return write_strips(path, strips, value_range=generator.value_range)
+    pictures = [
+        (title, names, as_pictures(sounds, spectrogram, generator.value_range))
+        for title, names, sounds in strips
+    ]
+    return write_strips(path, pictures, value_range=SPECTROGRAM_RANGE)
 
 
 def write_latents(path: str | Path, generator: Synthesizer) -> Path:
@@ -484,7 +500,7 @@ def write_traversal(
         names, images = traverse(generator, label, n_units=n_units, effects=effects)
         title = generator.class_names[generator.index_of(label)]
         strips.append((title, names, images))
-    return write_strips(path, strips, value_range=generator.value_range)
+    return _write_strips(path, strips, generator)
 
 
 def styles_of(
@@ -521,7 +537,10 @@ def styles_of(
     lenders = generator.latents.lenders(-1)
     lenders = np.sort(rng.permutation(lenders)[:n_styles])
     z = generator.style_of(generator.means[lenders])
-    blank = np.full_like(data.images[:1], data.value_range[0])
+    low, high = data.value_range
+    blank = np.full_like(
+        data.images[:1], low if generator.spectrogram is None else 0.5 * (low + high)
+    )
     grid = [np.concatenate([blank, data.images_at(lenders)])]
     for index in indices:
         real = data.images_at(generator.rows[index][:1])
@@ -552,7 +571,7 @@ def write_styles(
     """
     names, images = styles_of(generator, data, labels, n_styles=n_styles)
     title = "real images of frequent classes, and each class in their styles"
-    return write_strips(path, [(title, names, images)], value_range=generator.value_range)
+    return _write_strips(path, [(title, names, images)], generator)
 
 
 def check_fits(generator: Synthesizer, data: LabelledImages) -> None:

@@ -25,7 +25,14 @@ from vaeaug.plan import Plan
 from vaeaug.progress import Progress, shown
 from vaeaug.screening import Screener
 from vaeaug.shards import Manifest, ShardProvenance, publish_bytes
-from vaeaug.stages import bytes_per_sample, load_or_train, new_screener, plan_of, suited
+from vaeaug.stages import (
+    bytes_per_sample,
+    load_or_train,
+    new_screener,
+    plan_of,
+    suited,
+    with_front_end,
+)
 from vaeaug.stages.diagnosis import diagnose
 from vaeaug.training import resolve_device
 
@@ -59,7 +66,7 @@ def augment(
         search_first: Search for a recipe, draw the dataset by it and store it for `merge`.
         evaluate_after: Run the gate; with a search before it, on splits that the search never saw.
         probe: Builds the classifier of both: ``probe(image_shape, n_classes)``.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         resume: False deletes a run that is there and starts again.
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
             is silent; a function is called as ``progress(what, done, total, metrics)``.
@@ -78,6 +85,7 @@ def augment(
     job = as_config(config)
     if not isinstance(data, LabelledImages):
         data = read_configured(data, job.data.model_dump(), seed=job.seed, progress=False)
+    data = with_front_end(data, job)
     job = _with_plain_strategy(job, data)
     plan = _plan_something(data, job)
     device = resolve_device(device)
@@ -134,6 +142,7 @@ def _draw(
         data_fingerprint=data.fingerprint,
         run_seed=job.seed,
         vaeaug_version=run_versions()["vaeaug"],
+        sample_rate=data.sample_rate,
     )
     written = WrittenClasses(run.path, data.class_names, provenance)
     diagnosed = run.has_diagnostics()
@@ -190,7 +199,7 @@ def generate(
         out_dir: A run folder of its own.
         config: The job, whose plan, recipe, sampling, screening and shards are used.
         screener: A screener that was fitted to this data by this configuration, to save time.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         resume: False deletes a run that is there and starts again.
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
             is silent; a function is called as ``progress(what, done, total, metrics)``.
@@ -214,6 +223,7 @@ def generate(
             f"{generator.data_fingerprint[:12]}), got {data.source!r} of fingerprint "
             f"{data.fingerprint[:12]}"
         )
+    data = with_front_end(data, job)
     job = _with_plain_strategy(job, data)
     plan = _plan_something(data, job)
     described = {**describe_data(data), "generator": generator.sha256}
@@ -251,7 +261,7 @@ def train_only(
         data: The training split.
         out_dir: The run folder.
         config: The job; a mapping of its keys or the path of a YAML file will do.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         resume: False deletes a run that is there and starts again.
         progress: As for `augment`.
 

@@ -21,8 +21,11 @@ from vaeaug.merging import counts_of_run
 from vaeaug.report import (
     COLUMNS,
     MAX_CLASSES,
+    SPECTROGRAM_RANGE,
     ClassPanel,
     are_clips,
+    players,
+    spectrogram_panels,
     write_card,
     write_report,
     write_samples,
@@ -63,7 +66,13 @@ def publish(run: RunFolder, result: RunResult, data: LabelledImages) -> Manifest
         ShardError: If a file cannot be written.
     """
     panels = [] if data.are_features else panels_of(run.path, result.manifest, data)
-    _write_pictures(run, panels, data, codec=result.config.model.codec)
+    shown_range, heard = data.value_range, {}
+    if data.spectrogram is not None:
+        if data.sample_rate is not None:
+            heard = dict(players(panels, data.sample_rate, data.value_range))
+        panels = spectrogram_panels(panels, data.spectrogram, data.value_range)
+        shown_range = SPECTROGRAM_RANGE
+    _write_pictures(run, panels, data, shown_range, codec=result.config.model.codec)
     if result.measures:
         run.measures.parent.mkdir(exist_ok=True)
         # In their order: the report shows classes as the data has them.
@@ -73,7 +82,8 @@ def publish(run: RunFolder, result: RunResult, data: LabelledImages) -> Manifest
         run.path,
         document,
         panels=panels,
-        value_range=data.value_range,
+        value_range=shown_range,
+        heard=heard,
         traversals=_there(run.path / "traversals.gif") or _there(run.path / "traversals.png"),
         latent_map=_there(run.path / "latents.png"),
     )
@@ -141,6 +151,7 @@ def _write_pictures(
     run: RunFolder,
     panels: Sequence[ClassPanel],
     data: LabelledImages,
+    value_range: tuple[float, float],
     *,
     codec: str | None,
 ) -> None:
@@ -151,8 +162,7 @@ def _write_pictures(
     samples, traversals = run.path / "samples.png", run.path / "traversals.png"
     if not samples.exists():
         for ending in endings:
-            path = samples.with_suffix(ending)
-            write_samples(path, panels, value_range=data.value_range)
+            write_samples(samples.with_suffix(ending), panels, value_range=value_range)
     if not traversals.exists():
         shown = [label for label in _by_interest(data) if data.counts[label]][:MAX_CLASSES]
         n_units = 2 if len(shown) > 4 else 6

@@ -169,6 +169,8 @@ def result_of(
         "nearness": nearness(classes, near),
         "recipe": recipe.model_dump(mode="json") | {"origin": origin},
     }
+    if data.sample_rate is not None:
+        extra["sample_rate"] = data.sample_rate
     measures = {}
     if search is not None:
         measures["search"] = plain(search.to_json())

@@ -1,8 +1,13 @@
 """Networks: q(z|x,y), p(z|y), p(x|z,y), their bounds, the latent flow and classifiers."""
 
-from vaeaug.models.blocks import Geometry, SizeError, scale_images
+from vaeaug.models.blocks import Geometry, SizeError, fold_space, scale_images, unfold_space
 from vaeaug.models.bounds import bits_per_dimension, importance_weighted_bound
-from vaeaug.models.classifier import SmallClassifier
+from vaeaug.models.classifier import (
+    LogSpectrogram,
+    SmallClassifier,
+    SoundClassifier,
+    small_classifier,
+)
 from vaeaug.models.content import mean_codes
 from vaeaug.models.cvae import CVAE, ElboTerms, gaussian_kl, groups_of
 from vaeaug.models.discriminator import Discriminator, feature_distance
@@ -33,13 +38,16 @@ __all__ = [
     "ElboTerms",
     "Geometry",
     "LatentFlow",
+    "LogSpectrogram",
     "Restorer",
     "SeparateCVAE",
     "SizeError",
     "SmallClassifier",
+    "SoundClassifier",
     "bits_per_dimension",
     "exact_float32",
     "feature_distance",
+    "fold_space",
     "gaussian_kl",
     "groups_of",
     "importance_weighted_bound",
@@ -49,5 +57,7 @@ __all__ = [
     "optimal_log_sigma2",
     "poisson_level",
     "scale_images",
+    "small_classifier",
+    "unfold_space",
     "weights_sha256",
 ]

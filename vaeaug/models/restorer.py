@@ -37,6 +37,7 @@ class Restorer(nn.Module):
     Attributes:
         mean: Mean of the training values, in [0, 1].
         scale: Their standard deviation.
+        estimates: What the estimator says, in the geometric mean, at each of `NOISE_LEVELS`.
         weights: Best weight of the restored sample against its input at each of `NOISE_LEVELS`, on
             held-out samples.
         poisson_weights: The same at each of `PEAKS`.
@@ -67,10 +68,13 @@ class Restorer(nn.Module):
         self.estimator = _NoiseEstimator(rank, channels)
         self.register_buffer("mean", torch.tensor(0.5, dtype=torch.float32))
         self.register_buffer("scale", torch.tensor(0.3, dtype=torch.float32))
+        levels = torch.tensor(NOISE_LEVELS, dtype=torch.float32)
+        self.register_buffer("estimates", levels)
         self.register_buffer("weights", torch.ones(len(NOISE_LEVELS), dtype=torch.float32))
         self.register_buffer("poisson_weights", torch.ones(len(PEAKS), dtype=torch.float32))
         self.mean: Tensor
         self.scale: Tensor
+        self.estimates: Tensor
         self.weights: Tensor
         self.poisson_weights: Tensor
 
@@ -140,7 +144,7 @@ class Restorer(nn.Module):
     def noise_level(
         self, y: Float[Tensor, "n c *space"], known: Float[Tensor, "n c *space"]
     ) -> Float[Tensor, " n"]:
-        """Estimate the level of Gaussian noise.
+        """Estimate the level of Gaussian noise, by the calibrated estimator.
 
         Args:
             y: Noisy samples, as for `forward`.
@@ -149,7 +153,24 @@ class Restorer(nn.Module):
         Returns:
             Standard deviation of each sample's noise.
         """
-        return self.estimator((y - self.mean) / self.scale * known, known).exp()
+        told, places = self.log_estimate(y, known), self.estimates.log()
+        levels = told.new_tensor(NOISE_LEVELS).log()
+        beyond = (told - places[-1]).clamp(min=0) + (told - places[0]).clamp(max=0)
+        return (_interpolated(told, places, levels) + beyond).exp()
+
+    def log_estimate(
+        self, y: Float[Tensor, "n c *space"], known: Float[Tensor, "n c *space"]
+    ) -> Float[Tensor, " n"]:
+        """Estimate the logarithm of the level, before it is calibrated.
+
+        Args:
+            y: As for `noise_level`.
+            known: As for `noise_level`.
+
+        Returns:
+            The logarithm of each sample's level.
+        """
+        return self.estimator((y - self.mean) / self.scale * known, known)
 
     def weight_of(self, level: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Interpolate the weight of the restored sample between the calibrated levels.
@@ -160,8 +181,20 @@ class Restorer(nn.Module):
         Returns:
             From 0, which keeps the input, to 1. It is 0 for noise below `MIN_NOISE`.
         """
-        weights = torch.cat([self.weights.new_zeros(1), self.weights])
-        return _interpolated(level, level.new_tensor((MIN_NOISE, *NOISE_LEVELS)), weights)
+        return self.weight_shares(level) @ self.weights
+
+    def weight_shares(self, level: Float[Tensor, " n"]) -> Float[Tensor, "n k"]:
+        """Say how far the weight of each of `NOISE_LEVELS` counts at a level.
+
+        Args:
+            level: Level of the noise.
+
+        Returns:
+            From 0 to 1; in all 1 from the lowest of `NOISE_LEVELS` on, less below.
+        """
+        places = level.new_tensor((MIN_NOISE, *NOISE_LEVELS))
+        corners = torch.eye(len(places), device=level.device)
+        return torch.stack([_interpolated(level, places, each) for each in corners[1:]], dim=1)
 
     def poisson_weight_of(self, peak: float) -> float:
         """Interpolate the weight of the restored sample for counting noise.

@@ -6,15 +6,20 @@ from vaeaug.report.latent_map import write_latent_map
 from vaeaug.report.page import write_report
 from vaeaug.report.picture import COLUMNS, MAX_CLASSES, ClassPanel, write_samples
 from vaeaug.report.rate_distortion import draw_rate_distortion
+from vaeaug.report.sounds import SPECTROGRAM_RANGE, as_pictures, players, spectrogram_panels
 from vaeaug.report.strips import write_strips
 
 __all__ = [
     "COLUMNS",
     "MAX_CLASSES",
+    "SPECTROGRAM_RANGE",
     "ClassPanel",
     "are_clips",
+    "as_pictures",
     "draw_rate_distortion",
     "gif_bytes",
+    "players",
+    "spectrogram_panels",
     "write_card",
     "write_latent_map",
     "write_report",

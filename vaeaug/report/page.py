@@ -14,6 +14,7 @@ from vaeaug.report.charts import draw_curves
 from vaeaug.report.document import Document
 from vaeaug.report.embedded import embedded_picture, panel_pictures
 from vaeaug.report.picture import MAX_CLASSES, ClassPanel
+from vaeaug.report.sounds import Player
 from vaeaug.shards import publish_bytes
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def write_report(
     value_range: tuple[float, float],
     traversals: Path | None = None,
     latent_map: Path | None = None,
+    heard: Mapping[str, Sequence[Player]] | None = None,
 ) -> Path:
     """Write ``report.html`` and ``report.json`` atomically.
 
@@ -76,6 +78,7 @@ def write_report(
         value_range: Lowest and highest value of their images.
         traversals: The picture of the latent traversals, if there is one.
         latent_map: The picture of the latents in the plane, if there is one.
+        heard: By the name of a class, sounds that can be played.
 
     Returns:
         Path of the page.
@@ -84,7 +87,9 @@ def write_report(
         ShardError: If a file cannot be written.
     """
     document = _finite(document)
-    page = _render(Document.parse(document), panels, value_range, traversals, latent_map)
+    page = _render(
+        Document.parse(document), panels, value_range, traversals, latent_map, heard or {}
+    )
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     publish_bytes(folder / "report.json", text.encode())
     publish_bytes(folder / "report.html", page.encode())
@@ -97,6 +102,7 @@ def _render(
     value_range: tuple[float, float],
     traversals: Path | None,
     latent_map: Path | None,
+    heard: Mapping[str, Sequence[Player]],
 ) -> str:
     from markupsafe import Markup
 
@@ -137,12 +143,15 @@ def _render(
         "diagnostics": run_view.diagnostics(document),
         "traversals": embedded_picture(traversals),
         "latent_map": embedded_picture(latent_map),
+        "players": heard,
         "curves": drawn,
         "stages_left_out": stages_left_out,
         "provenance": run_view.provenance(document),
     }
     # The pictures may use the remaining bytes.
-    max_bytes = _MAX_BYTES - len(template.render(shown, panels=[]).encode())
+    used = len(template.render(shown, panels=[]).encode())
+    used += sum(len(player.source) for found in heard.values() for player in found)
+    max_bytes = _MAX_BYTES - used
     return template.render(shown, panels=panel_pictures(panels, value_range, max_bytes=max_bytes))
 
 

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Int64, Shaped
 
 from vaeaug.data import LabelledImages
+from vaeaug.models import scale_images
+from vaeaug.spectrogram import Spectrogram
 
 # Principal components of the space.
 COMPONENTS = 64
@@ -28,7 +31,8 @@ class SampleSpace:
 
     Lengths in it never exceed lengths in pixels, so a copy is always near; the shortlist it gives
     is then measured in pixels. Coordinates are divided so that a distance is a root mean square
-    difference per value, as a fraction of the value range.
+    difference per value, as a fraction of the value range. With a front end the values are those of
+    the spectrograms.
 
     Args:
         data: The training split, with its pool if it has one.
@@ -44,9 +48,10 @@ class SampleSpace:
         self.n_classes = data.n_classes
         low, high = data.value_range
         self.low, self.range = low, high - low
+        self._spectrogram = data.spectrogram
         rng = np.random.default_rng(seed)
         pool = data.images[:0] if data.unlabelled is None else data.unlabelled
-        n_values = data.images[0].size
+        n_values = self._flat(data.images[:1]).size
         fitted_values = PCA_VALUES if n_values <= LARGE_SAMPLE else LARGE_PCA_VALUES
         most = max(COMPONENTS, min(5_000, fitted_values // n_values))
         rows = rng.permutation(len(data) + len(pool))[:most]
@@ -158,9 +163,19 @@ class SampleSpace:
         return int(np.unique(self._groups, return_counts=True)[1].max())
 
     def _flat(self, images: np.ndarray) -> Float32[np.ndarray, "n d"]:
+        if self._spectrogram is not None:
+            return self._flat_spectrograms(images, self._spectrogram)
         flat = images.reshape(len(images), -1).astype(np.float32)
         scale = self.range * np.sqrt(flat.shape[1], dtype=np.float32)
         return (flat - np.float32(self.low)) / np.float32(scale)
+
+    def _flat_spectrograms(
+        self, sounds: Shaped[np.ndarray, "n l c"], spectrogram: Spectrogram
+    ) -> Float32[np.ndarray, "n d"]:
+        """Log magnitudes: sounds that differ in phase alone are as near as they sound."""
+        x = scale_images(torch.from_numpy(sounds.copy()), (self.low, self.low + self.range))
+        flat = spectrogram.log_magnitude(2 * x - 1).flatten(1).numpy()
+        return flat / np.sqrt(flat.shape[1], dtype=np.float32)
 
 
 def image_blocks(images: Shaped[np.ndarray, "n *space c"], most: int) -> Iterator[slice]:

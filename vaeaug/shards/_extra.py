@@ -40,6 +40,7 @@ _GATE: Checks = {
 }
 _EXTRA: Checks = {
     "recipe": _OBJECT,
+    "sample_rate": ("an integer >= 1", lambda v: is_int(v) and v >= 1),
     "search": _OBJECT,
     "plan": ("a list of objects", list_of(_is_object)),
     "samplers": ("an object of strings", mapping_of(_is_string)),

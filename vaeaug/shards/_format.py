@@ -64,6 +64,7 @@ class ShardProvenance:
         data_fingerprint: Fingerprint of the training split of the generator.
         run_seed: Seed of the run, 0 <= run_seed < 2**64.
         vaeaug_version: Version of the writing library.
+        sample_rate: Of sounds, Hz; None where there is none, or it is not known.
     """
 
     model_sha256: str
@@ -71,6 +72,7 @@ class ShardProvenance:
     data_fingerprint: str
     run_seed: int
     vaeaug_version: str = "unknown"
+    sample_rate: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("model_sha256", "config_sha256", "data_fingerprint", "vaeaug_version"):
@@ -81,6 +83,9 @@ class ShardProvenance:
             raise ShardError(
                 f"provenance run_seed: expected an integer in [0, 2**64), got {self.run_seed!r}"
             )
+        rate = self.sample_rate
+        if rate is not None and not (is_int(rate) and rate >= 1):
+            raise ShardError(f"provenance sample_rate: expected an integer >= 1, got {rate!r}")
 
 
 def is_int(value: Any) -> bool:

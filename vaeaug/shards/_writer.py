@@ -319,6 +319,8 @@ class ShardWriter:
         self._n = 0
 
     def _attributes(self) -> dict[str, Any]:
+        rate = self.provenance.sample_rate
+        sound = {} if rate is None else {"sample_rate": np.int64(rate)}
         return {
             "format": SHARD_FORMAT,
             "format_version": np.int64(FORMAT_VERSION),
@@ -334,6 +336,7 @@ class ShardWriter:
             "run_seed": np.uint64(self.provenance.run_seed),
             "shard_index": np.int64(self._next_index),
             "vaeaug_version": self.provenance.vaeaug_version,
+            **sound,
             **{f"{name}_version": text for name, text in library_versions().items()},
         }
 
@@ -356,7 +359,7 @@ def _fill(
 
 def _provenance(fields: Mapping[str, Any]) -> ShardProvenance:
     known = {f.name for f in dataclasses.fields(ShardProvenance)}
-    needed = known - {"vaeaug_version"}
+    needed = known - {"vaeaug_version", "sample_rate"}
     if not needed <= fields.keys() <= known:
         raise ShardError(f"provenance: expected the fields {sorted(needed)}, got {sorted(fields)}")
     return ShardProvenance(**fields)

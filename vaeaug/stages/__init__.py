@@ -4,7 +4,7 @@ Nothing here knows a run folder: what is drawn is handed out, and whoever asked 
 """
 
 from vaeaug.stages.drawing import CHUNK, AcceptedSamples, draw_class
-from vaeaug.stages.planning import bytes_per_sample, plan_of, shards_of, suited
+from vaeaug.stages.planning import bytes_per_sample, plan_of, shards_of, suited, with_front_end
 from vaeaug.stages.split import SplitStages, SyntheticSet
 from vaeaug.stages.training import fit, fit_restorer, load_or_train, new_screener
 
@@ -22,4 +22,5 @@ __all__ = [
     "plan_of",
     "shards_of",
     "suited",
+    "with_front_end",
 ]

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int64
 
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.generator import Synthesizer
+from vaeaug.memory import blocks
 from vaeaug.screening import Screener
 from vaeaug.stages.choices import Choices, choices_of, trials_of
 from vaeaug.stages.label_control import LabelControl, measure_label_control
@@ -73,7 +75,8 @@ class Diagnostics:
         lines = [
             f"held-out ELBO {fit['elbo_held_out']:.1f} nats (training {fit['elbo_train']:.1f}), "
             f"importance-weighted bound {fit['bound']:.1f} (K = {fit['bound_samples']})"
-            + (f", {bits:.2f} bits per value" if bits is not None else ""),
+            + (f", {bits:.2f} bits per value" if bits is not None else "")
+            + f"; held-out reconstructions leave {fit['unexplained']:.0%} of the variance",
             f"{latents['active']} of {latents['units']} latent units are active; the unit that "
             f"knows most of the class has {max(latents['class_information']):.2f} nats of it",
         ]
@@ -116,7 +119,8 @@ def diagnose(
 
     Returns:
         ``fit``: ELBO of training and held-out images (mean and standard error, nats), their gap,
-        the importance-weighted bound, bits per value (8-bit data). ``latents``: units, active
+        the importance-weighted bound, bits per value (8-bit data), and the part of the variance of
+        held-out samples that their reconstructions leave. ``latents``: units, active
         ones, KL of each unit (nats), mutual information of each unit with the class (nats), and
         the fields of `UnitEffect` of the units that vary most.
         ``label_control``, with a screener: the fields of `LabelControl`.
@@ -183,7 +187,31 @@ def _fit(generator: Synthesizer, data: LabelledImages, config: AugmentConfig) ->
         "bound_samples": k,
         "bound_images": len(few),
         "bits_per_dimension": bits,
+        "unexplained": _unexplained(generator, train, held_out),
     }
+
+
+def _unexplained(generator: Synthesizer, train: LabelledImages, held_out: LabelledImages) -> float:
+    """Squared error of held-out reconstructions by the variance around the mean sample.
+
+    Both are of what the generator learns: with a front end, of spectrograms. 1 or more: it has
+    learned no more than the mean.
+    """
+    codec = generator.codec
+    mean = torch.cat(
+        [
+            codec.scaled(train.images[rows]).cpu()
+            for rows in blocks(len(train), train.images[:1].size, 64)
+        ]
+    ).mean(dim=0)
+    error = power = 0.0
+    for rows in blocks(len(held_out), held_out.images[:1].size, 64):
+        x = codec.scaled(held_out.images[rows]).cpu()
+        z = generator.encode(held_out.images[rows], held_out.labels[rows])
+        rebuilt = codec.decoded(z, held_out.labels[rows])
+        error += float((x - rebuilt).square().sum())
+        power += float((x - mean).square().sum())
+    return error / power if power else 1.0
 
 
 def _latents(generator: Synthesizer, data: LabelledImages, seed: int) -> dict[str, Any]:

@@ -23,6 +23,29 @@ def suited(config: AugmentConfig, data: LabelledImages) -> AugmentConfig:
     return config.for_features() if data.are_features else config
 
 
+def with_front_end(data: LabelledImages, config: AugmentConfig) -> LabelledImages:
+    """The data with the front end and the sample rate that the job states.
+
+    Args:
+        data: The training split.
+        config: The job.
+
+    Returns:
+        The data itself where the job states none, or none but its own.
+
+    Raises:
+        ConfigError: If a front end and an image codec are asked for.
+        DataError: If the sample rate is another, or the samples are no signals, or too short.
+    """
+    data = data.as_sounds(config.data.sample_rate, config.data.front_end)
+    if data.front_end is not None and config.model.codec is not None:
+        raise ConfigError(
+            f"model.codec: expected none with data.front_end {data.front_end}, got "
+            f"{config.model.codec!r}"
+        )
+    return data
+
+
 def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
     """The plan that a configuration makes for this data.
 
@@ -38,6 +61,7 @@ def plan_of(data: LabelledImages, config: AugmentConfig) -> Plan:
         PlanError: If the sampling strategy cannot be satisfied.
     """
     config = suited(config, data)
+    data = with_front_end(data, config)
     check_config(data, config, for_convolutions=True)
     if config.recipe.sampler == "calibrated" and not data.are_features:
         raise ConfigError(

@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vaeaug.config import AugmentConfig, as_config
 from vaeaug.data import LabelledImages
-from vaeaug.generator import ImageCodec, LatentSpace, SamplingError, Synthesizer
+from vaeaug.generator import ImageCodec, LatentSpace, SamplingError, SoundCodec, Synthesizer
+from vaeaug.models import scale_images
 from vaeaug.progress import Progress, shown
 from vaeaug.screening import Screener
-from vaeaug.stages.planning import suited
+from vaeaug.stages.planning import suited, with_front_end
 from vaeaug.training import (
     BUDGET_SHARE,
     resolve_device,
@@ -22,6 +24,9 @@ from vaeaug.training import (
 )
 
 log = logging.getLogger("vaeaug")
+
+# Sounds on which the front end is measured.
+_SOUNDS = 32
 
 
 def fit(
@@ -37,7 +42,7 @@ def fit(
     Args:
         data: The training split.
         config: The job; a mapping of its keys or the path of a YAML file will do.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         folder: Checkpoints go there and are resumed from there. None: nothing is written.
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
             is silent; a function is called as ``progress(what, done, total, metrics)``.
@@ -49,10 +54,15 @@ def fit(
         TrainingError: If training fails.
     """
     job = suited(as_config(config), data)
+    data = with_front_end(data, job)
     space, samples = None, data
     if job.model.codec is not None:
         codec = ImageCodec.load(job.model.codec)
         space, samples = LatentSpace.fitted(codec, data, device=resolve_device(device))
+    elif data.spectrogram is not None:
+        sounds = SoundCodec(data.spectrogram)
+        space, samples = LatentSpace.fitted(sounds, data, device=resolve_device(device))
+        log.info("%s", sounds.summary(_some_sounds(data)))
     restorer, path = None, None if folder is None else Path(folder)
     restores, budget = restoration_steps(data, job) > 0, job.training.budget_seconds
     timed = job
@@ -80,6 +90,12 @@ def fit(
     )
 
 
+def _some_sounds(data: LabelledImages) -> torch.Tensor:
+    """Training sounds in [0, 1] to say of what the front end keeps."""
+    rows = np.linspace(0, len(data) - 1, min(len(data), _SOUNDS)).astype(np.int64)
+    return scale_images(torch.from_numpy(data.images[rows]), data.value_range)
+
+
 def fit_restorer(
     generator: Synthesizer,
     data: LabelledImages,
@@ -94,7 +110,7 @@ def fit_restorer(
         generator: A trained generator; it is given the restorer.
         data: Clean samples of its shape and value range, such as its training split.
         config: The job, whose section ``restoration`` and number of steps are used.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         progress: As for `fit`.
 
     Returns:

@@ -36,6 +36,11 @@ class Batches:
         self.config = config
         self.device = device
         self.tape = Tape(device)
+        # Cards of 2017 and 2018 emulate it, slower than float32.
+        self._has_bfloat16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (
+            8,
+            0,
+        )
         self.value_range = data.value_range
         self.n_classes = data.n_classes
         fit, held_out = data.split_off(config.training.held_out, seed=config.seed)
@@ -294,13 +299,12 @@ class Batches:
         return scale_images(images, self.value_range)
 
     def precision(self) -> torch.autocast:
-        """Return an autocast context: bfloat16 on CUDA, float32 elsewhere.
+        """Return an autocast context: bfloat16 on cards that compute in it, float32 elsewhere.
 
         Returns:
             The context manager.
         """
-        on_cuda = self.device.type == "cuda"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=on_cuda)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._has_bfloat16)
 
     def _drawn(
         self, draw: Callable[..., Tensor], purpose: str, step: int, shape: tuple[int, ...]
@@ -323,19 +327,31 @@ def resolve_device(device: str | torch.device) -> torch.device:
     """Resolve the name of a device.
 
     Args:
-        device: "auto" (CUDA where it is available), "cpu", "cuda" or a torch device.
+        device: "auto" (CUDA where it is available), "cpu", "cuda", "cuda:N" or a torch device.
 
     Returns:
         The device.
 
     Raises:
-        TrainingError: If CUDA is requested and not available.
+        TrainingError: If it is no device, or CUDA is requested and not available.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    resolved = torch.device(device)
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"--device: expected auto, cpu, cuda or cuda:N, got {device!r}"
+        ) from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("--device cuda: torch finds no CUDA device; use --device cpu or auto")
+        raise TrainingError(
+            f"--device {device}: torch finds no CUDA device; use --device cpu or auto"
+        )
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise TrainingError(
+            f"--device {device}: expected one of {torch.cuda.device_count()} CUDA devices, the "
+            "first of which is cuda:0"
+        )
     return resolved
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vaeaug.config import AugmentConfig
+from vaeaug.memory import sized
 from vaeaug.models import exact_float32
 from vaeaug.progress import Progress
 from vaeaug.training._batches import Batches
@@ -113,26 +114,22 @@ class Loop:
         self.log.rewind(stage.name, record.step - (record.pending is not None))
         eval_every = min(training.eval_every, max(1, stage.steps // EVALUATIONS))
         log_every = max(1, stage.steps // LOG_LINES)
-        step = self._stepper(stage, state)
-        read_every = READ_EVERY if self.on_cuda else 1
+        take_step = self._stepper(stage, state)
         began = self.clock() - record.seconds
         done = stage.progress(record.step, record.seconds)
         metrics: dict[str, float] = {}
         is_read = False
         while record.pending is not None or not (record.done or done >= 1):
             if record.pending is None:
-                latest = step(record.step, done)
+                latest = self._with_memory(take_step, record.step, done)
                 record.step += 1
                 record.seconds = self.clock() - began
                 done = stage.progress(record.step, record.seconds)
                 is_due = record.step % eval_every == 0 or done == 1
-                is_logged = record.step % log_every == 0
-                if is_read := is_due or is_logged or record.step % read_every == 0:
+                if is_read := is_due or self._reads(record.step, log_every):
                     metrics = state.watch.read(record, latest)
-                    metrics["skipped"] = float(record.skipped)
                     record.seconds = self.clock() - began
-                if is_due:
-                    record.pending = metrics
+                record.pending = metrics if is_due else None
             self._stop_if_requested(stage, state, interruption)
             evaluated = record.pending is not None
             if evaluated:
@@ -154,6 +151,10 @@ class Loop:
         model.zero_grad(set_to_none=True)
         model.requires_grad_(True)
         return record
+
+    def _reads(self, step: int, log_every: int) -> bool:
+        """Whether the metrics of a step are read: on a card only now and then."""
+        return not self.on_cuda or step % READ_EVERY == 0 or step % log_every == 0
 
     def _save(self, stage: Stage, state: TrainState) -> None:
         state.watch.read(state.record, {})
@@ -260,6 +261,21 @@ class Loop:
         optimiser.step()
         self._update_average(state, step, done)
         return {"loss": loss, **step_loss.metrics, "gradient_norm": norm, "learning_rate": rate}
+
+    def _with_memory(
+        self, step: Callable[[int, float], Metrics], number: int, done: float
+    ) -> Metrics:
+        """Take a step, and say what would fit if it does not fit into the card's memory."""
+        try:
+            return step(number, done)
+        except torch.OutOfMemoryError as error:
+            size = self.config.training.batch_size
+            free, total = torch.cuda.mem_get_info(self.batches.device)
+            raise TrainingError(
+                f"a step does not fit into the memory of {self.batches.device} ({sized(total)}, of "
+                f"which {sized(free)} are free); training.batch_size is {size}, and half of it "
+                f"needs about half: --set training.batch_size={max(2, size // 2)}"
+            ) from error
 
     def _schedule(self, step: int, stage: Stage, done: float) -> float:
         """Return the learning rate factor: linear warm-up, then cosine decay to zero."""

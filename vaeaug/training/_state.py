@@ -148,11 +148,12 @@ class Watch:
             Their values.
         """
         on_device = {name: each for name, each in metrics.items() if isinstance(each, Tensor)}
-        values = [each.detach().double().reshape(1) for each in on_device.values()]
-        read = torch.cat([self.running, self.counts.double(), *values]).tolist()
+        parts = [each.detach().double().reshape(1) for each in on_device.values()]
+        read = torch.cat([self.running, self.counts.double(), *parts]).tolist()
         record.running_error, record.running_kl = read[:2]
         record.skipped, record.bad_in_a_row = map(int, read[2:4])
-        return {**metrics, **dict(zip(on_device, read[4:], strict=True))}
+        values = {**metrics, **dict(zip(on_device, read[4:], strict=True))}
+        return {**values, "skipped": read[2]}
 
 
 @dataclass

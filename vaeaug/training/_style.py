@@ -25,6 +25,8 @@ from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
 
 # Maximum number of images whose mean content code describes a class.
 CODE_IMAGES = 256
+# Default weight of the KL of the style: 1 for each so many values of a sample, and at most 5.
+STYLE_VALUES, HIGHEST_STYLE_BETA = 64, 5.0
 # Fraction of the steps over which the weight of the label swap grows to its value.
 SWAP_WARMUP = 0.15
 
@@ -65,6 +67,9 @@ class StyleObjective(ElboObjective):
     ) -> None:
         super().__init__(batches, config, stage, judge)
         self.swap_judge = judge.requires_grad_(False)
+        n_values = batches.images[:1].numel()
+        by_size = min(HIGHEST_STYLE_BETA, max(1.0, n_values / STYLE_VALUES))
+        self.style_beta = config.model.style_beta or by_size
 
     def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
         """Return the trunk; the embeddings are means of content codes and are not trained."""
@@ -117,7 +122,7 @@ class StyleObjective(ElboObjective):
         weight, free_bits = self.kl_cost(state, done)
         style_kl = terms.style_kl.clamp(min=free_bits).sum()
         detail_kl = terms.detail_kl.clamp(min=free_bits).sum()
-        return weight * (settings.style_beta * style_kl + 0.5 * detail_kl)
+        return weight * (self.style_beta * style_kl + 0.5 * detail_kl)
 
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
         """Compute the held-out ELBO with the codes of the classes as they are now."""

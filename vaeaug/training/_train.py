@@ -116,7 +116,7 @@ def train(
     Args:
         data: The training split. A part of it is held out for early stopping.
         config: The job.
-        device: "auto", "cpu", "cuda" or a torch device.
+        device: "auto", "cpu", "cuda", "cuda:N" or a torch device.
         folder: Run folder for ``checkpoints`` and ``metrics.jsonl``; training resumes from existing
             ones. None: nothing is written.
         progress: Called after every step.

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from vaeaug.data import LabelledImages
 from vaeaug.memory import blocks, kept_memory
-from vaeaug.models import SmallClassifier, exact_float32, scale_images
+from vaeaug.models import SmallClassifier, exact_float32, scale_images, small_classifier
 from vaeaug.progress import Progress, silent
 from vaeaug.randomness import seeded_torch
 
@@ -98,7 +98,8 @@ def train_classifier(
         for _ in range(steps):
             classes = rng.integers(len(rows_by_class), size=batch_size)
             rows = np.array([rng.choice(rows_by_class[label]) for label in classes])
-            x = shifted(as_input(data.images[rows], data.value_range, device), rng)
+            x = as_input(data.images[rows], data.value_range, device)
+            x = shifted(x, rng) if data.spectrogram is None else delayed(x, rng)
             yield x, torch.from_numpy(data.labels[rows]).to(device)
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -106,7 +107,9 @@ def train_classifier(
         return F.cross_entropy(classifier(x), labels, label_smoothing=LABEL_SMOOTHING)
 
     with seeded_torch(seed), kept_memory(4 * batch_size * data.images[0].size):
-        classifier = SmallClassifier(data.image_shape, data.n_classes).to(device)
+        classifier = small_classifier(
+            data.image_shape, data.n_classes, spectrogram=data.spectrogram
+        ).to(device)
         fit_network(classifier, batches(), loss, steps=steps, progress=progress)
     return classifier
 
@@ -125,6 +128,20 @@ def shifted(
     """
     space = tuple(range(2, x.ndim))
     return torch.roll(x, tuple(rng.integers(-1, 2, size=len(space)).tolist()), dims=space)
+
+
+def delayed(x: Float[Tensor, "n c l"], rng: np.random.Generator) -> Float[Tensor, "n c l"]:
+    """Shift sounds in time by up to a sixteenth of their length.
+
+    Args:
+        x: The batch.
+        rng: Draws one shift for the whole batch.
+
+    Returns:
+        The batch; what leaves it at one end comes in at the other.
+    """
+    most = x.shape[-1] // 16
+    return torch.roll(x, int(rng.integers(-most, most + 1)), dims=-1)
 
 
 def as_input(

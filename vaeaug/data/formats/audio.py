@@ -1,5 +1,6 @@
-"""Sound files become signals of one length; needs the extra ``vaeaug[audio]``."""
+"""Sound files become signals of one length and rate; needs the extra ``vaeaug[audio]``."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from jaxtyping import Float32
 
 from vaeaug.data.checks import DataError
 from vaeaug.data.formats.extras import import_extra
-from vaeaug.data.request import Request
+from vaeaug.data.request import FASTEST, Request
 from vaeaug.data.stack import Decoded, Stack
 
 ENDINGS = (".wav", ".flac", ".ogg", ".aif", ".aiff", ".mp3")
@@ -25,13 +26,14 @@ _FULL_SCALE = (-1.0, 1.0)
 
 
 def decode_sounds(paths: Sequence[str], where: str, request: Request) -> Decoded:
-    """Decode sound files of one sample rate.
+    """Decode sound files, and bring them to one sample rate and length.
 
     Args:
         paths: The M files, at least one.
         where: The source, for messages.
         request: A size is a number of samples. Longer files are cut at both ends (resize="crop")
-            or refused ("pad"), shorter ones are filled up with silence at their end.
+            or refused ("pad"), shorter ones are filled up with silence at their end. Files of
+            another rate than `sample_rate` are resampled to it first.
 
     Returns:
         The signals, shape (N, L, C), float32, full scale -1 to 1.
@@ -46,6 +48,10 @@ def decode_sounds(paths: Sequence[str], where: str, request: Request) -> Decoded
     for path in paths:
         try:
             signal, rate = _decode(library, path)
+            wanted = request.sample_rate or rate
+            resampled = wanted != rate
+            if resampled:
+                signal, rate = _resampled(signal, rate, wanted), wanted
         # The library's own errors, and what its callbacks run into.
         except (library.SoundFileError, OSError, EOFError, RuntimeError) as error:
             stack.leave_out(f"{path}: expected a readable sound file, got: {error}")
@@ -54,14 +60,20 @@ def decode_sounds(paths: Sequence[str], where: str, request: Request) -> Decoded
         if rate != first[0]:
             raise DataError(
                 f"{where}: expected sounds of one sample rate, got {first[0]} Hz of {first[1]} and "
-                f"{rate} Hz of {path}; resample them to one first"
+                f"{rate} Hz of {path}; sample_rate= (--sample-rate {min(rate, first[0])}) "
+                "resamples them to one"
             )
         if not stack.is_failing:
             signal, notes = _fit_length(signal, length, request.resize, path)
-            stack.add(signal, path, notes)
+            stack.add(signal, path, [*([f"resampled to {rate} Hz"] if resampled else []), *notes])
     decoded = stack.finish()
     rate = 0 if first is None else first[0]
-    return replace(decoded, notes=(f"sounds of {rate} Hz", *decoded.notes), value_range=_FULL_SCALE)
+    return replace(
+        decoded,
+        notes=(f"sounds of {rate} Hz", *decoded.notes),
+        value_range=_FULL_SCALE,
+        sample_rate=rate or None,
+    )
 
 
 def _decode(library: Any, path: str) -> tuple[Float32[np.ndarray, "l c"], int]:
@@ -83,6 +95,19 @@ def _decode(library: Any, path: str) -> tuple[Float32[np.ndarray, "l c"], int]:
     if cut and int(cut[1]) > int(cut[2]) and int(cut[1]) != _UNKNOWN:
         raise EOFError(f"{cut[2]} of {cut[1]} declared bytes of sound; it is cut short")
     return np.concatenate(blocks), rate
+
+
+def _resampled(
+    signal: Float32[np.ndarray, "l c"], rate: int, wanted: int
+) -> Float32[np.ndarray, "l2 c"]:
+    """The signal at another rate, by a polyphase filter; an overshoot of full scale is clipped."""
+    from scipy.signal import resample_poly
+
+    if rate > FASTEST or len(signal) * signal.shape[1] * wanted > _MOST * rate:
+        raise EOFError(f"{len(signal)} samples of {rate} Hz, too many at {wanted} Hz; cut it first")
+    common = math.gcd(rate, wanted)
+    moved = resample_poly(signal, wanted // common, rate // common, axis=0)
+    return moved.astype(np.float32).clip(*_FULL_SCALE)
 
 
 def _length(request: Request, where: str) -> int | None:

@@ -46,6 +46,8 @@ def train_on_synthetic(
         test.class_names,
         test.value_range,
         source="train_on_synthetic",
+        sample_rate=test.sample_rate,
+        front_end=test.front_end,
     )
     model = train_classifier(learnt, steps=steps, seed=seed, device=device)
     right, n = right_by_class(model, test, device)

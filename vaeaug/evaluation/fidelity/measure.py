@@ -187,7 +187,13 @@ def measure_fidelity(
     )
     held_out, notes = without_shared(train, held_out, "measure_fidelity")
     synthetic = LabelledImages(
-        synthetic_images, labels, train.class_names, train.value_range, source="synthetic"
+        synthetic_images,
+        labels,
+        train.class_names,
+        train.value_range,
+        source="synthetic",
+        sample_rate=train.sample_rate,
+        front_end=train.front_end,
     )
     sets = ComparedSets.choose(train, held_out, synthetic, keep_half=extractor is None, seed=seed)
     notes += sets.notes

@@ -77,7 +77,11 @@ def train_probe(
         )
     with seeded_torch(seed % 2**63, foreign=factory is not None):
         model = build_probe(
-            train.image_shape, train.n_classes, width=config.width, factory=factory
+            train.image_shape,
+            train.n_classes,
+            width=config.width,
+            factory=factory,
+            spectrogram=train.spectrogram,
         ).to(device)
         batches = _Batches(train, synthetic, arm, size=config.batch_size, seed=seed, device=device)
         fit_network(

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from torch import nn
 
+from vaeaug.models import LogSpectrogram
 from vaeaug.shapes import are_features
+from vaeaug.spectrogram import Spectrogram
 
 # factory(image_shape, n_classes) builds a network: (n, c, *space) in [0, 1] to logits (n, k).
 ProbeFactory = Callable[[tuple[int, ...], int], nn.Module]
@@ -93,7 +95,12 @@ def is_head(image_shape: tuple[int, ...], factory: ProbeFactory | None) -> bool:
 
 
 def build_probe(
-    image_shape: tuple[int, ...], n_classes: int, *, width: int, factory: ProbeFactory | None = None
+    image_shape: tuple[int, ...],
+    n_classes: int,
+    *,
+    width: int,
+    factory: ProbeFactory | None = None,
+    spectrogram: Spectrogram | None = None,
 ) -> nn.Module:
     """Build the user's network, or ResNet-18 for large images, or the small one.
 
@@ -102,12 +109,16 @@ def build_probe(
         n_classes: Number of logits.
         width: Channels of the small network's first convolution.
         factory: Builds the user's network.
+        spectrogram: By which the small network sees sounds; None: it sees samples as they are.
 
     Returns:
         The network: (n, c, *space) in [0, 1] to logits (n, k).
     """
     if factory is not None:
         return factory(image_shape, n_classes)
+    if spectrogram is not None:
+        seen = LogSpectrogram(spectrogram)
+        return nn.Sequential(seen, small_cnn((*seen.grid, image_shape[-1]), n_classes, width=width))
     if _is_large(image_shape):
         from torchvision.models import resnet18
 
