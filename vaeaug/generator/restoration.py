@@ -227,7 +227,8 @@ class Restoration:
         else:
             level = self._level(values, known, noise)
             sigma = _column(level, values).expand_as(values)
-            weight = _column(restorer.weight_of(level), values).expand_as(values)
+            weight = restorer.weight_of(level, is_known=noise.level is not None)
+            weight = _column(weight, values).expand_as(values)
         restored = restorer(values, torch.where(known, sigma, math.inf)).clamp(0, 1)
         return torch.where(known, torch.lerp(values, restored, weight), restored)
 

@@ -161,6 +161,7 @@ def load(folder: Path, codec: str | ImageCodec | SoundCodec | None = None) -> St
             restorer = Restorer(keys.pop("image_shape"), **keys)
         named = _without_name(arrays, "restorer")
         named.setdefault("estimates", torch.tensor(NOISE_LEVELS))  # not in earlier generators
+        named.setdefault("known_weights", named["weights"])
         restorer.load_state_dict(named, assign=True)
     low, high = config["value_range"]
     return StoredGenerator(

@@ -40,6 +40,7 @@ class Restorer(nn.Module):
         estimates: What the estimator says, in the geometric mean, at each of `NOISE_LEVELS`.
         weights: Best weight of the restored sample against its input at each of `NOISE_LEVELS`, on
             held-out samples.
+        known_weights: The same where the level is known and not estimated.
         poisson_weights: The same at each of `PEAKS`.
     """
 
@@ -71,11 +72,13 @@ class Restorer(nn.Module):
         levels = torch.tensor(NOISE_LEVELS, dtype=torch.float32)
         self.register_buffer("estimates", levels)
         self.register_buffer("weights", torch.ones(len(NOISE_LEVELS), dtype=torch.float32))
+        self.register_buffer("known_weights", torch.ones(len(NOISE_LEVELS), dtype=torch.float32))
         self.register_buffer("poisson_weights", torch.ones(len(PEAKS), dtype=torch.float32))
         self.mean: Tensor
         self.scale: Tensor
         self.estimates: Tensor
         self.weights: Tensor
+        self.known_weights: Tensor
         self.poisson_weights: Tensor
 
     @torch.no_grad()
@@ -172,16 +175,19 @@ class Restorer(nn.Module):
         """
         return self.estimator((y - self.mean) / self.scale * known, known)
 
-    def weight_of(self, level: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    def weight_of(
+        self, level: Float[Tensor, " n"], *, is_known: bool = False
+    ) -> Float[Tensor, " n"]:
         """Interpolate the weight of the restored sample between the calibrated levels.
 
         Args:
             level: Level of the noise.
+            is_known: Whether it was given; False: it is an estimate.
 
         Returns:
             From 0, which keeps the input, to 1. It is 0 for noise below `MIN_NOISE`.
         """
-        return self.weight_shares(level) @ self.weights
+        return self.weight_shares(level) @ (self.known_weights if is_known else self.weights)
 
     def weight_shares(self, level: Float[Tensor, " n"]) -> Float[Tensor, "n k"]:
         """Say how far the weight of each of `NOISE_LEVELS` counts at a level.

@@ -232,18 +232,31 @@ class RestorationObjective:
         Args:
             restorer: Changed in place.
         """
-        told = [
+        self._calibrate_estimates(restorer)
+        self._fit_weights(restorer)
+        known = [_best_weight(*triple[:3]) for triple in self._without_noise(restorer, told=True)]
+        restorer.known_weights.copy_(torch.stack(known))
+        counted = [_best_weight(*triple) for triple in self._without_counts(restorer)]
+        restorer.poisson_weights.copy_(torch.stack(counted))
+
+    def _calibrate_estimates(self, restorer: Restorer) -> None:
+        found = [
             torch.cat([restorer.log_estimate(part, torch.ones_like(part)) for part in y.split(32)])
             for y in map(self._noisy, range(len(NOISE_LEVELS)))
         ]
-        estimates = torch.stack([each.mean() for each in told]).exp()
+        estimates = torch.stack([each.mean() for each in found]).exp()
         for lower, higher in pairwise(estimates):
             higher.clamp_(min=_LEAST_RATIO * lower)  # stronger noise is never told as weaker
         restorer.estimates.copy_(estimates)
+
+    def _fit_weights(self, restorer: Restorer) -> None:
+        """Fit the weights where levels are estimated: no level must be worse off than its input.
+
+        The weight of a sample is that of its own estimate, which may be of another level. Where a
+        level would be better off with less, the weights that its samples meet are lowered.
+        """
         restorer.weights.fill_(1.0)
         restored = self._without_noise(restorer)
-        # The weight of a sample is that of its own estimate, which may be of another level. Where a
-        # level would be better off with less, the weights that its samples have are lowered.
         shares = torch.stack([restorer.weight_shares(level).mean(0) for *_, level in restored])
         for _ in range(_ROUNDS):
             factors = [
@@ -252,16 +265,18 @@ class RestorationObjective:
             ]
             lower = shares.T @ torch.stack(factors).clamp(min=_LEAST_FACTOR).log()
             restorer.weights.mul_(lower.exp())
-        weights = [_best_weight(*triple) for triple in self._without_counts(restorer)]
-        restorer.poisson_weights.copy_(torch.stack(weights))
 
-    def _without_noise(self, restorer: Restorer) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Clean, noisy and restored held-out samples and their estimated levels, at each level."""
+    def _without_noise(
+        self, restorer: Restorer, *, told: bool = False
+    ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """At each level clean, noisy and restored held-out samples, and the level that was used."""
         restored = []
-        for number in range(len(NOISE_LEVELS)):
+        for number, true_level in enumerate(NOISE_LEVELS):
             y, parts, levels = self._noisy(number), [], []
             for part in y.split(32):
-                level = restorer.noise_level(part, torch.ones_like(part)).clamp(max=MAX_NOISE)
+                level = part.new_full((len(part),), true_level)
+                if not told:
+                    level = restorer.noise_level(part, torch.ones_like(part)).clamp(max=MAX_NOISE)
                 parts.append(restorer(part, _column(level, part).expand_as(part)).clamp(0, 1))
                 levels.append(level)
             restored.append((self.held_out, y, torch.cat(parts), torch.cat(levels)))
