@@ -28,6 +28,7 @@ OTHER: dict[str, Any] = {
     "data.split": "val",
     "data.size": (16, 16),
     "data.frames": 16,
+    "data.frame_step": 2,
     "data.resize": "pad",
     "data.value_range": (0.0, 4095.0),
     "data.mode": "RGB",

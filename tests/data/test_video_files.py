@@ -169,7 +169,20 @@ def test_what_is_no_clip_is_refused(folder, tmp_path):
         vaeaug.read(long, frames=4, resize="pad")
 
 
+def test_every_second_frame(folder):
+    root = folder({"a": {"1.avi": ramp(12)}, "b": {"1.avi": ramp(5)}})
+    assert levels(vaeaug.read(root, frames=4, frame_step=2)) == [[2, 4, 6, 8], [0, 2, 4, 4]]
+    for options in ({}, {"frames": 4, "resize": "stretch"}):
+        with pytest.raises(DataError, match="frame_step: expected frames= with it and resize="):
+            vaeaug.read(root, frame_step=2, **options)
+    with pytest.raises(DataError, match="frame_step: expected a whole number, at least 1, got 0"):
+        vaeaug.read(root, frames=4, frame_step=0)
+
+
 def test_which_frames():
+    assert frame_indices(6, 3, "pad", "x", 2) == ([0, 2, 4], "")
+    assert frame_indices(10, 3, "crop", "x", 4)[0] == [0, 4, 8]
+    assert frame_indices(11, 2, "crop", "x", 4)[0] == [3, 7]
     assert frame_indices(5, 5, "crop", "x") == ([0, 1, 2, 3, 4], "")
     assert frame_indices(9, 3, "crop", "x")[0] == [3, 4, 5]
     assert frame_indices(9, 3, "stretch", "x")[0] == [0, 4, 8]

@@ -42,6 +42,9 @@ class DataConfig(Section):
         description="Frames to read of each video or animation, chosen as `resize` says. Default: "
         "all of a video, the first alone of a GIF.",
     )
+    frame_step: int = Field(
+        1, ge=1, description="With `frames`: every how many frames one is read."
+    )
     resize: Literal["crop", "pad", "stretch"] = Field(
         "crop",
         description="Where the aspect ratio differs from that of `size`: crop, pad or stretch.",

@@ -70,6 +70,7 @@ class DecodeOptions:
         mode: "RGB" or "L", whatever the files are, or None.
         frames: How many frames to read of an animation, which is then a clip; None: the first
             frame alone, as an image.
+        frame_step: Every how many frames one is read.
     """
 
     size: tuple[int, int] | None = None
@@ -77,6 +78,7 @@ class DecodeOptions:
     alpha: str = "composite"
     mode: str | None = None
     frames: int | None = None
+    frame_step: int = 1
 
 
 def decode_file(path: str, options: DecodeOptions) -> tuple[np.ndarray, list[str]]:
@@ -195,7 +197,7 @@ def _decode_frames(
     if n > _MOST_TIMES:
         ends, shortest, n = np.arange(1.0, len(ends) + 1), 1.0, len(ends)
         notes.append("durations of frames, which differ too much, not used")
-    indices, note = frame_indices(n, frames, options.resize, name)
+    indices, note = frame_indices(n, frames, options.resize, name, options.frame_step)
     notes += [note] if note else []
     times = (np.array(indices) + 0.5) * shortest
     clip: list[np.ndarray] = []
@@ -213,7 +215,7 @@ def _decode_frames(
     return np.stack(clip), list(dict.fromkeys(notes))
 
 
-def frame_indices(n: int, frames: int, fit: str, name: str) -> tuple[list[int], str]:
+def frame_indices(n: int, frames: int, fit: str, name: str, step: int = 1) -> tuple[list[int], str]:
     """Choose the frames of a clip.
 
     Args:
@@ -222,6 +224,7 @@ def frame_indices(n: int, frames: int, fit: str, name: str) -> tuple[list[int], 
         fit: "crop" takes those in the middle, "stretch" as many at equal distances from the first
             to the last, "pad" refuses longer ones. After the end the last frame is held.
         name: For the message.
+        step: Every how many frames one is taken; 1 with "stretch".
 
     Returns:
         Their indices in ascending order; and a note for the user, empty where all are taken.
@@ -229,22 +232,23 @@ def frame_indices(n: int, frames: int, fit: str, name: str) -> tuple[list[int], 
     Raises:
         BadImageError: If the video is longer than "pad" allows.
     """
-    if n == frames:
-        return list(range(n)), ""
+    taken = list(range(0, n, step))
+    if len(taken) == frames:
+        return taken, ""
     if fit == "stretch":
         indices = np.rint(np.linspace(0, n - 1, frames)).astype(int).tolist()
         return indices, f"{frames} frames at equal distances (resize='stretch')"
-    if n < frames:
-        held = [min(index, n - 1) for index in range(frames)]
+    if len(taken) < frames:
+        held = taken + [taken[-1]] * (frames - len(taken))
         return held, f"last frame held up to {frames} frames"
     if fit == "pad":
         raise BadImageError(
             f"{name}: expected at most {frames} frames, because resize='pad' cuts nothing, got "
-            f"{n}; take more frames, or resize='crop' or 'stretch'"
+            f"{len(taken)}; take more frames, or resize='crop' or 'stretch'"
         )
-    start = (n - frames) // 2
+    start = (n - (frames - 1) * step - 1) // 2
     note = f"cut at both ends to {frames} frames (resize='crop')"
-    return list(range(start, start + frames)), note
+    return [start + index * step for index in range(frames)], note
 
 
 def _decode_frame(

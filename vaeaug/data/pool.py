@@ -52,6 +52,7 @@ def read_pool(
     mode: str | None = None,
     on_error: str = "raise",
     frames: int | None = None,
+    frame_step: int = 1,
     sample_rate: int | None = None,
 ) -> Shaped[np.ndarray, "m *space c"]:
     """Read images without labels, as `LabelledImages.with_unlabelled` takes them.
@@ -83,6 +84,7 @@ def read_pool(
         mode: As for `read`.
         on_error: As for `read`.
         frames: As for `read`.
+        frame_step: As for `read`.
         sample_rate: As for `read`; without it, that of `like`.
 
     Returns:
@@ -105,6 +107,7 @@ def read_pool(
         mode=mode,
         on_error=on_error,
         frames=frames,
+        frame_step=frame_step,
         sample_rate=sample_rate or like.sample_rate,
         needed_keys=("images",),
     )

@@ -64,6 +64,7 @@ def read(
     mode: str | None = None,
     on_error: str = "raise",
     frames: int | None = None,
+    frame_step: int = 1,
     sample_rate: int | None = None,
     front_end: str | None = None,
 ) -> LabelledImages:
@@ -135,6 +136,8 @@ def read(
             "crop" the middle ones, "stretch" some at equal distances, "pad" all, of no longer
             ones; after the end of a shorter one its last frame is held. None reads all frames of
             videos.
+        frame_step: With `frames`, every how many frames one is read: 16 frames of every second one
+            show the motion of 31.
         sample_rate: Of sounds, Hz: files of another rate are resampled to it. Of arrays of signals
             it says what their rate is. Without it, files of several rates are an error.
         front_end: "stft": generators learn spectrograms of the signals, and judges see them. The
@@ -161,6 +164,7 @@ def read(
         mode=mode,
         on_error=on_error,
         frames=frames,
+        frame_step=frame_step,
         sample_rate=sample_rate,
         front_end=front_end,
     )

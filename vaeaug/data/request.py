@@ -43,6 +43,7 @@ class Request:
     mode: str | None = None
     on_error: str = "raise"
     frames: int | None = None
+    frame_step: int = 1
     sample_rate: int | None = None
     front_end: str | None = None
 
@@ -55,6 +56,7 @@ class Request:
             alpha=self.alpha,
             mode=self.mode,
             frames=self.frames,
+            frame_step=self.frame_step,
         )
 
 
@@ -83,6 +85,14 @@ def make_request(*, needed_keys: tuple[str, ...] = ("images", "labels"), **optio
     frames = options.get("frames")
     if frames is not None and not (_is_whole(frames) and frames >= 1):
         raise DataError(f"frames: expected a whole number, at least 1, got {frames!r}")
+    step = options.get("frame_step", 1)
+    if not (_is_whole(step) and step >= 1):
+        raise DataError(f"frame_step: expected a whole number, at least 1, got {step!r}")
+    if step > 1 and (frames is None or options["resize"] == "stretch"):
+        raise DataError(
+            f"frame_step: expected frames= with it and resize='crop' or 'pad', got frame_step="
+            f"{step}, frames={frames}, resize={options['resize']!r}"
+        )
     rate = options.get("sample_rate")
     if rate is not None and not (_is_whole(rate) and 1 <= rate <= FASTEST):
         raise DataError(f"sample_rate: expected 1 to {FASTEST:,} Hz, got {rate!r}")

@@ -12,7 +12,7 @@ log = logging.getLogger("vaeaug")
 
 # Settings that `read_pool` takes by the same name, and those that only `read` takes.
 _SHARED = (
-    *("split", "size", "frames", "alpha", "layout", "value_range", "resize", "mode"),
+    *("split", "size", "frames", "frame_step", "alpha", "layout", "value_range", "resize", "mode"),
     *("on_error", "sample_rate"),
 )
 _LABELLED = ("keys", "class_names", "front_end")

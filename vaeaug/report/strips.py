@@ -20,7 +20,7 @@ _LEFT, _TITLE = 100, 22
 
 def write_strips(
     path: str | Path,
-    strips: Sequence[tuple[str, Sequence[str], Shaped[np.ndarray, "u t *space c"]]],
+    strips: Sequence[tuple[str, Sequence[str], Shaped[np.ndarray, "_u _t *space c"]]],
     *,
     value_range: tuple[float, float],
 ) -> Path:
@@ -57,7 +57,7 @@ def write_strips(
 
 
 def _drawn(
-    strips: Sequence[tuple[str, Sequence[str], Shaped[np.ndarray, "u t *space c"]]],
+    strips: Sequence[tuple[str, Sequence[str], Shaped[np.ndarray, "_u _t *space c"]]],
     value_range: tuple[float, float],
 ) -> "Image.Image":
     from PIL import Image, ImageDraw, ImageFont

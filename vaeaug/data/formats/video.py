@@ -122,7 +122,7 @@ class _Decoder:
                 f"example 16, reads as many of each video, and resize= says which"
             )
         frames = options.frames or n
-        indices, note = frame_indices(n, frames, options.resize, path)
+        indices, note = frame_indices(n, frames, options.resize, path, options.frame_step)
         notes = [note] if note else []
         self._send(take=indices)
         taken: dict[int, np.ndarray] = {}
