@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 from PIL import Image
@@ -149,6 +150,29 @@ def _images(folder: Path, ending: str, channels: int) -> Path:
         (folder / NAMES[c]).mkdir(exist_ok=True)
         Image.fromarray(image).save(folder / NAMES[c] / f"{i:02d}.{ending}")
     return folder
+
+
+def _clips(folder: Path, ending: str) -> Path:
+    rng = np.random.default_rng(0)
+    clips = np.repeat(rng.integers(0, 256, (N, 5, 4, 4, 3), dtype=np.uint8), 4, axis=2)
+    for i, (clip, c) in enumerate(zip(np.repeat(clips, 4, axis=3), labels(), strict=True)):
+        (folder / NAMES[c]).mkdir(exist_ok=True)
+        path = folder / NAMES[c] / f"{i:02d}.{ending}"
+        if ending == "gif":
+            first, *others = map(Image.fromarray, clip)
+            first.save(path, save_all=True, append_images=others, duration=80)
+            continue
+        codec = cv2.VideoWriter.fourcc(*{"avi": "MJPG", "mp4": "mp4v"}[ending])
+        writer = cv2.VideoWriter(str(path), codec, 25.0, (16, 16))
+        for frame in clip:
+            writer.write(frame)
+        writer.release()
+    return folder
+
+
+def _digest_of_clips(path: Path) -> str:
+    data = vaeaug.read(path, frames=4, workers=0)
+    return f"{data.fingerprint} {data.class_names}"
 
 
 def _flat_images(folder: Path) -> list[str]:
@@ -342,6 +366,9 @@ SOURCES: dict[str, Source] = {
     "png": Source(lambda f: _images(f, "png", 3), _digest_of_read, ("*/*.png",)),
     "jpg": Source(lambda f: _images(f, "jpg", 3), _digest_of_read, ("*/*.jpg",)),
     "tif": Source(lambda f: _images(f, "tif", 0), _digest_of_read, ("*/*.tif",)),
+    "gif": Source(lambda f: _clips(f, "gif"), _digest_of_clips, ("*/*.gif",)),
+    "avi": Source(lambda f: _clips(f, "avi"), _digest_of_clips, ("*/*.avi",)),
+    "mp4": Source(lambda f: _clips(f, "mp4"), _digest_of_clips, ("*/*.mp4",)),
     "csv": Source(_table, _digest_of_read, ("*.csv",)),
     "metadata.csv": Source(
         lambda f: _metadata(f, "csv"), _digest_of_read, ("metadata.*", "classes.json")

@@ -134,7 +134,11 @@ def speed(device: torch.device) -> None:
         shard_rates(Path(folder), row)
 
 
-def timed_difference(work: Callable[[int], object], steps: int, batch: int) -> float:
+def timed_difference(
+    work: Callable[[int], object], steps: int, batch: int, *, repeats: int = 3
+) -> float:
+    """Best images per second of a few runs of some steps, without what is done once."""
+
     def seconds(n: int) -> float:
         begin = time.perf_counter()
         work(n)
@@ -142,7 +146,7 @@ def timed_difference(work: Callable[[int], object], steps: int, batch: int) -> f
 
     seconds(2)
     rates = []
-    for _ in range(3):
+    for _ in range(repeats):
         short, long = seconds(10), seconds(10 + steps)
         rates.append(steps * batch / (long - short))
     return max(rates)

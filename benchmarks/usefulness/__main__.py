@@ -225,6 +225,7 @@ def against_opponents(regime: Regime, arguments: argparse.Namespace) -> None:
             n=arguments.n,
             out=arguments.out,
             changes=changes,
+            device=arguments.device,
         )
         return
     groups = {"opponents": list(OPPONENTS[regime.against])}
@@ -263,6 +264,7 @@ def main() -> None:
     more.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     more.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
     more.add_argument("--n", type=int, default=200, help="samples of a class")
+    more.add_argument("--device", default="cpu", help="of the generator's training")
     more.add_argument(
         "--set", nargs="+", default=[], help="of the generator's job: dotted.key=JSON"
     )

@@ -103,6 +103,7 @@ def make(
     n: int,
     out: Path,
     changes: Mapping[str, Any],
+    device: str = "cpu",
 ) -> None:
     """Train the generator of each seed, and draw samples of every class by each sampler.
 
@@ -115,6 +116,7 @@ def make(
         n: Samples of a class.
         out: A generator and `pool-SAMPLER.npz` go to the seed's folder.
         changes: Dotted keys of the generator's configuration.
+        device: "auto", "cpu" or "cuda"; "cpu" gives what the results were made with.
 
     Raises:
         SystemExit: If a sampler serves no class at all.
@@ -131,7 +133,7 @@ def make(
             generator = vaeaug.load(folder / "generator")
         else:
             generator = vaeaug.fit(
-                data, config, device="cpu", folder=folder / "training", progress=False
+                data, config, device=device, folder=folder / "training", progress=False
             )
             generator.save(folder / "generator")
         generator.attach(data)
@@ -150,6 +152,7 @@ def make(
                 "generator": generator.sha256,
                 "version": vaeaug.__version__,
                 "changes": dict(changes),
+                "device": device,
                 "seconds_training": round(trained, 1),
                 "seconds_drawing": round(time.perf_counter() - begin, 1),
                 "without": failed,

@@ -125,6 +125,30 @@ def test_signals_volumes_floats_and_odd_channels(tmp_path, name, layout, dtype):
     assert back.value_range == synthetic.value_range
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_clips_come_back_from_gifs(tmp_path, channels):
+    run = tmp_path / "run"
+    make_run(run, layout="NDHWC", shape=(3, 12, 10, channels))
+    synthetic = vaeaug.ShardDataset(run)
+    path = vaeaug.export_dataset(run, tmp_path / "clips", format="gif").path
+    mode = "L" if channels == 1 else "RGB"
+    back = vaeaug.read(path, frames=3, mode=mode)
+    expected = synthetic.images_at(np.arange(len(synthetic)))
+    assert back.images.shape == expected.shape
+    np.testing.assert_array_equal(back.labels, synthetic.labels)
+    if channels == 1:
+        np.testing.assert_array_equal(back.images, expected)
+    assert f'frames=3, mode="{mode}"' in (path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("layout", "dtype"), [("NHWC", "uint8"), ("NDHWC", "float32")])
+def test_what_a_gif_does_not_hold_is_refused(tmp_path, layout, dtype):
+    make_run(tmp_path / "run", layout=layout, dtype=dtype)
+    with pytest.raises(vaeaug.export.ExportError, match="gif: expected clips or volumes"):
+        vaeaug.export_dataset(tmp_path / "run", tmp_path / "clips", format="gif")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("name", FORMATS)
 def test_pictures_of_every_kind_are_kept_exactly(tmp_path, name, channels):
@@ -506,7 +530,11 @@ def test_a_damaged_shard_is_not_exported(tmp_path):
     ("to", "options", "message"),
     [
         ("out", {}, r"expected a path that ends in \.npz or \.tar, or format="),
-        ("out", {"format": "zip"}, "format: expected one of npz, webdataset, imagefolder, hugg"),
+        (
+            "out",
+            {"format": "zip"},
+            "format: expected one of npz, webdataset, imagefolder, gif, hugg",
+        ),
         ("out.tar", {"format": "npz"}, r"expected a file \.npz for the format npz, got"),
         ("out", {"format": "npz"}, r"expected a file \.npz for the format npz, got"),
         ("out.npz", {"format": "imagefolder"}, "expected a folder for the format imagefolder"),

@@ -18,7 +18,7 @@ from vaeaug.job.applications import (
     encode_to,
     likeness,
     traverse,
-    write_images,
+    write_like,
     write_traversal,
 )
 
@@ -144,7 +144,7 @@ def test_other_classes_are_refused(synthesizer, digits, tmp_path):
 
 
 def test_written_images_are_read_again(synthesizer, digits, tmp_path):
-    path = write_images(tmp_path / "x.h5", synthesizer, digits.images, digits.labels)
+    path = write_like(tmp_path / "x.h5", synthesizer, digits.images, digits.labels)
     again = vaeaug.read(path)
     np.testing.assert_array_equal(again.images, digits.images)
     assert again.class_names == digits.class_names

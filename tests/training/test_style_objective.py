@@ -20,12 +20,14 @@ def batches(digits):
 
 
 def test_an_image_is_never_its_own_exemplar(batches):
-    rows = np.concatenate([rows[:3] for rows in batches.rows])
+    rows = torch.from_numpy(np.concatenate([rows[:3] for rows in batches.rows]))
     y = batches.labels_of(rows)
-    drawn = np.stack([batches.draw_exemplars("test", step, y, beside=rows) for step in range(40)])
+    drawn = torch.stack(
+        [batches.draw_exemplars("test", step, y, beside=rows) for step in range(40)]
+    )
     assert (drawn != rows).all()
-    assert (batches.labels.numpy()[drawn] == y.numpy()).all()
-    assert len(np.unique(drawn[:, 0])) > 5
+    assert (batches.labels[drawn] == y).all()
+    assert len(drawn[:, 0].unique()) > 5
 
 
 def test_the_only_image_of_a_class_is_its_exemplar(digits):
@@ -33,8 +35,18 @@ def test_the_only_image_of_a_class_is_its_exemplar(digits):
     few = digits.subset(np.sort(np.concatenate([np.flatnonzero(digits.labels != 4), one])))
     batches = Batches(few, tiny_config(), torch.device("cpu"))
     row = batches.rows[4]
-    drawn = batches.draw_exemplars("test", 0, torch.tensor([4]), beside=row)
+    beside = torch.from_numpy(row)
+    drawn = batches.draw_exemplars("test", 0, torch.tensor([4]), beside=beside)
     np.testing.assert_array_equal(drawn, row)
+
+
+def test_all_others_of_a_class_are_drawn_alike(batches):
+    beside = torch.from_numpy(batches.rows[9][2:3])
+    y = torch.full((1,), 9)
+    drawn = [int(batches.draw_exemplars("all", step, y, beside=beside)) for step in range(600)]
+    counts = np.bincount(drawn, minlength=len(batches.labels))[batches.rows[9]]
+    assert counts[2] == 0
+    assert np.delete(counts, 2).min() > 0.5 * 600 / (len(counts) - 1)
 
 
 def test_swapped_classes_are_drawn_alike_however_rare(batches):

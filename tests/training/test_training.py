@@ -275,6 +275,11 @@ def test_devices():
     if not torch.cuda.is_available():
         with pytest.raises(TrainingError, match="--device cuda: torch finds no CUDA device"):
             resolve_device("cuda")
+    else:
+        with pytest.raises(TrainingError, match="--device cuda:99: expected one of"):
+            resolve_device("cuda:99")
+    with pytest.raises(TrainingError, match="expected auto, cpu, cuda or cuda:N, got 'tpu-like'"):
+        resolve_device("tpu-like")
 
 
 def test_default_steps_are_about_20_passes_within_bounds():

@@ -158,24 +158,16 @@ def compress(
 @json_option
 def decompress(*, file: Path, coder: Path, to: Path, model: Path | None, as_json: bool) -> None:
     """Decompress FILE, which `vaeaug compress` wrote with CODER, to an HDF5 file of images."""
-    from vaeaug.compression import (
-        CompressionError,
-        LossyCoder,
-        decompress,
-        read_compressed,
-        write_decompressed,
-    )
+    from vaeaug.compression import CompressionError, decompress, read_compressed
+    from vaeaug.shards import write_images
 
     chosen = _load(coder, model)
     content = read_compressed(file)
     try:
-        if isinstance(chosen, LossyCoder):
-            images, labels = chosen.decompress(content)
-        else:
-            images, labels = decompress(content, chosen)
+        images, labels = decompress(content, chosen)
     except CompressionError as error:
         raise CompressionError(f"{file}: {error}") from error
-    write_decompressed(to, images, labels, chosen.class_names)
+    write_images(to, images, labels, class_names=chosen.class_names)
     print_document({"file": str(to), "n": len(images)}, f"{to}: {len(images)} images", as_json)
 
 

@@ -77,7 +77,7 @@ def merge(
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["npz", "webdataset", "imagefolder", "huggingface", "wav", "flac"]),
+    type=click.Choice(["npz", "webdataset", "imagefolder", "gif", "huggingface", "wav", "flac"]),
     help="Default: by the suffix of --to, .npz or .tar; required for a folder.",
 )
 @click.option(
@@ -95,7 +95,8 @@ def export(
     *,
     model: Path,
     to: Path,
-    format_: Literal["npz", "webdataset", "imagefolder", "huggingface", "wav", "flac"] | None,
+    format_: Literal["npz", "webdataset", "imagefolder", "gif", "huggingface", "wav", "flac"]
+    | None,
     real: str | None,
     share: str | None,
     balance: bool | None,
@@ -106,7 +107,7 @@ def export(
     """Write the samples of the run MODEL for other programs, or its decoder (--to NAME.pt2).
 
     The decoder is a torch.export program. Samples go to an .npz file, WebDataset archives, a
-    folder of PNG, WAV or FLAC files by class, or a Hugging Face dataset.
+    folder of PNG (of clips GIF), WAV or FLAC files by class, or a Hugging Face dataset.
     """
     from vaeaug.export import export_dataset
     from vaeaug.generator.export import export_decoder

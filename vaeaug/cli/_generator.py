@@ -55,11 +55,11 @@ def encode(
 @json_option
 def decode(*, latents: Path, model: Path, to: Path, device: str, as_json: bool) -> None:
     """Decode LATENTS, a file that `encode` wrote, to an HDF5 file of images."""
-    from vaeaug.job.applications import decode_from, write_images
+    from vaeaug.job.applications import decode_from, write_like
 
     generator = loaded(model, device)
     images, labels = decode_from(latents, generator)
-    write_images(to, generator, images, labels)
+    write_like(to, generator, images, labels)
     print_document({"file": str(to), "n": len(images)}, f"{to}: {len(images)} samples", as_json)
 
 
@@ -74,13 +74,13 @@ def reconstruct(
     *, model: Path, data: str, to: Path, device: str, as_json: bool, **configuration: Any
 ) -> None:
     """Encode and decode DATA with the generator MODEL, and write an HDF5 file of images."""
-    from vaeaug.job.applications import check_fits, likeness, write_images
+    from vaeaug.job.applications import check_fits, likeness, write_like
 
     _, images = request(data, **configuration)
     generator = loaded(model, device)
     check_fits(generator, images)
     reconstructions = generator.reconstruct(images.images, images.labels)
-    write_images(to, generator, reconstructions, images.labels)
+    write_like(to, generator, reconstructions, images.labels)
     found = likeness(reconstructions, images.images, images.value_range)
     metrics, text = vars(found), f"{to}: {found}"
     print_document({"file": str(to), "n": len(reconstructions), **metrics}, text, as_json)
@@ -146,7 +146,7 @@ def denoise(
         check_fits,
         denoising_text,
         likeness,
-        write_images,
+        write_like,
     )
     from vaeaug.stages import fit_restorer
 
@@ -166,7 +166,7 @@ def denoise(
         noisy, known_labels, noise_level=noise_level, poisson_peak=poisson, missing=missing
     )
     labels = images.labels if use_labels else generator.likeliest_labels(cleaned)
-    write_images(to, generator, cleaned, labels)
+    write_like(to, generator, cleaned, labels)
     document: dict[str, Any] = {
         "file": str(to),
         "n": len(cleaned),
@@ -215,7 +215,10 @@ def traverse(
     device: str,
     **configuration: Any,
 ) -> None:
-    """Draw the effect of each latent unit of the generator MODEL, as a PNG file."""
+    """Draw the effect of each latent unit of the generator MODEL, as a PNG file.
+
+    Of clips and volumes --to NAME.gif draws an animation, frame by frame.
+    """
     from vaeaug.job.applications import write_attributes_traversal, write_traversal
 
     if bool(attributes) != (data is not None):
@@ -269,7 +272,7 @@ def styles(
     device: str,
     **configuration: Any,
 ) -> None:
-    """Draw every class of DATA in the styles of frequent ones, as a PNG file."""
+    """Draw every class of DATA in the styles of frequent ones, as a PNG file (of clips: or GIF)."""
     from vaeaug.job.applications import check_fits, write_styles
 
     _, images = request(data, **configuration)

@@ -1,6 +1,7 @@
 """Options that commands share, and their conversion to configuration, data and generator."""
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -89,6 +90,11 @@ def configured(command: Command) -> Command:
             help="Resize images to this many pixels; cut audio to this many samples.",
         ),
         click.option(
+            "--frames",
+            type=click.IntRange(min=1),
+            help="Read this many frames of each video or animated GIF, as --resize says.",
+        ),
+        click.option(
             "--resize",
             type=click.Choice(["crop", "pad", "stretch"]),
             help="With --size and a different aspect ratio: crop (default), pad or stretch.",
@@ -143,9 +149,25 @@ strategy_option = click.option(
     metavar="S",
     help="As in imbalanced-learn: a rule such as auto, a ratio, or YAML {class: total}.",
 )
+
+
+class _Device(click.ParamType):
+    """A device by name; whether there is one like it is found where torch is loaded."""
+
+    name = "device"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "[auto|cpu|cuda|cuda:N]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", value):
+            self.fail(f"expected auto, cpu, cuda or cuda:N (a number), got {value!r}", param, ctx)
+        return value
+
+
 device_option = click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
+    type=_Device(),
     default="auto",
     show_default=True,
     help="Device of the networks; auto uses a GPU if there is one.",
@@ -366,7 +388,7 @@ def loaded(model: Path, device: str) -> "Synthesizer":
 
     Args:
         model: Folder of a generator, or a run folder.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
 
     Returns:
         The generator on the device.
@@ -385,6 +407,7 @@ def config_of(
     seed: int | None,
     split: str | None,
     size: str | None,
+    frames: int | None,
     resize: str | None,
     value_range: str | None,
     mode: str | None,
@@ -401,6 +424,7 @@ def config_of(
         seed: Seed of the run.
         split: Split to read.
         size: "HxW", in pixels or samples.
+        frames: Frames of a clip.
         resize: "crop", "pad" or "stretch".
         value_range: "LOW,HIGH".
         mode: "RGB" or "L".
@@ -416,6 +440,7 @@ def config_of(
     keys: dict[str, Any] = {
         "seed": seed,
         "data.split": split,
+        "data.frames": frames,
         "data.resize": resize,
         "data.mode": mode,
         "data.on_error": on_error,

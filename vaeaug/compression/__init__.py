@@ -6,15 +6,17 @@ methods of `LossyCoder`. Needs the package constriction.
 
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int64, UInt8
+
 from vaeaug.compression.coder import ImageCoder
 from vaeaug.compression.errors import CompressionError
 from vaeaug.compression.files import (
     Compressed,
     compress,
-    decompress,
+    decompress_exactly,
     read_compressed,
     write_compressed,
-    write_decompressed,
 )
 from vaeaug.compression.fit import fit_coder
 from vaeaug.compression.lossy import FORMAT as LOSSY_FORMAT
@@ -35,8 +37,27 @@ __all__ = [
     "load_coder",
     "read_compressed",
     "write_compressed",
-    "write_decompressed",
 ]
+
+
+def decompress(
+    content: bytes, coder: ImageCoder | LossyCoder | None
+) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"]]:
+    """Decompress what `compress` or `LossyCoder.compress` made.
+
+    Args:
+        content: The file.
+        coder: The coder that it was made with; a deflated file needs none.
+
+    Returns:
+        (images, labels): the same as were compressed, or with loss the images approximately.
+
+    Raises:
+        CompressionError: If the file is damaged, cut off or made with another coder.
+    """
+    if isinstance(coder, LossyCoder):
+        return coder.decompress(content)
+    return decompress_exactly(content, coder)
 
 
 def load_coder(path: str | Path, generator: Synthesizer | None = None) -> ImageCoder | LossyCoder:

@@ -1,7 +1,6 @@
 """Images to bytes and back without loss, and the files of both coders."""
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from vaeaug.compression.entropy import BitStack
 from vaeaug.compression.errors import CompressionError
 from vaeaug.compression.levels import rounded_to
 from vaeaug.files import new_file, read_whole
-from vaeaug.shards import published_hdf5, write_attributes
 
 _KINDS = dict(zip(LATENTS, (container.VALUES, container.CENTRED, container.BITS_BACK), strict=True))
 
@@ -95,7 +93,7 @@ def compress(
     return Compressed(content, images.size, method)
 
 
-def decompress(
+def decompress_exactly(
     content: bytes, coder: ImageCoder | None
 ) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"]]:
     """Decompress what `compress` made.
@@ -166,38 +164,6 @@ def read_compressed(path: str | Path) -> bytes:
     return read_whole(Path(path))
 
 
-def write_decompressed(
-    path: str | Path,
-    images: UInt8[np.ndarray, "n h w c"],
-    labels: Int64[np.ndarray, " n"],
-    class_names: Sequence[str],
-) -> Path:
-    """Write images and labels as an HDF5 file that `vaeaug.read` reads.
-
-    Args:
-        path: The file, replaced whole.
-        images: The images.
-        labels: Their classes.
-        class_names: Names by class index.
-
-    Returns:
-        The path.
-
-    Raises:
-        ShardError: If the file cannot be written.
-    """
-    path = Path(path)
-    with published_hdf5(path, needed=images.nbytes, kept="nothing was changed") as file:
-        file["images"], file["labels"] = images, np.asarray(labels, np.int64)
-        attributes = {
-            "class_names": list(class_names),
-            "layout": "NHWC",
-            "image_value_range": np.array([0, 255], np.float64),
-        }
-        write_attributes(file, attributes)
-    return path
-
-
 def digest_of(coder: ImageCoder) -> bytes:
     """The first four bytes of a coder's hash.
 
@@ -256,7 +222,7 @@ def _checked(
 
 def _decodes(coder: ImageCoder, content: bytes) -> bool:
     try:
-        decompress(content, coder)
+        decompress_exactly(content, coder)
     except CompressionError:
         return False
     return True

@@ -36,6 +36,12 @@ class DataConfig(Section):
         None,
         description="Resize to (height, width) in pixels; for sounds, twice the number of samples.",
     )
+    frames: int | None = Field(
+        None,
+        ge=1,
+        description="Frames to read of each video or animation, chosen as `resize` says. Default: "
+        "all of a video, the first alone of a GIF.",
+    )
     resize: Literal["crop", "pad", "stretch"] = Field(
         "crop",
         description="Where the aspect ratio differs from that of `size`: crop, pad or stretch.",
@@ -166,6 +172,11 @@ class ModelConfig(Section):
         description="p(x given z): one optimal sigma, a sigma per value, Bernoulli, or a mixture "
         "of discretised logistics.",
     )
+    convolution: Literal["auto", "full", "factorised"] = Field(
+        "auto",
+        description="Of volumes and clips. factorised: within each frame, then over time, (2+1)D. "
+        "auto: factorised for them, full for signals and images.",
+    )
     width: int = Field(24, ge=8, le=512, description="Channels at the highest resolution.")
     max_width: int = Field(
         128,
@@ -192,11 +203,13 @@ class ModelConfig(Section):
         "one) for other kinds of latent, network mlp, grouping separate, conditional false, m2 and "
         "a single class.",
     )
-    style_beta: float = Field(
-        5.0,
+    style_beta: float | None = Field(
+        None,
         gt=0,
         description="Weight of the KL of the style, beside `beta`. A costly style does not repeat "
-        "what the class says already.",
+        "what the class says already. Default: 5 for samples of 784 values or more, less in "
+        "proportion for smaller ones, and at least 1: a style has to pay for itself by the values "
+        "that it explains.",
     )
     beta: float = Field(1.0, gt=0, description="Weight of the KL term.")
     free_bits: float = Field(

@@ -46,6 +46,12 @@ ENDINGS = (
     *(".pcx", ".qoi", ".sgi"),
 )
 _EXIF_ORIENTATION = 0x0112
+# Frames of an animation that are looked through at most.
+_MOST_FRAMES = 10_000
+# Frames that an animation may stand for, by their durations.
+_MOST_TIMES = 1_000_000
+# What viewers take a missing duration for, milliseconds.
+_DURATION = 100
 _SIXTEEN_BIT_GRAY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -62,12 +68,15 @@ class DecodeOptions:
         resize: How another aspect ratio is fitted: "crop", "pad" or "stretch".
         alpha: How transparency is handled: "composite", "drop" or "keep".
         mode: "RGB" or "L", whatever the files are, or None.
+        frames: How many frames to read of an animation, which is then a clip; None: the first
+            frame alone, as an image.
     """
 
     size: tuple[int, int] | None = None
     resize: str = "crop"
     alpha: str = "composite"
     mode: str | None = None
+    frames: int | None = None
 
 
 def decode_file(path: str, options: DecodeOptions) -> tuple[np.ndarray, list[str]]:
@@ -78,7 +87,8 @@ def decode_file(path: str, options: DecodeOptions) -> tuple[np.ndarray, list[str
         options: Size, aspect ratio, transparency and mode.
 
     Returns:
-        The image, shape (H, W, C), uint8, uint16 or float32; and the notes for the user.
+        The image, shape (H, W, C), or clip, shape (T, H, W, C), uint8, uint16 or float32; and the
+        notes for the user.
 
     Raises:
         BadImageError: Naming the file and the reason.
@@ -158,13 +168,92 @@ def decode_image(
     Raises:
         BadImageError: If Pillow would lose bits or bands, or the values are not gray values.
     """
+    if options.frames is not None:
+        return _decode_frames(image, name, options, options.frames)
+    notes: list[str] = []
+    if getattr(image, "is_animated", False):
+        notes.append(
+            "without frames= (--frames) only the first frame of multi-frame images is read"
+        )
+    return _decode_frame(image, name, options, notes), notes
+
+
+def _decode_frames(
+    image: "Image.Image", name: str, options: DecodeOptions, frames: int
+) -> tuple[np.ndarray, list[str]]:
+    """The frames of an animation at equal times, or the pages of a TIFF."""
+    durations: list[float] = []
+    for index in range(getattr(image, "n_frames", 1)):
+        if index >= _MOST_FRAMES:
+            raise BadImageError(f"{name}: expected at most {_MOST_FRAMES:,} frames, got more")
+        image.seek(index)
+        durations.append(float(image.info.get("duration") or _DURATION))
+    # Writers join frames that are alike: a frame twice as long stands for two.
+    ends, shortest = np.cumsum(durations), min(durations)
+    n = round(ends[-1] / shortest)
+    notes = []
+    if n > _MOST_TIMES:
+        ends, shortest, n = np.arange(1.0, len(ends) + 1), 1.0, len(ends)
+        notes.append("durations of frames, which differ too much, not used")
+    indices, note = frame_indices(n, frames, options.resize, name)
+    notes += [note] if note else []
+    times = (np.array(indices) + 0.5) * shortest
+    clip: list[np.ndarray] = []
+    before = -1
+    for index in np.minimum(np.searchsorted(ends, times), len(ends) - 1).tolist():
+        if index == before:
+            clip.append(clip[-1])
+            continue
+        image.seek(index)
+        clip.append(_decode_frame(image, name, options, notes))
+        before = index
+    # Pillow gives the first frame of a gray GIF in gray, and later ones in colour.
+    widest = max(frame.shape[2] for frame in clip)
+    clip = [np.repeat(f, widest, axis=2) if f.shape[2] == 1 else f for f in clip]
+    return np.stack(clip), list(dict.fromkeys(notes))
+
+
+def frame_indices(n: int, frames: int, fit: str, name: str) -> tuple[list[int], str]:
+    """Choose the frames of a clip.
+
+    Args:
+        n: Frames that there are, at least 1.
+        frames: Frames of the clip.
+        fit: "crop" takes those in the middle, "stretch" as many at equal distances from the first
+            to the last, "pad" refuses longer ones. After the end the last frame is held.
+        name: For the message.
+
+    Returns:
+        Their indices in ascending order; and a note for the user, empty where all are taken.
+
+    Raises:
+        BadImageError: If the video is longer than "pad" allows.
+    """
+    if n == frames:
+        return list(range(n)), ""
+    if fit == "stretch":
+        indices = np.rint(np.linspace(0, n - 1, frames)).astype(int).tolist()
+        return indices, f"{frames} frames at equal distances (resize='stretch')"
+    if n < frames:
+        held = [min(index, n - 1) for index in range(frames)]
+        return held, f"last frame held up to {frames} frames"
+    if fit == "pad":
+        raise BadImageError(
+            f"{name}: expected at most {frames} frames, because resize='pad' cuts nothing, got "
+            f"{n}; take more frames, or resize='crop' or 'stretch'"
+        )
+    start = (n - frames) // 2
+    note = f"cut at both ends to {frames} frames (resize='crop')"
+    return list(range(start, start + frames)), note
+
+
+def _decode_frame(
+    image: "Image.Image", name: str, options: DecodeOptions, notes: list[str]
+) -> np.ndarray:
     from PIL import ImageOps
 
-    notes: list[str] = []
     _refuse_reduced_depth(image, name)
     _refuse_lost_band(image, name, options.alpha)
-    if getattr(image, "is_animated", False):
-        notes.append("only the first frame of multi-frame images is read")
     if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
         notes.append("EXIF orientation applied")
@@ -172,11 +261,25 @@ def decode_image(
     if array.shape[2] in (2, 4):
         array = apply_alpha(array, options.alpha, high=255.0)
         notes.append(NOTE_ALPHA[options.alpha])
+    return fitted(array, options, notes)
+
+
+def fitted(array: np.ndarray, options: DecodeOptions, notes: list[str]) -> np.ndarray:
+    """Bring one image to the mode and size that the options ask for.
+
+    Args:
+        array: Shape (H, W, C).
+        options: As for `decode_file`.
+        notes: Notes are appended.
+
+    Returns:
+        The image, shape (H, W, C).
+    """
     array = to_mode(array, options.mode, notes)
     if options.size is not None and array.shape[:2] != options.size:
         notes.append(resize_note(array.shape[:2], options.size, options.resize))
         array = resize(array, options.size, options.resize)
-    return array, notes
+    return array
 
 
 def to_mode(pixels: np.ndarray, mode: str | None, notes: list[str]) -> np.ndarray:

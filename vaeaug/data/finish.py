@@ -18,7 +18,7 @@ from vaeaug.data.checks import DataError, Range
 from vaeaug.data.dataset import LabelledImages
 from vaeaug.data.labels import UNLABELLED, normalise_labels
 from vaeaug.data.metadata import NO_METADATA, SourceMetadata
-from vaeaug.data.pixels import finish_channels, finish_pixels
+from vaeaug.data.pixels import check_frames, finish_channels, finish_pixels
 from vaeaug.data.request import Request
 from vaeaug.data.stack import Decoded
 from vaeaug.data.values import normalise_pixels
@@ -169,6 +169,7 @@ def finish_images(raw: RawImages, request: Request) -> FinishedImages:
         pixels, value_range, value_notes = normalise_pixels(
             images.images, where, request.value_range or images.value_range
         )
+        check_frames(pixels, where, request)
         notes = [*images.notes, *value_notes]
         # Pillow images have had their alpha handled; those that keep it are left as they are.
         if images.stored_as_numbers and pixels.ndim == 4 and request.alpha != "keep":
@@ -184,6 +185,7 @@ def finish_images(raw: RawImages, request: Request) -> FinishedImages:
         layout=stated.layout if fits else None,
         value_range=stated.value_range,
     )
+    check_frames(pixels, where, request)
     rate = request.sample_rate  # an array does not say its own
     if rate is not None and pixels.ndim != 3:
         raise _no_sounds(where)

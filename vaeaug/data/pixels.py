@@ -107,6 +107,25 @@ def check_resizable(samples: Shaped[np.ndarray, "n *space c"], where: str) -> No
         )
 
 
+def check_frames(samples: Shaped[np.ndarray, "n *space c"], where: str, request: Request) -> None:
+    """Refuse to cut what is no video or animation to a number of frames.
+
+    Args:
+        samples: Shape (N, space..., C).
+        where: The source, for the message.
+        request: The options of `read`.
+
+    Raises:
+        DataError: If frames were asked for and the samples do not have as many.
+    """
+    if request.frames is not None and (samples.ndim != 5 or samples.shape[1] != request.frames):
+        raise DataError(
+            f"{where}: frames= (--frames) is for files of video and animations, expected none here "
+            f"or samples of {request.frames} frames, got {NOUNS[LAYOUTS[samples.ndim]]} of shape "
+            f"{samples.shape[1:]}"
+        )
+
+
 def resize_all(
     images: Shaped[np.ndarray, "n h w c"],
     request: Request,

@@ -21,6 +21,7 @@ from vaeaug.data.formats.hdf5 import read_hdf5_images
 from vaeaug.data.formats.idx import has_idx, is_idx, read_idx_images
 from vaeaug.data.formats.media import MEDIA_ENDINGS, decode_media
 from vaeaug.data.formats.npz import load_npy, read_npz_images
+from vaeaug.data.formats.video import ENDINGS as VIDEO_ENDINGS
 from vaeaug.data.formats.walk import walk, walk_notes
 from vaeaug.data.request import Request, make_request
 from vaeaug.data.split_names import begins, canonical, require_split, without_splits
@@ -50,6 +51,7 @@ def read_pool(
     resize: str = "crop",
     mode: str | None = None,
     on_error: str = "raise",
+    frames: int | None = None,
     sample_rate: int | None = None,
 ) -> Shaped[np.ndarray, "m *space c"]:
     """Read images without labels, as `LabelledImages.with_unlabelled` takes them.
@@ -80,6 +82,7 @@ def read_pool(
         resize: As for `read`.
         mode: As for `read`.
         on_error: As for `read`.
+        frames: As for `read`.
         sample_rate: As for `read`; without it, that of `like`.
 
     Returns:
@@ -101,6 +104,7 @@ def read_pool(
         resize=resize,
         mode=mode,
         on_error=on_error,
+        frames=frames,
         sample_rate=sample_rate or like.sample_rate,
         needed_keys=("images",),
     )
@@ -170,7 +174,7 @@ def _read_tree(root: Path, request: Request) -> RawImages:
     if not paths:
         raise DataError(
             f"{where}: expected image files at any depth (endings {' '.join(IMAGE_ENDINGS)}), or "
-            f"sounds ({' '.join(SOUND_ENDINGS)}), got none"
+            f"sounds ({' '.join(SOUND_ENDINGS)}) or videos ({' '.join(VIDEO_ENDINGS)}), got none"
         )
     decode = partial(decode_media, paths, where, request)
     return RawImages(source=where, images=decode, notes=walk_notes(walks, where))

@@ -25,7 +25,7 @@ from vaeaug.data.formats.table import read_table
 from vaeaug.data.formats.tar import is_tar
 from vaeaug.data.formats.torch_dataset import is_map_style, read_torch
 from vaeaug.data.formats.webdataset import has_shards, read_webdataset
-from vaeaug.data.pixels import check_resizable, resize_all
+from vaeaug.data.pixels import check_frames, check_resizable, resize_all
 from vaeaug.data.request import Request, make_request
 from vaeaug.data.values import in_range
 from vaeaug.memory import memory_errors
@@ -63,6 +63,7 @@ def read(
     resize: str = "crop",
     mode: str | None = None,
     on_error: str = "raise",
+    frames: int | None = None,
     sample_rate: int | None = None,
     front_end: str | None = None,
 ) -> LabelledImages:
@@ -129,6 +130,11 @@ def read(
         mode: "RGB" or "L": colour or gray whatever the images are.
         on_error: "raise" an error that lists all files (or items) that cannot be read, or "skip"
             them, with a note that does.
+        frames: Read this many frames of each animation (GIF, APNG, WebP, pages of a TIFF), which is
+            an image of its first frame otherwise, and of each video. `resize` decides which:
+            "crop" the middle ones, "stretch" some at equal distances, "pad" all, of no longer
+            ones; after the end of a shorter one its last frame is held. None reads all frames of
+            videos.
         sample_rate: Of sounds, Hz: files of another rate are resampled to it. Of arrays of signals
             it says what their rate is. Without it, files of several rates are an error.
         front_end: "stft": generators learn spectrograms of the signals, and judges see them. The
@@ -154,6 +160,7 @@ def read(
         resize=resize,
         mode=mode,
         on_error=on_error,
+        frames=frames,
         sample_rate=sample_rate,
         front_end=front_end,
     )
@@ -261,6 +268,7 @@ def _read_again(data: LabelledImages, request: Request) -> LabelledImages:
         )
     if request.size is not None:
         check_resizable(data.images, where)
+    check_frames(data.images, where, request)
     value_range = request.value_range or data.value_range
     is_bands = request.alpha != "keep"
     notes: list[str] = []

@@ -42,13 +42,20 @@ class Request:
     resize: str = "crop"
     mode: str | None = None
     on_error: str = "raise"
+    frames: int | None = None
     sample_rate: int | None = None
     front_end: str | None = None
 
     @property
     def decoding(self) -> DecodeOptions:
         """How an image file is decoded."""
-        return DecodeOptions(size=self.size, resize=self.resize, alpha=self.alpha, mode=self.mode)
+        return DecodeOptions(
+            size=self.size,
+            resize=self.resize,
+            alpha=self.alpha,
+            mode=self.mode,
+            frames=self.frames,
+        )
 
 
 def make_request(*, needed_keys: tuple[str, ...] = ("images", "labels"), **options: Any) -> Request:
@@ -73,6 +80,9 @@ def make_request(*, needed_keys: tuple[str, ...] = ("images", "labels"), **optio
         raise DataError("mode: expected no 'L' with alpha='keep', which makes four channels")
     if options["workers"] is not None and options["workers"] < 0:
         raise DataError(f"workers: expected 0 or more, got {options['workers']}")
+    frames = options.get("frames")
+    if frames is not None and not (_is_whole(frames) and frames >= 1):
+        raise DataError(f"frames: expected a whole number, at least 1, got {frames!r}")
     rate = options.get("sample_rate")
     if rate is not None and not (_is_whole(rate) and 1 <= rate <= FASTEST):
         raise DataError(f"sample_rate: expected 1 to {FASTEST:,} Hz, got {rate!r}")

@@ -12,8 +12,8 @@ log = logging.getLogger("vaeaug")
 
 # Settings that `read_pool` takes by the same name, and those that only `read` takes.
 _SHARED = (
-    *("split", "size", "alpha", "layout", "value_range", "resize", "mode", "on_error"),
-    "sample_rate",
+    *("split", "size", "frames", "alpha", "layout", "value_range", "resize", "mode"),
+    *("on_error", "sample_rate"),
 )
 _LABELLED = ("keys", "class_names", "front_end")
 

@@ -206,6 +206,11 @@ class Stack:
                 f" samples; pass size= (--size N), for example {int(middle[0])}, which cuts the "
                 f"longer ones (resize='crop', the default) and fills up the shorter ones"
             )
+        if self._noun == "clip":
+            advice = (
+                " (frames x height x width); pass frames= (--frames), for example 16, and size= "
+                "(--size HxW), for example size=(64, 64)"
+            )
         if len(size_a) == len(size_b) == 2:
             # No longer than is trained in minutes, in multiples of 8.
             scale = min(1.0, _SUGGESTED / max(middle))

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaeaug.files import open_regular
-from vaeaug.models import weights_sha256
+from vaeaug.models import exact_float32, weights_sha256
 from vaeaug.randomness import seeded_torch
 
 # What ImageNet networks of torchvision expect, for values in [0, 1].
@@ -93,6 +93,7 @@ class Backbone:
         mean, std = (torch.tensor(v, device=x.device).view(shape) for v in (self.mean, self.std))
         return (x - mean) / std
 
+    @exact_float32()
     @torch.no_grad()
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n f"]:
         """Embed images.

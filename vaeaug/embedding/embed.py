@@ -52,7 +52,7 @@ def embed(
         size: Height and width in pixels that images are resized to; None: what the backbone states.
         random_weights: Take untrained weights where no file of weights is given, for a trial.
         seed: Seed of the views.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
             is silent; a function is called as ``progress(what, done, total, metrics)``.
 

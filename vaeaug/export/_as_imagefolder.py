@@ -7,7 +7,10 @@ import csv
 import json
 import re
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from vaeaug.data.split_names import canonical
 from vaeaug.export._card import write_beside
@@ -27,15 +30,6 @@ import datasets
 torchvision.datasets.ImageFolder(".")
 datasets.load_dataset("path/to/this/folder", split="train")  # with the columns of metadata.csv
 """
-# Every folder is a class: names such as "test_tube" must not be taken for splits.
-_FRONT = {
-    "configs": [
-        {
-            "config_name": "default",
-            "data_files": [{"split": "train", "path": ["metadata.csv", "*/*.png"]}],
-        }
-    ]
-}
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _FORBIDDEN = set('<>:"/\\|?*')
 _MAX_NAME_BYTES = 100
@@ -57,6 +51,21 @@ def write_imagefolder(samples: Samples, path: Path) -> None:
             f"got {samples.dtype} of shape {samples.image_shape}; write npz, webdataset or "
             f"huggingface"
         )
+    write_files(samples, path, ending="png", encode=png_bytes, load=_LOAD)
+
+
+def write_files(
+    samples: Samples, path: Path, *, ending: str, encode: Callable[[np.ndarray], bytes], load: str
+) -> None:
+    """Write `<class>/<row>.<ending>` and the files beside them.
+
+    Args:
+        samples: The samples.
+        path: The folder to write.
+        ending: Of the names of files, without the dot.
+        encode: Gives the content of the file of a sample.
+        load: How to load the folder, in Python, for its README.
+    """
     folders = folder_names(samples.class_names)
     width = len(str(len(samples) - 1))
     needed = len(samples) * (samples.image_bytes + 512)
@@ -71,8 +80,8 @@ def write_imagefolder(samples: Samples, path: Path) -> None:
                 soft = samples.soft_labels(rows)
                 for i, (row, image) in enumerate(zip(rows.tolist(), images, strict=True)):
                     record = samples.record(row)
-                    name = f"{folders[record['label']]}/{row:0{width}d}.png"
-                    (root / name).write_bytes(png_bytes(image))
+                    name = f"{folders[record['label']]}/{row:0{width}d}.{ending}"
+                    (root / name).write_bytes(encode(image))
                     record |= {
                         "file_name": name,
                         "class_name": for_cell(record["class_name"]),
@@ -81,12 +90,14 @@ def write_imagefolder(samples: Samples, path: Path) -> None:
                     if soft is not None:
                         record["soft_label"] = json.dumps(soft[i])
                     table.writerow(record)
+        # Every folder is a class: names such as "test_tube" must not be taken for splits.
+        files = [{"split": "train", "path": ["metadata.csv", f"*/*.{ending}"]}]
         label_of_folder = {name: label for label, name in enumerate(folders)}
         write_beside(
             samples,
             root,
-            load=_LOAD,
-            front=_FRONT,
+            load=load,
+            front={"configs": [{"config_name": "default", "data_files": files}]},
             classes={"folders": label_of_folder, "note": _NOTE},
         )
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from vaeaug.export._as_animations import write_gifs
 from vaeaug.export._as_huggingface import huggingface_library, write_huggingface
 from vaeaug.export._as_imagefolder import write_imagefolder
 from vaeaug.export._as_npz import write_npz
@@ -17,7 +18,7 @@ from vaeaug.export._samples import ExportError, Samples, merged_samples, synthet
 from vaeaug.merging import Balance, ClassCounts, Share, merge
 from vaeaug.shards import Manifest, ShardDataset, warn_if_unhelpful
 
-Format = Literal["npz", "webdataset", "imagefolder", "huggingface", "wav", "flac"]
+Format = Literal["npz", "webdataset", "imagefolder", "gif", "huggingface", "wav", "flac"]
 FORMATS: tuple[str, ...] = get_args(Format)
 _BY_ENDING: dict[str, Format] = {".npz": "npz", ".tar": "webdataset"}
 SHARD_BYTES = 256 * 2**20
@@ -68,9 +69,10 @@ def export_dataset(
         out_dir: A finished run folder (or its manifest, or an open ``ShardDataset``).
         to: The file or folder to write.
         format: "npz"; "webdataset", one ``.tar`` or a folder of them, in a random order;
-            "imagefolder", PNG files in class folders with a ``metadata.csv``; "huggingface", a
-            folder for ``datasets.load_from_disk``; "wav" or "flac", sound files in class folders
-            with a ``metadata.csv``. None: derived from the suffix .npz or .tar.
+            "imagefolder", PNG files in class folders with a ``metadata.csv``; "gif", the same of
+            clips as animations, those in colour reduced to 256 colours; "huggingface", a folder for
+            ``datasets.load_from_disk``; "wav" or "flac", sound files in class folders with a
+            ``metadata.csv``. None: derived from the suffix .npz or .tar.
         real: The real dataset to merge with, as for `merge`; None: only synthetic samples are
             written.
         share: As for `merge`; only with `real`.
@@ -122,6 +124,8 @@ def export_dataset(
             write_webdataset(samples, path, seed=seed, shard_bytes=shard_bytes)
         elif chosen == "imagefolder":
             write_imagefolder(samples, path)
+        elif chosen == "gif":
+            write_gifs(samples, path)
         elif chosen in ("wav", "flac"):
             write_sounds(samples, path, chosen)
         else:

@@ -14,6 +14,7 @@ from vaeaug.memory import blocks
 from vaeaug.models import (
     CVAE,
     SeparateCVAE,
+    exact_float32,
     gaussian_kl,
     importance_weighted_bound,
     scale_images,
@@ -21,6 +22,8 @@ from vaeaug.models import (
 
 # Rows that go through a network at once. A constant: another block could round differently.
 BLOCK = 64
+# Blocks after which a card is waited for.
+BLOCKS = 16
 # Images that are encoded or scored at once.
 _IMAGES = 256
 
@@ -154,6 +157,7 @@ class Codec:
             images = images.round()
         return np.ascontiguousarray(images.numpy().astype(self.dtype))
 
+    @exact_float32()
     @torch.no_grad()
     def posterior(
         self, images: Shaped[np.ndarray, "n *space c"], labels: Sequence[int] | np.ndarray
@@ -195,6 +199,7 @@ class Codec:
             return torch.empty(0, channels, *space, dtype=torch.float32)
         return in_blocks(self.model.decode, z, labels, device=self.device)
 
+    @exact_float32()
     @torch.no_grad()
     def bound(
         self,
@@ -228,6 +233,7 @@ class Codec:
             bounds.append(bound.cpu().numpy())
         return np.concatenate(bounds) if bounds else np.empty(0)
 
+    @exact_float32()
     @torch.no_grad()
     def rates(
         self,
@@ -341,15 +347,20 @@ def in_blocks(function: Callable[..., Tensor], *arrays: np.ndarray, device: torc
     Returns:
         The results of all rows, on the CPU.
     """
-    parts = []
-    with torch.no_grad():
-        for begin in range(0, len(arrays[0]), BLOCK):
-            tensors = [torch.from_numpy(array[begin : begin + BLOCK]) for array in arrays]
-            n = len(tensors[0])
-            if n < BLOCK:
-                tensors = [
-                    torch.cat([tensor, tensor[:1].expand(BLOCK - n, *tensor.shape[1:])])
-                    for tensor in tensors
-                ]
-            parts.append(function(*(tensor.to(device) for tensor in tensors))[:n].cpu())
-    return torch.cat(parts)
+    on_cpu: list[Tensor] = []
+    with torch.no_grad(), exact_float32():
+        for first in range(0, len(arrays[0]), BLOCKS * BLOCK):
+            rows = slice(first, first + BLOCKS * BLOCK)
+            tensors = [torch.from_numpy(array[rows]).to(device) for array in arrays]
+            n, parts = len(tensors[0]), []
+            for begin in range(0, n, BLOCK):
+                block = [tensor[begin : begin + BLOCK] for tensor in tensors]
+                if begin + BLOCK > n:
+                    missing = begin + BLOCK - n
+                    block = [
+                        torch.cat([part, part[:1].expand(missing, *part.shape[1:])])
+                        for part in block
+                    ]
+                parts.append(function(*block))
+            on_cpu.append(torch.cat(parts)[:n].cpu())
+    return on_cpu[0] if len(on_cpu) == 1 else torch.cat(on_cpu)

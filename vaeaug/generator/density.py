@@ -38,21 +38,29 @@ class ClassDensity:
     kind: str
 
     def sample(
-        self, uniform: float, normal: Shaped[np.ndarray, " z"], *, temperature: float = 1.0
-    ) -> Float64[np.ndarray, " z"]:
-        """One draw as a function of one uniform number and z standard normal ones.
+        self,
+        uniform: Float64[np.ndarray, " n"],
+        normal: Shaped[np.ndarray, "n z"],
+        *,
+        temperature: float = 1.0,
+    ) -> Float64[np.ndarray, "n z"]:
+        """Draws, each a function of one uniform number and z standard normal ones.
 
         Args:
-            uniform: In [0, 1); chooses the component.
+            uniform: In [0, 1); they choose the components.
             normal: Standard normal draws.
             temperature: Scale of the noise within the component.
 
         Returns:
-            A latent.
+            Latents.
         """
         edges = np.cumsum(self.weights)
-        component = min(int(np.searchsorted(edges, uniform, side="right")), len(edges) - 1)
-        return self.means[component] + temperature * (self.choleskys[component] @ normal)
+        chosen = np.minimum(np.searchsorted(edges, uniform, side="right"), len(edges) - 1)
+        noise = np.empty(normal.shape)
+        for row, component in enumerate(chosen.tolist()):
+            # One by one: a product of many rows could round differently with their number.
+            noise[row] = self.choleskys[component] @ normal[row]
+        return self.means[chosen] + temperature * noise
 
     def log_prob(self, z: Shaped[np.ndarray, "n z"]) -> Float64[np.ndarray, " n"]:
         """Compute the log density.

@@ -16,7 +16,7 @@ from torch import Tensor
 from vaeaug.data import LabelledImages
 from vaeaug.generator.codec import Codec, in_blocks
 from vaeaug.generator.latents import Latents
-from vaeaug.generator.samplers import Drawn, Request, sample_generator
+from vaeaug.generator.samplers import Drawn, Request, sample_generators
 from vaeaug.strata import rare_classes
 
 FROM_DATA = ("delta", "calibrated")
@@ -83,8 +83,9 @@ class DataSampler:
         """
         donors = self.donors(request.label)
         rows = np.empty((3, n), np.int64)
-        for j in range(n):
-            u = sample_generator(seed, request.label, first + j, stream=STREAM).random(4)
+        streams = sample_generators(seed, request.label, first, n, stream=STREAM)
+        for j, rng in enumerate(streams):
+            u = rng.random(4)
             rows[0, j] = request.pool[int(u[0] * len(request.pool))]
             rows[1:, j] = self._pair(donors[int(u[1] * len(donors))], u[2], u[3])
         sources, minuend, subtrahend = rows
@@ -154,10 +155,9 @@ class DataSampler:
         normal = self.calibrated_normal(request.label)
         f = len(normal.mean)
         noise = np.empty((n, f), np.float32)
-        for j in range(n):
-            noise[j] = sample_generator(
-                seed, request.label, first + j, stream=STREAM
-            ).standard_normal(f, np.float32)
+        streams = sample_generators(seed, request.label, first, n, stream=STREAM)
+        for j, rng in enumerate(streams):
+            noise[j] = rng.standard_normal(f, np.float32)
         factor = torch.from_numpy(normal.cholesky).T
         moved = in_blocks(lambda block: block @ factor, noise, device=torch.device("cpu"))
         features = (normal.mean + request.temperature * moved.numpy()).astype(np.float32)

@@ -24,7 +24,7 @@ from vaeaug.files import open_regular, read_whole
 from vaeaug.generator.sound_codec import SOURCE as SOUND
 from vaeaug.generator.sound_codec import SoundCodec
 from vaeaug.memory import blocks
-from vaeaug.models import scale_images, weights_sha256
+from vaeaug.models import exact_float32, scale_images, weights_sha256
 from vaeaug.randomness import seeded_torch
 from vaeaug.spectrogram import Spectrogram
 
@@ -93,6 +93,7 @@ class ImageCodec:
             self.network.to(device)
         return self
 
+    @exact_float32()
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h2 w2"]:
         """Encode images.
@@ -118,6 +119,7 @@ class ImageCodec:
             raise ImageCodecError(f"codec {self.source}: expected finite latents from encode")
         return latents.float()
 
+    @exact_float32()
     @torch.no_grad()
     def decode(
         self, latents: Float[Tensor, "n d h2 w2"], shape: tuple[int, ...]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 # Nearest neighbours within the class that an interpolation may move towards: at least this many,
 # and in a large class this fraction of it. Farther ones make edits that are easier to tell from
@@ -65,21 +65,33 @@ class Latents:
         frequent = [self.rows[other] for other, count in counts.items() if count >= least]
         return np.concatenate(frequent) if frequent else np.empty(0, np.int64)
 
-    def neighbours_of(self, row: int, *, reach: int = 1) -> Int64[np.ndarray, " k"]:
-        """Neighbours of a row within its class; the only image of a class has itself.
+    def neighbour(
+        self,
+        rows: Int64[np.ndarray, " n"],
+        uniform: Float64[np.ndarray, " n"],
+        *,
+        reach: int = 1,
+    ) -> Int64[np.ndarray, " n"]:
+        """Choose a neighbour of each row within its class; the only image of a class has itself.
 
         Args:
-            row: The row.
+            rows: Rows of known class.
+            uniform: In [0, 1); they choose.
             reach: 1 for the nearest neighbours, r for the r-th such group of them.
 
         Returns:
-            Rows, the nearest first.
+            Rows.
         """
-        label = int(self.labels[row])
-        if (label, reach) not in self._neighbours:
-            self._neighbours[label, reach] = self._neighbours_in(label, reach)
-        place = np.searchsorted(self.rows[label], row)
-        return self._neighbours[label, reach][place]
+        chosen = np.empty_like(rows)
+        for label in np.unique(self.labels[rows]).tolist():
+            if (label, reach) not in self._neighbours:
+                self._neighbours[label, reach] = self._neighbours_in(label, reach)
+            neighbours = self._neighbours[label, reach]
+            of_class = self.labels[rows] == label
+            places = np.searchsorted(self.rows[label], rows[of_class])
+            which = (uniform[of_class] * neighbours.shape[1]).astype(np.int64)
+            chosen[of_class] = neighbours[places, which]
+        return chosen
 
     def _neighbours_in(self, label: int, reach: int) -> Int64[np.ndarray, "n k"]:
         from sklearn.neighbors import NearestNeighbors

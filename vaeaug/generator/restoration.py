@@ -11,7 +11,14 @@ from torch import Tensor
 
 from vaeaug.generator.codec import BLOCK, Codec, SamplingError
 from vaeaug.memory import blocks
-from vaeaug.models import CVAE, MAX_NOISE, MIN_NOISE, Restorer, poisson_level
+from vaeaug.models import (
+    CVAE,
+    MAX_NOISE,
+    MIN_NOISE,
+    Restorer,
+    exact_float32,
+    poisson_level,
+)
 from vaeaug.shapes import are_features
 
 # Median absolute value of a standard normal number.
@@ -141,6 +148,7 @@ class Restoration:
         self.codec = codec
         self.restorer = restorer
 
+    @exact_float32()
     @torch.no_grad()
     def noise_level(
         self,
@@ -166,6 +174,7 @@ class Restoration:
             parts.append(self._level(values, known, noise).cpu().numpy())
         return np.concatenate(parts)
 
+    @exact_float32()
     @torch.no_grad()
     def restored(
         self,

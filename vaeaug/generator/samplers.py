@@ -1,7 +1,7 @@
 """How the latents of a request are drawn, sampler by sampler."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -122,8 +122,7 @@ class SampleNoise:
         """
         uniform = np.empty((n, 3))
         normal = np.empty((n, size), np.float32)
-        for row in range(n):
-            rng = sample_generator(seed, label, first + row)
+        for row, rng in enumerate(sample_generators(seed, label, first, n)):
             uniform[row] = rng.random(3)
             normal[row] = rng.standard_normal(size)
         return cls(uniform, normal)
@@ -142,6 +141,29 @@ def sample_generator(seed: int, label: int, index: int, *, stream: int = 0) -> n
         A generator that no other sample shares.
     """
     return np.random.Generator(np.random.Philox(key=[seed, label], counter=[0, 0, index, stream]))
+
+
+def sample_generators(
+    seed: int, label: int, first: int, n: int, *, stream: int = 0
+) -> Iterator[np.random.Generator]:
+    """The `sample_generator` of one sample after the other, without the cost of making each.
+
+    Args:
+        seed: Seed of the run.
+        label: The class.
+        first: Index of the first sample.
+        n: How many samples.
+        stream: As for `sample_generator`.
+
+    Yields:
+        The generator of each; the next one is the same object.
+    """
+    bits = np.random.Philox(key=[seed, label], counter=[0, 0, first, stream])
+    rng, state = np.random.Generator(bits), bits.state
+    for index in range(first, first + n):
+        state["state"]["counter"][2] = index
+        bits.state = state
+        yield rng
 
 
 @dataclass(frozen=True)
@@ -221,23 +243,15 @@ class LatentSampler:
         self, request: Request, noise: SampleNoise, sources: np.ndarray
     ) -> np.ndarray:
         means, reach = self.latents.means, self.reach.get(request.label, 1)
-        z = np.empty_like(noise.normal)
-        for row, source in enumerate(sources.tolist()):
-            neighbours = self.latents.neighbours_of(source, reach=reach)
-            towards = int(neighbours[int(noise.uniform[row, 1] * len(neighbours))])
-            share = np.float32(LEAST_STEP + (MOST_STEP - LEAST_STEP) * noise.uniform[row, 2])
-            z[row] = (1 - share) * means[source] + share * means[towards]
-        return z
+        towards = self.latents.neighbour(sources, noise.uniform[:, 1], reach=reach)
+        steps = LEAST_STEP + (MOST_STEP - LEAST_STEP) * noise.uniform[:, 2:]
+        share = steps.astype(np.float32)
+        return (1 - share) * means[sources] + share * means[towards]
 
     def _from_density(self, request: Request, noise: SampleNoise) -> np.ndarray:
         density = self.densities[request.label]
         assert density is not None
-        return np.stack(
-            [
-                density.sample(float(uniform), normal, temperature=request.temperature)
-                for uniform, normal in zip(noise.uniform[:, 0], noise.normal, strict=True)
-            ]
-        )
+        return density.sample(noise.uniform[:, 0], noise.normal, temperature=request.temperature)
 
     def _from_flow(
         self, request: Request, noise: SampleNoise, other: np.ndarray, share: np.ndarray

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,8 +31,12 @@ from vaeaug.generator.samplers import (
     check_numbers,
 )
 from vaeaug.generator.sound_codec import SoundCodec
+from vaeaug.memory import blocks
 from vaeaug.models import CVAE, LatentFlow, Restorer, SeparateCVAE
 from vaeaug.spectrogram import Spectrogram
+
+# Latents that are decoded before their images are stored.
+DECODED = 16 * BLOCK
 
 
 class Synthesizer:
@@ -330,7 +335,13 @@ class Synthesizer:
             raise SamplingError(
                 f"decode: expected z of shape (n, {self.model.latent_dim}), got {z.shape}"
             )
-        return self.codec.stored(self.codec.decoded(z, y))
+        stored = [
+            self.codec.stored(self.codec.decoded(z[rows], y[rows]))
+            for rows in blocks(len(z), math.prod(self.image_shape), DECODED)
+        ]
+        if not stored:
+            return np.empty((0, *self.image_shape), self.codec.dtype)
+        return stored[0] if len(stored) == 1 else np.concatenate(stored)
 
     def style_of(self, z: Float32[np.ndarray, "n z"]) -> Float32[np.ndarray, "n z"]:
         """Drop from latents what another class must not take over.

@@ -16,7 +16,7 @@ from vaeaug.data.values import pinned
 from vaeaug.generator import Synthesizer
 from vaeaug.report import SPECTROGRAM_RANGE, as_pictures, write_latent_map, write_strips
 from vaeaug.shapes import are_features
-from vaeaug.shards import published_hdf5, write_attributes
+from vaeaug.shards import published_hdf5, write_attributes, write_images
 from vaeaug.stages.readable import UnitEffect, active_styles, unit_effects, units_in_order, within
 
 LATENTS_FORMAT, LATENTS_VERSION = "vaeaug-latents", 1
@@ -131,10 +131,10 @@ def denoising_text(document: Mapping[str, Any]) -> str:
     return text
 
 
-def write_images(
+def write_like(
     path: str | Path, generator: Synthesizer, images: np.ndarray, labels: np.ndarray
 ) -> Path:
-    """Write images and labels as an HDF5 file that `vaeaug.read` reads.
+    """Write images of a generator and their labels as an HDF5 file that `vaeaug.read` reads.
 
     Args:
         path: The file, replaced whole.
@@ -148,16 +148,14 @@ def write_images(
     Raises:
         ShardError: If the file cannot be written.
     """
-    path = Path(path)
-    with published_hdf5(path, needed=images.nbytes, kept="nothing was changed") as file:
-        file["images"], file["labels"] = images, np.asarray(labels, np.int64)
-        attributes = {
-            "class_names": list(generator.class_names),
-            "layout": generator.layout,
-            "image_value_range": np.array(generator.value_range, np.float64),
-        }
-        write_attributes(file, attributes)
-    return path
+    return write_images(
+        path,
+        images,
+        np.asarray(labels, np.int64),
+        class_names=generator.class_names,
+        layout=generator.layout,
+        value_range=generator.value_range,
+    )
 
 
 def encode_to(path: str | Path, generator: Synthesizer, data: LabelledImages) -> dict[str, Any]:
@@ -404,7 +402,7 @@ def write_attributes_traversal(
     """Draw classes along the directions of attributes.
 
     Args:
-        path: The picture, a PNG.
+        path: The picture, a PNG; of clips and volumes also a GIF, frame by frame.
         generator: The generator.
         data: What it was trained on.
         labels: Class indices or names.
@@ -484,7 +482,7 @@ def write_traversal(
     """Draw `traverse` for some classes, below one another.
 
     Args:
-        path: The picture, a PNG.
+        path: The picture, a PNG; of clips and volumes also a GIF, frame by frame.
         generator: The generator.
         labels: Class indices or names.
         n_units: Directions of each class.
@@ -562,7 +560,7 @@ def write_styles(
     """Draw `styles_of` for some classes.
 
     Args:
-        path: The picture, a PNG.
+        path: The picture, a PNG; of clips and volumes also a GIF, frame by frame.
         generator: A generator with a style.
         data: The training split.
         labels: Class indices or names.

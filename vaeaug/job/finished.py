@@ -47,7 +47,7 @@ def evaluate(
         probe: Builds the classifier: ``probe(image_shape, n_classes)`` gives a network that takes
             (n, c, *space) in [0, 1] and gives logits (n, k). Default: a small CNN, or ResNet-18
             for images of more than 64 pixels.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
             is silent; a function is called as ``progress(what, done, total, metrics)``.
 
@@ -88,7 +88,7 @@ def predict_gain(
             `EvaluationConfig()`.
         recipe: What is predicted. Default: the run's own, which `merge` uses.
         probe: As for `evaluate`.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         progress: As for `evaluate`.
 
     Returns:

@@ -66,7 +66,7 @@ def augment(
         search_first: Search for a recipe, draw the dataset by it and store it for `merge`.
         evaluate_after: Run the gate; with a search before it, on splits that the search never saw.
         probe: Builds the classifier of both: ``probe(image_shape, n_classes)``.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         resume: False deletes a run that is there and starts again.
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
             is silent; a function is called as ``progress(what, done, total, metrics)``.
@@ -199,7 +199,7 @@ def generate(
         out_dir: A run folder of its own.
         config: The job, whose plan, recipe, sampling, screening and shards are used.
         screener: A screener that was fitted to this data by this configuration, to save time.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         resume: False deletes a run that is there and starts again.
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
             is silent; a function is called as ``progress(what, done, total, metrics)``.
@@ -261,7 +261,7 @@ def train_only(
         data: The training split.
         out_dir: The run folder.
         config: The job; a mapping of its keys or the path of a YAML file will do.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         resume: False deletes a run that is there and starts again.
         progress: As for `augment`.
 

@@ -23,6 +23,7 @@ from vaeaug.report import (
     MAX_CLASSES,
     SPECTROGRAM_RANGE,
     ClassPanel,
+    are_clips,
     players,
     spectrogram_panels,
     write_card,
@@ -41,7 +42,9 @@ _ONCE = (
     "model/model.safetensors",
     "model/densities.safetensors",
     "samples.png",
+    "samples.gif",
     "traversals.png",
+    "traversals.gif",
     "latents.png",
     "styles.png",
 )
@@ -81,7 +84,7 @@ def publish(run: RunFolder, result: RunResult, data: LabelledImages) -> Manifest
         panels=panels,
         value_range=shown_range,
         heard=heard,
-        traversals=_there(run.path / "traversals.png"),
+        traversals=_there(run.path / "traversals.gif") or _there(run.path / "traversals.png"),
         latent_map=_there(run.path / "latents.png"),
     )
     write_card(run.path, document)
@@ -155,14 +158,17 @@ def _write_pictures(
     """The pictures of samples and traversals, which no evaluation changes; none of features."""
     if data.are_features:
         return
+    endings = (".gif", ".png") if are_clips(data.image_shape) else (".png",)
     samples, traversals = run.path / "samples.png", run.path / "traversals.png"
     if not samples.exists():
-        write_samples(samples, panels, value_range=value_range)
+        for ending in endings:
+            write_samples(samples.with_suffix(ending), panels, value_range=value_range)
     if not traversals.exists():
         shown = [label for label in _by_interest(data) if data.counts[label]][:MAX_CLASSES]
         n_units = 2 if len(shown) > 4 else 6
         generator = Synthesizer.load(run.model, codec=codec)
-        write_traversal(traversals, generator, shown, n_units=n_units)
+        for ending in endings:
+            write_traversal(traversals.with_suffix(ending), generator, shown, n_units=n_units)
         write_latents(run.path / "latents.png", generator)
         if generator.model.style_dim:
             write_styles(run.path / "styles.png", generator, data, shown)

@@ -80,7 +80,7 @@ def sweep(
         keys: Dotted key of the configuration to the values it takes.
         config: The job of the other keys.
         seeds: Seeds of each combination; None: that of the configuration.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         progress: As for `augment`.
 
     Returns:

@@ -14,6 +14,7 @@ from vaeaug.models.discriminator import Discriminator, feature_distance
 from vaeaug.models.flow import LatentFlow
 from vaeaug.models.likelihoods import LIKELIHOODS, MIN_SIGMA, make_likelihood, optimal_log_sigma2
 from vaeaug.models.networks import latent_groups
+from vaeaug.models.precision import exact_float32
 from vaeaug.models.restorer import (
     MAX_NOISE,
     MIN_NOISE,
@@ -44,6 +45,7 @@ __all__ = [
     "SmallClassifier",
     "SoundClassifier",
     "bits_per_dimension",
+    "exact_float32",
     "feature_distance",
     "fold_space",
     "gaussian_kl",

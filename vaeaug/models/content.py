@@ -11,7 +11,7 @@ import math
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vaeaug.models.blocks import Geometry, conv, group_norm, level_widths, pairs
+from vaeaug.models.blocks import Geometry, group_norm, level_widths, pairs
 
 
 class ContentEncoder(nn.Module):
@@ -27,13 +27,13 @@ class ContentEncoder(nn.Module):
     def __init__(self, geometry: Geometry, *, width: int, max_width: int, code: int) -> None:
         super().__init__()
         self.geometry = geometry
-        widths, rank = level_widths(geometry, width, max_width), geometry.rank
+        widths = level_widths(geometry, width, max_width)
         layers = [geometry.first_layer(widths[0]), group_norm(widths[0]), nn.SiLU()]
         for (wide, wider), stride in zip(pairs(widths), geometry.strides, strict=True):
-            layers += [conv(rank, wide, wider, stride=stride), group_norm(wider), nn.SiLU()]
+            layers += [geometry.conv(wide, wider, stride), group_norm(wider), nn.SiLU()]
         # One level more than the other networks have: the code needs no position.
         last = min(2 * widths[-1], max_width)
-        layers += [conv(rank, widths[-1], last, stride=2), group_norm(last), nn.SiLU()]
+        layers += [geometry.conv(widths[-1], last, 2), group_norm(last), nn.SiLU()]
         cells = math.prod(math.ceil(side / 2) for side in geometry.grids[-1])
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(last * cells, code))
 

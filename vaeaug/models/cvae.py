@@ -51,7 +51,7 @@ class ElboTerms:
         """The evidence lower bound per sample, nats."""
         return -(self.reconstruction + self.kl.sum(dim=1))
 
-    def loss(self, *, beta: float = 1.0, free_bits: float = 0.0) -> Float[Tensor, ""]:
+    def loss(self, *, beta: float | Tensor = 1.0, free_bits: float = 0.0) -> Float[Tensor, ""]:
         """Average ``reconstruction + beta * kl`` over samples.
 
         Args:
@@ -90,6 +90,8 @@ class CVAE(nn.Module):
         width: Channels at the highest resolution, doubled at each level; unused by "mlp".
         max_width: Upper bound of the channels, or units of the hidden layers of a dense network.
         class_embedding: Length of the class embedding.
+        convolution: "full" or, for three spatial axes, "factorised"; see `FactorisedConv`. Unused
+            by "mlp".
         style_dim: Units at the start of the latent vector that hold the style: how an image is
             made, whatever its class; the rest, the detail, holds what style and class leave open.
             The embedding of a class is then the mean content code of its images. 0: one latent
@@ -115,10 +117,11 @@ class CVAE(nn.Module):
         max_width: int = 128,
         class_embedding: int = 32,
         style_dim: int = 0,
+        convolution: str = "full",
     ) -> None:
         super().__init__()
         self.image_shape = tuple(image_shape)
-        self.geometry = None if network == "mlp" else Geometry.of(self.image_shape)
+        self.geometry = None if network == "mlp" else Geometry.of(self.image_shape, convolution)
         self.groups = groups_of(
             self.image_shape,
             network=network,
@@ -150,6 +153,7 @@ class CVAE(nn.Module):
             "max_width": max_width,
             "class_embedding": class_embedding,
             "style_dim": style_dim,
+            "convolution": convolution,
         }
         n_rows = n_classes if conditional else 1
         self.embedding = nn.Embedding(n_rows, class_embedding)

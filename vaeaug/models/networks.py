@@ -163,10 +163,10 @@ class Encoder(nn.Module):
         widths, rank = level_widths(geometry, width, max_width), geometry.rank
         self.stem = geometry.first_layer(widths[0])
         self.blocks = nn.ModuleList(
-            FilmBlock(rank, width, n_classes, class_embedding) for width in widths
+            FilmBlock(geometry, width, n_classes, class_embedding) for width in widths
         )
         self.downs = nn.ModuleList(
-            conv(rank, wide, wider, stride=stride)
+            geometry.conv(wide, wider, stride)
             for (wide, wider), stride in zip(pairs(widths), geometry.strides, strict=True)
         )
         self.norms = nn.ModuleList(group_norm(widths[group.level]) for group in groups)
@@ -255,7 +255,7 @@ class Decoder(nn.Module):
         first, *later = groups
         self.start: nn.Module
         if first.is_grid:
-            self.start = conv(rank, first.shape[0], widths[-1])
+            self.start = geometry.conv(first.shape[0], widths[-1])
             self.start_class = nn.Linear(class_embedding, widths[-1])
         else:
             flat = widths[-1] * math.prod(geometry.grids[-1])
@@ -272,23 +272,23 @@ class Decoder(nn.Module):
             nn.init.zeros_(head[-1].weight)  # type: ignore[index]
             nn.init.zeros_(head[-1].bias)  # type: ignore[index]
         self.enter = nn.ModuleList(
-            conv(rank, group.shape[0], widths[group.level]) for group in later
+            geometry.conv(group.shape[0], widths[group.level]) for group in later
         )
         coarse_to_fine = list(reversed(widths))
         self.blocks = nn.ModuleList(
-            FilmBlock(rank, width, n_classes, class_embedding) for width in coarse_to_fine
+            FilmBlock(geometry, width, n_classes, class_embedding) for width in coarse_to_fine
         )
         self.ups = nn.ModuleList(
             conv(rank, wider, wide, size=1) for wide, wider in reversed(pairs(widths))
         )
-        self.last = FilmBlock(rank, widths[0], n_classes, class_embedding)
+        self.last = FilmBlock(geometry, widths[0], n_classes, class_embedding)
         self.norm = group_norm(widths[0])
         self.out = geometry.last_layer(widths[0], n_outputs)
 
     @property
     def last_layer(self) -> nn.Parameter:
         """Weights of the last convolution."""
-        return self.out.get_parameter("weight")
+        return self.out.weight  # type: ignore[return-value]
 
     def forward(
         self,

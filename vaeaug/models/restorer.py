@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaeaug.models.blocks import Geometry, conv, fold_space, unfold_space
+from vaeaug.models.blocks import FactorisedConv, Geometry, conv, fold_space, unfold_space
 
 # Least noise that is told from none, and most that is learned, as fractions of the value range.
 MIN_NOISE, MAX_NOISE = 0.01, 0.7
@@ -32,6 +32,7 @@ class Restorer(nn.Module):
     Args:
         image_shape: (space..., channels) of a sample. Samples of other sides pass as well.
         width: Channels of the finest grid; doubled at each halving.
+        convolution: "full" or, for three spatial axes, "factorised"; see `FactorisedConv`.
 
     Attributes:
         mean: Mean of the training values, in [0, 1].
@@ -41,21 +42,27 @@ class Restorer(nn.Module):
         poisson_weights: The same at each of `PEAKS`.
     """
 
-    def __init__(self, image_shape: Sequence[int], *, width: int = 48) -> None:
+    def __init__(
+        self, image_shape: Sequence[int], *, width: int = 48, convolution: str = "full"
+    ) -> None:
         super().__init__()
-        geometry = Geometry.of(image_shape)
-        self.architecture = {"image_shape": list(image_shape), "width": width}
+        geometry = Geometry.of(image_shape, convolution)
+        self.architecture = {
+            "image_shape": list(image_shape),
+            "width": width,
+            "convolution": convolution,
+        }
         rank, channels, self.fold = geometry.rank, geometry.channels, geometry.fold
         halvings = min(_HALVINGS, len(geometry.strides))
         self.multiple = tuple(cells * 2**halvings for cells in self.fold)
         widths = [width * 2**level for level in range(halvings + 1)]
         folded = channels * math.prod(self.fold)
-        self.enter = conv(rank, 3 * folded, width)
-        self.down = nn.ModuleList(_Block(rank, n) for n in widths)
-        self.shrink = nn.ModuleList(conv(rank, a, b, stride=2) for a, b in pairwise(widths))
+        self.enter = geometry.conv(3 * folded, width)
+        self.down = nn.ModuleList(_Block(geometry, n) for n in widths)
+        self.shrink = nn.ModuleList(geometry.conv(a, b, 2) for a, b in pairwise(widths))
         self.grow = nn.ModuleList(conv(rank, b, a * 2**rank, size=1) for a, b in pairwise(widths))
-        self.up = nn.ModuleList(_Block(rank, n) for n in widths[:-1])
-        self.leave = conv(rank, width, folded)
+        self.up = nn.ModuleList(_Block(geometry, n) for n in widths[:-1])
+        self.leave = geometry.conv(width, folded, time_first=True)
         _set_to_zero(self.leave)
         self.estimator = _NoiseEstimator(rank, channels)
         self.register_buffer("mean", torch.tensor(0.5, dtype=torch.float32))
@@ -198,10 +205,10 @@ class _Block(nn.Module):
     A linear first convolution of h was measured better than one of silu(h).
     """
 
-    def __init__(self, rank: int, channels: int) -> None:
+    def __init__(self, geometry: Geometry, channels: int) -> None:
         super().__init__()
-        self.first = conv(rank, channels, channels)
-        self.second = conv(rank, channels, channels)
+        self.first = geometry.conv(channels, channels)
+        self.second = geometry.conv(channels, channels)
         _set_to_zero(self.second)
 
     def forward(self, h: Tensor) -> Tensor:
@@ -229,5 +236,9 @@ class _NoiseEstimator(nn.Module):
 
 
 def _set_to_zero(layer: nn.Module) -> None:
+    if isinstance(layer, FactorisedConv):
+        # One of two factors: with both at zero neither has a gradient.
+        nn.init.zeros_(layer.time.bias)  # type: ignore[arg-type]
+        layer = layer.frames
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)

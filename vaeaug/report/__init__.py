@@ -1,6 +1,7 @@
 """The report page, the dataset card and the pictures of a run."""
 
 from vaeaug.report.card import write_card
+from vaeaug.report.clips import are_clips, gif_bytes
 from vaeaug.report.latent_map import write_latent_map
 from vaeaug.report.page import write_report
 from vaeaug.report.picture import COLUMNS, MAX_CLASSES, ClassPanel, write_samples
@@ -13,8 +14,10 @@ __all__ = [
     "MAX_CLASSES",
     "SPECTROGRAM_RANGE",
     "ClassPanel",
+    "are_clips",
     "as_pictures",
     "draw_rate_distortion",
+    "gif_bytes",
     "players",
     "spectrogram_panels",
     "write_card",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaeaug.report.clips import are_clips, gif_bytes, shown_frames
 from vaeaug.report.picture import _GAP, MAX_CLASSES, ClassPanel, bounded_tile_size, sheet
 
 if TYPE_CHECKING:
@@ -55,14 +56,17 @@ def panel_pictures(
 def _panel(
     panel: ClassPanel, columns: int, value_range: tuple[float, float]
 ) -> dict[str, Any] | None:
-    picture = sheet(panel, columns, value_range=value_range, side=_SIDE)
+    moves = are_clips(panel.real.shape[1:])
+    still = panel.at(panel.real.shape[1] // 2) if moves else panel
+    picture = sheet(still, columns, value_range=value_range, side=_SIDE)
     if picture is None:
         return None
+    source = _moving(panel, columns, value_range) if moves else _data_uri(picture)
     n_real, n_synthetic = (min(columns, len(images)) for images in (panel.real, panel.synthetic))
     return {
         "name": panel.name,
         "note": panel.note,
-        "source": _data_uri(picture),
+        "source": source,
         "width": picture.width,
         "height": picture.height,
         # Browsers must not blur enlarged pixels when they scale them further.
@@ -72,17 +76,37 @@ def _panel(
     }
 
 
+def _moving(panel: ClassPanel, columns: int, value_range: tuple[float, float]) -> str:
+    """The panel as an animation, on white."""
+    from PIL import Image
+
+    frames = []
+    for t in shown_frames(panel.real.shape[1]):
+        picture = sheet(panel.at(t), columns, value_range=value_range, side=_SIDE)
+        assert picture is not None
+        paper = Image.new("RGBA", picture.size, "white")
+        paper.alpha_composite(picture.convert("RGBA"))
+        frames.append(paper.convert("L" if picture.mode == "LA" else "RGB"))
+    if len({frame.mode for frame in frames}) > 1:
+        frames = [frame.convert("RGB") for frame in frames]
+    return _as_uri(gif_bytes(frames), "gif")
+
+
+def _as_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
 def _data_uri(picture: "Image.Image", kind: str = "png") -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format=kind, **({"quality": 85} if kind == "jpeg" else {}))
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return _as_uri(buffer.getvalue(), kind)
 
 
 def embedded_picture(path: Path | None) -> dict[str, Any] | None:
     """Embed a picture of the run; a large one becomes a JPEG and is reduced if necessary.
 
     Args:
-        path: The PNG file; None: there is none.
+        path: The PNG or GIF file; None: there is none.
 
     Returns:
         Source and size of the image, or None.
@@ -92,7 +116,9 @@ def embedded_picture(path: Path | None) -> dict[str, Any] | None:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=["PNG"]) as file:
+        with Image.open(path, formats=["PNG", "GIF"]) as file:
+            if getattr(file, "is_animated", False):
+                return _embedded_animation(file)
             picture = file.convert("RGB")
     except Exception as error:  # a damaged file can raise anything
         log.warning("%s: cannot be read (%s); left out of the report", path, error)
@@ -103,3 +129,12 @@ def embedded_picture(path: Path | None) -> dict[str, Any] | None:
         source = _data_uri(picture, "jpeg")
         picture = picture.resize((max(1, picture.width * 3 // 4), max(1, picture.height * 3 // 4)))
     return {"source": source, "width": width, "height": height}
+
+
+def _embedded_animation(file: "Image.Image") -> dict[str, Any]:
+    frames = []
+    for number in range(getattr(file, "n_frames", 1)):
+        file.seek(number)
+        frames.append(file.convert("RGB"))
+    content = gif_bytes(frames, max_bytes=_TRAVERSAL_BYTES * 3 // 4)
+    return {"source": _as_uri(content, "gif"), "width": file.width, "height": file.height}

@@ -1,7 +1,7 @@
-"""``samples.png``: real and synthetic images of each class, and the nearest real ones."""
+"""``samples.png``, of clips ``samples.gif``: real, synthetic and nearest real images by class."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from jaxtyping import Shaped
 
 from vaeaug.files import new_file
 from vaeaug.files.names import printable
+from vaeaug.report.clips import shown_frames, write_gif
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -45,6 +46,18 @@ class ClassPanel:
     synthetic: Shaped[np.ndarray, "m *space c"]
     nearest: Shaped[np.ndarray, "m *space c"]
 
+    def at(self, frame: int) -> "ClassPanel":
+        """The panel of one frame of clips, or slice of volumes.
+
+        Args:
+            frame: Its index.
+
+        Returns:
+            A panel of images.
+        """
+        parts = {name: getattr(self, name)[:, frame] for name in ("real", "synthetic", "nearest")}
+        return replace(self, **parts)
+
 
 def write_samples(
     path: str | Path, panels: Sequence[ClassPanel], *, value_range: tuple[float, float]
@@ -52,13 +65,25 @@ def write_samples(
     """Draw at most `MAX_CLASSES` panels below one another, and write the file atomically.
 
     Images are shown unchanged. Signals are shown as line plots, with overlaid channels in shades of
-    gray and `value_range` from bottom to top. Volumes are shown by their middle slice.
+    gray and `value_range` from bottom to top. Volumes are shown by their middle slice, or slice by
+    slice in an animation.
 
     Args:
-        path: A ``.png`` file.
+        path: A ``.png`` file; for volumes and clips a ``.gif`` as well.
         panels: One panel per class; if there are too many, the first ones are shown.
         value_range: Lowest and highest value of the images.
     """
+    path = Path(path)
+    if path.suffix == ".gif":
+        frames = shown_frames(panels[0].real.shape[1])
+        write_gif(path, [_drawn([each.at(t) for each in panels], value_range) for t in frames])
+        return
+    sheet = _drawn(panels, value_range)
+    with new_file(path) as file:
+        sheet.save(file, format="PNG")
+
+
+def _drawn(panels: Sequence[ClassPanel], value_range: tuple[float, float]) -> "Image.Image":
     from PIL import Image, ImageDraw, ImageFont
 
     shown = panels[:MAX_CLASSES]
@@ -92,9 +117,7 @@ def write_samples(
     if len(panels) > len(shown):
         text = f"{len(panels) - len(shown)} larger classes are not shown"
         draw.text((8, panel_h * len(shown) + 4), text, _QUIET, font)
-    path = Path(path)
-    with new_file(path) as file:
-        sheet.save(file, format="PNG")
+    return sheet
 
 
 def sheet(

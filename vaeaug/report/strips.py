@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Shaped
 
 from vaeaug.files import new_file
 from vaeaug.files.names import printable
+from vaeaug.report.clips import are_clips, shown_frames, write_gif
 from vaeaug.report.picture import _GAP, _INK, _PAPER, _QUIET, _tile, _tile_size
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _LEFT, _TITLE = 100, 22
 
@@ -22,13 +27,39 @@ def write_strips(
     """Draw titled blocks of named rows, and write the file atomically.
 
     Args:
-        path: A ``.png`` file.
+        path: A ``.png`` file; for volumes and clips a ``.gif`` as well.
         strips: (title, name of each row, samples by row and column) of each block.
         value_range: Lowest and highest value of the samples.
 
     Returns:
         The path.
+
+    Raises:
+        ValueError: If the file is a ``.gif`` and the samples are neither volumes nor clips.
     """
+    path = Path(path)
+    shape = strips[0][2].shape[2:]
+    if path.suffix.lower() == ".gif":
+        if not are_clips(shape):
+            raise ValueError(
+                f"{path}: expected a .png for samples of shape {shape}; a .gif shows clips"
+            )
+        drawn = []
+        for t in shown_frames(shape[0]):
+            at = [(title, names, images[:, :, t]) for title, names, images in strips]
+            drawn.append(_drawn(at, value_range))
+        write_gif(path, drawn)
+        return path
+    sheet = _drawn(strips, value_range)
+    with new_file(path) as file:
+        sheet.save(file, format="PNG")
+    return path
+
+
+def _drawn(
+    strips: Sequence[tuple[str, Sequence[str], Shaped[np.ndarray, "u t *space c"]]],
+    value_range: tuple[float, float],
+) -> "Image.Image":
     from PIL import Image, ImageDraw, ImageFont
 
     width, height = _tile_size(strips[0][2].shape[2:])
@@ -50,7 +81,4 @@ def write_strips(
                 tile = _tile(sample, value_range, (width, height))
                 sheet.paste(tile, (_LEFT + column * (width + _GAP), y))
             y += height + _GAP
-    path = Path(path)
-    with new_file(path) as file:
-        sheet.save(file, format="PNG")
-    return path
+    return sheet

@@ -12,6 +12,7 @@ from vaeaug.shards._format import (
     write_attributes,
 )
 from vaeaug.shards._hdf5_output import publish_bytes, published_hdf5, sha256_file
+from vaeaug.shards._images import write_images
 from vaeaug.shards._manifest import ClassEntry, Manifest, ShardEntry, read_class
 from vaeaug.shards._reader import Shard
 from vaeaug.shards._shard_dataset import ShardDataset
@@ -41,4 +42,5 @@ __all__ = [
     "verify",
     "warn_if_unhelpful",
     "write_attributes",
+    "write_images",
 ]

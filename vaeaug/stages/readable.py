@@ -8,7 +8,6 @@ from jaxtyping import Float32, Float64, Int64
 
 from vaeaug.attributes import attributes_of
 from vaeaug.generator import Synthesizer
-from vaeaug.memory import blocks
 from vaeaug.training import ACTIVE_VARIANCE
 
 # Samples that each unit is moved in, of the largest classes; fewer of samples with many values.
@@ -97,7 +96,7 @@ def unit_effects(generator: Synthesizer, *, seed: int = 0) -> list[UnitEffect]:
     rows = _rows(generator, seed)
     z, labels = means[rows], generator.labels[rows]
     spread = means.std(axis=0)
-    measured = attributes_of(_decoded(generator, z, labels), generator.value_range)
+    measured = attributes_of(generator.decode(z, labels), generator.value_range)
     scale = {name: float(within(values, labels).std()) for name, values in measured.items()}
     effects = []
     for unit in units_in_order(generator, spread)[:MOST_UNITS].tolist():
@@ -105,7 +104,7 @@ def unit_effects(generator: Synthesizer, *, seed: int = 0) -> list[UnitEffect]:
         for sign in (-1, 1):
             moved = z.copy()
             moved[:, unit] += sign * STEP * spread[unit]
-            ends.append(attributes_of(_decoded(generator, moved, labels), generator.value_range))
+            ends.append(attributes_of(generator.decode(moved, labels), generator.value_range))
         changes = {
             name: float((ends[1][name] - ends[0][name]).mean()) / (2 * STEP * scale[name])
             for name in scale
@@ -146,9 +145,3 @@ def within(
         of_class = labels == label
         centred[of_class] = values[of_class] - values[of_class].mean(axis=0)
     return centred
-
-
-def _decoded(generator: Synthesizer, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    n_values = int(np.prod(generator.image_shape))
-    parts = [generator.decode(z[part], labels[part]) for part in blocks(len(z), n_values, 256)]
-    return np.concatenate(parts)

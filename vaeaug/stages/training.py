@@ -42,7 +42,7 @@ def fit(
     Args:
         data: The training split.
         config: The job; a mapping of its keys or the path of a YAML file will do.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         folder: Checkpoints go there and are resumed from there. None: nothing is written.
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
             is silent; a function is called as ``progress(what, done, total, metrics)``.
@@ -110,7 +110,7 @@ def fit_restorer(
         generator: A trained generator; it is given the restorer.
         data: Clean samples of its shape and value range, such as its training split.
         config: The job, whose section ``restoration`` and number of steps are used.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         progress: As for `fit`.
 
     Returns:

@@ -19,7 +19,7 @@ from vaeaug.models import CVAE, Discriminator, feature_distance
 from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import as_cvae, calibrate_sigma, encode, held_out_terms
 from vaeaug.training._scores import keep_best
-from vaeaug.training._state import Stage, StepLoss, TrainState
+from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
 
 # The gradient penalty is computed every `PENALTY_EVERY` steps, with a weight multiplied by as much.
 PENALTY_EVERY = 8
@@ -45,6 +45,8 @@ class AdversarialObjective:
         stage: The stage; it names the classes.
         discriminator: The discriminator, which is trained along with the decoder.
     """
+
+    is_repeatable = False  # the discriminator is penalised now and then
 
     def __init__(
         self, batches: Batches, config: AugmentConfig, stage: Stage, discriminator: Discriminator
@@ -99,14 +101,14 @@ class AdversarialObjective:
         weight = (
             self._adaptive_weight(likelihood, adversarial, last_layer) if done > HEAD_START else 0.0
         )
-        error = float((reconstruction.detach() - x).square().flatten(1).sum(dim=1).mean())
+        error = (reconstruction.detach() - x).square().flatten(1).sum(dim=1).mean()
         metrics = {
             "mean_squared_error": error / n_values,
-            "feature_distance": float(likeness.detach()),
-            "adversarial": float(adversarial.detach()),
-            "adversarial_weight": float(weight),
+            "feature_distance": likeness.detach(),
+            "adversarial": adversarial.detach(),
+            "adversarial_weight": torch.as_tensor(weight, device=x.device),
         }
-        return StepLoss(likelihood + weight * adversarial, (error, 0.0), metrics)
+        return StepLoss(likelihood + weight * adversarial, as_guard(error), metrics)
 
     @torch.no_grad()
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:

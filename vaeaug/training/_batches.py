@@ -1,6 +1,7 @@
 """The images on the device, and the batch of each training step."""
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.models import scale_images
 from vaeaug.training._state import Stage, TrainingError
+from vaeaug.training._tape import Tape
 
 # Maximum number of held-out images that are scored at each evaluation.
 MAX_HELD_OUT = 2048
@@ -25,11 +27,20 @@ class Batches:
         data: The training split.
         config: Batch size, class weights, held-out fraction and seed.
         device: Device that holds the images.
+
+    Attributes:
+        tape: Through it goes whatever differs from step to step.
     """
 
     def __init__(self, data: LabelledImages, config: AugmentConfig, device: torch.device) -> None:
         self.config = config
         self.device = device
+        self.tape = Tape(device)
+        # Cards of 2017 and 2018 emulate it, slower than float32.
+        self._has_bfloat16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (
+            8,
+            0,
+        )
         self.value_range = data.value_range
         self.n_classes = data.n_classes
         fit, held_out = data.split_off(config.training.held_out, seed=config.seed)
@@ -39,7 +50,7 @@ class Batches:
         self.held_images = self._resident(held_out.images)
         self.held_labels = self._resident(held_out.labels)
         # Row numbers of each class, and the number of rows that came with a label.
-        self.rows = [np.flatnonzero(fit.labels == label) for label in range(data.n_classes)]
+        self._set_rows([np.flatnonzero(fit.labels == label) for label in range(data.n_classes)])
         self.n_labelled = len(fit)
         self.pool = None if data.unlabelled is None else self._resident(data.unlabelled)
 
@@ -56,10 +67,23 @@ class Batches:
         first = len(self.images)
         self.images = torch.cat([self.images, self.pool[index]])
         self.labels = torch.cat([self.labels, torch.from_numpy(labels).to(self.device)])
-        self.rows = [
-            np.concatenate([rows, first + np.flatnonzero(labels == label)])
-            for label, rows in enumerate(self.rows)
-        ]
+        self._set_rows(
+            [
+                np.concatenate([rows, first + np.flatnonzero(labels == label)])
+                for label, rows in enumerate(self.rows)
+            ]
+        )
+
+    def _set_rows(self, rows: list[np.ndarray]) -> None:
+        """Set the rows of each class, and the tables by which steps draw from them."""
+        self.rows = rows
+        sizes = np.array([len(each) for each in rows])
+        self._order = np.concatenate(rows)
+        self._sizes, self._starts = sizes, np.cumsum(sizes) - sizes
+        place = np.empty_like(self._order)
+        place[self._order] = np.arange(len(self._order)) - np.repeat(self._starts, sizes)
+        tables = (self._order, self._sizes, self._starts, place, np.flatnonzero(sizes))
+        self._tables = tuple(torch.from_numpy(table).to(self.device) for table in tables)
 
     def draw(
         self, stage: Stage, step: int, size: int | None = None
@@ -78,7 +102,7 @@ class Batches:
         y = self.labels_of(rows)
         return self.scaled_rows(rows), torch.zeros_like(y) if stage.is_one_class else y
 
-    def rows_of(self, stage: Stage, step: int, size: int | None = None) -> Int64[np.ndarray, " n"]:
+    def rows_of(self, stage: Stage, step: int, size: int | None = None) -> Int64[Tensor, " n"]:
         """Draw the rows that a step trains on, as a function of (seed, stage, step).
 
         Args:
@@ -87,24 +111,24 @@ class Batches:
             size: Batch size; None: ``training.batch_size``.
 
         Returns:
-            Row numbers.
+            Row numbers, on the device.
         """
+        size = size or self.config.training.batch_size
+        return self.tape.tensor(lambda step, _: self._rows_of(stage, step, size), step=step)
+
+    def _rows_of(self, stage: Stage, step: int, size: int) -> Int64[Tensor, " n"]:
         key = [self.config.seed, mix(0, stage.name, 0)]
         rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, step]))
-        size = size or self.config.training.batch_size
-        classes = [label for label in stage.classes if len(self.rows[label])]
+        classes = np.array([label for label in stage.classes if self._sizes[label]])
         if stage.adapt:
             # Every class equally often in every batch: other classes do not train its rows.
-            drawn = np.resize(np.asarray(classes), max(size, 4 * len(classes)))
+            drawn = np.resize(classes, max(size, 4 * len(classes)))
         else:
-            weights = np.array([len(self.rows[label]) for label in classes], dtype=float)
-            weights **= stage.class_power
-            drawn = rng.choice(np.asarray(classes), size=size, p=weights / weights.sum())
-        quantiles = rng.random(len(drawn))
-        rows = [
-            self.rows[c][int(q * len(self.rows[c]))] for c, q in zip(drawn, quantiles, strict=True)
-        ]
-        return np.array(rows, dtype=np.int64)
+            weights = self._sizes[classes].astype(float) ** stage.class_power
+            drawn = rng.choice(classes, size=size, p=weights / weights.sum())
+        places = (rng.random(len(drawn)) * self._sizes[drawn]).astype(np.int64)
+        rows = self._order[self._starts[drawn] + places]
+        return torch.from_numpy(rows).to(self.device, non_blocking=True)
 
     def draw_classes(self, purpose: str, step: int, size: int) -> Tensor:
         """Draw classes that have images, each as often as any other.
@@ -117,9 +141,7 @@ class Batches:
         Returns:
             Class indices, (size,), on the device.
         """
-        present = torch.tensor(
-            [label for label, rows in enumerate(self.rows) if len(rows)], device=self.device
-        )
+        *_, present = self._tables
         return present[(self.uniform(purpose, step, (size,)) * len(present)).long()]
 
     def draw_exemplars(
@@ -128,8 +150,8 @@ class Batches:
         step: int,
         y: Int[Tensor, " n"],
         *,
-        beside: Int64[np.ndarray, " n"] | None = None,
-    ) -> Int64[np.ndarray, " n"]:
+        beside: Int64[Tensor, " n"] | None = None,
+    ) -> Int64[Tensor, " n"]:
         """Draw a row of each of some classes.
 
         Args:
@@ -137,40 +159,39 @@ class Batches:
             step: Number of the step.
             y: Class indices of classes that have images.
             beside: Rows that are not drawn for the class in the same place, unless it has no other.
+                Each is of that class.
 
         Returns:
             Row numbers.
         """
-        quantiles = self.uniform(purpose, step, (len(y),)).cpu().numpy()
-        drawn = np.empty(len(y), np.int64)
-        for place, label in enumerate(y.tolist()):
-            rows = self.rows[label]
-            if beside is not None and len(rows) > 1:
-                rows = rows[rows != beside[place]]
-            drawn[place] = rows[int(quantiles[place] * len(rows))]
-        return drawn
+        order, sizes, starts, place, _ = self._tables
+        quantiles, n = self.uniform(purpose, step, (len(y),)), sizes[y]
+        if beside is None:
+            return order[starts[y] + (quantiles * n).long()]
+        drawn = (quantiles * (n - 1).clamp(min=1)).long()
+        return order[starts[y] + drawn + ((drawn >= place[beside]) & (n > 1)).long()]
 
-    def scaled_rows(self, rows: Int64[np.ndarray, " n"]) -> Float[Tensor, "n c *space"]:
+    def scaled_rows(self, rows: Int64[Tensor, " n"]) -> Float[Tensor, "n c *space"]:
         """Select training images.
 
         Args:
-            rows: Row numbers.
+            rows: Row numbers, on the device.
 
         Returns:
             Images scaled to [0, 1], on the device.
         """
-        return self.scale(self.images[torch.from_numpy(rows).to(self.device)])
+        return self.scale(self.images[rows])
 
-    def labels_of(self, rows: Int64[np.ndarray, " n"]) -> Int[Tensor, " n"]:
+    def labels_of(self, rows: Int64[Tensor, " n"]) -> Int[Tensor, " n"]:
         """Select the labels of training images.
 
         Args:
-            rows: Row numbers.
+            rows: Row numbers, on the device.
 
         Returns:
             Class indices, on the device.
         """
-        return self.labels[torch.from_numpy(rows).to(self.device)]
+        return self.labels[rows]
 
     def draw_pool(self, stage: Stage, step: int, size: int) -> Float[Tensor, "n c *space"]:
         """Draw the unlabelled images of one step.
@@ -184,9 +205,14 @@ class Batches:
             Images scaled to [0, 1].
         """
         assert self.pool is not None
-        rng = np.random.default_rng([self.config.seed, mix(1, stage.name, 0), step])
-        rows = torch.from_numpy(rng.integers(len(self.pool), size=size)).to(self.device)
-        return self.scale(self.pool[rows])
+        n_pool = len(self.pool)
+
+        def rows_of(step: int, _: float) -> Tensor:
+            rng = np.random.default_rng([self.config.seed, mix(1, stage.name, 0), step])
+            rows = torch.from_numpy(rng.integers(n_pool, size=size))
+            return rows.to(self.device, non_blocking=True)
+
+        return self.scale(self.pool[self.tape.tensor(rows_of, step=step)])
 
     def noise(self, purpose: str, step: int, shape: tuple[int, ...]) -> Tensor:
         """Draw standard normal numbers as a function of (seed, purpose, step).
@@ -199,12 +225,7 @@ class Batches:
         Returns:
             The draws, on the device.
         """
-        return torch.randn(
-            shape,
-            generator=self._generator(purpose, step),
-            dtype=torch.float32,
-            device=self.device,
-        )
+        return self._drawn(torch.randn, purpose, step, shape)
 
     def uniform(self, purpose: str, step: int, shape: tuple[int, ...]) -> Tensor:
         """Draw uniform numbers from [0, 1) as a function of (seed, purpose, step).
@@ -217,15 +238,10 @@ class Batches:
         Returns:
             The draws, on the device.
         """
-        return torch.rand(
-            shape,
-            generator=self._generator(purpose, step),
-            dtype=torch.float32,
-            device=self.device,
-        )
+        return self._drawn(torch.rand, purpose, step, shape)
 
     def counts(self, purpose: str, step: int, rate: Float[Tensor, "n c *space"]) -> Tensor:
-        """Draw Poisson numbers as a function of (seed, purpose, step).
+        """Draw Poisson numbers as a function of (seed, purpose, step); they go through no tape.
 
         Args:
             purpose: Name of the random stream.
@@ -283,13 +299,21 @@ class Batches:
         return scale_images(images, self.value_range)
 
     def precision(self) -> torch.autocast:
-        """Return an autocast context: bfloat16 on CUDA, float32 elsewhere.
+        """Return an autocast context: bfloat16 on cards that compute in it, float32 elsewhere.
 
         Returns:
             The context manager.
         """
-        on_cuda = self.device.type == "cuda"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=on_cuda)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._has_bfloat16)
+
+    def _drawn(
+        self, draw: Callable[..., Tensor], purpose: str, step: int, shape: tuple[int, ...]
+    ) -> Tensor:
+        def make(step: int, _: float) -> Tensor:
+            generator = self._generator(purpose, step)
+            return draw(shape, generator=generator, dtype=torch.float32, device=self.device)
+
+        return self.tape.tensor(make, step=step)
 
     def _generator(self, purpose: str, step: int) -> torch.Generator:
         seed = mix(self.config.seed, purpose, step)
@@ -303,19 +327,31 @@ def resolve_device(device: str | torch.device) -> torch.device:
     """Resolve the name of a device.
 
     Args:
-        device: "auto" (CUDA where it is available), "cpu", "cuda" or a torch device.
+        device: "auto" (CUDA where it is available), "cpu", "cuda", "cuda:N" or a torch device.
 
     Returns:
         The device.
 
     Raises:
-        TrainingError: If CUDA is requested and not available.
+        TrainingError: If it is no device, or CUDA is requested and not available.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    resolved = torch.device(device)
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"--device: expected auto, cpu, cuda or cuda:N, got {device!r}"
+        ) from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("--device cuda: torch finds no CUDA device; use --device cpu or auto")
+        raise TrainingError(
+            f"--device {device}: torch finds no CUDA device; use --device cpu or auto"
+        )
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise TrainingError(
+            f"--device {device}: expected one of {torch.cuda.device_count()} CUDA devices, the "
+            "first of which is cuda:0"
+        )
     return resolved
 
 

@@ -18,7 +18,7 @@ from vaeaug.models import (
 )
 from vaeaug.training._batches import Batches
 from vaeaug.training._scores import by_class, keep_best, keep_best_rows, mean_finite
-from vaeaug.training._state import Stage, StepLoss, TrainState
+from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
 
 # Maximum number of images to which sigma and the prior of a class are fitted.
 SIGMA_IMAGES = 1024
@@ -48,6 +48,8 @@ class ElboObjective:
         stage: The stage; it names the classes and says whether they are being adapted.
         judge: A classifier of the real images, for feature matching; None: no feature matching.
     """
+
+    is_repeatable = True
 
     def __init__(
         self,
@@ -90,15 +92,15 @@ class ElboObjective:
         loss = self.reduce(terms, state, done)
         if self.judge is not None:
             loss = loss + self.feature_loss(self.judge, x, terms.mean)
-        error = float(terms.squared_error.detach().mean())
-        kl = float(terms.kl.detach().sum(dim=1).mean())
+        error = terms.squared_error.detach().mean()
+        kl = terms.kl.detach().sum(dim=1).mean()
         metrics = {
-            "reconstruction": float(terms.reconstruction.detach().mean()),
+            "reconstruction": terms.reconstruction.detach().mean(),
             "kl": kl,
             "mean_squared_error": error / x[0].numel(),
         }
         # Per value, so that one clipping norm suits samples of every size; Adam is scale-invariant.
-        return StepLoss(loss / x[0].numel(), (error, kl), metrics)
+        return StepLoss(loss / x[0].numel(), as_guard(error, kl), metrics)
 
     def terms(
         self,
@@ -177,11 +179,25 @@ class ElboObjective:
         if (capacity := self.config.model.capacity) is not None and not self.stage.adapt:
             kl = terms.kl.sum(dim=1).mean()
             return terms.loss(beta=0.0) + self.deviation(kl, capacity, done)
-        factor, floor = state.record.collapse_adjustment
-        return terms.loss(
-            beta=self.config.model.beta * factor * self._kl_weight(done),
-            free_bits=max(self.config.model.free_bits, floor),
+        beta, free_bits = self.kl_cost(state, done)
+        return terms.loss(beta=beta, free_bits=free_bits)
+
+    def kl_cost(self, state: TrainState, done: float) -> tuple[float | Tensor, float]:
+        """Return the weight of the KL and its free bits, with the adjustment after a collapse.
+
+        Args:
+            state: The training state.
+            done: Completed fraction of the stage.
+
+        Returns:
+            The weight, and nats per unit.
+        """
+        model, record, tape = self.config.model, state.record, self.batches.tape
+        beta = tape.number(
+            lambda _, done: model.beta * record.collapse_adjustment[0] * self._kl_weight(done),
+            done=done,
         )
+        return beta, tape.constant(lambda *_: max(model.free_bits, record.collapse_adjustment[1]))
 
     def deviation(self, kl: Tensor, capacity: float, done: float) -> Tensor:
         """Penalise the deviation of the KL from its target (Burgess et al. 2018, arXiv:1804.03599).
@@ -194,7 +210,9 @@ class ElboObjective:
         Returns:
             The penalty, nats per sample.
         """
-        target = capacity * min(1.0, done / CAPACITY_WARMUP)
+        target = self.batches.tape.number(
+            lambda _, done: capacity * min(1.0, done / CAPACITY_WARMUP), done=done
+        )
         return self.config.model.capacity_weight * (kl - target).abs()
 
     def sigma(self, state: TrainState, done: float) -> Tensor | None:
@@ -207,7 +225,8 @@ class ElboObjective:
         Returns:
             Log variance of the likelihood; None while it is optimal for each batch.
         """
-        if done < self.config.training.fixed_sigma_from or not state.record.latest:
+        since, record = self.config.training.fixed_sigma_from, state.record
+        if self.batches.tape.constant(lambda _, done: done < since or not record.latest, done=done):
             return None
         return as_cvae(state.average).likelihood.log_sigma2
 

@@ -11,7 +11,7 @@ from vaeaug.models import LatentFlow
 from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import encode
 from vaeaug.training._scores import keep_best
-from vaeaug.training._state import Stage, StepLoss, TrainState
+from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
 
 
 class FlowObjective:
@@ -23,6 +23,8 @@ class FlowObjective:
         stage: The stage of the flow.
         model: The trained model; it encodes the images once.
     """
+
+    is_repeatable = True
 
     def __init__(
         self, batches: Batches, config: AugmentConfig, stage: Stage, model: nn.Module
@@ -44,12 +46,10 @@ class FlowObjective:
 
     def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
         """Compute the squared error of the velocity."""
-        rows = torch.from_numpy(
-            self.batches.rows_of(self.stage, step, self.config.density.batch_size)
-        ).to(self.batches.device)
+        rows = self.batches.rows_of(self.stage, step, self.config.density.batch_size)
         posterior = self.mean[rows], self.logvar[rows], self.batches.labels[rows]
         loss = self._loss(_flow(state.model), *posterior, stream=(self.stage.name, step)).mean()
-        return StepLoss(loss, (float(loss.detach()), 0.0), {})
+        return StepLoss(loss, as_guard(loss), {})
 
     @torch.no_grad()
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:

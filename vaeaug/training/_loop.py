@@ -3,12 +3,16 @@
 import copy
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vaeaug.config import AugmentConfig
+from vaeaug.memory import sized
+from vaeaug.models import exact_float32
 from vaeaug.progress import Progress
 from vaeaug.training._batches import Batches
 from vaeaug.training._interrupt import Interruption, TrainingInterrupted
@@ -18,17 +22,17 @@ from vaeaug.training._state import (
     Objective,
     Stage,
     StageRecord,
-    StepLoss,
     TrainingError,
     TrainState,
     resume,
     save,
 )
+from vaeaug.training._tape import Metrics, Repeated
 
 # Minimum number of evaluations in a stage, and of lines in the log.
 EVALUATIONS, LOG_LINES = 3, 50
-# A step is exploding when a guarded metric is this many times its running mean over good steps.
-EXPLODING = 100.0
+# Steps after which the metrics of a stage on a card are read; reading waits for the card.
+READ_EVERY = 20
 
 
 class Loop:
@@ -53,9 +57,10 @@ class Loop:
         self.checkpoints = None if folder is None else folder / "checkpoints"
         self.log = MetricsLog(folder)
         self.progress = progress
-        on_cpu = batches.device.type == "cpu"
+        self.on_cuda = batches.device.type == "cuda"
+        self.stream = torch.cuda.Stream(batches.device) if self.on_cuda else None
         # The clock of a time budget. Processor time does not depend on the load of the machine.
-        self.clock = time.process_time if on_cpu else time.perf_counter
+        self.clock = time.perf_counter if self.on_cuda else time.process_time
 
     def run(self, stage: Stage, model: nn.Module, objective: Objective) -> StageRecord:
         """Train a model through a stage, or load it if the stage is done.
@@ -75,8 +80,26 @@ class Loop:
             TrainingError: If the loss stays non-finite or exploding, or a checkpoint is unusable.
             TrainingInterrupted: If a signal interrupted the training.
         """
-        with torch.inference_mode(False), torch.enable_grad(), Interruption() as interruption:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            Interruption() as interruption,
+            self._stream(),
+        ):
             return self._run(stage, model, objective, interruption)
+
+    @contextmanager
+    def _stream(self) -> Iterator[None]:
+        """On a card, a stream of the loop's own: steps on the default one cannot be captured."""
+        if self.stream is None:
+            yield
+            return
+        with torch.cuda.device(self.batches.device), exact_float32():
+            outer = torch.cuda.current_stream()
+            self.stream.wait_stream(outer)
+            with torch.cuda.stream(self.stream):
+                yield
+            outer.wait_stream(self.stream)
 
     def _run(
         self, stage: Stage, model: nn.Module, objective: Objective, interruption: Interruption
@@ -91,35 +114,51 @@ class Loop:
         self.log.rewind(stage.name, record.step - (record.pending is not None))
         eval_every = min(training.eval_every, max(1, stage.steps // EVALUATIONS))
         log_every = max(1, stage.steps // LOG_LINES)
+        take_step = self._stepper(stage, state)
         began = self.clock() - record.seconds
         done = stage.progress(record.step, record.seconds)
+        metrics: dict[str, float] = {}
+        is_read = False
         while record.pending is not None or not (record.done or done >= 1):
             if record.pending is None:
-                metrics = self._step(stage, state, done)
+                latest = self._with_memory(take_step, record.step, done)
+                record.step += 1
                 record.seconds = self.clock() - began
                 done = stage.progress(record.step, record.seconds)
-                if record.step % eval_every == 0 or done == 1:
-                    record.pending = metrics
+                is_due = record.step % eval_every == 0 or done == 1
+                if is_read := is_due or self._reads(record.step, log_every):
+                    metrics = state.watch.read(record, latest)
+                    record.seconds = self.clock() - began
+                record.pending = metrics if is_due else None
             self._stop_if_requested(stage, state, interruption)
             evaluated = record.pending is not None
             if evaluated:
                 metrics = self._evaluate(stage, state, done, interruption)
                 record.seconds = self.clock() - began
-            if evaluated or record.bad_in_a_row or record.step % log_every == 0:
+            if evaluated or (is_read and (record.bad_in_a_row or record.step % log_every == 0)):
                 self.log.write(stage=stage.name, step=record.step, **metrics)
             if record.bad_in_a_row >= training.max_bad_steps:
                 raise self._too_many_bad(stage, record, metrics)
             if record.step % training.checkpoint_every == 0:
-                save(self.checkpoints, stage, state)
+                self._save(stage, state)
             if self.progress is not None:
                 self.progress(stage.name, record.step, stage.steps, metrics)
         self._note_slope(stage, record)
         record.done = True
         if state.best:
             model.load_state_dict(state.best)
-        save(self.checkpoints, stage, state)
+        self._save(stage, state)
+        model.zero_grad(set_to_none=True)
         model.requires_grad_(True)
         return record
+
+    def _reads(self, step: int, log_every: int) -> bool:
+        """Whether the metrics of a step are read: on a card only now and then."""
+        return not self.on_cuda or step % READ_EVERY == 0 or step % log_every == 0
+
+    def _save(self, stage: Stage, state: TrainState) -> None:
+        state.watch.read(state.record, {})
+        save(self.checkpoints, stage, state)
 
     def _note_slope(self, stage: Stage, record: StageRecord) -> None:
         """Warn if the VAE was still improving at its end; for later stages it matters little."""
@@ -160,7 +199,7 @@ class Loop:
     def _stopped(
         self, stage: Stage, state: TrainState, error: KeyboardInterrupt
     ) -> TrainingInterrupted:
-        save(self.checkpoints, stage, state)
+        self._save(stage, state)
         return TrainingInterrupted(
             *error.args,
             stage=stage.name,
@@ -172,22 +211,41 @@ class Loop:
         trained = objective.trained(model)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trained)
+        device, record, rate = self.batches.device, StageRecord(), stage.learning_rate
         optimiser = torch.optim.AdamW(
             [parameter for parameter in trained.values() if parameter.requires_grad],
-            lr=stage.learning_rate,
+            lr=torch.tensor(rate, device=device) if self.on_cuda else rate,
             weight_decay=self.config.training.weight_decay,
             betas=(0.9, 0.99),
             fused=True,
+            capturable=self.on_cuda,
         )
         weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        return TrainState(model, copy.deepcopy(model), weights, optimiser, StageRecord(), objective)
+        return TrainState(model, copy.deepcopy(model), weights, optimiser, record, objective)
 
-    def _step(self, stage: Stage, state: TrainState, done: float) -> dict[str, float]:
-        record, optimiser = state.record, state.optimiser
-        step = record.step
-        rate = stage.learning_rate * self._schedule(step, stage, done)
+    def _stepper(self, stage: Stage, state: TrainState) -> Callable[[int, float], Metrics]:
+        """What takes a step; on a card it is replayed once it has been recorded."""
+
+        def take(step: int, done: float) -> Metrics:
+            return self._take_step(stage, state, step, done)
+
+        if self.on_cuda and state.objective.is_repeatable:
+            return Repeated(self.batches.tape, take)
+        return take
+
+    def _take_step(self, stage: Stage, state: TrainState, step: int, done: float) -> Metrics:
+        """Take a step of the optimiser; nothing here waits for the device."""
+        optimiser, tape = state.optimiser, self.batches.tape
+        rate = tape.number(
+            lambda step, done: stage.learning_rate * self._schedule(step, stage, done),
+            step=step,
+            done=done,
+        )
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
         state.model.train()
         with self.batches.precision():
             step_loss = state.objective.loss(state, step, done)
@@ -196,25 +254,28 @@ class Loop:
         parameters = [
             parameter for group in optimiser.param_groups for parameter in group["params"]
         ]
-        norm = float(nn.utils.clip_grad_norm_(parameters, self.config.training.clip))
-        value = float(step_loss.loss.detach())
-        record.step += 1
-        if _is_bad(record, step_loss, value, norm):
-            record.skipped += 1
-            record.bad_in_a_row += 1
-            return {"loss": value, "gradient_norm": norm, "skipped": float(record.skipped)}
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.training.clip)
+        loss = step_loss.loss.detach()
+        # As torch's GradScaler has it: the optimiser changes nothing where this is 1.
+        optimiser.found_inf = state.watch.judge(step_loss.guard, loss, norm)  # type: ignore[attr-defined]
         optimiser.step()
-        record.bad_in_a_row = 0
-        record.running_error = _running(record.running_error, step_loss.guard[0])
-        record.running_kl = _running(record.running_kl, step_loss.guard[1])
-        self._update_average(state, step)
-        return {
-            "loss": value,
-            **step_loss.metrics,
-            "gradient_norm": norm,
-            "learning_rate": rate,
-            "skipped": float(record.skipped),
-        }
+        self._update_average(state, step, done)
+        return {"loss": loss, **step_loss.metrics, "gradient_norm": norm, "learning_rate": rate}
+
+    def _with_memory(
+        self, step: Callable[[int, float], Metrics], number: int, done: float
+    ) -> Metrics:
+        """Take a step, and say what would fit if it does not fit into the card's memory."""
+        try:
+            return step(number, done)
+        except torch.OutOfMemoryError as error:
+            size = self.config.training.batch_size
+            free, total = torch.cuda.mem_get_info(self.batches.device)
+            raise TrainingError(
+                f"a step does not fit into the memory of {self.batches.device} ({sized(total)}, of "
+                f"which {sized(free)} are free); training.batch_size is {size}, and half of it "
+                f"needs about half: --set training.batch_size={max(2, size // 2)}"
+            ) from error
 
     def _schedule(self, step: int, stage: Stage, done: float) -> float:
         """Return the learning rate factor: linear warm-up, then cosine decay to zero."""
@@ -225,14 +286,21 @@ class Loop:
         return 0.5 * (1 + math.cos(math.pi * max(0.0, done - start) / (1 - start)))
 
     @torch.no_grad()
-    def _update_average(self, state: TrainState, step: int) -> None:
+    def _update_average(self, state: TrainState, step: int, done: float) -> None:
         # The decay grows from 0, so that the initial weights are soon forgotten.
-        decay = min(self.config.training.ema_decay, (1 + step) / (10 + step))
+        highest = self.config.training.ema_decay
+        share = self.batches.tape.number(
+            lambda step, _: 1 - min(highest, (1 + step) / (10 + step)), step=step
+        )
         pairs = zip(state.average.parameters(), state.model.parameters(), strict=True)
         moving = [(mean, parameter) for mean, parameter in pairs if parameter.requires_grad]
-        torch._foreach_lerp_(
-            [mean for mean, _ in moving], [parameter for _, parameter in moving], 1 - decay
-        )
+        means, parameters = (list(each) for each in zip(*moving, strict=True))
+        if isinstance(share, Tensor):
+            change = torch._foreach_sub(parameters, means)
+            torch._foreach_mul_(change, share)
+            torch._foreach_add_(means, change)
+        else:
+            torch._foreach_lerp_(means, parameters, share)
 
     def _too_many_bad(
         self, stage: Stage, record: StageRecord, metrics: dict[str, float]
@@ -244,19 +312,3 @@ class Loop:
             f"training.learning_rate (now {self.config.training.learning_rate:g}) or training.clip "
             f"(now {self.config.training.clip:g})"
         )
-
-
-def _is_bad(record: StageRecord, step_loss: StepLoss, loss: float, norm: float) -> bool:
-    error, kl = step_loss.guard
-    if not all(map(math.isfinite, (error, kl, loss, norm))):
-        return True
-    if math.isnan(record.running_error):
-        return False
-    # The constants keep the small errors of a nearly perfect model from looking like explosions.
-    return error > EXPLODING * record.running_error + 1.0 or kl > EXPLODING * (
-        record.running_kl + 10.0
-    )
-
-
-def _running(mean: float, value: float) -> float:
-    return value if math.isnan(mean) else 0.98 * mean + 0.02 * value

@@ -29,8 +29,8 @@ from vaeaug.randomness import seeded_torch
 from vaeaug.training._batches import Batches, mix, resolve_device
 from vaeaug.training._loop import Loop
 from vaeaug.training._scores import keep_best, mean_finite
-from vaeaug.training._state import Stage, StepLoss, TrainState
-from vaeaug.training._train import default_steps
+from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
+from vaeaug.training._train import convolution_of, default_steps
 
 NAME = "restorer"
 # Fraction of a time budget that the restorer takes.
@@ -102,7 +102,7 @@ def train_restorer(
     Args:
         data: The training split.
         config: The job; `restoration_steps` are at least 1.
-        device: "auto", "cpu", "cuda" or a torch device.
+        device: "auto", "cpu", "cuda", "cuda:N" or a torch device.
         folder: Run folder for checkpoints and log; training resumes from there. None: nothing is
             written.
         progress: Called after every step.
@@ -124,7 +124,9 @@ def train_restorer(
         budget=None if budget is None else BUDGET_SHARE * budget,
     )
     with seeded_torch(mix(config.seed, f"weights/{NAME}", 0)):
-        restorer = Restorer(data.image_shape, width=settings.width).to(batches.device)
+        restorer = Restorer(
+            data.image_shape, width=settings.width, convolution=convolution_of(data, config)
+        ).to(batches.device)
     with kept_memory(4 * settings.batch_size * math.prod(data.image_shape)):
         objective = RestorationObjective(batches, config, stage)
         clipped = config.changed(**{"training.clip": min(_CLIP, config.training.clip)})
@@ -148,6 +150,8 @@ class RestorationObjective:
         config: The job.
         stage: The stage.
     """
+
+    is_repeatable = True
 
     def __init__(self, batches: Batches, config: AugmentConfig, stage: Stage) -> None:
         self.batches, self.config, self.stage = batches, config, stage
@@ -174,24 +178,33 @@ class RestorationObjective:
     def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
         """Compute the relative squared error, and the error of the logarithm of the level."""
         restorer = _restorer(state.model)
-        x, _ = self.batches.draw(self.stage, step, self.config.restoration.batch_size)
-        places = self.batches.uniform(f"{NAME}/place", step, (x.ndim - 2,)).tolist()
-        sides = zip(places, _long(x), strict=True)
-        x = _cut(x, [int(place * (side - most + 1)) for place, (side, most) in sides])
-        noisy = self.corrupt(x, step)
+        x, *fields = self.batches.tape.tensors(lambda step, _: self._example(step), step=step)
+        noisy = Corrupted(*fields)
         estimate = restorer.noise_level(noisy.values, noisy.known)
         blind = ~noisy.is_poisson & (torch.arange(len(x), device=x.device) % 2 == 0)
         sigma = torch.where(
             _column(blind, x) & (noisy.known > 0), _column(estimate.detach(), x), noisy.sigma
         )
         error = (restorer(noisy.values, sigma) - x).square().flatten(1).mean(dim=1)
-        error = error / restorer.wiener_error(noisy.sigma).flatten(1).mean(dim=1)
+        # By the level that the network was told. By the true one, samples whose level is misjudged
+        # outweigh all others: 0.5 dB worse after 150 steps on Fashion-MNIST, and more with noise.
+        error = error / restorer.wiener_error(sigma).flatten(1).mean(dim=1)
         miss = F.smooth_l1_loss(estimate.log(), noisy.level.log(), beta=0.1, reduction="none")
-        miss = miss[~noisy.is_poisson].sum() / len(x)
+        miss = torch.where(noisy.is_poisson, 0.0, miss).sum() / len(x)
         relative = error.mean()
-        value = float(relative.detach())
-        metrics = {"relative_error": value, "level_error": float(miss.detach())}
-        return StepLoss(relative + 0.1 * miss, (value, 0.0), metrics)
+        metrics = {"relative_error": relative.detach(), "level_error": miss.detach()}
+        return StepLoss(relative + 0.1 * miss, as_guard(relative), metrics)
+
+    def _example(self, step: int) -> tuple[Tensor, ...]:
+        """Clean samples, or a part of them, and the fields of `Corrupted`."""
+        x, _ = self.batches.draw(self.stage, step, self.config.restoration.batch_size)
+        places = self.batches.uniform(f"{NAME}/place", step, (x.ndim - 2,))
+        for axis, (place, (side, most)) in enumerate(zip(places, _long(x), strict=True), start=2):
+            if side > most:
+                first = (place * (side - most + 1)).long()
+                x = x.index_select(axis, first + torch.arange(most, device=x.device))
+        noisy = self.corrupt(x, step)
+        return x, noisy.values, noisy.sigma, noisy.known, noisy.level, noisy.is_poisson
 
     @torch.no_grad()
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Unlabelled images: pseudo-labels by a classifier, or the ELBO summed over all labels (M2)."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from vaeaug.training._augmentation import augmented, strongly_augmented
 from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import ElboObjective, as_cvae
 from vaeaug.training._scores import by_class, keep_best, mean_finite
-from vaeaug.training._state import Stage, StepLoss, TrainState
+from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
 
 # Largest shift of the images of the classifier, values per axis.
 SHIFT = 2
@@ -33,6 +34,8 @@ class ClassifierObjective:
         batches: The data.
         stage: The stage; its class_power should be 0.
     """
+
+    is_repeatable = True
 
     def __init__(self, batches: Batches, stage: Stage) -> None:
         self.batches, self.stage = batches, stage
@@ -51,12 +54,26 @@ class ClassifierObjective:
         # A judge of styles must not mind how an image is turned; one that labels a pool has to be
         # sure of what is there.
         moved = augmented if self.batches.pool is None else shifted
-        with seeded_torch(step):  # for dropout
+        with self._seeded(step):
             logits = state.model(moved(self.batches, self.stage.name, step, x))
         loss = F.cross_entropy(logits, y, label_smoothing=0.05)
-        value = float(loss.detach())
-        accuracy = float((logits.detach().argmax(dim=1) == y).float().mean())
-        return StepLoss(loss, (value, 0.0), {"accuracy": accuracy})
+        accuracy = (logits.detach().argmax(dim=1) == y).float().mean()
+        return StepLoss(loss, as_guard(loss), {"accuracy": accuracy})
+
+    def _seeded(self, step: int) -> AbstractContextManager[None]:
+        """Make dropout a function of the step."""
+
+        def masks(values: Tensor, kept: float) -> Tensor:
+            shape, device, dtype = values.shape, values.device, values.dtype
+
+            def make(step: int, _: float) -> Tensor:
+                generator = torch.Generator(device).manual_seed(step)
+                mask = torch.empty(shape, dtype=dtype, device=device)
+                return mask.bernoulli_(kept, generator=generator)
+
+            return self.batches.tape.tensor(make, step=step)
+
+        return seeded_torch(step, masks=masks)
 
     @torch.no_grad()
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
@@ -104,10 +121,10 @@ class ConsistencyObjective(ClassifierObjective):
             weak = shifted(self.batches, f"{name}/weak", step, x)
             sure, y = torch.softmax(state.average.eval()(weak), dim=1).max(dim=1)
         told = (sure >= self.threshold).float()
-        with seeded_torch(step):
+        with self._seeded(step):
             logits = state.model(strongly_augmented(self.batches, f"{name}/strong", step, x))
         loss = (told * F.cross_entropy(logits, y, reduction="none")).mean()
-        metrics = {"consistency": float(loss.detach()), "sure": float(told.mean())}
+        metrics = {"consistency": loss.detach(), "sure": told.mean()}
         return StepLoss(
             labelled.loss + self.weight * loss, labelled.guard, labelled.metrics | metrics
         )
@@ -171,14 +188,14 @@ class M2Objective(ElboObjective):
         supervised = F.cross_entropy(logits, y, label_smoothing=0.05)
         pool = self.batches.draw_pool(stage, step, max(1, round(size * settings.unlabelled_share)))
         # The sigma of the labelled images: averaged over wrong classes too, it would be too large.
-        sigma = optimal_log_sigma2(x.new_tensor([step_loss.guard[0]]), x[0].numel())
+        sigma = optimal_log_sigma2(step_loss.guard[:1], x[0].numel())
         unlabelled = self._unlabelled(state, pool, step, done, sigma) / pool[0].numel()
         n_pool = len(pool) / size
         loss = step_loss.loss + n_pool * unlabelled + settings.classifier_weight * supervised
         metrics = {
             **step_loss.metrics,
-            "classifier_loss": float(supervised.detach()),
-            "unlabelled_loss": float(unlabelled.detach()),
+            "classifier_loss": supervised.detach(),
+            "unlabelled_loss": unlabelled.detach(),
         }
         return StepLoss(loss, step_loss.guard, metrics)
 
@@ -206,8 +223,7 @@ class M2Objective(ElboObjective):
             stream_suffix="/unlabelled",
             log_sigma2=log_sigma2,
         )
-        factor, _ = state.record.collapse_adjustment
-        beta = self.config.model.beta * factor * self._kl_weight(done)
+        beta, _ = self.kl_cost(state, done)
         negative = terms.reconstruction + beta * terms.kl.sum(dim=1)
         negative = negative.view(len(x), k) - self.log_class[classes]
         return (log_q.exp() * (negative + log_q)).sum(dim=1).mean()

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaeaug.files import append, new_file, open_regular, publish, read_whole
+
+# A step is exploding when a guarded metric is this many times its running mean over good steps.
+EXPLODING = 100.0
 
 
 class TrainingError(RuntimeError):
@@ -95,6 +99,63 @@ class StageRecord:
     pending: dict[str, float] | None = None
 
 
+class Watch:
+    """Whether steps are good, judged and counted on the device, which nobody waits for.
+
+    Args:
+        record: The counts so far.
+        device: Where the losses are.
+    """
+
+    def __init__(self, record: StageRecord, device: torch.device) -> None:
+        self.running = torch.tensor(
+            [record.running_error, record.running_kl], dtype=torch.float64, device=device
+        )
+        self.counts = torch.tensor([record.skipped, record.bad_in_a_row], device=device)
+        self._allowed = torch.tensor([1.0, 10 * EXPLODING], dtype=torch.float64, device=device)
+
+    def judge(self, guard: Tensor, loss: Tensor, norm: Tensor) -> Tensor:
+        """Judge a step, and count it.
+
+        Args:
+            guard: The metrics that are watched, (2,).
+            loss: The loss.
+            norm: Norm of its gradient.
+
+        Returns:
+            1 if the step has to be skipped, because something is not finite or exploding; else 0.
+        """
+        guard = guard.double()
+        is_finite = torch.cat([guard, torch.stack([loss.double(), norm.double()])]).isfinite().all()
+        # The constants keep the small errors of a nearly perfect model from looking like
+        # explosions. Nothing is above NaN, which is the mean before the first good step.
+        is_exploding = (guard > EXPLODING * self.running + self._allowed).any()
+        bad = ~is_finite | is_exploding
+        mean = torch.where(self.running.isnan(), guard, 0.98 * self.running + 0.02 * guard)
+        self.running.copy_(torch.where(bad, self.running, mean))
+        self.counts += bad
+        self.counts[1] *= bad
+        return bad.float()
+
+    def read(self, record: StageRecord, metrics: Mapping[str, Tensor | float]) -> dict[str, float]:
+        """Wait for the device, and note what it counted.
+
+        Args:
+            record: Is brought up to date.
+            metrics: Metrics of the last step.
+
+        Returns:
+            Their values.
+        """
+        on_device = {name: each for name, each in metrics.items() if isinstance(each, Tensor)}
+        parts = [each.detach().double().reshape(1) for each in on_device.values()]
+        read = torch.cat([self.running, self.counts.double(), *parts]).tolist()
+        record.running_error, record.running_kl = read[:2]
+        record.skipped, record.bad_in_a_row = map(int, read[2:4])
+        values = {**metrics, **dict(zip(on_device, read[4:], strict=True))}
+        return {**values, "skipped": read[2]}
+
+
 @dataclass
 class TrainState:
     """The state of training in a stage.
@@ -106,6 +167,7 @@ class TrainState:
         optimiser: Optimiser of the model.
         record: How far the stage has come.
         objective: What is minimised.
+        watch: Judges the steps.
     """
 
     model: nn.Module
@@ -114,6 +176,11 @@ class TrainState:
     optimiser: torch.optim.Optimizer
     record: StageRecord
     objective: "Objective"
+    watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count on the device of the model."""
+        self.watch = Watch(self.record, next(self.model.parameters()).device)
 
 
 @dataclass(frozen=True)
@@ -122,17 +189,37 @@ class StepLoss:
 
     Attributes:
         loss: The loss to minimise, in units that suit one clipping norm, such as nats per value.
-        guard: Metrics that are watched for explosion, such as the squared error and the KL.
-        metrics: Metrics for the log.
+        guard: Two metrics that are watched for explosion, such as the squared error and the KL.
+        metrics: Metrics for the log, on the device.
     """
 
     loss: Tensor
-    guard: tuple[float, float]
-    metrics: dict[str, float]
+    guard: Float[Tensor, " 2"]
+    metrics: dict[str, Tensor]
+
+
+def as_guard(first: Tensor, second: Tensor | None = None) -> Float[Tensor, " 2"]:
+    """Join the two metrics that are watched for explosion.
+
+    Args:
+        first: Such as the squared error.
+        second: Such as the KL. Default: 0.
+
+    Returns:
+        Both, without gradients.
+    """
+    first = first.detach()
+    return torch.stack([first, torch.zeros_like(first) if second is None else second.detach()])
 
 
 class Objective(Protocol):
-    """What a stage minimises, and how it is judged on held-out images."""
+    """What a stage minimises, and how it is judged on held-out images.
+
+    Attributes:
+        is_repeatable: Steps differ only in what they ask of the tape, and wait for nothing.
+    """
+
+    is_repeatable: bool
 
     def trained(self, model: Any) -> Mapping[str, nn.Parameter]:
         """Return the parameters that the stage trains.
@@ -242,18 +329,27 @@ def resume(folder: Path | None, stage: Stage, state: TrainState, device: torch.d
         with open_regular(path) as file:
             content = torch.load(file, map_location=device, weights_only=True)
         state.record = StageRecord(**_with_current_names(content["state"]))
+        state.watch = Watch(state.record, device)
         state.best = content["best"]
         state.model.load_state_dict(state.best)  # fails if the stage is of another model
         if not state.record.done:
             state.model.load_state_dict(content["model"])
             state.average.load_state_dict(content["average"])
-            state.optimiser.load_state_dict(content["optimiser"])
+            _load_optimiser(state.optimiser, content["optimiser"])
         state.objective.load_state_dict(content["objective"])
     except Exception as error:  # a damaged file can raise anything
         raise TrainingError(
             f"{path}: expected a checkpoint of stage {stage.name!r}, got one that cannot be used "
             f"({type(error).__name__}: {error}); delete it to train the stage again"
         ) from error
+
+
+def _load_optimiser(optimiser: torch.optim.Optimizer, content: dict[str, Any]) -> None:
+    """Restore an optimiser that may have been saved on another device."""
+    kept = [(group["lr"], group["capturable"]) for group in optimiser.param_groups]
+    optimiser.load_state_dict(content)
+    for group, (rate, capturable) in zip(optimiser.param_groups, kept, strict=True):
+        group["lr"], group["capturable"] = rate, capturable
 
 
 def _with_current_names(record: Mapping[str, Any]) -> dict[str, Any]:

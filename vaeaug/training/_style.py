@@ -10,7 +10,6 @@ to show that class.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
@@ -22,10 +21,12 @@ from vaeaug.models import CVAE, SmallClassifier, gaussian_kl, mean_codes, optima
 from vaeaug.training._augmentation import augmented
 from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import ElboObjective, as_cvae
-from vaeaug.training._state import Stage, StepLoss, TrainState
+from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
 
 # Maximum number of images whose mean content code describes a class.
 CODE_IMAGES = 256
+# Default weight of the KL of the style of samples with so many values or more.
+HIGHEST_STYLE_BETA, STYLE_VALUES = 5.0, 784
 # Fraction of the steps over which the weight of the label swap grows to its value.
 SWAP_WARMUP = 0.15
 
@@ -66,6 +67,9 @@ class StyleObjective(ElboObjective):
     ) -> None:
         super().__init__(batches, config, stage, judge)
         self.swap_judge = judge.requires_grad_(False)
+        n_values = batches.images[:1].numel()
+        highest, proportion = HIGHEST_STYLE_BETA, HIGHEST_STYLE_BETA * n_values / STYLE_VALUES
+        self.style_beta = config.model.style_beta or min(highest, max(1.0, proportion))
 
     def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
         """Return the trunk; the embeddings are means of content codes and are not trained."""
@@ -88,23 +92,26 @@ class StyleObjective(ElboObjective):
             log_sigma2=self.sigma(state, done),
         )
         loss = 0.5 * (terms.from_style + terms.reconstruction) + self._cost(terms, state, done)
-        swap_weight = self.config.training.label_swap * min(1.0, done / SWAP_WARMUP)
+        swap_weight = self.batches.tape.number(
+            lambda _, done: self.config.training.label_swap * min(1.0, done / SWAP_WARMUP),
+            done=done,
+        )
         swap = self._swap(model, z, step)
         loss = loss + swap_weight * swap
         if self.judge is not None:
             loss = loss + self.feature_loss(self.judge, x, centre)
-        error, n_values = float(terms.error.detach()), x[0].numel()
-        style_nats = float(terms.style_kl.detach().sum())
-        kl = style_nats + float(terms.detail_kl.detach().sum())
+        error, n_values = terms.error.detach(), x[0].numel()
+        style_nats = terms.style_kl.detach().sum()
+        kl = style_nats + terms.detail_kl.detach().sum()
         metrics = {
-            "reconstruction": float(terms.reconstruction.detach()),
+            "reconstruction": terms.reconstruction.detach(),
             "kl": kl,
             "mean_squared_error": error / n_values,
             "style_kl": style_nats,
-            "style_mean_squared_error": float(terms.style_error.detach()) / n_values,
-            "label_swap": float(swap.detach()),
+            "style_mean_squared_error": terms.style_error.detach() / n_values,
+            "label_swap": swap.detach(),
         }
-        return StepLoss(loss / n_values, (error, kl), metrics)
+        return StepLoss(loss / n_values, as_guard(error, kl), metrics)
 
     def _cost(self, terms: StyleTerms, state: TrainState, done: float) -> Tensor:
         """What the latents cost: style dearer than detail, which half of the batch does without."""
@@ -112,12 +119,10 @@ class StyleObjective(ElboObjective):
         if settings.capacity is not None:
             kl = terms.style_kl.sum() + terms.detail_kl.sum()
             return self.deviation(kl, settings.capacity, done)
-        factor, floor = state.record.collapse_adjustment
-        free_bits = max(settings.free_bits, floor)
-        weight = settings.beta * factor * self._kl_weight(done)
+        weight, free_bits = self.kl_cost(state, done)
         style_kl = terms.style_kl.clamp(min=free_bits).sum()
         detail_kl = terms.detail_kl.clamp(min=free_bits).sum()
-        return weight * (settings.style_beta * style_kl + 0.5 * detail_kl)
+        return weight * (self.style_beta * style_kl + 0.5 * detail_kl)
 
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
         """Compute the held-out ELBO with the codes of the classes as they are now."""
@@ -125,7 +130,7 @@ class StyleObjective(ElboObjective):
         return super().evaluate(state, done)
 
     def _encoded(
-        self, model: CVAE, x: Tensor, y: Tensor, rows: np.ndarray, step: int
+        self, model: CVAE, x: Tensor, y: Tensor, rows: Tensor, step: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Latents, their posterior, and the codes of their classes from other images."""
         name, n = self.stage.name, len(x)
@@ -176,7 +181,7 @@ class StyleObjective(ElboObjective):
         step: int,
         purpose: str,
         *,
-        beside: Int64[np.ndarray, " n"] | None = None,
+        beside: Int64[Tensor, " n"] | None = None,
     ) -> Tensor:
         """Codes of classes, from one exemplar of each or from several.
 
@@ -190,7 +195,7 @@ class StyleObjective(ElboObjective):
         shared = batches.uniform(f"{purpose}/shared", step, (n, n)) < share
         shared &= y[:, None] == y[None]
         if beside is not None:
-            shared &= torch.from_numpy(rows[None] != beside[:, None]).to(shared.device)
+            shared &= rows[None] != beside[:, None]
         return mean_codes(codes, shared)
 
     def _swap(self, model: CVAE, z: Tensor, step: int) -> Tensor:

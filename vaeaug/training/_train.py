@@ -116,7 +116,7 @@ def train(
     Args:
         data: The training split. A part of it is held out for early stopping.
         config: The job.
-        device: "auto", "cpu", "cuda" or a torch device.
+        device: "auto", "cpu", "cuda", "cuda:N" or a torch device.
         folder: Run folder for ``checkpoints`` and ``metrics.jsonl``; training resumes from existing
             ones. None: nothing is written.
         progress: Called after every step.
@@ -476,6 +476,11 @@ def check_config(
         )
     if model.network == "mlp" and model.latent != "vector":
         problems.append(f"model.network mlp: expected model.latent vector, got {model.latent}")
+    if model.convolution == "factorised" and (model.network == "mlp" or len(data.image_shape) != 4):
+        problems.append(
+            "model.convolution factorised: expected volumes or clips and model.network conv, got "
+            f"samples of shape {data.image_shape} and model.network {model.network}"
+        )
     if model.network == "mlp" and config.adversarial.steps:
         problems.append("adversarial.steps: expected model.network conv, got mlp")
     unlabelled = data.unlabelled is not None
@@ -546,11 +551,28 @@ def _new_model(data: LabelledImages, config: AugmentConfig) -> CVAE | SeparateCV
         "max_width": settings.max_width,
         "class_embedding": settings.class_embedding,
         "style_dim": style_units(data, config),
+        "convolution": convolution_of(data, config),
     }
     with seeded_torch(mix(config.seed, "weights", 0)):
         if settings.grouping == "separate":
             return SeparateCVAE.build(data.image_shape, data.n_classes, **keys)
         return CVAE(data.image_shape, data.n_classes, **keys)
+
+
+def convolution_of(data: LabelledImages, config: AugmentConfig) -> str:
+    """Return the kind of convolution.
+
+    Args:
+        data: The training split.
+        config: The job.
+
+    Returns:
+        "full" or "factorised".
+    """
+    if config.model.convolution != "auto":
+        return config.model.convolution
+    are_volumes = len(data.image_shape) == 4 and config.model.network == "conv"
+    return "factorised" if are_volumes else "full"
 
 
 def _separate_steps(counts: np.ndarray, steps: int) -> list[int]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from vaeaug.data import LabelledImages
 from vaeaug.memory import blocks, kept_memory
-from vaeaug.models import SmallClassifier, scale_images, small_classifier
+from vaeaug.models import SmallClassifier, exact_float32, scale_images, small_classifier
 from vaeaug.progress import Progress, silent
 from vaeaug.randomness import seeded_torch
 
@@ -57,12 +57,13 @@ def fit_network(
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps + 1)
     network.train()
-    for step, batch in enumerate(batches, start=1):
-        optimiser.zero_grad(set_to_none=True)
-        loss(batch).backward()
-        optimiser.step()
-        schedule.step()
-        report("classifier", step, steps, {})
+    with exact_float32():
+        for step, batch in enumerate(batches, start=1):
+            optimiser.zero_grad(set_to_none=True)
+            loss(batch).backward()
+            optimiser.step()
+            schedule.step()
+            report("classifier", step, steps, {})
     network.eval()
 
 
@@ -161,6 +162,7 @@ def as_input(
     return scale_images(torch.from_numpy(np.ascontiguousarray(images)).to(device), value_range)
 
 
+@exact_float32()
 @torch.no_grad()
 def outputs_by_block(
     network: Callable[[Tensor], Tensor],

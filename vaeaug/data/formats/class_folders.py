@@ -10,6 +10,7 @@ from vaeaug.data.decode import ENDINGS as IMAGE_ENDINGS
 from vaeaug.data.finish import RawData
 from vaeaug.data.formats.audio import ENDINGS as SOUND_ENDINGS
 from vaeaug.data.formats.media import MEDIA_ENDINGS, decode_media
+from vaeaug.data.formats.video import ENDINGS as VIDEO_ENDINGS
 from vaeaug.data.formats.walk import ending_of, walk, walk_notes
 from vaeaug.data.request import Request
 from vaeaug.data.split_names import begins, canonical, mentioned, require_split, without_splits
@@ -247,6 +248,7 @@ def _nothing(base: Path, folders: list[str]) -> DataError:
     )
     return DataError(
         f"{base}: expected images in one folder for each class (<class>/*.png; endings "
-        f"{' '.join(IMAGE_ENDINGS)}, or {' '.join(SOUND_ENDINGS)}), or IDX files such as "
+        f"{' '.join(IMAGE_ENDINGS)}, or {' '.join(SOUND_ENDINGS)}, or "
+        f"{' '.join(VIDEO_ENDINGS)}), or IDX files such as "
         f"train-images-idx3-ubyte.gz, got {content}{advice}"
     )

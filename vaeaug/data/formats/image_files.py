@@ -26,8 +26,8 @@ _MOST_WORKERS = 8
 # Room for a worker to run ahead of the parent; a hint that some systems ignore.
 _PIPE_BYTES = 2**20
 
-# An image with its notes, or why it cannot be used.
-_Result = tuple[Shaped[np.ndarray, "h w c"], list[str]] | BadImageError
+# An image or clip with its notes, or why it cannot be used.
+_Result = tuple[Shaped[np.ndarray, "*space c"], list[str]] | BadImageError
 
 
 def decode_images(paths: Sequence[str], where: str, request: Request) -> Decoded:
@@ -39,8 +39,8 @@ def decode_images(paths: Sequence[str], where: str, request: Request) -> Decoded
         request: How they are decoded, by how many processes, and what a damaged one means.
 
     Returns:
-        The images, shape (N, H, W, C), uint8, uint16 or float32, in the order of `paths`. Nothing
-        depends on the number of workers.
+        The images, shape (N, H, W, C), or clips of so many frames, shape (N, T, H, W, C), uint8,
+        uint16 or float32, in the order of `paths`. Nothing depends on the number of workers.
 
     Raises:
         DataError: Naming all bad files, or two that do not fit together.

@@ -70,7 +70,7 @@ class VAEOverSampler(BaseOverSampler):
         config: Advanced settings: a mapping of keys of `AugmentConfig` that differ from the
             defaults, dotted (``{"model.beta": 2.0}``) or nested, or a complete configuration. Its
             seed and plan are not used, and for a table `model.network` is always mlp.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
 
     Attributes:
         sampling_strategy_: Number of samples to generate by class.
