@@ -13,7 +13,8 @@ and test have other prompts. Half of the classes are rare.
 A small network on log-mel spectrograms is trained on the real recordings alone, with SpecAugment
 (Park et al. 2019, arXiv:1904.08779), with pitch shift and time stretch, or with both, each at two
 strengths, and the better strength again with our samples in place of a part of each batch, at two
-shares. What is best on the validation part is compared on the test part, paired by seed.
+shares. Strengths and shares are those that are best on the validation part of the first seed; the
+other seeds take them as they are. All are compared on the test parts, paired by seed.
 
 Results are appended to a JSON-lines file; what is there is not run again.
 """
@@ -323,17 +324,29 @@ def recalls(model: nn.Module, part: Part, n_classes: int) -> np.ndarray:
 PLAIN = [Arm(mask, warp) for mask in ("", *MASKS) for warp in ("", *WARPS)]
 
 
-def ours_beside(rows: Sequence[dict[str, Any]]) -> list[Arm]:
-    """Ours, added to the best strength of each kind of augmentation; and samples alone."""
-    best: dict[str, dict[str, Any]] = {}
+def best(rows: Sequence[dict[str, Any]], *, ours: bool) -> dict[str, Arm]:
+    """The arm of each kind of augmentation that is best on the validation part."""
+    found: dict[str, dict[str, Any]] = {}
     for row in rows:
         arm = arm_of(row)
-        if (
-            arm in PLAIN
-            and row["validation"] > best.get(arm.kind, {"validation": -1})["validation"]
-        ):
-            best[arm.kind] = row
-    added = [Arm(row["mask"], row["warp"], share) for row in best.values() for share in SHARES]
+        if (arm.share > 0) != ours or arm.share == 1:
+            continue
+        if row["validation"] > found.get(arm.kind, {"validation": -1})["validation"]:
+            found[arm.kind] = row
+    return {kind: arm_of(row) for kind, row in found.items()}
+
+
+def plain_arms(tuning: Sequence[dict[str, Any]] | None) -> list[Arm]:
+    """All of them where nothing is tuned yet, else those that were best."""
+    return PLAIN if tuning is None else [*best(tuning, ours=False).values()]
+
+
+def our_arms(own: Sequence[dict[str, Any]], tuning: Sequence[dict[str, Any]] | None) -> list[Arm]:
+    """Ours, added to the best strength of each kind of augmentation; and samples alone."""
+    if tuning is not None:
+        return [*best(tuning, ours=True).values(), Arm(share=1.0)]
+    plain = best(own, ours=False).values()
+    added = [Arm(arm.mask, arm.warp, share) for arm in plain for share in SHARES]
     return [*added, Arm(share=1.0)]
 
 
@@ -396,14 +409,18 @@ def run(name: str, seed: int, args: argparse.Namespace, out: Path) -> None:
     """Train and append what is not in the file yet."""
     key = {"data": name, "seed": seed}
 
-    def there() -> list[dict[str, Any]]:
-        return [row for row in read(out) if key.items() <= row.items() and "test" in row]
+    def there(of_seed: int = seed) -> list[dict[str, Any]]:
+        wanted = {"data": name, "seed": of_seed}
+        return [row for row in read(out) if wanted.items() <= row.items() and "test" in row]
+
+    tuning = None if seed == args.seeds[0] else there(args.seeds[0])
 
     def lacking(wanted: Sequence[Arm]) -> list[Arm]:
         found = {arm_of(row) for row in there()}
         return [arm for arm in wanted if arm not in found]
 
-    if not lacking(PLAIN) and not lacking(ours_beside(there())):
+    plain = plain_arms(tuning)
+    if not lacking(plain) and not lacking(our_arms(there(), tuning)):
         return
     parts = parts_of(name, seed, args)
     own = mel(parts.train.x)[None]
@@ -427,14 +444,14 @@ def run(name: str, seed: int, args: argparse.Namespace, out: Path) -> None:
         append(out, row)
         print(*(f"{k} {v}" for k, v in row.items() if v != ""), sep=", ", flush=True)
 
-    for arm in lacking(PLAIN):
+    for arm in lacking(plain):
         measure(arm, None)
     samples, facts = samples_of(name, parts, seed, args)
     if not any("facts" in row for row in read(out) if key.items() <= row.items()):
         append(out, key | {"facts": facts, "train": counts.tolist()})
     by_class = [np.flatnonzero(samples.y == label) for label in range(len(parts.names))]
     drawn = (mel(samples.x), by_class)
-    for arm in lacking(ours_beside(there())):
+    for arm in lacking(our_arms(there(), tuning)):
         measure(arm, drawn)
 
 
@@ -447,16 +464,6 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def chosen(rows: Sequence[dict[str, Any]], seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """By seed, the row that is best on the validation part."""
-    return {
-        seed: max(
-            (row for row in rows if row["seed"] == seed), key=lambda row: float(row["validation"])
-        )
-        for seed in seeds
-    }
-
-
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean, and half the width of its 95 % interval over seeds (Student)."""
     mean, n = float(np.mean(values)), len(values)
@@ -465,35 +472,41 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]], tuned: int) -> str:
     """Balanced accuracy on the test part in %, of each kind without ours and with it."""
     lines = [
-        "| data | baseline | without ours | rare | with ours | rare | gain, points |",
-        "|---|---|---|---|---|---|---|",
+        "| data | baseline | without ours | rare | with ours | rare | gain, points | rare |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(row["data"] for row in rows):
         of_data = [row for row in rows if row["data"] == name and "test" in row]
-        seeds = sorted({row["seed"] for row in of_data})
-        judged = [row for row in of_data if row["share"] < 1]
-        kinds: dict[str, list[dict[str, Any]]] = {}
-        for row in judged:
-            kinds.setdefault(Arm(row["mask"], row["warp"]).kind, []).append(row)
-        kinds["the best of these"] = judged
-        for kind, found in kinds.items():
-            without = chosen([row for row in found if not row["share"]], seeds)
-            with_ours = chosen([row for row in found if row["share"]], seeds)
-            gain, half = interval(
-                [100 * (with_ours[seed]["test"] - without[seed]["test"]) for seed in seeds]
+        tuning = [row for row in of_data if row["seed"] == tuned]
+        pairs = [best(tuning, ours=ours) for ours in (False, True)]
+        by_arm: dict[Arm, dict[int, dict[str, Any]]] = {}
+        for row in of_data:
+            by_arm.setdefault(arm_of(row), {})[row["seed"]] = row
+        # The best of all, on the same part that the strengths were chosen on.
+        for arms in pairs:
+            arms["the best of these"] = max(
+                arms.values(), key=lambda arm: float(by_arm[arm][tuned]["validation"])
             )
+        for kind in pairs[0]:
+            without, with_ours = (by_arm[arms[kind]] for arms in pairs)
+            seeds = sorted(set(without) & set(with_ours))
             cells = [
                 f"{100 * np.mean([part[seed][column] for seed in seeds]):.1f}"
                 for part in (without, with_ours)
                 for column in ("test", "test_rare")
             ]
-            lines.append(f"| {name} | {kind} | {' | '.join(cells)} | {gain:+.1f} ± {half:.1f} |")
-        alone = [100 * row["test"] for row in of_data if arm_of(row) == Arm(share=1.0)]
-        mean, half = interval(alone)
-        lines.append(f"| {name} | our samples alone | | | {mean:.1f} ± {half:.1f} | | |")
+            for column in ("test", "test_rare"):
+                gains = [100 * (with_ours[s][column] - without[s][column]) for s in seeds]
+                mean, half = interval(gains)
+                cells.append(f"{mean:+.1f} ± {half:.1f}")
+            lines.append(f"| {name} | {kind} | {' | '.join(cells)} |")
+        alone = [row["test"] for row in by_arm.get(Arm(share=1.0), {}).values()]
+        if alone:
+            mean, half = interval([100 * accuracy for accuracy in alone])
+            lines.append(f"| {name} | our samples alone | | | {mean:.1f} ± {half:.1f} | | | |")
     return "\n".join(lines)
 
 
@@ -531,7 +544,7 @@ def main(arguments: list[str] | None = None) -> int:
     for seed in args.seeds:
         for name in args.data:
             run(name, seed, args, args.out)
-    print(table([row for row in read(args.out) if row["data"] in args.data]))
+    print(table([row for row in read(args.out) if row["data"] in args.data], args.seeds[0]))
     if args.picture:
         draw(args.picture, args.data[0], args)
     return 0

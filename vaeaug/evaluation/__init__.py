@@ -12,6 +12,7 @@ from vaeaug.evaluation.gate.result import GateResult
 from vaeaug.evaluation.gate.run import run_gate
 from vaeaug.evaluation.gate.search import SearchResult, default_candidates, search_recipe
 from vaeaug.evaluation.gate.splits import halves, make_splits
+from vaeaug.evaluation.hearing import as_judged
 from vaeaug.evaluation.matching import shared_images
 from vaeaug.evaluation.privacy.measure import Privacy, measure_privacy
 from vaeaug.evaluation.shortcut import Shortcut, check_shortcut
@@ -33,6 +34,7 @@ __all__ = [
     "SearchResult",
     "Shortcut",
     "SyntheticSet",
+    "as_judged",
     "check_shortcut",
     "coverage",
     "default_candidates",

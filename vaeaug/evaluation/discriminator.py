@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaeaug.data import LabelledImages
+from vaeaug.evaluation.hearing import as_judged
 from vaeaug.evaluation.metrics import roc_auc
 from vaeaug.evaluation.statistics import Interval, bootstrap_interval
 from vaeaug.models import SmallClassifier
@@ -143,11 +144,16 @@ def scores_within_classes(
         Scores by half.
     """
     second = np.repeat([False, True], [len(kind) for kind in kinds])
-    scores, halves = looks_synthetic(
+    images, value_range = as_judged(
         np.concatenate([kind.images for kind in kinds]),
+        kinds[0].value_range,
+        kinds[0].spectrogram,
+    )
+    scores, halves = looks_synthetic(
+        images,
         np.concatenate([kind.labels for kind in kinds]),
         second,
-        value_range=kinds[0].value_range,
+        value_range=value_range,
         seed=seed,
         steps=steps,
         device=device,

@@ -21,6 +21,7 @@ from vaeaug.evaluation import (
     Prediction,
     ProbeFactory,
     SearchResult,
+    as_judged,
     check_shortcut,
     default_candidates,
     halves,
@@ -238,11 +239,14 @@ class RunEvaluation:
         rows = np.sort(rng.permutation(len(merged))[:SHORTCUT_IMAGES])
         stacked = torch.stack([merged[int(row)][0] for row in rows])
         images = channels_last(stacked, self.data.image_shape)
+        judged, value_range = as_judged(
+            np.ascontiguousarray(images), self.data.value_range, self.data.spectrogram
+        )
         result = check_shortcut(
-            np.ascontiguousarray(images),
+            judged,
             merged.labels[rows],
             merged.is_synthetic[rows],
-            value_range=self.data.value_range,
+            value_range=value_range,
             class_names=self.data.class_names,
             seed=self.config.seed,
             device=self.device,
