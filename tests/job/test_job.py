@@ -239,7 +239,13 @@ def test_a_damaged_shard_of_an_unfinished_run_is_made_again(
 
 # Real signals, to a real process of the command line.
 
-COMMAND = ["augment", "digits", *as_options(**{"data.class_counts": [24, 16, 10] + [0] * 7}, **BIG)]
+# Samples enough that a signal comes while they are drawn, also to a process that had to wait.
+MANY = {"plan.sampling_strategy": {0: 800, 1: 800, 2: 800}}
+COMMAND = [
+    "augment",
+    "digits",
+    *as_options(**{"data.class_counts": [24, 16, 10] + [0] * 7}, **MANY),
+]
 
 
 @pytest.fixture(scope="module")
