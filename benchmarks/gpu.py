@@ -18,30 +18,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import vaeaug
-from benchmarks.speed import rate, timed_difference
+from benchmarks.speed import images_of, rate, timed_difference
 from vaeaug.models import CVAE
 from vaeaug.training import resolve_device, train, train_restorer
 
 PARTS = ("limits", "waits", "training", "sampling")
 SHAPES = {"28x28x1": (28, 28, 1), "64x64x3": (64, 64, 3)}
-
-
-def images_of(n: int, shape: tuple[int, int, int], n_classes: int = 10) -> vaeaug.LabelledImages:
-    """Smooth random images: the cost does not depend on what they show."""
-    height, width, channels = shape
-    rng = np.random.default_rng(0)
-    coarse = torch.from_numpy(rng.random((n, channels, 4, 4), dtype=np.float32))
-    fine = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
-    return vaeaug.LabelledImages(
-        images=(fine * 255).byte().movedim(1, -1).contiguous().numpy(),
-        labels=np.arange(n) % n_classes,
-        class_names=tuple(map(str, range(n_classes))),
-        value_range=(0.0, 255.0),
-    )
 
 
 class Table:
@@ -142,7 +127,7 @@ def training(table: Table, shape: tuple[int, int, int], batch: int, *, small: bo
     """Images a second of the trunk, of the restorer and of the bare network."""
     device, steps = table.device, 4 if small else 100
     name = f"{'x'.join(map(str, shape))}, batch {batch}"
-    data = images_of(400 if small else 6000, shape)
+    data = images_of(400 if small else 6000, shape=shape)
     settings = [
         f"training.batch_size={batch}",
         f"restoration.batch_size={batch}",
@@ -186,7 +171,7 @@ def waits(table: Table) -> None:
     """How often a step of training waits for the card, and where; how busy the card is."""
     if table.device.type != "cuda":
         return
-    data = images_of(2000, SHAPES["28x28x1"])
+    data = images_of(2000)
     config = vaeaug.load_config(
         None, ["training.eval_every=100000", "model.grouping=shared", "training.steps=10"]
     ).changed(**{"semi_supervised.classifier_steps": 2})
@@ -227,7 +212,7 @@ def waits(table: Table) -> None:
 def sampling(table: Table, shape: tuple[int, int, int], *, small: bool) -> None:
     """Images a second of each sampler beside the bare decoder."""
     device, n = table.device, 128 if small else 4096
-    data = images_of(400 if small else 6000, shape)
+    data = images_of(400 if small else 6000, shape=shape)
     config = vaeaug.load_config(
         None,
         [

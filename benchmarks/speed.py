@@ -25,11 +25,14 @@ from vaeaug.models import CVAE
 from vaeaug.training import resolve_device, train
 
 
-def images_of(n: int, n_classes: int = 10) -> vaeaug.LabelledImages:
-    """Smooth random 28 x 28 images: the cost does not depend on what they show."""
+def images_of(
+    n: int, n_classes: int = 10, shape: tuple[int, int, int] = (28, 28, 1)
+) -> vaeaug.LabelledImages:
+    """Smooth random images: the cost does not depend on what they show."""
+    height, width, channels = shape
     rng = np.random.default_rng(0)
-    coarse = torch.from_numpy(rng.random((n, 1, 4, 4), dtype=np.float32))
-    fine = torch.nn.functional.interpolate(coarse, size=(28, 28), mode="bilinear")
+    coarse = torch.from_numpy(rng.random((n, channels, 4, 4), dtype=np.float32))
+    fine = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
     return vaeaug.LabelledImages(
         images=(fine * 255).byte().movedim(1, -1).contiguous().numpy(),
         labels=np.arange(n) % n_classes,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from vaeaug.export._as_imagefolder import write_files
+from vaeaug.export._as_imagefolder import NOTE, write_files
 from vaeaug.export._samples import ExportError, Samples
 from vaeaug.report import are_clips, gif_bytes
 
@@ -36,7 +36,7 @@ def write_gifs(samples: Samples, path: Path) -> None:
             f"huggingface, which keep any samples exactly"
         )
     load = _LOAD.format(frames=shape[0], mode="L" if shape[-1] == 1 else "RGB")
-    write_files(samples, path, ending="gif", encode=_gif, load=load)
+    write_files(samples, path, ending="gif", encode=_gif, load=load, note=NOTE)
 
 
 def _gif(clip: UInt8[np.ndarray, "t h w c"]) -> bytes:

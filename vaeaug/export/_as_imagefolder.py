@@ -7,8 +7,9 @@ import csv
 import json
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from vaeaug.export._samples import ExportError, Samples, png_bytes
 from vaeaug.files.names import for_cell
 
 _COLUMNS = ("file_name", "label", "class_name", "is_synthetic", "source_index", "weight")
-_NOTE = (
+NOTE = (
     "torchvision's ImageFolder numbers the class folders in the order of their names: that is the "
     "order of the labels here, as long as every class has a sample"
 )
@@ -51,11 +52,18 @@ def write_imagefolder(samples: Samples, path: Path) -> None:
             f"got {samples.dtype} of shape {samples.image_shape}; write npz, webdataset or "
             f"huggingface"
         )
-    write_files(samples, path, ending="png", encode=png_bytes, load=_LOAD)
+    write_files(samples, path, ending="png", encode=png_bytes, load=_LOAD, note=NOTE)
 
 
 def write_files(
-    samples: Samples, path: Path, *, ending: str, encode: Callable[[np.ndarray], bytes], load: str
+    samples: Samples,
+    path: Path,
+    *,
+    ending: str,
+    encode: Callable[[np.ndarray], bytes],
+    load: str,
+    note: str = "",
+    front: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `<class>/<row>.<ending>` and the files beside them.
 
@@ -65,6 +73,8 @@ def write_files(
         ending: Of the names of files, without the dot.
         encode: Gives the content of the file of a sample.
         load: How to load the folder, in Python, for its README.
+        note: On the folders, in ``classes.json``.
+        front: Fields of the dataset card before those of the files.
     """
     folders = folder_names(samples.class_names)
     width = len(str(len(samples) - 1))
@@ -92,13 +102,15 @@ def write_files(
                     table.writerow(record)
         # Every folder is a class: names such as "test_tube" must not be taken for splits.
         files = [{"split": "train", "path": ["metadata.csv", f"*/*.{ending}"]}]
-        label_of_folder = {name: label for label, name in enumerate(folders)}
+        classes: dict[str, Any] = {"folders": {name: label for label, name in enumerate(folders)}}
+        if note:
+            classes["note"] = note
         write_beside(
             samples,
             root,
             load=load,
-            front={"configs": [{"config_name": "default", "data_files": files}]},
-            classes={"folders": label_of_folder, "note": _NOTE},
+            front={**(front or {}), "configs": [{"config_name": "default", "data_files": files}]},
+            classes=classes,
         )
 
 

@@ -1,22 +1,16 @@
 """Export as a folder of WAV or FLAC files for each class, with a metadata table."""
 
-import csv
 import io
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
 
-from vaeaug.export._as_imagefolder import folder_names
-from vaeaug.export._card import write_beside
-from vaeaug.export._publish import published_folder
+from vaeaug.export._as_imagefolder import write_files
 from vaeaug.export._samples import ExportError, Samples
-from vaeaug.files.names import for_cell
 
 SoundFormat = Literal["wav", "flac"]
-_COLUMNS = ("file_name", "label", "class_name", "is_synthetic", "source_index", "weight")
 _MOST_CHANNELS = {"wav": 65_535, "flac": 8}
 _LOAD = """
 import datasets
@@ -83,40 +77,14 @@ def write_sounds(samples: Samples, path: Path, format: SoundFormat) -> None:
     """
     rate = check_sounds(samples, format)
     encode = wav_bytes if format == "wav" else flac_bytes
-    folders = folder_names(samples.class_names)
-    width = len(str(len(samples) - 1))
-    columns = _COLUMNS if samples.soft_labels_at is None else (*_COLUMNS, "soft_label")
-    with published_folder(path, needed=len(samples) * (samples.image_bytes + 512)) as root:
-        for label in set(samples.labels.tolist()):
-            (root / folders[label]).mkdir()
-        with open(root / "metadata.csv", "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, columns, lineterminator="\n")
-            table.writeheader()
-            for rows, sounds in samples.blocks():
-                soft = samples.soft_labels(rows)
-                for i, (row, sound) in enumerate(zip(rows.tolist(), sounds, strict=True)):
-                    record = samples.record(row)
-                    name = f"{folders[record['label']]}/{row:0{width}d}.{format}"
-                    (root / name).write_bytes(encode(sound, rate))
-                    record |= {
-                        "file_name": name,
-                        "class_name": for_cell(record["class_name"]),
-                        "is_synthetic": str(record["is_synthetic"]),
-                    }
-                    if soft is not None:
-                        record["soft_label"] = json.dumps(soft[i])
-                    table.writerow(record)
-        config = {
-            "config_name": "default",
-            "data_files": [{"split": "train", "path": ["metadata.csv", f"*/*.{format}"]}],
-        }
-        write_beside(
-            samples,
-            root,
-            load=_LOAD,
-            front={"task_categories": ["audio-classification"], "configs": [config]},
-            classes={"folders": {name: label for label, name in enumerate(folders)}},
-        )
+    write_files(
+        samples,
+        path,
+        ending=format,
+        encode=lambda sound: encode(sound, rate),
+        load=_LOAD,
+        front={"task_categories": ["audio-classification"]},
+    )
 
 
 def wav_bytes(sound: Float32[np.ndarray, "l c"], rate: int) -> bytes:
