@@ -13,7 +13,6 @@ import argparse
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,8 @@ import torch
 from PIL import Image
 
 import vaeaug
-from vaeaug.memory import kept_memory
-from vaeaug.models import CVAE, scale_images
+from benchmarks.speed import seconds_a_step
+from vaeaug.models import CVAE
 
 CLASSES = ("building", "flower", "coffee", "cat")
 COUNTS = (60, 40, 30, 20)
@@ -102,28 +101,6 @@ def samples_of(
     )
 
 
-def seconds_a_step(shape: tuple[int, ...], batch: int) -> float:
-    """Of the bare network at its default width: CPU seconds, the least of four."""
-    torch.manual_seed(0)
-    model = CVAE(shape, len(CLASSES), width=vaeaug.AugmentConfig().model.width)
-    optimiser = torch.optim.AdamW(model.parameters(), fused=True)
-    rng = np.random.default_rng(0)
-    images = torch.from_numpy(rng.integers(0, 256, (batch, *shape), dtype=np.uint8))
-    y = torch.arange(batch) % len(CLASSES)
-    taken = []
-    with kept_memory(4 * images.numel()):
-        for _ in range(4):
-            begin = time.process_time()
-            x = scale_images(images, (0, 255))
-            noise = torch.randn(batch, model.latent_dim)
-            loss = model.elbo(x, y, noise=noise, optimal_sigma=True).loss() / x[0].numel()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            taken.append(time.process_time() - begin)
-    return min(taken)
-
-
 def quality(shape: tuple[int, ...], steps: int, overrides: list[str], picture: Path | None) -> str:
     """Train, and judge by the unseen part of the photographs."""
     data, unseen = samples_of(shape, COUNTS), samples_of(shape, (JUDGED,) * 4, judged=True)
@@ -166,7 +143,9 @@ def draw(generator: vaeaug.Synthesizer, data: vaeaug.LabelledImages, path: Path)
 def print_line(shape: tuple[int, ...], arguments: argparse.Namespace) -> None:
     """A line of the table; in a process of its own, whose peak memory is the line's."""
     torch.set_num_threads(1)
-    seconds = seconds_a_step(shape, BATCH)
+    torch.manual_seed(0)
+    model = CVAE(shape, len(CLASSES), width=vaeaug.AugmentConfig().model.width)
+    seconds = seconds_a_step(model, BATCH, repeats=4)
     gibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     judgement = ""
     if arguments.steps:

@@ -21,7 +21,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import vaeaug
-from vaeaug.models import CVAE
+from vaeaug.memory import kept_memory
+from vaeaug.models import CVAE, scale_images
 from vaeaug.training import resolve_device, train
 
 
@@ -153,6 +154,26 @@ def timed_difference(
         short, long = seconds(10), seconds(10 + steps)
         rates.append(steps * batch / (long - short))
     return max(rates)
+
+
+def seconds_a_step(model: CVAE, batch: int, *, repeats: int) -> float:
+    """Least CPU seconds of a few steps of the bare network: loss, gradients, AdamW."""
+    optimiser = torch.optim.AdamW(model.parameters(), fused=True)
+    rng, shape = np.random.default_rng(0), tuple(model.image_shape)
+    images = torch.from_numpy(rng.integers(0, 256, (batch, *shape), dtype=np.uint8))
+    y = torch.arange(batch) % int(model.architecture["n_classes"])
+    taken = []
+    with kept_memory(4 * images.numel()):
+        for _ in range(repeats):
+            begin = time.process_time()
+            x = scale_images(images, (0, 255))
+            noise = torch.randn(batch, model.latent_dim)
+            loss = model.elbo(x, y, noise=noise, optimal_sigma=True).loss() / x[0].numel()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            taken.append(time.process_time() - begin)
+    return min(taken)
 
 
 def shard_rates(folder: Path, row: Callable[[str, float, float, str], None]) -> None:

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 import vaeaug
-from vaeaug.memory import kept_memory
-from vaeaug.models import CVAE, scale_images
+from benchmarks.speed import seconds_a_step
+from vaeaug.models import CVAE
 from vaeaug.models.bounds import bits_per_dimension
 from vaeaug.report import write_strips
 
@@ -169,27 +169,12 @@ def trained(data: vaeaug.LabelledImages, convolution: str, seed: int, budget: fl
     return vaeaug.fit(data, config, device="cpu", progress=False).attach(data)
 
 
-def seconds_a_step(shape: tuple[int, ...], convolution: str, batch: int = 32) -> float:
-    """Of the bare network at its default width: CPU seconds, the least of five."""
+def seconds_of(shape: tuple[int, ...], convolution: str) -> float:
+    """Of a step of 32 of the bare network at its default width: CPU seconds, the least of five."""
     torch.manual_seed(0)
     width = vaeaug.AugmentConfig().model.width
     model = CVAE(shape, len(SCENES), width=width, convolution=convolution)
-    optimiser = torch.optim.AdamW(model.parameters(), fused=True)
-    rng = np.random.default_rng(0)
-    images = torch.from_numpy(rng.integers(0, 256, (batch, *shape), dtype=np.uint8))
-    y = torch.arange(batch) % len(SCENES)
-    taken = []
-    with kept_memory(4 * images.numel()):
-        for _ in range(5):
-            begin = time.process_time()
-            noise = torch.randn(batch, model.latent_dim)
-            x = scale_images(images, (0, 255))
-            loss = model.elbo(x, y, noise=noise, optimal_sigma=True).loss() / x[0].numel()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            taken.append(time.process_time() - begin)
-    return min(taken)
+    return seconds_a_step(model, 32, repeats=5)
 
 
 def draw(
@@ -291,7 +276,7 @@ def main(arguments: list[str] | None = None) -> int:
         for convolution in options.convolutions:
             measure(
                 {"part": "step", "data": kind, "convolution": convolution},
-                lambda: {"seconds": seconds_a_step((FRAMES, side, side, channels), convolution)},  # noqa: B023
+                lambda: {"seconds": seconds_of((FRAMES, side, side, channels), convolution)},  # noqa: B023
             )
     by_scene = scenes(options.wheel)
     folder = options.out.with_suffix("")
