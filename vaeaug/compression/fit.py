@@ -18,6 +18,7 @@ from vaeaug.data import LabelledImages
 from vaeaug.generator import Synthesizer
 from vaeaug.progress import Progress, shown, silent
 from vaeaug.randomness import seeded_torch
+from vaeaug.training.optimisers import AdamW
 
 # Values whose neighbours all equal them teach next to nothing: so many of them are left out.
 _KEPT = 0.125
@@ -167,9 +168,7 @@ def fit_coder(
     with seeded_torch(seed):
         network = ContextNetwork(context, data.n_classes, units=units, depth=depth)
     average = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    optimiser = torch.optim.AdamW(
-        network.parameters(), learning_rate, weight_decay=1e-4, betas=(0.9, 0.99)
-    )
+    optimiser = AdamW(network.parameters(), learning_rate, weight_decay=1e-4, betas=(0.9, 0.99))
     best, best_bits = average, math.inf
     with shown(progress) as shown_to:
         report = shown_to or silent

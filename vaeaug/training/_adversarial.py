@@ -20,6 +20,7 @@ from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import as_cvae, calibrate_sigma, encode, held_out_terms
 from vaeaug.training._scores import keep_best
 from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
+from vaeaug.training.optimisers import Adam
 
 # The gradient penalty is computed every `PENALTY_EVERY` steps, with a weight multiplied by as much.
 PENALTY_EVERY = 8
@@ -54,7 +55,7 @@ class AdversarialObjective:
         self.batches, self.config, self.stage = batches, config, stage
         self.settings = config.adversarial
         self.discriminator = discriminator
-        self.optimiser = torch.optim.Adam(
+        self.optimiser = Adam(
             discriminator.parameters(), lr=self.settings.learning_rate, betas=(0.0, 0.99)
         )
         self.weight = self.settings.weight

@@ -28,6 +28,7 @@ from vaeaug.training._state import (
     save,
 )
 from vaeaug.training._tape import Metrics, Repeated
+from vaeaug.training.optimisers import AdamW
 
 # Minimum number of evaluations in a stage, and of lines in the log.
 EVALUATIONS, LOG_LINES = 3, 50
@@ -212,7 +213,7 @@ class Loop:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trained)
         device, record, rate = self.batches.device, StageRecord(), stage.learning_rate
-        optimiser = torch.optim.AdamW(
+        optimiser = AdamW(
             [parameter for parameter in trained.values() if parameter.requires_grad],
             lr=torch.tensor(rate, device=device) if self.on_cuda else rate,
             weight_decay=self.config.training.weight_decay,

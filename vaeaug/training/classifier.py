@@ -18,6 +18,7 @@ from vaeaug.memory import blocks, kept_memory
 from vaeaug.models import SmallClassifier, exact_float32, scale_images, small_classifier
 from vaeaug.progress import Progress, silent
 from vaeaug.randomness import seeded_torch
+from vaeaug.training.optimisers import AdamW
 
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1e-2
 LABEL_SMOOTHING = 0.05
@@ -52,7 +53,7 @@ def fit_network(
         progress: Called after every step; the stage is "classifier".
     """
     report = progress or silent
-    optimiser = torch.optim.AdamW(
+    optimiser = AdamW(
         network.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=fused
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps + 1)

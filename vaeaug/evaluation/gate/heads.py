@@ -26,6 +26,7 @@ from vaeaug.models import scale_images
 from vaeaug.randomness import seeded_torch
 from vaeaug.stages import SyntheticSet
 from vaeaug.strata import stratified_folds
+from vaeaug.training.optimisers import Adam
 
 # Weight decays to choose from, per unit of learning rate (AdamW).
 WEIGHT_DECAYS = (1e-1, 1.0, 3.0, 10.0)
@@ -164,7 +165,7 @@ def _fit(
     weight = nn.Parameter(torch.zeros(n_features, n_heads * n_classes, device=device))
     bias = nn.Parameter(torch.zeros(n_heads * n_classes, device=device))
     rate = RATE * config.learning_rate
-    optimiser = torch.optim.Adam([weight, bias], lr=rate)
+    optimiser = Adam([weight, bias], lr=rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1)
     strength = torch.tensor(decays, device=device).repeat_interleave(n_classes)
     for x, target in batches:

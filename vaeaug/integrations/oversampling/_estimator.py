@@ -274,7 +274,9 @@ class VAEOverSampler(BaseOverSampler):
                 "VAEOverSampler: config: expected recipe.sampler of "
                 f"{', '.join(sorted(_SAMPLERS))}, got {sampler!r}: its samples are not of one class"
             )
-        keys: dict[str, Any] = dict(_TABLE) if self._is_table else {}
+        keys: dict[str, Any] = {"restoration.steps": 0}  # nothing is denoised
+        if self._is_table:
+            keys |= _TABLE
         if sampler != "gmm":  # fitting an unused mixture takes time
             keys["density.kind"] = "flow" if sampler == "flow" else "normal"
         base = AugmentConfig()
