@@ -83,6 +83,11 @@ def configured(command: Command) -> Command:
             "--set", "overrides", multiple=True, metavar="a.b=c", help="Set one configuration key."
         ),
         click.option("--seed", type=click.IntRange(min=0), help="Seed of the run."),
+        click.option(
+            "--init",
+            metavar="RUN",
+            help="Start training from the generator of a run on similar data; classes may differ.",
+        ),
         click.option("--split", help="Split to read. Default: train."),
         click.option(
             "--size",
@@ -405,6 +410,7 @@ def config_of(
     *,
     strategy: str | None = None,
     seed: int | None,
+    init: str | None = None,
     split: str | None,
     size: str | None,
     frames: int | None,
@@ -422,6 +428,7 @@ def config_of(
         overrides: "key=value" pairs.
         strategy: Sampling strategy.
         seed: Seed of the run.
+        init: Folder of a generator to start from.
         split: Split to read.
         size: "HxW", in pixels or samples.
         frames: Frames of a clip.
@@ -439,6 +446,7 @@ def config_of(
 
     keys: dict[str, Any] = {
         "seed": seed,
+        "training.init": init,
         "data.split": split,
         "data.frames": frames,
         "data.resize": resize,

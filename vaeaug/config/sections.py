@@ -233,7 +233,15 @@ class TrainingConfig(Section):
     """The training loop."""
 
     steps: int | None = Field(
-        None, ge=1, description="Training steps of the trunk. Default: by the number of images."
+        None,
+        ge=1,
+        description="Training steps of the trunk. Default: 28 times the square root of the number "
+        "of images for batches of 64, from 500 to 20,000.",
+    )
+    init: str | None = Field(
+        None,
+        description="Folder of a run or of a generator of similar data, from whose weights the "
+        "training starts. The classes may be others. `steps` are then a quarter by default.",
     )
     adapt_steps: int | None = Field(
         None,
@@ -272,7 +280,11 @@ class TrainingConfig(Section):
     held_out: float = Field(
         0.1, gt=0, lt=0.5, description="Fraction of the training split held out for early stopping."
     )
-    eval_every: int = Field(200, ge=1, description="Steps between held-out evaluations.")
+    eval_every: int = Field(
+        200,
+        ge=1,
+        description="Most steps between held-out evaluations, of which there are at least twenty.",
+    )
     patience: int = Field(10, ge=1, description="Evaluations without improvement before stopping.")
     checkpoint_every: int = Field(200, ge=1, description="Steps between checkpoints.")
     max_bad_steps: int = Field(
@@ -381,7 +393,8 @@ class RestorationConfig(Section):
         None,
         ge=0,
         description="Training steps; 0: none, and `denoise` blends the generator's reconstruction "
-        "with its input. Default: a quarter of those of the trunk; 0 for features.",
+        "with its input. Default: a quarter of `training.steps`, or half of their "
+        "default; 0 for features.",
     )
     batch_size: int = Field(32, ge=2, le=65536, description="Samples per step.")
     width: int = Field(

@@ -51,6 +51,9 @@ def fit(
         The generator, on `device`.
 
     Raises:
+        ConfigError: If parts of the configuration are incompatible with one another, with the data
+            or with the generator that training starts from.
+        SamplingError: If that generator cannot be read.
         TrainingError: If training fails.
     """
     job = suited(as_config(config), data)
@@ -64,15 +67,32 @@ def fit(
         space, samples = LatentSpace.fitted(sounds, data, device=resolve_device(device))
         log.info("%s", sounds.summary(_some_sounds(data)))
     restorer, path = None, None if folder is None else Path(folder)
+    start = None
+    if job.training.init is not None:
+        start = Synthesizer.load(Path(job.training.init), codec=job.model.codec)
     restores, budget = restoration_steps(data, job) > 0, job.training.budget_seconds
     timed = job
     if restores and budget is not None:
         timed = job.changed(**{"training.budget_seconds": (1 - BUDGET_SHARE) * budget})
     with shown(progress) as report:
-        trained = train(samples, timed, device=device, folder=path, progress=report)
+        trained = train(
+            samples,
+            timed,
+            device=device,
+            folder=path,
+            progress=report,
+            start=None if start is None else start.model,
+        )
         lines = trained.summary()
         if restores:
-            restorer, line = train_restorer(data, job, device=device, folder=path, progress=report)
+            restorer, line = train_restorer(
+                data,
+                job,
+                device=device,
+                folder=path,
+                progress=report,
+                start=None if start is None else start.restorer,
+            )
             lines.append(line)
     for line in lines:
         log.info("%s", line)

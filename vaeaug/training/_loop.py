@@ -31,7 +31,7 @@ from vaeaug.training._tape import Metrics, Repeated
 from vaeaug.training.optimisers import AdamW
 
 # Minimum number of evaluations in a stage, and of lines in the log.
-EVALUATIONS, LOG_LINES = 3, 50
+EVALUATIONS, LOG_LINES = 20, 50
 # Steps after which the metrics of a stage on a card are read; reading waits for the card.
 READ_EVERY = 20
 

@@ -31,7 +31,7 @@ from vaeaug.training._batches import Batches, mix, resolve_device
 from vaeaug.training._loop import Loop
 from vaeaug.training._scores import keep_best, mean_finite
 from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
-from vaeaug.training._train import convolution_of, default_steps
+from vaeaug.training._train import convolution_of, training_steps
 
 NAME = "restorer"
 # Fraction of a time budget that the restorer takes.
@@ -88,10 +88,10 @@ def restoration_steps(data: LabelledImages, config: AugmentConfig) -> int:
         Geometry.of(data.image_shape)
     except SizeError:
         return 0  # a dense network takes samples that convolutions do not
-    settings, training = config.restoration, config.training
-    if settings.steps is not None:
-        return settings.steps
-    return math.ceil((training.steps or default_steps(len(data), training.batch_size)) / 4)
+    if config.restoration.steps is not None:
+        return config.restoration.steps
+    share = 0.5 if config.training.steps is None else 0.25
+    return math.ceil(share * training_steps(data, config))
 
 
 def train_restorer(
@@ -101,6 +101,7 @@ def train_restorer(
     device: str | torch.device = "auto",
     folder: Path | None = None,
     progress: Progress | None = None,
+    start: Restorer | None = None,
 ) -> tuple[Restorer, str]:
     """Train a restorer and calibrate its blend with the input on held-out samples.
 
@@ -111,6 +112,7 @@ def train_restorer(
         folder: Run folder for checkpoints and log; training resumes from there. None: nothing is
             written.
         progress: Called after every step.
+        start: A restorer of other data whose weights it starts from, if it is built alike.
 
     Returns:
         The restorer in evaluation mode, and a line for the log.
@@ -132,6 +134,8 @@ def train_restorer(
         restorer = Restorer(
             data.image_shape, width=settings.width, convolution=convolution_of(data, config)
         ).to(batches.device)
+    if start is not None and start.architecture == restorer.architecture:
+        restorer.load_state_dict(start.state_dict())
     with kept_memory(4 * settings.batch_size * math.prod(data.image_shape)):
         objective = RestorationObjective(batches, config, stage)
         clipped = config.changed(**{"training.clip": min(_CLIP, config.training.clip)})

@@ -29,6 +29,8 @@ CODE_IMAGES = 256
 STYLE_VALUES, HIGHEST_STYLE_BETA = 64, 5.0
 # Fraction of the steps over which the weight of the label swap grows to its value.
 SWAP_WARMUP = 0.15
+# Fraction of a batch whose labels are swapped. With all of it, the swap takes half of a step.
+SWAP_SHARE, MIN_SWAPPED = 0.25, 8
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class StyleObjective(ElboObjective):
             lambda _, done: self.config.training.label_swap * min(1.0, done / SWAP_WARMUP),
             done=done,
         )
-        swap = self._swap(model, z, step)
+        swap = self._swap(model, z[: max(MIN_SWAPPED, round(SWAP_SHARE * len(z)))], step)
         loss = loss + swap_weight * swap
         if self.judge is not None:
             loss = loss + self.feature_loss(self.judge, x, centre)

@@ -47,8 +47,12 @@ SHARES = {"classifier": 0.05, "trunk": 0.6, "adapt": 0.1, "sharpen": 0.25, "flow
 STEP_ARRAYS = 12
 # Minimum number of labelled images for training a flow by default.
 FLOW_IMAGES = 200
+# Default number of images that training draws, for a data set of one image.
+STEP_IMAGES = 1800
 # Default length of the style, units; at most half of the latent vector.
 STYLE_UNITS = 16
+# Fraction of the default steps of a training that starts from another generator.
+INIT_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ def train(
     device: str | torch.device = "auto",
     folder: Path | None = None,
     progress: Progress | None = None,
+    start: CVAE | SeparateCVAE | None = None,
 ) -> Trained:
     """Train a generator as configured.
 
@@ -120,18 +125,20 @@ def train(
         folder: Run folder for ``checkpoints`` and ``metrics.jsonl``; training resumes from existing
             ones. None: nothing is written.
         progress: Called after every step.
+        start: The model of other data, from which the parameters that all classes share start.
 
     Returns:
         The trained model and its record.
 
     Raises:
-        ConfigError: If parts of the configuration are incompatible with one another or with the
-            data.
+        ConfigError: If parts of the configuration are incompatible with one another, with the data
+            or with `start`.
         TrainingError: If the loss stays non-finite or exploding, or a checkpoint cannot be used.
     """
     device = resolve_device(device)
     check_config(data, config)
-    pipeline = TrainingPipeline(data, config, Batches(data, config, device), folder, progress)
+    batches = Batches(data, config, device)
+    pipeline = TrainingPipeline(data, config, batches, folder, progress, start)
     with kept_memory(4 * config.training.batch_size * math.prod(data.image_shape)):
         return pipeline.run()
 
@@ -180,17 +187,37 @@ def style_units(data: LabelledImages, config: AugmentConfig) -> int:
     return min(STYLE_UNITS, groups[0].size // 2)
 
 
+def training_steps(data: LabelledImages, config: AugmentConfig) -> int:
+    """Return the number of steps of the trunk: those of the job, or the default.
+
+    Args:
+        data: The training split.
+        config: The job.
+
+    Returns:
+        Optimiser steps.
+    """
+    training = config.training
+    if training.steps is not None:
+        return training.steps
+    steps = default_steps(len(data), training.batch_size)
+    return steps if training.init is None else round(INIT_SHARE * steps)
+
+
 def default_steps(n_images: int, batch_size: int) -> int:
-    """Return the default number of steps: about 20 passes, between 2,000 and 20,000 steps.
+    """Return the default number of steps, in proportion to the square root of the number of images.
+
+    That is 70 passes over 600 images and 7 over 60,000; see ``benchmarks/README.md`` for what more
+    steps bring.
 
     Args:
         n_images: Number of images.
         batch_size: Images per step.
 
     Returns:
-        Optimiser steps.
+        Optimiser steps, 500 to 20,000.
     """
-    return min(20_000, max(2_000, round(20 * n_images / batch_size)))
+    return min(20_000, max(500, round(STEP_IMAGES * math.sqrt(n_images) / batch_size)))
 
 
 class TrainingPipeline:
@@ -202,6 +229,7 @@ class TrainingPipeline:
         batches: The data on the device.
         folder: The run folder; None: nothing is written.
         progress: Called after every step.
+        start: A model to start from.
     """
 
     def __init__(
@@ -211,10 +239,11 @@ class TrainingPipeline:
         batches: Batches,
         folder: Path | None,
         progress: Progress | None,
+        start: CVAE | SeparateCVAE | None = None,
     ) -> None:
-        self.data, self.config, self.batches = data, config, batches
+        self.data, self.config, self.batches, self.start = data, config, batches, start
         self.loop = Loop(batches, config, folder, progress)
-        self.steps = config.training.steps or default_steps(len(data), config.training.batch_size)
+        self.steps = training_steps(data, config)
         if config.training.budget_seconds is not None and config.training.steps is None:
             self.steps = 10**7  # the budget ends it
         self.stages: dict[str, StageRecord] = {}
@@ -257,7 +286,7 @@ class TrainingPipeline:
         )
         steps = self.config.semi_supervised.classifier_steps
         if self.batches.pool is None:  # it only judges
-            steps = min(steps, self.steps)
+            steps = max(1, min(steps, self.steps // 2))
         stage = self._stage("classifier", steps, power=0.0)
         settings = self.config.semi_supervised
         objective = ClassifierObjective(self.batches, stage)
@@ -313,11 +342,10 @@ class TrainingPipeline:
             The model.
         """
         model = _new_model(self.data, self.config).to(self.batches.device)
+        if self.start is not None:
+            _start_from(model, self.start, str(self.config.training.init))
         if isinstance(model, SeparateCVAE):
-            total = self.config.training.steps or default_steps(
-                len(self.data), self.config.training.batch_size
-            )
-            by_class = _separate_steps(self.data.counts, total)
+            by_class = _separate_steps(self.data.counts, training_steps(self.data, self.config))
             for label, steps_of_class in enumerate(by_class):
                 if self.data.counts[label]:
                     share = steps_of_class / sum(by_class)
@@ -557,6 +585,26 @@ def _new_model(data: LabelledImages, config: AugmentConfig) -> CVAE | SeparateCV
         if settings.grouping == "separate":
             return SeparateCVAE.build(data.image_shape, data.n_classes, **keys)
         return CVAE(data.image_shape, data.n_classes, **keys)
+
+
+def _start_from(model: CVAE | SeparateCVAE, start: CVAE | SeparateCVAE, where: str) -> None:
+    """Copy what all classes share, which needs networks that are alike but for their classes."""
+    if not (isinstance(model, CVAE) and isinstance(start, CVAE)):
+        raise ConfigError(
+            f"training.init {where}: expected generators of model.grouping shared or adapted, got "
+            f"{'one' if isinstance(start, CVAE) else 'a start'} of grouping separate"
+        )
+    differing = [
+        f"{key} {value}, got {start.architecture.get(key)}"
+        for key, value in model.architecture.items()
+        if key != "n_classes" and start.architecture.get(key) != value
+    ]
+    if differing:
+        raise ConfigError(f"training.init {where}: expected {'; '.join(differing)}")
+    shared, source = model.trunk_parameters(), start.trunk_parameters()
+    with torch.no_grad():
+        for name, parameter in shared.items():
+            parameter.copy_(source[name])
 
 
 def convolution_of(data: LabelledImages, config: AugmentConfig) -> str:
