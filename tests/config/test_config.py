@@ -65,6 +65,7 @@ OTHER: dict[str, Any] = {
     "model.capacity": 20.0,
     "model.capacity_weight": 10.0,
     "training.steps": 10,
+    "training.init": "runs/similar",
     "training.adapt_steps": 10,
     "training.batch_size": 8,
     "training.learning_rate": 1e-3,
