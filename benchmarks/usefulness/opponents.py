@@ -97,7 +97,9 @@ OPPONENTS = {kind: {**CLASSIC[kind], **_STANDING} for kind in CLASSIC}
 
 SAMPLERS = ("transfer", "delta", "edits")
 _USES = grid(share=[0.5], until=[0.8, 0.6])
-_TAILS = grid(scheme=["tailcalib"], neighbours=[1, 2], alpha=[0.0], weight_decay=[1.0, 3.0])
+_TAILS = grid(
+    scheme=["tailcalib"], neighbours=[1, 2], alpha=[0.0], weight_decay=[0.01, 0.1, 1.0, 3.0]
+)
 SAMPLES = {name: Opponent("pool", _USES, pool=name) for name in SAMPLERS} | {
     f"{name}, on the best": Opponent("pool", _USES, pool=name, on_best=True) for name in SAMPLERS
 }

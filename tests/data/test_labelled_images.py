@@ -275,3 +275,13 @@ def _package() -> str:
 def test_counts_that_are_not_whole_are_not_cut():
     with pytest.raises(TypeError):
         make().imbalanced([1.5, 1, 1], seed=0)
+
+
+def test_values_at_an_end_of_the_range_are_inside_as_float32():
+    high = 18.02684020996  # below its float32
+    images = np.full((2, 8, 8, 1), np.float32(high))
+    assert float(images.max()) > high
+    data = LabelledImages(images, np.array([0, 1]), ("a", "b"), (-1.0, high))
+    assert np.array_equal(data.images, images)
+    with pytest.raises(DataError, match="inside value_range"):
+        LabelledImages(images, np.array([0, 1]), ("a", "b"), (-1.0, high - 1e-3))

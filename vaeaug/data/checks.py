@@ -103,7 +103,10 @@ def check_inside(images: Shaped[np.ndarray, "n ..."], value_range: Range, where:
     """
     check_finite(images, where)
     (low, high), (actual_low, actual_high) = value_range, extent(images)
-    if actual_low < low or actual_high > high:
+    with np.errstate(over="ignore"):
+        # Values are kept as float32: what is equal there is not outside.
+        ends = np.array([[low, actual_low], [actual_high, high]]).astype(np.float32)
+    if (ends[:, 0] > ends[:, 1]).any():
         raise DataError(
             f"{where}: expected values inside value_range ({low:g}, {high:g}), "
             f"got {actual_low:g} to {actual_high:g}"
