@@ -32,6 +32,24 @@ install_import_hook(
 )
 
 import vaeaug
+from vaeaug.training._loop import Loop
+
+# Checks of annotations take longer than the steps of these small networks, all of which are alike:
+# those of the first steps are enough.
+CHECKED_STEPS = 3
+_step = Loop._with_memory
+
+
+def _step_with_few_checks(self, step, number, done):
+    before = jaxtyping_config.jaxtyping_disable
+    jaxtyping_config.update("jaxtyping_disable", before or number >= CHECKED_STEPS)
+    try:
+        return _step(self, step, number, done)
+    finally:
+        jaxtyping_config.update("jaxtyping_disable", before)
+
+
+Loop._with_memory = _step_with_few_checks
 
 # A fixed number of threads: sums in another order would round otherwise.
 torch.set_num_threads(1)

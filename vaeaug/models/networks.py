@@ -313,17 +313,10 @@ class Decoder(nn.Module):
             temperature: Scale of the noise.
         """
         first, *later = self.groups
-        means, logvars, latents = [first_mean], [first_logvar], []
-
-        def latent(group: LatentGroup, mean: Tensor, logvar: Tensor) -> Tensor:
-            noise = group.of(z)
-            if is_noise:
-                sigma = torch.exp(0.5 * logvar).reshape(noise.shape)
-                noise = mean.reshape(noise.shape) + temperature * sigma * noise
-            latents.append(noise.flatten(1))
-            return noise
-
-        mixed = latent(first, first_mean, first_logvar)
+        means, logvars = [first_mean], [first_logvar]
+        scale = temperature if is_noise else None
+        mixed = _latents_of(first, z, first_mean, first_logvar, scale)
+        latents = [mixed.flatten(1)]
         if first.is_grid:
             h = self.start(mixed)
             h = h + per_channel(self.start_class(embedded), h)
@@ -341,10 +334,27 @@ class Decoder(nn.Module):
                     logvar = logvar.clamp(-LOGVAR_BOUND, LOGVAR_BOUND)
                     means.append(mean.flatten(1))
                     logvars.append(logvar.flatten(1))
-                    h = h + enter(latent(group, mean, logvar))
+                    part = _latents_of(group, z, mean, logvar, scale)
+                    latents.append(part.flatten(1))
+                    h = h + enter(part)
             h = block(h, y, embedded)
         h = F.silu(self.norm(self.last(h, y, embedded)))
         raw = self.geometry.leaving(self.out(h))
         return Decoded(
             raw, torch.cat(latents, dim=1), torch.cat(means, dim=1), torch.cat(logvars, dim=1)
         )
+
+
+def _latents_of(
+    group: LatentGroup,
+    z: Float[Tensor, "n z"],
+    mean: Tensor,
+    logvar: Tensor,
+    scale: float | None,
+) -> Tensor:
+    """The latents of a group: those in z, or made of the noise in z at a scale."""
+    latents = group.of(z)
+    if scale is None:
+        return latents
+    sigma = torch.exp(0.5 * logvar).reshape(latents.shape)
+    return mean.reshape(latents.shape) + scale * sigma * latents

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -309,11 +310,10 @@ class Batches:
     def _drawn(
         self, draw: Callable[..., Tensor], purpose: str, step: int, shape: tuple[int, ...]
     ) -> Tensor:
-        def make(step: int, _: float) -> Tensor:
-            generator = self._generator(purpose, step)
-            return draw(shape, generator=generator, dtype=torch.float32, device=self.device)
-
-        return self.tape.tensor(make, step=step)
+        keys: dict[str, Any] = {"dtype": torch.float32, "device": self.device}
+        return self.tape.tensor(
+            lambda step, _: draw(shape, generator=self._generator(purpose, step), **keys), step=step
+        )
 
     def _generator(self, purpose: str, step: int) -> torch.Generator:
         seed = mix(self.config.seed, purpose, step)

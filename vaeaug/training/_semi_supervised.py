@@ -27,6 +27,14 @@ UNLABELLED = 192
 MAX_ENUMERATED = 10
 
 
+def _mask(
+    shape: torch.Size, device: torch.device, dtype: torch.dtype, kept: float, seed: int
+) -> Tensor:
+    """Ones where a value is kept, drawn from a generator of its own."""
+    generator = torch.Generator(device).manual_seed(seed)
+    return torch.empty(shape, dtype=dtype, device=device).bernoulli_(kept, generator=generator)
+
+
 class ClassifierObjective:
     """Cross-entropy of class-balanced labelled images, shifted or under small affine maps.
 
@@ -62,18 +70,13 @@ class ClassifierObjective:
 
     def _seeded(self, step: int) -> AbstractContextManager[None]:
         """Make dropout a function of the step."""
-
-        def masks(values: Tensor, kept: float) -> Tensor:
-            shape, device, dtype = values.shape, values.device, values.dtype
-
-            def make(step: int, _: float) -> Tensor:
-                generator = torch.Generator(device).manual_seed(step)
-                mask = torch.empty(shape, dtype=dtype, device=device)
-                return mask.bernoulli_(kept, generator=generator)
-
-            return self.batches.tape.tensor(make, step=step)
-
-        return seeded_torch(step, masks=masks)
+        return seeded_torch(
+            step,
+            masks=lambda values, kept: self.batches.tape.tensor(
+                lambda step, _: _mask(values.shape, values.device, values.dtype, kept, step),
+                step=step,
+            ),
+        )
 
     @torch.no_grad()
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:

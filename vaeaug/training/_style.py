@@ -159,16 +159,15 @@ class StyleObjective(ElboObjective):
         squared = (x - centre).square().flatten(1).sum(dim=1)
         kl = gaussian_kl(mean, logvar, decoded.mean, decoded.logvar)
 
-        def nats(rows: slice) -> Tensor:
-            # The style alone has an error of its own; the calibrated sigma is that of all units.
-            sigma = log_sigma2 if rows.stop is None else None
-            if sigma is None:
-                sigma = optimal_log_sigma2(squared[rows], x[0].numel())
-            return -model.likelihood.log_prob(decoded.raw[rows], x[rows], sigma).mean()
-
+        # The style alone has an error of its own; the calibrated sigma is that of all units.
+        sigma_of_style = optimal_log_sigma2(squared[:half], x[0].numel())
+        if log_sigma2 is None:
+            log_sigma2 = optimal_log_sigma2(squared[half:], x[0].numel())
+        from_style = model.likelihood.log_prob(decoded.raw[:half], x[:half], sigma_of_style)
+        from_all = model.likelihood.log_prob(decoded.raw[half:], x[half:], log_sigma2)
         terms = StyleTerms(
-            from_style=nats(slice(half)),
-            reconstruction=nats(slice(half, None)),
+            from_style=-from_style.mean(),
+            reconstruction=-from_all.mean(),
             style_kl=kl[:, : model.style_dim].mean(dim=0),
             detail_kl=kl[half:, model.style_dim :].mean(dim=0),
             error=squared[half:].mean(),
