@@ -250,7 +250,13 @@ class TrainingConfig(Section):
     )
     batch_size: int = Field(64, ge=2, le=65536, description="Images per step.")
     learning_rate: float = Field(2e-3, gt=0, description="Peak AdamW learning rate.")
-    weight_decay: float = Field(1e-4, ge=0, description="AdamW weight decay.")
+    weight_decay: float | None = Field(
+        None,
+        ge=0,
+        description="AdamW weight decay. Default: for the trunk of a network conv as much as lets "
+        "its weights decay alike in short and long trainings (1.4 divided by learning rate and "
+        "steps, at most 1), else 0.0001.",
+    )
     lr_warmup: int = Field(100, ge=0, description="Steps of linear learning-rate warm-up.")
     kl_warmup: float = Field(
         0.1,

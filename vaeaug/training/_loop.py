@@ -216,7 +216,7 @@ class Loop:
         optimiser = AdamW(
             [parameter for parameter in trained.values() if parameter.requires_grad],
             lr=torch.tensor(rate, device=device) if self.on_cuda else rate,
-            weight_decay=self.config.training.weight_decay,
+            weight_decay=stage.weight_decay,
             betas=(0.9, 0.99),
             fused=True,
             capturable=self.on_cuda,

@@ -30,7 +30,7 @@ from vaeaug.randomness import seeded_torch
 from vaeaug.training._batches import Batches, mix, resolve_device
 from vaeaug.training._loop import Loop
 from vaeaug.training._scores import keep_best, mean_finite
-from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
+from vaeaug.training._state import WEIGHT_DECAY, Stage, StepLoss, TrainState, as_guard
 from vaeaug.training._train import convolution_of, training_steps
 
 NAME = "restorer"
@@ -129,6 +129,9 @@ def train_restorer(
         learning_rate=settings.learning_rate,
         class_power=1.0,  # the mean of the samples as they are
         budget=None if budget is None else BUDGET_SHARE * budget,
+        weight_decay=(
+            WEIGHT_DECAY if config.training.weight_decay is None else config.training.weight_decay
+        ),
     )
     with seeded_torch(mix(config.seed, f"weights/{NAME}", 0)):
         restorer = Restorer(

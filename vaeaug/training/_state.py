@@ -21,6 +21,10 @@ class TrainingError(RuntimeError):
     """Training failed, or a checkpoint cannot be used or written."""
 
 
+# Default weight decay of a stage.
+WEIGHT_DECAY = 1e-4
+
+
 @dataclass(frozen=True)
 class Stage:
     """One run of the training loop.
@@ -34,6 +38,7 @@ class Stage:
         learning_rate: Peak AdamW learning rate.
         class_power: A class is drawn in proportion to count**class_power.
         budget: Seconds after which the stage ends; None: only the steps count.
+        weight_decay: Of AdamW.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Stage:
     learning_rate: float = 2e-3
     class_power: float = 0.5
     budget: float | None = None
+    weight_decay: float = WEIGHT_DECAY
 
     def progress(self, step: int, seconds: float) -> float:
         """Fraction of the stage that is over.

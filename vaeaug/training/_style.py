@@ -29,8 +29,8 @@ CODE_IMAGES = 256
 STYLE_VALUES, HIGHEST_STYLE_BETA = 64, 5.0
 # Fraction of the steps over which the weight of the label swap grows to its value.
 SWAP_WARMUP = 0.15
-# Fraction of a batch whose labels are swapped. With all of it, the swap takes half of a step.
-SWAP_SHARE, MIN_SWAPPED = 0.25, 8
+# Fraction of a batch whose labels are swapped, and the least number.
+SWAP_SHARE, MIN_SWAPPED = 0.5, 8
 
 
 @dataclass(frozen=True)

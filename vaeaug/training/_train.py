@@ -37,7 +37,7 @@ from vaeaug.training._semi_supervised import (
     M2Objective,
     pseudo_labels,
 )
-from vaeaug.training._state import Stage, StageRecord
+from vaeaug.training._state import WEIGHT_DECAY, Stage, StageRecord
 from vaeaug.training._style import StyleObjective
 
 # Weights by which a time budget is divided among the stages of a job.
@@ -49,6 +49,8 @@ STEP_ARRAYS = 12
 FLOW_IMAGES = 200
 # Default number of images that training draws, for a data set of one image.
 STEP_IMAGES = 1800
+# Default weight decay of the trunk times its peak learning rate and its steps.
+TRUNK_DECAY = 1.4
 # Default length of the style, units; at most half of the latent vector.
 STYLE_UNITS = 16
 # Fraction of the default steps of a training that starts from another generator.
@@ -461,7 +463,17 @@ class TrainingPipeline:
             learning_rate=training.learning_rate if rate is None else rate,
             class_power=training.class_power if power is None else power,
             budget=None if training.budget_seconds is None else share * training.budget_seconds,
+            weight_decay=self._weight_decay(name),
         )
+
+    def _weight_decay(self, name: str) -> float:
+        training = self.config.training
+        if training.weight_decay is not None:
+            return training.weight_decay
+        if name != "trunk" or self.config.model.network != "conv":
+            return WEIGHT_DECAY
+        steps = training_steps(self.data, self.config)
+        return min(1.0, TRUNK_DECAY / (training.learning_rate * steps))
 
     def _fresh(self, purpose: str, kind, *arguments, **keys):  # type: ignore[no-untyped-def]
         with seeded_torch(mix(self.config.seed, f"weights/{purpose}", 0)):
