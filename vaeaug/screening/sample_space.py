@@ -178,16 +178,19 @@ class SampleSpace:
         return flat / np.sqrt(flat.shape[1], dtype=np.float32)
 
 
-def image_blocks(images: Shaped[np.ndarray, "n *space c"], most: int) -> Iterator[slice]:
+def image_blocks(
+    images: Shaped[np.ndarray, "n *space c"], most: int, *, n: int | None = None
+) -> Iterator[slice]:
     """Divide images into blocks that may be held as floats.
 
     Args:
         images: Images.
         most: Images of a block, at most.
+        n: How many there are; None: all of these.
 
     Yields:
         Rows of each block.
     """
     step = max(1, min(most, BLOCK_VALUES // max(1, images[:1].size)))
-    for begin in range(0, len(images), step):
+    for begin in range(0, len(images) if n is None else n, step):
         yield slice(begin, begin + step)
