@@ -205,6 +205,21 @@ def test_every_reason_is_the_same_in_any_batch(size, screener, real, held_out):
         np.testing.assert_allclose(got, getattr(whole, name), rtol=1e-4, atol=1e-5)
 
 
+def test_a_brief_verdict_is_that_of_all_classifiers(screener, held_out):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    images = np.concatenate([held_out.images[::4], noise])
+    strict = with_config(screener, min_label_probability=0.2)
+    whole = strict.new_class(3).screen(images)
+    brief = strict.new_class(3, brief=True).screen(images)
+    assert list(brief.reason) == list(whole.reason)
+    assert {"", "other class"} <= set(whole.reason)
+    decided = brief.p_label >= 0.6
+    assert decided.any()
+    assert not np.allclose(brief.p_label[decided], whole.p_label[decided], rtol=1e-3)
+    np.testing.assert_allclose(brief.p_label[~decided], whole.p_label[~decided], rtol=1e-4)
+    np.testing.assert_allclose(brief.probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
 def test_garbage_is_no_class_at_all(screener):
     noise = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
     verdicts = [screen(noise, label, screener) for label in range(10)]

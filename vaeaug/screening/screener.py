@@ -63,7 +63,7 @@ class Screener:
         self.min_label_probability = min_label_probability
         self.value_range = data.value_range
         self.device = torch.device(device)
-        self._space = SampleSpace(data, seed)
+        self._space = SampleSpace(data, seed, device=self.device)
         copies, self.near_distance = self._space.calibrate(config.near_copy_quantile, NEAR_QUANTILE)
         self.near_copy_distance = config.near_copy_factor * copies
         self.counts = data.counts
@@ -109,18 +109,22 @@ class Screener:
         """p(label) below which a sample is rejected: among 1000 classes, 0.02 is much."""
         return self.min_label_probability * min(1.0, CLASSES / self._space.n_classes)
 
-    def new_class(self, label: int, *, bounded: bool = False) -> "ClassScreening":
+    def new_class(
+        self, label: int, *, bounded: bool = False, brief: bool = False
+    ) -> "ClassScreening":
         """Start on the samples of one class, which are then judged in order.
 
         Args:
             label: The class.
             bounded: Whether to reject samples that would bring the share of near ones above
                 `max_near_share`.
+            brief: Whether to ask the classifiers of the other folds only where the first one does
+                not decide the verdict; probabilities are then those of the ones asked.
 
         Returns:
             What judges them.
         """
-        return ClassScreening(self, label, bounded=bounded)
+        return ClassScreening(self, label, bounded=bounded, brief=brief)
 
     def is_near(self, label: int, nn_distance: Float32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         """Tell which samples are nearer to a training image than 95 % of real images to another.
@@ -164,6 +168,34 @@ class Screener:
 
         # Each block is scaled and moved to the device once for all classifiers.
         return self._outputs(mean, images)
+
+    def brief_probabilities(
+        self, images: Shaped[np.ndarray, "n *space c"], label: int
+    ) -> Float32[np.ndarray, "n k"]:
+        """Compute class probabilities of as many folds' classifiers as the verdict takes.
+
+        A mean of probabilities is at least its first one divided by their number: where that is
+        enough for the label, the others cannot change the verdict.
+
+        Args:
+            images: Samples, at least one.
+            label: Their class.
+
+        Returns:
+            Probability of every class by the first classifier, or the mean of all.
+        """
+        first, *others = self._classifiers
+        enough = self.least_p_label * len(self._classifiers)
+
+        def judged(x: Tensor) -> Tensor:
+            p = torch.softmax(first(x), dim=1)
+            rows = torch.nonzero(p[:, label] < enough)[:, 0]
+            if len(rows):
+                doubtful = [p[rows], *(torch.softmax(c(x[rows]), dim=1) for c in others)]
+                p[rows] = torch.stack(doubtful).mean(dim=0)
+            return p
+
+        return self._outputs(judged, images)
 
     def p_label(
         self, images: Shaped[np.ndarray, "n *space c"], labels: Int64[np.ndarray, " n"]
@@ -210,11 +242,14 @@ class ClassScreening:
         label: The class.
         bounded: Whether to reject samples that would bring the share of near ones above
             `max_near_share`.
+        brief: Whether to ask no more classifiers than decide the verdict.
     """
 
-    def __init__(self, screener: Screener, label: int, *, bounded: bool = False) -> None:
+    def __init__(
+        self, screener: Screener, label: int, *, bounded: bool = False, brief: bool = False
+    ) -> None:
         self._screener = screener
-        self._label = label
+        self._label, self._brief = label, brief
         self._accepted = AcceptedPoints()
         bounded = bounded and screener.counts[label] >= NEAR_CLASS
         self._most_near = screener.config.max_near_share if bounded else 1.0
@@ -235,19 +270,17 @@ class ClassScreening:
         if not n:
             return _no_verdicts(screener._space.n_classes)
         reason = np.full(n, "", dtype=object)
-        low, high = screener.value_range
-        flat = images.reshape(n, -1)
-        finite = np.isfinite(flat).all(axis=1)
-        safe = np.where(finite[:, None], flat, low).reshape(images.shape)
-        reason[~finite] = "not finite"
-        outside = ((safe < low) | (safe > high)).reshape(n, -1).any(axis=1)
-        _mark(reason, np.asarray(outside), "out of range")
-
+        safe = images
+        if images.dtype != np.uint8:  # bytes are finite and in range
+            safe = self._checked(images, reason)
         projected = screener._space.project(safe)
         nn_distance, nn_index = screener._space.nearest(safe, projected)
         limit = screener.near_copy_distance[self._label]
         _mark(reason, np.asarray(nn_distance <= limit), "near-copy")
-        probabilities = screener.probabilities(safe)
+        if self._brief:
+            probabilities = screener.brief_probabilities(safe, self._label)
+        else:
+            probabilities = screener.probabilities(safe)
         p_label = probabilities[:, self._label].copy()
         too_unlikely = np.asarray(p_label < screener.least_p_label)
         near = screener.is_near(self._label, nn_distance)
@@ -264,6 +297,19 @@ class ClassScreening:
             probabilities=probabilities,
             near=near,
         )
+
+    def _checked(
+        self, images: Shaped[np.ndarray, "n *space c"], reason: np.ndarray
+    ) -> Shaped[np.ndarray, "n *space c"]:
+        """Reject values that no image has, and give images that can be measured."""
+        low, high = self._screener.value_range
+        flat = images.reshape(len(images), -1)
+        finite = np.isfinite(flat).all(axis=1)
+        safe = np.where(finite[:, None], flat, flat.dtype.type(low))
+        reason[~finite] = "not finite"
+        outside = ((safe < low) | (safe > high)).any(axis=1)
+        _mark(reason, np.asarray(outside), "out of range")
+        return safe.reshape(images.shape)
 
     def _judge_beside_siblings(
         self,
