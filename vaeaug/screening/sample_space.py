@@ -63,7 +63,7 @@ class SampleSpace:
         self._pca = PCA(components, svd_solver="randomized", random_state=seed % 2**32).fit(sample)
         # The rows of the pool follow those of the labelled images, as in `images_at`.
         self.projected = np.concatenate([self.project(data.images), self.project(pool)])
-        self._search = NearestPoints(self.projected, device=device)
+        self._search = NearestPoints(self.projected, device=device, seed=seed)
 
     def project(self, images: Shaped[np.ndarray, "n *space c"]) -> Float32[np.ndarray, "n p"]:
         """Compute coordinates, block by block, so that a large set is never held as floats.
@@ -151,6 +151,14 @@ class SampleSpace:
                     by_class[label] = np.quantile(of_class, quantile)
             limits.append(by_class)
         return limits
+
+    def reach(self, distance: float) -> None:
+        """Have every training image found that lies no farther away, however many there are.
+
+        Args:
+            distance: In units of the value range.
+        """
+        self._search.reach = distance
 
     @cached_property
     def _groups(self) -> Int64[np.ndarray, " n"]:

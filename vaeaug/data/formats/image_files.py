@@ -7,7 +7,9 @@ import math
 import os
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +27,8 @@ _PARALLEL_FROM = 2000
 _MOST_WORKERS = 8
 # Room for a worker to run ahead of the parent; a hint that some systems ignore.
 _PIPE_BYTES = 2**20
+# Images that a thread may be ahead of the reader.
+_AHEAD = 8
 
 # An image or clip with its notes, or why it cannot be used.
 _Result = tuple[Shaped[np.ndarray, "*space c"], list[str]] | BadImageError
@@ -79,6 +83,24 @@ def _how_many(workers: int | None, n_files: int) -> int:
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
     return min(os.cpu_count() or 1, _MOST_WORKERS)
+
+
+def _in_threads(
+    paths: Sequence[str], n_threads: int, options: DecodeOptions
+) -> Generator[_Result, None, None]:
+    # Pillow decodes and resizes without Python's lock. Threads start at once and share memory.
+    with ThreadPoolExecutor(n_threads, "decoding") as executor:
+        ahead = deque(
+            executor.submit(_decode_one, path, options) for path in paths[: _AHEAD * n_threads]
+        )
+        try:
+            for path in paths[len(ahead) :]:
+                yield ahead.popleft().result()
+                ahead.append(executor.submit(_decode_one, path, options))
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            executor.shutdown(cancel_futures=True)
 
 
 def _in_workers(
