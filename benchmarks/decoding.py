@@ -1,6 +1,6 @@
 """Reading image files in one thread, by threads and by processes.
 
-    python -m benchmarks.decoding --n 2000 --out decoding.jsonl   # nothing else may be running
+python -m benchmarks.decoding --n 2000 --out decoding.jsonl   # nothing else may be running
 """
 
 import argparse
@@ -35,6 +35,17 @@ def written(folder: Path, n: int, side: int, kind: str) -> list[str]:
     return paths
 
 
+def ways_of(
+    paths: list[str], options: decode.DecodeOptions, workers: int
+) -> dict[str, Callable[[], object]]:
+    """Decode all files, by name of the way."""
+    return {
+        "one": lambda: [image_files._decode_one(path, options) for path in paths],
+        "threads": lambda: list(image_files._in_threads(paths, workers, options)),
+        "processes": lambda: list(image_files._in_workers(paths, workers, options)),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=2000)
@@ -43,18 +54,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON lines are appended here")
     arguments = parser.parse_args()
     for side, size, kind in KINDS:
-        options = decode.DecodeOptions(size=None if size is None else (size, size))
         with tempfile.TemporaryDirectory() as folder:
             paths = written(Path(folder), arguments.n, side, kind)
-            ways: dict[str, Callable[[], object]] = {
-                "one": lambda: [image_files._decode_one(path, options) for path in paths],
-                "threads": lambda: list(
-                    image_files._in_threads(paths, arguments.workers, options)
-                ),
-                "processes": lambda: list(
-                    image_files._in_workers(paths, arguments.workers, options)
-                ),
-            }
+            options = decode.DecodeOptions(size=None if size is None else (size, size))
+            ways = ways_of(paths, options, arguments.workers)
             seconds = dict.fromkeys(ways, float("inf"))
             for _ in range(arguments.repeats):
                 for name, work in ways.items():

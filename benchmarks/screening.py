@@ -3,10 +3,11 @@
     python -m benchmarks.screening runs/demo digits --variants 32:300:3:128 16:300:3:64
 
 Candidates of the run's generator are judged by cross-fitted classifiers of several widths, steps,
-folds and batch sizes (WIDTH:STEPS:FOLDS:BATCH), each with several seeds. The first variant is the reference, and its
-agreement with itself under other seeds is what no variant can be expected to exceed. What the
-folds' classifiers say of the real images they have not seen tells how many of the right label would
-be lost and how many of a wrong one would be caught.
+folds and batch sizes (WIDTH:STEPS:FOLDS:BATCH), each with several seeds. The first variant is the
+reference, and its agreement with itself under other seeds is what no variant can be expected to
+exceed. Real images of the split that the run has not seen, or else the ones that a fold's
+classifier has not seen, tell how many of the right label are lost and how many of a wrong one are
+caught; `caught_at_1_lost` is at the bound that loses one in a hundred.
 """
 
 import argparse
@@ -33,7 +34,11 @@ def candidates(
     parts = [
         (
             generator.sample(
-                label, per_class, seed=5, sampler=sampler, residual=sampler == "interpolate" and generator.data is not None
+                label,
+                per_class,
+                seed=5,
+                sampler=sampler,
+                residual=sampler == "interpolate" and generator.data is not None,
             ).images,
             np.full(per_class, label),
             np.full(per_class, place),

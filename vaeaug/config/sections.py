@@ -447,8 +447,8 @@ class ScreeningConfig(Section):
     classifier_steps: int = Field(
         300,
         ge=1,
-        description="Training steps of each fold; with more than ten classes, times the square root "
-        "of a tenth of their number.",
+        description="Training steps of each fold; with more than ten classes, times the square "
+        "root of a tenth of their number.",
     )
 
 

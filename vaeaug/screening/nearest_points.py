@@ -81,7 +81,12 @@ class NearestPoints:
         rng = np.random.default_rng(seed)
         fitted = rng.permutation(len(points))[: FITTED * n_cells]
         means = MiniBatchKMeans(
-            n_cells, init="random", n_init=1, batch_size=4096, max_iter=10, random_state=seed % 2**32
+            n_cells,
+            init="random",
+            n_init=1,
+            batch_size=4096,
+            max_iter=10,
+            random_state=seed % 2**32,
         ).fit(points[np.sort(fitted)])
         centres = torch.from_numpy(means.cluster_centers_.astype(np.float32))
         squares = centres.square().sum(dim=1)

@@ -27,8 +27,8 @@ from vaeaug.training.classifier import (
 # A sample is "near" that lies nearer to a training image than this quantile of the distances of
 # real images to one another. Classes of fewer images have too little room for a bound on that.
 NEAR_QUANTILE, NEAR_CLASS = 0.05, 50
-# Channels of the first convolution of the classifiers, and images per step of their training. Larger
-# ones take twice the time and catch no more wrong labels (`benchmarks/README.md`).
+# Channels of the first convolution of the classifiers, and images per step of their training.
+# Larger ones take twice the time and catch no more wrong labels (`benchmarks/README.md`).
 WIDTH, BATCH = 24, 64
 # Their steps, and the bound on p(label), are those of so many classes.
 CLASSES = 10
