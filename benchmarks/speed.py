@@ -225,17 +225,19 @@ def sampling_rates(device: torch.device, row: Row) -> None:
             write_classes(written, plan, generator, judge, job)
             return sum(entry.n for entry in written.shards)
 
-        row("to disk", *rates(lambda: write(_Unscreened()), bare(1)), "the bare decoder")
+        row("to disk", *rates(lambda: write(Unscreened()), bare(1)), "the bare decoder")
         row("to disk, screened", *rates(lambda: write(screener), bare(1)), "the bare decoder")
 
 
-class _Unscreened:
+class Unscreened:
     """Accepts every sample unseen: what is left is drawing and writing."""
 
-    def new_class(self, label: int, **_: bool) -> "_Unscreened":
+    def new_class(self, label: int, **_: bool) -> "Unscreened":
+        """Start on a class."""
         return self
 
     def screen(self, images: np.ndarray) -> Screened:
+        """Accept the samples."""
         n = len(images)
         return Screened(
             reason=np.full(n, "", dtype=object),
