@@ -9,10 +9,13 @@ beside h5py's own reading of the same file.
 """
 
 import argparse
+import functools
+import itertools
+import json
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
@@ -21,9 +24,14 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import vaeaug
+from vaeaug.job.writing import WrittenClasses, write_classes
 from vaeaug.memory import kept_memory
 from vaeaug.models import CVAE, scale_images
+from vaeaug.screening import Screened
+from vaeaug.shards import ShardProvenance
 from vaeaug.training import resolve_device, train
+
+PARTS = ("training", "sampling", "shards")
 
 
 def images_of(
@@ -53,26 +61,60 @@ def rate(work: Callable[[], int], *, repeats: int = 3) -> float:
     return best
 
 
+def rates(
+    *works: Callable[[], int], repeats: int = 5, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
+    """Best images per second of each, taken in turns: a busy machine slows all of them alike."""
+    best = [0.0] * len(works)
+    for turn in range(repeats + 1):
+        for place, work in enumerate(works):
+            begin = clock()
+            n = work()
+            if turn:  # the first one warms up
+                best[place] = max(best[place], n / (clock() - begin))
+    return best
+
+
+Row = Callable[[str, float, float, str], None]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--memory", type=int, default=0, help="samples to generate")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--out", type=Path, help="JSON lines are appended here")
     arguments = parser.parse_args()
     if arguments.memory:
         memory(arguments.memory)
     else:
-        speed(resolve_device(arguments.device))
+        speed(resolve_device(arguments.device), arguments.parts, arguments.out)
 
 
-def speed(device: torch.device) -> None:
-    data = images_of(6000)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    print(f"device {name}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+def speed(device: torch.device, parts: Sequence[str], out: Path | None) -> None:
+    is_cuda = device.type == "cuda"
+    name_of_device = torch.cuda.get_device_name(device) if is_cuda else device.type
+    print(f"device {name_of_device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"{'':28}{'images/s':>12}{'peer':>12}  ratio  peer is")
 
     def row(name: str, ours: float, peer: float, what: str) -> None:
-        print(f"{name:28}{ours:12,.0f}{peer:12,.0f}{ours / peer:7.2f}  {what}")
+        print(f"{name:28}{ours:12,.0f}{peer:12,.0f}{ours / peer:7.2f}  {what}", flush=True)
+        if out is not None:
+            with open(out, "a") as file:
+                entry = {"device": name_of_device, "what": name, "images_s": ours, "peer_s": peer}
+                file.write(json.dumps(entry | {"peer": what}) + "\n")
 
+    if "training" in parts:
+        training_rates(device, row)
+    if "sampling" in parts:
+        sampling_rates(device, row)
+    if "shards" in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            shard_rates(Path(folder), row)
+
+
+def training_rates(device: torch.device, row: Row) -> None:
+    data = images_of(6000)
     steps, batch = 60, 64
     config = vaeaug.load_config(
         None, [f"training.steps={steps}", "training.eval_every=1000", "model.grouping=shared"]
@@ -105,37 +147,106 @@ def speed(device: torch.device) -> None:
 
     row("training", train_ours(), rate(train_bare), "the bare network and AdamW, no EMA")
 
-    trained = train(data, config.changed(**{"training.steps": 2}), device=device)
-    generator = vaeaug.Synthesizer.from_training(trained.model, data, seed=0)
-    z = torch.randn(64, network.latent_dim, device=device)
-    labels = torch.zeros(64, dtype=torch.long, device=device)
 
-    @torch.no_grad()
-    def decode_bare() -> int:
-        for _ in range(20):
-            network.decode(z, labels).cpu()
-        return 20 * 64
-
-    peer = rate(decode_bare)
-    for sampler in ("prior", "posterior", "interpolate", "gmm", "transfer"):
-        row(
-            f"sampling, {sampler}",
-            rate(lambda s=sampler: len(generator.sample(0, 1280, seed=0, sampler=s))),
-            peer,
-            "the bare decoder",
-        )
-    screener = vaeaug.Screener(
-        data, config.changed(**{"screening.classifier_steps": 2}).screening, seed=0, device=device
+def sampling_rates(device: torch.device, row: Row) -> None:
+    """Drawing, screening and writing, each beside the bare decoder in turns with it."""
+    data = images_of(6000)
+    config = vaeaug.load_config(
+        None,
+        [
+            "training.steps=2",
+            "training.adapt_steps=2",
+            "restoration.steps=2",
+            "screening.classifier_steps=2",
+            "recipe.min_label_probability=0",
+        ],
     )
-    samples = generator.sample(0, 1024, seed=0)
+    generator = vaeaug.fit(data, config, device=device, progress=False).attach(data)
+    model, n, block = generator.model, 1280, 64
+    z = torch.randn(block, model.latent_dim, device=device)
+    labels = torch.zeros(block, dtype=torch.long, device=device)
+
+    # One thread on a busy machine is timed by what it computes; a disk and a card are waited for.
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    timed = functools.partial(
+        rates, repeats=7, clock=time.process_time if alone else time.perf_counter
+    )
+
+    def bare(times: int) -> Callable[[], int]:
+        @torch.no_grad()
+        def decode() -> int:
+            for _ in range(times * n // block):
+                model.decode(z, labels).cpu()
+            return n
+
+        return decode
+
+    for sampler in ("prior", "posterior", "interpolate", "gmm", "transfer", "delta"):
+        # `delta` decodes two images for each sample.
+        peer = bare(2 if sampler == "delta" else 1)
+        ours = timed(lambda s=sampler: len(generator.sample(0, n, seed=0, sampler=s)), peer)
+        row(f"sampling, {sampler}", *ours, "the bare decoder")
+    edit = functools.partial(generator.sample, 0, n, seed=0, sampler="interpolate", residual=True)
+    row("sampling, edits", *timed(lambda: len(edit()), bare(2)), "the bare decoder, two decodes")
+
+    screener = vaeaug.Screener(data, config.screening, seed=0, device=device)
+    samples = generator.sample(0, n, seed=0)
+
+    def screen(images: np.ndarray) -> int:
+        return len(screener.new_class(0, brief=True).screen(images).reason)
+
+    row("screening", *timed(lambda: screen(samples.images), bare(1)), "the bare decoder")
     row(
-        "screening",
-        rate(lambda: len(screener.new_class(0).screen(samples.images).reason)),
-        peer,
+        "sampling and screening",
+        *timed(lambda: screen(generator.sample(0, n, seed=0).images), bare(1)),
         "the bare decoder",
     )
     with tempfile.TemporaryDirectory() as folder:
-        shard_rates(Path(folder), row)
+        numbered = itertools.count()
+        counts = {**dict.fromkeys(range(10), 600), 0: 600 + n}
+        job = config.changed(
+            **{
+                "recipe.sampler": "gmm",
+                "plan.share": 0,
+                "plan.sampling_strategy": counts,
+                "screening.near_copy_factor": 0.0,
+                "screening.duplicate_factor": 0.0,
+            }
+        )
+        plan = vaeaug.make_plan(data.labels, job.plan.sampling_strategy)
+        provenance = ShardProvenance(
+            model_sha256="0", config_sha256="0", data_fingerprint="0", run_seed=0
+        )
+
+        def write(judge: object) -> int:
+            written = WrittenClasses(
+                Path(folder) / str(next(numbered)), data.class_names, provenance
+            )
+            write_classes(written, plan, generator, judge, job)
+            return sum(entry.n for entry in written.shards)
+
+        row("to disk", *rates(lambda: write(Unscreened()), bare(1)), "the bare decoder")
+        row("to disk, screened", *rates(lambda: write(screener), bare(1)), "the bare decoder")
+
+
+class Unscreened:
+    """Accepts every sample unseen: what is left is drawing and writing."""
+
+    def new_class(self, label: int, **_: bool) -> "Unscreened":
+        """Start on a class."""
+        return self
+
+    def screen(self, images: np.ndarray) -> Screened:
+        """Accept the samples."""
+        n = len(images)
+        return Screened(
+            reason=np.full(n, "", dtype=object),
+            p_label=np.ones(n, np.float32),
+            nn_distance=np.ones(n, np.float32),
+            nn_index=np.zeros(n, np.int64),
+            probabilities=np.ones((n, 1), np.float32),
+            near=np.zeros(n, np.bool_),
+        )
 
 
 def timed_difference(
@@ -176,7 +287,7 @@ def seconds_a_step(model: CVAE, batch: int, *, repeats: int) -> float:
     return min(taken)
 
 
-def shard_rates(folder: Path, row: Callable[[str, float, float, str], None]) -> None:
+def shard_rates(folder: Path, row: Row) -> None:
     n = 50_000
     data = images_of(n, n_classes=1)
     latents = np.zeros((n, 32), np.float32)

@@ -4,6 +4,7 @@ import io
 import re
 import struct
 import sys
+import threading
 import zlib
 from pathlib import Path
 
@@ -421,13 +422,28 @@ def test_a_killed_worker_is_an_error_and_not_a_gap(tree, monkeypatch, tmp_path):
         read(root, workers=2)
 
 
-def test_large_folders_use_workers_by_themselves(monkeypatch):
+def test_threads_decode_the_same_in_the_same_order(tree, monkeypatch):
     monkeypatch.setattr(
         image_files.os, "sched_getaffinity", lambda _: set(range(64)), raising=False
     )
-    assert image_files._how_many(None, 2000) == 0
-    assert image_files._how_many(None, 2001) == 8
-    assert image_files._how_many(3, 2) == 2
+    assert image_files._threads_for(64) == 1
+    assert image_files._threads_for(65) == 8
+    root = tree({"a": 40, "b": 30})
+    started = []
+    real = image_files.ThreadPoolExecutor
+
+    def spy(*args):
+        started.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(image_files, "ThreadPoolExecutor", spy)
+    assert read(root).fingerprint == read(root, workers=0).fingerprint
+    assert started == [(8, "decoding")]
+    (root / "a" / "003.png").write_bytes(b"")
+    (root / "b" / "029.png").write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"(?s)2 of 70 cannot be read.*a/003\.png.*b/029\.png"):
+        read(root)
+    assert not any(thread.name.startswith("decoding") for thread in threading.enumerate())
 
 
 def test_the_bar_is_shown_on_a_terminal_only(tree, monkeypatch, capsys):

@@ -285,3 +285,24 @@ def test_values_at_an_end_of_the_range_are_inside_as_float32():
     assert np.array_equal(data.images, images)
     with pytest.raises(DataError, match="inside value_range"):
         LabelledImages(images, np.array([0, 1]), ("a", "b"), (-1.0, high - 1e-3))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_rows_of_a_split_are_those_of_the_split_off_parts(grouped):
+    n = 60
+    data = LabelledImages(
+        images=np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8),
+        labels=np.arange(n) // 3 % 4,
+        class_names=("a", "b", "c", "d"),
+        value_range=(0, 255),
+        groups=np.arange(n) // 3 if grouped else None,
+    )
+    rest, held_out = data.split_rows(0.2, seed=3)
+    parts = data.split_off(0.2, seed=3)
+    for rows, part in zip((rest, held_out), parts, strict=True):
+        np.testing.assert_array_equal(part.images[:, 0, 0, 0], rows)
+        np.testing.assert_array_equal(part.labels, data.labels[rows])
+    assert len(held_out) == 12
+    np.testing.assert_array_equal(np.sort(np.concatenate([rest, held_out])), np.arange(n))
+    if grouped:
+        assert not set(rest // 3) & set(held_out // 3)

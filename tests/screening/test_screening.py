@@ -14,7 +14,7 @@ from vaeaug.screening import (
     ScreeningReport,
     screen,
 )
-from vaeaug.screening.screener import _cross_fit
+from vaeaug.screening.screener import BATCH, WIDTH, _cross_fit
 from vaeaug.strata import stratified_folds
 from vaeaug.training.classifier import class_probabilities, train_classifier
 
@@ -27,7 +27,7 @@ def real():
 
 @pytest.fixture(scope="module")
 def screener(real):
-    return Screener(real, ScreeningConfig(classifier_steps=60), seed=0)
+    return Screener(real, ScreeningConfig(classifier_steps=120), seed=0)
 
 
 def test_a_copy_is_rejected_and_a_held_out_image_is_not(real, screener):
@@ -205,6 +205,21 @@ def test_every_reason_is_the_same_in_any_batch(size, screener, real, held_out):
         np.testing.assert_allclose(got, getattr(whole, name), rtol=1e-4, atol=1e-5)
 
 
+def test_a_brief_verdict_is_that_of_all_classifiers(screener, held_out):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    images = np.concatenate([held_out.images[::4], noise])
+    strict = with_config(screener, min_label_probability=0.2)
+    whole = strict.new_class(3).screen(images)
+    brief = strict.new_class(3, brief=True).screen(images)
+    assert list(brief.reason) == list(whole.reason)
+    assert {"", "other class"} <= set(whole.reason)
+    decided = brief.p_label >= 0.6
+    assert decided.any()
+    assert not np.allclose(brief.p_label[decided], whole.p_label[decided], rtol=1e-3)
+    np.testing.assert_allclose(brief.p_label[~decided], whole.p_label[~decided], rtol=1e-4)
+    np.testing.assert_allclose(brief.probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
 def test_garbage_is_no_class_at_all(screener):
     noise = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
     verdicts = [screen(noise, label, screener) for label in range(10)]
@@ -233,7 +248,9 @@ def test_no_image_is_judged_by_a_classifier_that_saw_it(digits):
     folds = stratified_folds(digits.labels, 2, seed=[5, 2])
     for fold in range(2):
         held = folds == fold
-        classifier = train_classifier(digits.subset(~held), steps=4, seed=5 + fold)
+        classifier = train_classifier(
+            digits.subset(~held), steps=4, seed=5 + fold, width=WIDTH, batch_size=BATCH
+        )
         expected = class_probabilities(classifier, digits.images[held], (0, 255), device=cpu)
         expected = expected[np.arange(held.sum()), digits.labels[held]]
         np.testing.assert_allclose(p_label[held], expected, rtol=1e-5)
@@ -257,3 +274,32 @@ def test_progress_of_two_arguments_still_works(digits):
 def test_an_empty_batch_has_an_empty_verdict(screener):
     verdict = screen(np.empty((0, 8, 8, 1), np.uint8), 0, screener)
     assert verdict.accepted.shape == verdict.p_label.shape == verdict.nn_index.shape == (0,)
+
+
+def test_the_bound_and_the_steps_are_those_of_ten_classes_or_suit_more():
+    rng, n = np.random.default_rng(0), 40
+    data = vaeaug.LabelledImages(
+        images=rng.integers(0, 256, (2 * n, 8, 8, 1), dtype=np.uint8),
+        labels=np.arange(2 * n) % n,
+        class_names=tuple(map(str, range(n))),
+        value_range=(0, 255),
+    )
+    seen = []
+    screener = Screener(
+        data,
+        ScreeningConfig(folds=2, classifier_steps=3),
+        seed=0,
+        min_label_probability=0.08,
+        progress=lambda *at: seen.append(at[2]),
+    )
+    assert set(seen) == {2 * 6}
+    assert screener.least_p_label == pytest.approx(0.02)
+    verdict = screen(data.images, 0, screener)
+    judged = (verdict.reason == "") | (verdict.reason == "other class")
+    np.testing.assert_array_equal(
+        verdict.reason[judged] == "other class", verdict.p_label[judged] < 0.02
+    )
+    few = data.subset(data.labels < 10)
+    few = vaeaug.LabelledImages(few.images, few.labels, data.class_names[:10], (0, 255))
+    ten = Screener(few, ScreeningConfig(folds=2, classifier_steps=1), seed=0)
+    assert ten.least_p_label == 0.02

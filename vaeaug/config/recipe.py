@@ -39,7 +39,11 @@ class Recipe(Section):
     )
     temperature: float = Field(1.0, gt=0, le=4, description="Scale of the noise.")
     min_label_probability: float = Field(
-        0.02, ge=0, lt=1, description="Reject below this p(label) of the real-only classifier."
+        0.02,
+        ge=0,
+        lt=1,
+        description="Reject below this p(label) of the real-only classifier; with K > 10 classes, "
+        "below this times 10 / K.",
     )
     soft: bool = Field(
         False,

@@ -463,7 +463,12 @@ class ScreeningConfig(Section):
         description="Draw at most this many candidates per missing sample with each sampler.",
     )
     folds: int = Field(3, ge=2, le=20, description="Folds of the cross-fitted classifier.")
-    classifier_steps: int = Field(300, ge=1, description="Training steps of each fold.")
+    classifier_steps: int = Field(
+        300,
+        ge=1,
+        description="Training steps of each fold; with more than ten classes, times the square "
+        "root of a tenth of their number.",
+    )
 
 
 class ShardConfig(Section):

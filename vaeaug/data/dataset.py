@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int64, Shaped
+from jaxtyping import Bool, Int64, Shaped
 
 from vaeaug.data.checks import DataError, Range, check_class_names, check_inside, encodable, slices
 from vaeaug.shapes import are_features
@@ -393,12 +393,7 @@ class LabelledImages:
         return self.subset(np.sort(self._drawn(requested, seed)))
 
     def split_off(self, fraction: float, *, seed: int) -> tuple["LabelledImages", "LabelledImages"]:
-        """Split at random, stratified by class.
-
-        Each class gives the floor or the ceiling of its share, so that the held-out part has
-        round(fraction * N) images where possible. Every class keeps at least one image in the
-        rest, so a class of one image gives none. The pool stays with the rest. Where the data has
-        groups, whole groups are held out, and the fraction is that of the groups.
+        """Split at random, stratified by class; see `split_rows`. The pool stays with the rest.
 
         Args:
             fraction: The part to hold out, 0 < fraction < 1.
@@ -410,51 +405,75 @@ class LabelledImages:
         Raises:
             DataError: If fraction is out of range or nothing can be held out.
         """
+        rest, held_out = self.split_rows(fraction, seed=seed)
+        return self.subset(rest), replace(self, unlabelled=None).subset(held_out)
+
+    def split_rows(
+        self, fraction: float, *, seed: int
+    ) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " h"]]:
+        """Rows of a random split, stratified by class; no image is copied.
+
+        Each class gives the floor or the ceiling of its share, so that the held-out part has
+        round(fraction * N) images where possible. Every class keeps at least one image in the
+        rest, so a class of one image gives none. Where the data has groups, whole groups are held
+        out, and the fraction is that of the groups.
+
+        Args:
+            fraction: The part to hold out, 0 < fraction < 1.
+            seed: For `numpy.random.default_rng`.
+
+        Returns:
+            Rows of (rest, held_out), ascending.
+
+        Raises:
+            DataError: If fraction is out of range or nothing can be held out.
+        """
         if not 0.0 < fraction < 1.0:
             raise DataError(f"split_off: expected 0 < fraction < 1, got {fraction}")
         if self.groups is not None:
-            return self._split_off_groups(self.groups, fraction, seed)
-        available = self.counts
-        most = np.maximum(available - 1, 0)
-        share = available * fraction
-        taken = np.minimum(np.floor(share).astype(np.int64), most)
-        # Largest remainders first; a stable sort, so that equal ones go by label.
-        missing = max(1, round(len(self) * fraction)) - int(taken.sum())
-        for label in np.argsort(-(share - taken), kind="stable"):
-            if missing > 0 and taken[label] < most[label] and taken[label] < share[label]:
-                taken[label] += 1
-                missing -= 1
-        if taken.sum() == 0:
-            raise DataError(
-                f"split_off: nothing to hold out: every class keeps one image, and the largest "
-                f"has {available.max()}"
-            )
-        is_held_out = np.zeros(len(self), dtype=np.bool_)
-        is_held_out[self._drawn(taken.tolist(), seed)] = True
-        return self.subset(~is_held_out), replace(self, unlabelled=None).subset(is_held_out)
-
-    def _split_off_groups(
-        self, groups: Int64[np.ndarray, " n"], fraction: float, seed: int
-    ) -> tuple["LabelledImages", "LabelledImages"]:
-        _, first, member = np.unique(groups, return_index=True, return_inverse=True)
-        # One row stands for its group; the row numbers tell which groups were held out.
-        numbers = LabelledImages(
-            images=np.arange(len(first), dtype=np.float32)[:, None, None],
-            labels=self.labels[first],
-            class_names=self.class_names,
-            value_range=(0.0, float(len(first))),
-            source=self.source,
-        )
-        _, held_out = numbers.split_off(fraction, seed=seed)
-        is_held_out = np.isin(member, held_out.images.astype(np.int64).ravel())
-        return self.subset(~is_held_out), replace(self, unlabelled=None).subset(is_held_out)
+            # One row stands for its group.
+            _, first, member = np.unique(self.groups, return_index=True, return_inverse=True)
+            of_groups = _held_out(self.labels[first], self.n_classes, fraction, seed)
+            is_held_out = of_groups[member]
+        else:
+            is_held_out = _held_out(self.labels, self.n_classes, fraction, seed)
+        return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
     def _drawn(self, counts: Sequence[int], seed: int) -> Int64[np.ndarray, " m"]:
         """Random indices, `counts[label]` of each label."""
-        # One generator, and every class shuffled whole: what a class draws depends on the class
-        # sizes only, never on how many are asked for.
-        rng = np.random.default_rng(seed)
-        shuffled = [
-            rng.permutation(np.flatnonzero(self.labels == label)) for label in range(self.n_classes)
-        ]
-        return np.concatenate([index[:n] for index, n in zip(shuffled, counts, strict=True)])
+        return _drawn(self.labels, counts, seed)
+
+
+def _held_out(
+    labels: Int64[np.ndarray, " n"], n_classes: int, fraction: float, seed: int
+) -> Bool[np.ndarray, " n"]:
+    """Which of the rows are held out, by their labels."""
+    available = np.bincount(labels, minlength=n_classes).astype(np.int64)
+    most = np.maximum(available - 1, 0)
+    share = available * fraction
+    taken = np.minimum(np.floor(share).astype(np.int64), most)
+    # Largest remainders first; a stable sort, so that equal ones go by label.
+    missing = max(1, round(len(labels) * fraction)) - int(taken.sum())
+    for label in np.argsort(-(share - taken), kind="stable"):
+        if missing > 0 and taken[label] < most[label] and taken[label] < share[label]:
+            taken[label] += 1
+            missing -= 1
+    if taken.sum() == 0:
+        raise DataError(
+            f"split_off: nothing to hold out: every class keeps one image, and the largest "
+            f"has {available.max()}"
+        )
+    is_held_out = np.zeros(len(labels), dtype=np.bool_)
+    is_held_out[_drawn(labels, taken.tolist(), seed)] = True
+    return is_held_out
+
+
+def _drawn(
+    labels: Int64[np.ndarray, " n"], counts: Sequence[int], seed: int
+) -> Int64[np.ndarray, " m"]:
+    """Random rows, `counts[label]` of each label."""
+    # One generator, and every class shuffled whole: what a class draws depends on the class
+    # sizes only, never on how many are asked for.
+    rng = np.random.default_rng(seed)
+    shuffled = [rng.permutation(np.flatnonzero(labels == label)) for label in range(len(counts))]
+    return np.concatenate([index[:n] for index, n in zip(shuffled, counts, strict=True)])

@@ -127,14 +127,14 @@ def _decode(
     if n_bytes == 0:
         raise BadImageError(f"{name}: expected an image file, got an empty file (0 bytes)")
     try:
-        with Image.open(file, formats=_formats()) as image:
+        with Image.open(file, formats=known_formats()) as image:
             return decode_image(image, name, options)
     except BadImageError:
         raise
     except UnidentifiedImageError as error:
         raise BadImageError(
             f"{name}: expected a readable image file, got {n_bytes} bytes which cannot be "
-            f"decoded: they are none of {', '.join(_formats())}"
+            f"decoded: they are none of {', '.join(known_formats())}"
         ) from error
     # Pillow's plug-ins raise whatever their parser ran into (OSError, SyntaxError, struct.error,
     # zlib.error, ...); all of it means that this file is no usable image.
@@ -146,8 +146,12 @@ def _decode(
 
 
 @lru_cache(maxsize=1)
-def _formats() -> tuple[str, ...]:
-    """The formats that the installed Pillow knows."""
+def known_formats() -> tuple[str, ...]:
+    """The formats that are read and that the installed Pillow knows.
+
+    Returns:
+        Their names.
+    """
     from PIL import Image
 
     Image.init()

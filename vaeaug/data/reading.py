@@ -110,8 +110,8 @@ def read(
         keys: {"images": name, "labels": name} of the arrays in an `.npz` or HDF5 file, the columns
             of a table or a Hugging Face dataset, or the endings of a WebDataset's members.
         alpha: "composite" transparency on white, "drop" it, or "keep" it as a fourth channel.
-        workers: Processes that decode image files; 0 or 1 decodes in this one; None uses the
-            machine's cores when there are more than 2000 files. The result is the same.
+        workers: Processes that decode image files; 0 or 1 decodes in one thread of this one; None
+            uses as many threads as the machine has cores, up to 8. The result is the same.
         progress: Show a bar on stderr while decoding, if that is a terminal.
         class_names: The names in the order of their labels, where the source states none or
             others; a class without images is then no error.

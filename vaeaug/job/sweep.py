@@ -142,9 +142,9 @@ def _measured(folder: Path) -> SweepPoint | None:
 def _measure(
     generator: Synthesizer, data: LabelledImages, config: AugmentConfig, values: Mapping[str, Any]
 ) -> SweepPoint:
-    _, held_out = data.split_off(config.training.held_out, seed=config.seed)
+    _, held_out = data.split_rows(config.training.held_out, seed=config.seed)
     chosen = np.random.default_rng(config.seed).permutation(len(held_out))[:MOST_IMAGES]
-    images, labels = held_out.images[chosen], held_out.labels[chosen]
+    images, labels = data.images[held_out[chosen]], data.labels[held_out[chosen]]
     kl, _ = generator.rates(images, labels, seed=config.seed, bits=False)
     means = generator.encode(images, labels)
     error = np.empty(len(images))

@@ -5,7 +5,11 @@ A class is the unit of resuming: its shards are recorded when all of them are on
 
 import itertools
 import logging
+import math
+import time
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,11 @@ from vaeaug.shards import (
 from vaeaug.stages import draw_class
 
 log = logging.getLogger("vaeaug")
+
+# Classes whose shards are still on their way to the disk when the next one is drawn.
+MOST_WAITING = 2
+# Seconds between records of the classes that are whole: a process that is killed loses no more.
+SAVE_EVERY = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,45 +93,42 @@ def write_classes(
     Raises:
         ShardError: If a shard cannot be written.
     """
-    for class_plan in plan:
-        if class_plan.label not in written.classes:
-            writer = _ClassWriter(written, generator, config)
-            written.add(writer.write(class_plan, screener, progress))
+    waiting: deque[_DrawnClass] = deque()
+
+    def record(most: int) -> None:
+        """Record the classes that are on disk, in order; wait until at most `most` are not."""
+        while waiting and (len(waiting) > most or waiting[0].is_written):
+            written.add(waiting.popleft().written())
+
+    # One thread writes and hashes the shards of a class while the next one is drawn.
+    with ThreadPoolExecutor(1, "shards") as executor:
+        try:
+            writer = _ClassWriter(written, generator, config, executor)
+            for class_plan in plan:
+                if class_plan.label not in written.classes:
+                    waiting.append(writer.write(class_plan, screener, progress))
+                    record(MOST_WAITING)
+            record(0)
+        finally:
+            executor.shutdown(cancel_futures=True)
+            written.save()
 
 
 @dataclass(frozen=True)
-class _ClassWriter:
-    """Writes the shards of one class, numbered on after those that are there."""
+class _DrawnClass:
+    """A class whose samples are drawn, and whose shards are being written."""
 
-    written: "WrittenClasses"
-    generator: Synthesizer
-    config: AugmentConfig
+    class_plan: ClassPlan
+    report: ScreeningReport
+    writers: list[ShardWriter]
 
-    def write(
-        self, class_plan: ClassPlan, screener: Screener | None, progress: Progress | None
-    ) -> WrittenClass:
-        report = ScreeningReport()
-        shards: list[ShardEntry] = []
-        samplers: list[str] = []
-        if class_plan.n_synthetic and screener is not None:
-            drawn = draw_class(
-                class_plan, self.generator, screener, self.config, report=report, progress=progress
-            )
-            for sampler, parts in itertools.groupby(drawn, key=lambda part: part.sampler):
-                with self._shard_writer(class_plan.label, sampler, len(shards)) as writer:
-                    for part in parts:
-                        writer.append(
-                            images=part.samples.images,
-                            latents=part.samples.latents,
-                            source_index=part.samples.source_index,
-                            seed=part.samples.seed,
-                            p_label=part.screened.p_label,
-                            nn_distance=part.screened.nn_distance,
-                            nn_index=part.screened.nn_index,
-                            soft_labels=part.soft_labels,
-                        )
-                shards += writer.entries
-                samplers.append(sampler)
+    @property
+    def is_written(self) -> bool:
+        return all(writer.is_published for writer in self.writers)
+
+    def written(self) -> WrittenClass:
+        """The class; waits for its shards."""
+        class_plan, report = self.class_plan, self.report
         entry = ClassEntry(
             label=class_plan.label,
             name=class_plan.name,
@@ -133,12 +139,56 @@ class _ClassWriter:
             rejected=report.to_json()["rejected"],
             candidates=report.candidates,
         )
-        return WrittenClass(entry, shards, ", ".join(samplers), report.near)
+        shards = [shard for writer in self.writers for shard in writer.entries]
+        samplers = ", ".join(writer.sampler for writer in self.writers)
+        return WrittenClass(entry, shards, samplers, report.near)
 
-    def _shard_writer(self, label: int, sampler: str, n_before: int) -> ShardWriter:
+
+class _ClassWriter:
+    """Writes the shards of one class after another, numbered on after those that are there."""
+
+    def __init__(
+        self,
+        written: "WrittenClasses",
+        generator: Synthesizer,
+        config: AugmentConfig,
+        executor: Executor,
+    ) -> None:
+        self.folder, self.provenance = written.folder, written.provenance
+        self.generator, self.config, self.executor = generator, config, executor
+        self._n_shards = len(written.shards)
+
+    def write(
+        self, class_plan: ClassPlan, screener: Screener | None, progress: Progress | None
+    ) -> _DrawnClass:
+        report = ScreeningReport()
+        writers: list[ShardWriter] = []
+        if class_plan.n_synthetic and screener is not None:
+            drawn = draw_class(
+                class_plan, self.generator, screener, self.config, report=report, progress=progress
+            )
+            for sampler, parts in itertools.groupby(drawn, key=lambda part: part.sampler):
+                writer = self._shard_writer(class_plan.label, sampler)
+                for part in parts:
+                    writer.append(
+                        images=part.samples.images,
+                        latents=part.samples.latents,
+                        source_index=part.samples.source_index,
+                        seed=part.samples.seed,
+                        p_label=part.screened.p_label,
+                        nn_distance=part.screened.nn_distance,
+                        nn_index=part.screened.nn_index,
+                        soft_labels=part.soft_labels,
+                    )
+                writer.finish()
+                self._n_shards += writer.n_shards
+                writers.append(writer)
+        return _DrawnClass(class_plan, report, writers)
+
+    def _shard_writer(self, label: int, sampler: str) -> ShardWriter:
         generator, shards = self.generator, self.config.shards
         return ShardWriter(
-            self.written.folder,
+            self.folder,
             label=label,
             class_names=generator.class_names,
             sampler=sampler,
@@ -147,10 +197,11 @@ class _ClassWriter:
             image_shape=generator.image_shape,
             value_range=generator.value_range,
             n_latents=generator.model.latent_dim,
-            provenance=self.written.provenance,
+            provenance=self.provenance,
             max_bytes=shards.max_bytes,
             compress=shards.compress,
-            first_index=len(self.written.shards) + n_before,
+            first_index=self._n_shards,
+            executor=self.executor,
         )
 
 
@@ -172,6 +223,7 @@ class WrittenClasses:
         self.folder, self.provenance = folder, provenance
         self.path = folder / "checkpoints" / "classes.json"
         self.classes: dict[int, WrittenClass] = {}
+        self._unsaved, self._saved_at = False, -math.inf
         for finished in self._recorded(tuple(class_names)):
             if not all(_is_whole(folder, shard) for shard in finished.shards):
                 # Shards are numbered on across classes: what follows is made again too.
@@ -202,18 +254,31 @@ class WrittenClasses:
         )
 
     def add(self, finished: WrittenClass) -> None:
-        """Record a class.
+        """Record a class; on disk after a while, so that thousands of classes are not slower.
 
         Args:
             finished: The class, whose shards are on disk.
         """
         self.classes[finished.entry.label] = finished
+        self._unsaved = True
+        if time.monotonic() - self._saved_at >= SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Write what was recorded since the last time.
+
+        Raises:
+            ShardError: If it cannot be written.
+        """
+        if not self._unsaved:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "provenance": vars(self.provenance),
             "classes": [finished.to_json() for finished in self.classes.values()],
         }
         publish_bytes(self.path, sealed(content))
+        self._unsaved, self._saved_at = False, time.monotonic()
 
     def _recorded(self, class_names: tuple[str, ...]) -> list[WrittenClass]:
         if not self.path.exists():

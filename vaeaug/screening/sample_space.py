@@ -9,6 +9,7 @@ from jaxtyping import Float32, Int64, Shaped
 
 from vaeaug.data import LabelledImages
 from vaeaug.models import scale_images
+from vaeaug.screening.nearest_points import NearestPoints
 from vaeaug.spectrogram import Spectrogram
 
 # Principal components of the space.
@@ -37,11 +38,13 @@ class SampleSpace:
     Args:
         data: The training split, with its pool if it has one.
         seed: Seed of the components.
+        device: Where neighbours are looked for.
     """
 
-    def __init__(self, data: LabelledImages, seed: int) -> None:
+    def __init__(
+        self, data: LabelledImages, seed: int, *, device: torch.device | str = "cpu"
+    ) -> None:
         from sklearn.decomposition import PCA
-        from sklearn.neighbors import NearestNeighbors
 
         self.data = data
         self.labels = data.labels
@@ -60,7 +63,7 @@ class SampleSpace:
         self._pca = PCA(components, svd_solver="randomized", random_state=seed % 2**32).fit(sample)
         # The rows of the pool follow those of the labelled images, as in `images_at`.
         self.projected = np.concatenate([self.project(data.images), self.project(pool)])
-        self._search = NearestNeighbors(algorithm="brute").fit(self.projected)
+        self._search = NearestPoints(self.projected, device=device, seed=seed)
 
     def project(self, images: Shaped[np.ndarray, "n *space c"]) -> Float32[np.ndarray, "n p"]:
         """Compute coordinates, block by block, so that a large set is never held as floats.
@@ -101,7 +104,7 @@ class SampleSpace:
         """
         n_own = int(other) if groups is None or not other else self._most_views
         k = min(SHORTLIST + n_own, len(self.projected))
-        shortlist = self._search.kneighbors(projected, k, return_distance=False)
+        shortlist = self._search.query(projected, k)
         distances = np.empty(shortlist.shape, np.float32)
         for block in image_blocks(images, len(images)):
             flat = self._flat(images[block])
@@ -149,6 +152,14 @@ class SampleSpace:
             limits.append(by_class)
         return limits
 
+    def reach(self, distance: float) -> None:
+        """Have every training image found that lies no farther away, however many there are.
+
+        Args:
+            distance: In units of the value range.
+        """
+        self._search.reach = distance
+
     @cached_property
     def _groups(self) -> Int64[np.ndarray, " n"]:
         """Group of each labelled image and of each image of the pool, which is by itself."""
@@ -178,16 +189,19 @@ class SampleSpace:
         return flat / np.sqrt(flat.shape[1], dtype=np.float32)
 
 
-def image_blocks(images: Shaped[np.ndarray, "n *space c"], most: int) -> Iterator[slice]:
+def image_blocks(
+    images: Shaped[np.ndarray, "n *space c"], most: int, *, n: int | None = None
+) -> Iterator[slice]:
     """Divide images into blocks that may be held as floats.
 
     Args:
         images: Images.
         most: Images of a block, at most.
+        n: How many there are; None: all of these.
 
     Yields:
         Rows of each block.
     """
     step = max(1, min(most, BLOCK_VALUES // max(1, images[:1].size)))
-    for begin in range(0, len(images), step):
+    for begin in range(0, len(images) if n is None else n, step):
         yield slice(begin, begin + step)

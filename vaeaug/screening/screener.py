@@ -1,20 +1,24 @@
 """The screener: classifiers and distances of real images, by which samples are judged."""
 
 import copy
+import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64, Shaped
+from torch import Tensor
 
 from vaeaug.config import AugmentConfig, ScreeningConfig
 from vaeaug.data import LabelledImages
 from vaeaug.models import SmallClassifier
 from vaeaug.progress import Progress, from_two_arguments, one_part
+from vaeaug.screening.accepted_points import AcceptedPoints
 from vaeaug.screening.sample_space import SampleSpace, image_blocks
 from vaeaug.screening.verdicts import Screened
 from vaeaug.strata import stratified_folds
 from vaeaug.training.classifier import (
-    BLOCK,
+    block_size,
     class_probabilities,
     outputs_by_block,
     train_classifier,
@@ -23,6 +27,11 @@ from vaeaug.training.classifier import (
 # A sample is "near" that lies nearer to a training image than this quantile of the distances of
 # real images to one another. Classes of fewer images have too little room for a bound on that.
 NEAR_QUANTILE, NEAR_CLASS = 0.05, 50
+# Channels of the first convolution of the classifiers, and images per step of their training.
+# Larger ones take twice the time and catch no more wrong labels (`benchmarks/README.md`).
+WIDTH, BATCH = 24, 64
+# Their steps, and the bound on p(label), are those of so many classes.
+CLASSES = 10
 
 
 class Screener:
@@ -34,7 +43,8 @@ class Screener:
         data: The training split, with its pool if it has one.
         config: Thresholds.
         seed: Seed of the classifier's folds and training.
-        min_label_probability: A sample is rejected below this p(label) of the classifiers.
+        min_label_probability: A sample is rejected below this p(label) of the classifiers, or with
+            more than ten classes below `least_p_label`.
         device: Where the classifier runs.
         progress: Called after every step of the classifiers; the stage is "classifier".
     """
@@ -53,9 +63,10 @@ class Screener:
         self.min_label_probability = min_label_probability
         self.value_range = data.value_range
         self.device = torch.device(device)
-        self._space = SampleSpace(data, seed)
+        self._space = SampleSpace(data, seed, device=self.device)
         copies, self.near_distance = self._space.calibrate(config.near_copy_quantile, NEAR_QUANTILE)
         self.near_copy_distance = config.near_copy_factor * copies
+        self._space.reach(float(max(self.near_copy_distance.max(), self.near_distance.max())))
         self.counts = data.counts
         self._classifiers, self.real_p_label, self.real_hit = _cross_fit(
             data,
@@ -94,18 +105,27 @@ class Screener:
             progress=progress,
         )
 
-    def new_class(self, label: int, *, bounded: bool = False) -> "ClassScreening":
+    @property
+    def least_p_label(self) -> float:
+        """p(label) below which a sample is rejected: among 1000 classes, 0.02 is much."""
+        return self.min_label_probability * min(1.0, CLASSES / self._space.n_classes)
+
+    def new_class(
+        self, label: int, *, bounded: bool = False, brief: bool = False
+    ) -> "ClassScreening":
         """Start on the samples of one class, which are then judged in order.
 
         Args:
             label: The class.
             bounded: Whether to reject samples that would bring the share of near ones above
                 `max_near_share`.
+            brief: Whether to ask the classifiers of the other folds only where the first one does
+                not decide the verdict; probabilities are then those of the ones asked.
 
         Returns:
             What judges them.
         """
-        return ClassScreening(self, label, bounded=bounded)
+        return ClassScreening(self, label, bounded=bounded, brief=brief)
 
     def is_near(self, label: int, nn_distance: Float32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         """Tell which samples are nearer to a training image than 95 % of real images to another.
@@ -141,16 +161,42 @@ class Screener:
         Returns:
             Probability of every class.
         """
-        total = np.zeros((len(images), self._space.n_classes), np.float32)
-        for classifier in self._classifiers:
-            total += class_probabilities(
-                classifier,
-                images,
-                self.value_range,
-                device=self.device,
-                parts=image_blocks(images, BLOCK),
-            )
-        return total / len(self._classifiers)
+        if not len(images):
+            return np.empty((0, self._space.n_classes), np.float32)
+
+        def mean(x: Tensor) -> Tensor:
+            return torch.stack([torch.softmax(c(x), dim=1) for c in self._classifiers]).mean(dim=0)
+
+        # Each block is scaled and moved to the device once for all classifiers.
+        return self._outputs(mean, images)
+
+    def brief_probabilities(
+        self, images: Shaped[np.ndarray, "n *space c"], label: int
+    ) -> Float32[np.ndarray, "n k"]:
+        """Compute class probabilities of as many folds' classifiers as the verdict takes.
+
+        A mean of probabilities is at least its first one divided by their number: where that is
+        enough for the label, the others cannot change the verdict.
+
+        Args:
+            images: Samples, at least one.
+            label: Their class.
+
+        Returns:
+            Probability of every class by the first classifier, or the mean of all.
+        """
+        first, *others = self._classifiers
+        enough = self.least_p_label * len(self._classifiers)
+
+        def judged(x: Tensor) -> Tensor:
+            p = torch.softmax(first(x), dim=1)
+            rows = torch.nonzero(p[:, label] < enough)[:, 0]
+            if len(rows):
+                doubtful = [p[rows], *(torch.softmax(c(x[rows]), dim=1) for c in others)]
+                p[rows] = torch.stack(doubtful).mean(dim=0)
+            return p
+
+        return self._outputs(judged, images)
 
     def p_label(
         self, images: Shaped[np.ndarray, "n *space c"], labels: Int64[np.ndarray, " n"]
@@ -175,12 +221,17 @@ class Screener:
         Returns:
             Its penultimate layer.
         """
+        return self._outputs(self._classifiers[0].features, images)
+
+    def _outputs(
+        self, network: Callable[[Tensor], Tensor], images: Shaped[np.ndarray, "n *space c"]
+    ) -> Float32[np.ndarray, "n ..."]:
         return outputs_by_block(
-            self._classifiers[0].features,
+            network,
             images,
             self.value_range,
             device=self.device,
-            parts=image_blocks(images, BLOCK),
+            parts=image_blocks(images, block_size(self.device)),
         )
 
 
@@ -192,12 +243,15 @@ class ClassScreening:
         label: The class.
         bounded: Whether to reject samples that would bring the share of near ones above
             `max_near_share`.
+        brief: Whether to ask no more classifiers than decide the verdict.
     """
 
-    def __init__(self, screener: Screener, label: int, *, bounded: bool = False) -> None:
+    def __init__(
+        self, screener: Screener, label: int, *, bounded: bool = False, brief: bool = False
+    ) -> None:
         self._screener = screener
-        self._label = label
-        self._accepted: list[np.ndarray] = []
+        self._label, self._brief = label, brief
+        self._accepted = AcceptedPoints()
         bounded = bounded and screener.counts[label] >= NEAR_CLASS
         self._most_near = screener.config.max_near_share if bounded else 1.0
         self._n = self._n_near = 0
@@ -217,27 +271,25 @@ class ClassScreening:
         if not n:
             return _no_verdicts(screener._space.n_classes)
         reason = np.full(n, "", dtype=object)
-        low, high = screener.value_range
-        flat = images.reshape(n, -1)
-        finite = np.isfinite(flat).all(axis=1)
-        safe = np.where(finite[:, None], flat, low).reshape(images.shape)
-        reason[~finite] = "not finite"
-        outside = ((safe < low) | (safe > high)).reshape(n, -1).any(axis=1)
-        _mark(reason, np.asarray(outside), "out of range")
-
+        safe = images
+        if images.dtype != np.uint8:  # bytes are finite and in range
+            safe = self._checked(images, reason)
         projected = screener._space.project(safe)
         nn_distance, nn_index = screener._space.nearest(safe, projected)
         limit = screener.near_copy_distance[self._label]
         _mark(reason, np.asarray(nn_distance <= limit), "near-copy")
-        probabilities = screener.probabilities(safe)
+        if self._brief:
+            probabilities = screener.brief_probabilities(safe, self._label)
+        else:
+            probabilities = screener.probabilities(safe)
         p_label = probabilities[:, self._label].copy()
-        too_unlikely = np.asarray(p_label < screener.min_label_probability)
+        too_unlikely = np.asarray(p_label < screener.least_p_label)
         near = screener.is_near(self._label, nn_distance)
         self._judge_beside_siblings(
             reason, projected=projected, unlikely=too_unlikely, near=near, limit=limit
         )
         _mark(reason, too_unlikely, "other class")
-        self._accepted.append(projected[reason == ""])
+        self._accepted.add(projected[reason == ""])
         return Screened(
             reason=reason,
             p_label=p_label,
@@ -246,6 +298,19 @@ class ClassScreening:
             probabilities=probabilities,
             near=near,
         )
+
+    def _checked(
+        self, images: Shaped[np.ndarray, "n *space c"], reason: np.ndarray
+    ) -> Shaped[np.ndarray, "n *space c"]:
+        """Reject values that no image has, and give images that can be measured."""
+        low, high = self._screener.value_range
+        flat = images.reshape(len(images), -1)
+        finite = np.isfinite(flat).all(axis=1)
+        safe = np.where(finite[:, None], flat, flat.dtype.type(low))
+        reason[~finite] = "not finite"
+        outside = ((safe < low) | (safe > high)).any(axis=1)
+        _mark(reason, np.asarray(outside), "out of range")
+        return safe.reshape(images.shape)
 
     def _judge_beside_siblings(
         self,
@@ -263,10 +328,8 @@ class ClassScreening:
         """
         from sklearn.neighbors import radius_neighbors_graph
 
-        radius = self._screener.config.duplicate_factor * limit
-        earlier = np.concatenate(self._accepted) if self._accepted else projected[:0]
-        if len(earlier):
-            _mark(reason, _nearest_distance(projected, earlier) <= radius, "duplicate")
+        radius = float(self._screener.config.duplicate_factor * limit)
+        _mark(reason, self._accepted.within(projected, radius), "duplicate")
         candidates = np.flatnonzero(reason == "")
         if not len(candidates):
             return
@@ -316,12 +379,6 @@ def _mark(reason: np.ndarray, where: np.ndarray, why: str) -> None:
     reason[where & (reason == "")] = why
 
 
-def _nearest_distance(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    from sklearn.metrics import pairwise_distances_argmin_min
-
-    return pairwise_distances_argmin_min(points, others)[1]
-
-
 def _cross_fit(
     data: LabelledImages,
     config: ScreeningConfig,
@@ -340,25 +397,26 @@ def _cross_fit(
     classifiers = []
     out_of_fold = np.zeros(len(data), np.float32)
     hit = np.zeros(len(data), np.bool_)
+    steps = round(config.classifier_steps * math.sqrt(max(1.0, data.n_classes / CLASSES)))
     for fold in range(config.folds):
-        held_out = folds == fold
         classifier = train_classifier(
-            data.subset(np.flatnonzero(~held_out)),
-            steps=config.classifier_steps,
+            data,
+            steps=steps,
             seed=seed + fold,
             device=device,
+            rows=np.flatnonzero(folds != fold),
+            width=WIDTH,
+            batch_size=BATCH,
             progress=one_part(progress, fold, config.folds),
         )
-        if held_out.any():
-            images = data.images[held_out]
+        held_out = np.flatnonzero(folds == fold)
+        # A block at a time: a copy of a third of the images is not held.
+        for block in image_blocks(data.images, block_size(device), n=len(held_out)):
+            rows = held_out[block]
             probability = class_probabilities(
-                classifier,
-                images,
-                data.value_range,
-                device=device,
-                parts=image_blocks(images, BLOCK),
+                classifier, data.images[rows], data.value_range, device=device
             )
-            out_of_fold[held_out] = probability[np.arange(len(images)), data.labels[held_out]]
-            hit[held_out] = probability.argmax(axis=1) == data.labels[held_out]
+            out_of_fold[rows] = probability[np.arange(len(rows)), data.labels[rows]]
+            hit[rows] = probability.argmax(axis=1) == data.labels[rows]
         classifiers.append(classifier)
     return classifiers, out_of_fold, hit

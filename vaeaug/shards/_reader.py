@@ -98,6 +98,26 @@ class ImageStore:
                     f"{self.path}: image {row} cannot be decompressed: {error}"
                 ) from error
 
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """Copy images.
+
+        Args:
+            rows: Row numbers in the shard.
+
+        Returns:
+            The images, in this order, (n, ...).
+
+        Raises:
+            ShardError: If an image cannot be decompressed.
+        """
+        if self.mapped and self._mapped_array is None:
+            self.array()
+        if self._mapped_array is not None:
+            return self._mapped_array.take(rows, axis=0)
+        out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        self.take(rows, out, np.arange(len(rows)))
+        return out
+
     def image(self, row: int) -> np.ndarray:
         """Copy one image.
 
@@ -257,10 +277,7 @@ class Shard:
         Returns:
             The images, in this order, (n, ...).
         """
-        index = np.asarray(rows, dtype=np.int64)
-        out = np.empty((len(index), *self.image_shape), dtype=self.store.dtype)
-        self.store.take(index, out, np.arange(len(index)))
-        return out
+        return self.store.images(np.asarray(rows, dtype=np.int64))
 
     def soft_labels_at(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the class probabilities of some samples.

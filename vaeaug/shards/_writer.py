@@ -1,8 +1,10 @@
 """Writing of the samples of one class into as many shards as they need."""
 
 import dataclasses
+import functools
 import io
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,7 +41,8 @@ _COLUMN_ARGUMENTS = {name: name.rpartition("/")[2] for name in COLUMNS}
 class ShardWriter:
     """Collects samples of one class and publishes a shard whenever one is full.
 
-    A contiguous HDF5 array cannot grow, so at most one shard (``max_bytes``) is buffered in memory.
+    A contiguous HDF5 array cannot grow, so at most one shard (``max_bytes``) is buffered in memory,
+    and with an executor another one that it writes.
     Each shard becomes visible only when it is complete, even if the writer is killed or an
     exception occurs. Shards become part of a dataset only when a manifest names them.
 
@@ -63,6 +66,8 @@ class ShardWriter:
         max_bytes: Maximum size of one file.
         compress: None for contiguous images, "gzip" for compressed chunks of one sample.
         first_index: Number of the first shard; numbers continue across classes.
+        executor: Publishes the shards, while samples of the next one are appended; None: `append`
+            and `close` do. Errors are then raised by `entries`.
 
     Raises:
         ShardError: If an argument violates the format, or the folder cannot be created.
@@ -84,6 +89,7 @@ class ShardWriter:
         max_bytes: int = 256 * 2**20,
         compress: str | None = None,
         first_index: int = 0,
+        executor: Executor | None = None,
     ) -> None:
         where = "shard writer"
         self.class_names = check_class_names(class_names, f"{where}: class_names")
@@ -119,7 +125,8 @@ class ShardWriter:
         self.provenance = provenance
         self.max_bytes = int(max_bytes)
         self.compress = compress
-        self.entries: list[ShardEntry] = []
+        self._published: list[Future[ShardEntry]] = []
+        self._executor = executor
         self._next_index = int(first_index)
         self._buffer: dict[str, np.ndarray] = {}
         self._n = 0
@@ -134,6 +141,25 @@ class ShardWriter:
             )
         with write_errors(self._shards_folder, kept="nothing was changed"):
             self._shards_folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def entries(self) -> list[ShardEntry]:
+        """The entries of the shards so far, in order.
+
+        Raises:
+            ShardError: If a shard could not be written.
+        """
+        return [shard.result() for shard in self._published]
+
+    @property
+    def n_shards(self) -> int:
+        """How many shards there are so far; they may still be on their way to the disk."""
+        return len(self._published)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether all shards so far are on the disk, or could not be written."""
+        return all(shard.done() for shard in self._published)
 
     def append(
         self,
@@ -209,16 +235,24 @@ class ShardWriter:
         """Publish the remaining samples.
 
         Returns:
-            The entries of all shards of this writer, in order.
+            The entries of all shards of this writer, in order, which are on the disk then.
 
         Raises:
-            ShardError: If the last shard cannot be written.
+            ShardError: If a shard cannot be written.
+        """
+        self.finish()
+        return self.entries
+
+    def finish(self) -> None:
+        """Hand the remaining samples to the executor, and do not wait for it.
+
+        Raises:
+            ShardError: If there is no executor and the last shard cannot be written.
         """
         if not self._closed:
             if self._n:
                 self._publish()
             self.discard()
-        return list(self.entries)
 
     def discard(self) -> None:
         """Discard the unfinished shard; published shards stay."""
@@ -294,29 +328,48 @@ class ShardWriter:
 
     def _publish(self) -> None:
         arrays = {name: values[: self._n] for name, values in self._buffer.items()}
-        path = self._shards_folder / f"shard-{self._next_index:05d}.h5"
-        needed = sum(values.nbytes for values in arrays.values())
-        recover(path)
-        kept = f"finished shards are kept ({len(self.entries)} of this class)"
-        with published_hdf5(path, needed=needed, kept=kept) as file:
-            _fill(file, arrays, self._attributes(), self.compress)
-        images = arrays[IMAGES]
-        row_bytes = images[:1].nbytes
-        self.entries.append(
-            ShardEntry(
-                path=f"{SHARDS_FOLDER}/{path.name}",
-                label=self.label,
-                class_name=self.class_names[self.label],
-                n=self._n,
-                bytes=path.stat().st_size,
-                sha256=sha256_file(path),
-                sha256_decoded=decoded_sha256(
-                    arrays, (images[a:b] for a, b in blocks(self._n, row_bytes)), images.shape
-                ),
-            )
+        work = functools.partial(
+            self._published_shard, arrays, self._next_index, self._attributes(), self.n_shards
         )
+        if self._executor is None:
+            shard: Future[ShardEntry] = Future()
+            shard.set_result(work())
+        else:
+            if self._published:  # one shard on its way and one being filled, no more
+                self._published[-1].result()
+            # The arrays are the executor's now.
+            self._buffer = {name: values[:0] for name, values in arrays.items()}
+            shard = self._executor.submit(work)
+        self._published.append(shard)
         self._next_index += 1
         self._n = 0
+
+    def _published_shard(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        index: int,
+        attributes: Mapping[str, Any],
+        n_before: int,
+    ) -> ShardEntry:
+        path = self._shards_folder / f"shard-{index:05d}.h5"
+        needed = sum(values.nbytes for values in arrays.values())
+        recover(path)
+        kept = f"finished shards are kept ({n_before} of this class)"
+        with published_hdf5(path, needed=needed, kept=kept) as file:
+            _fill(file, arrays, attributes, self.compress)
+        images = arrays[IMAGES]
+        n, row_bytes = len(images), images[:1].nbytes
+        return ShardEntry(
+            path=f"{SHARDS_FOLDER}/{path.name}",
+            label=self.label,
+            class_name=self.class_names[self.label],
+            n=n,
+            bytes=path.stat().st_size,
+            sha256=sha256_file(path),
+            sha256_decoded=decoded_sha256(
+                arrays, (images[a:b] for a, b in blocks(n, row_bytes)), images.shape
+            ),
+        )
 
     def _attributes(self) -> dict[str, Any]:
         rate = self.provenance.sample_rate

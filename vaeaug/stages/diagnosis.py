@@ -166,8 +166,8 @@ def diagnose(
 
 
 def _fit(generator: Synthesizer, data: LabelledImages, config: AugmentConfig) -> dict[str, Any]:
-    train, held_out = data.split_off(config.training.held_out, seed=config.seed)
-    train, held_out = _some(train, BOUND_IMAGES), _some(held_out, BOUND_IMAGES)
+    parts = data.split_rows(config.training.held_out, seed=config.seed)
+    train, held_out = (_some(data, BOUND_IMAGES, rows) for rows in parts)
     on_train = generator.bound(train.images, train.labels, k=1, seed=config.seed)
     on_held_out = generator.bound(held_out.images, held_out.labels, k=1, seed=config.seed)
     few = _some(held_out, WEIGHTED_IMAGES)
@@ -257,6 +257,9 @@ def class_information(
     return information
 
 
-def _some(data: LabelledImages, most: int) -> LabelledImages:
-    rows = np.random.default_rng(len(data)).permutation(len(data))[:most]
-    return data.subset(np.sort(rows))
+def _some(
+    data: LabelledImages, most: int, rows: Int64[np.ndarray, " n"] | None = None
+) -> LabelledImages:
+    rows = np.arange(len(data)) if rows is None else rows
+    chosen = np.random.default_rng(len(rows)).permutation(len(rows))[:most]
+    return data.subset(rows[np.sort(chosen)])

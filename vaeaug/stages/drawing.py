@@ -69,7 +69,10 @@ def draw_class(
         Accepted samples in the order of their seeds, those of one sampler after another.
     """
     automatic = config.recipe.sampler == "auto"
-    screening = screener.new_class(class_plan.label, bounded=automatic)
+    # Soft labels are what all classifiers say.
+    screening = screener.new_class(
+        class_plan.label, bounded=automatic, brief=not config.recipe.soft
+    )
     for sampler in _samplers(generator, class_plan.label, config):
         missing = class_plan.n_synthetic - report.accepted
         budget = report.candidates + int(config.screening.max_candidates_ratio * missing)

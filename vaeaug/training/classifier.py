@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaeaug.data import LabelledImages
+from vaeaug.data import DataError, LabelledImages
 from vaeaug.memory import blocks, kept_memory
 from vaeaug.models import SmallClassifier, exact_float32, scale_images, small_classifier
 from vaeaug.progress import Progress, silent
@@ -22,8 +22,8 @@ from vaeaug.training.optimisers import AdamW
 
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1e-2
 LABEL_SMOOTHING = 0.05
-# Maximum batch size outside training.
-BLOCK = 512
+# Maximum batch size outside training, on a card and on a processor, whose caches hold less.
+BLOCK, CPU_BLOCK = 512, 128
 
 Batch = TypeVar("Batch")
 
@@ -75,6 +75,8 @@ def train_classifier(
     seed: int,
     device: torch.device | str = "cpu",
     batch_size: int = 128,
+    rows: Int64[np.ndarray, " m"] | None = None,
+    width: int = 32,
     progress: Progress | None = None,
 ) -> SmallClassifier:
     """Train a small classifier on class-balanced, lightly shifted batches of images.
@@ -85,23 +87,31 @@ def train_classifier(
         seed: Seed of weights and batches.
         device: Where to train.
         batch_size: Images per step.
+        rows: The images it may see; None: all.
+        width: Channels of its first convolution.
         progress: Called after every step; the stage is "classifier".
 
     Returns:
         The classifier, in evaluation mode on the device: (n, c, *space) in [0, 1] to logits (n, k).
+
+    Raises:
+        DataError: If there are no images.
     """
     device = torch.device(device)
     rng = np.random.default_rng([seed, 1])
-    rows_by_class = [np.flatnonzero(data.labels == label) for label in range(data.n_classes)]
-    rows_by_class = [rows for rows in rows_by_class if len(rows)]
+    rows = np.arange(len(data)) if rows is None else rows
+    if not len(rows):
+        raise DataError("train_classifier: expected at least one image, got none")
+    rows = rows[np.argsort(data.labels[rows], kind="stable")]
+    _, first, counts = np.unique(data.labels[rows], return_index=True, return_counts=True)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for _ in range(steps):
-            classes = rng.integers(len(rows_by_class), size=batch_size)
-            rows = np.array([rng.choice(rows_by_class[label]) for label in classes])
-            x = as_input(data.images[rows], data.value_range, device)
+            classes = rng.integers(len(first), size=batch_size)
+            chosen = rows[first[classes] + rng.integers(counts[classes])]
+            x = as_input(data.images[chosen], data.value_range, device)
             x = shifted(x, rng) if data.spectrogram is None else delayed(x, rng)
-            yield x, torch.from_numpy(data.labels[rows]).to(device)
+            yield x, torch.from_numpy(data.labels[chosen]).to(device)
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         x, labels = batch
@@ -109,7 +119,7 @@ def train_classifier(
 
     with seeded_torch(seed), kept_memory(4 * batch_size * data.images[0].size):
         classifier = small_classifier(
-            data.image_shape, data.n_classes, spectrogram=data.spectrogram
+            data.image_shape, data.n_classes, width=width, spectrogram=data.spectrogram
         ).to(device)
         fit_network(classifier, batches(), loss, steps=steps, progress=progress)
     return classifier
@@ -163,6 +173,18 @@ def as_input(
     return scale_images(torch.from_numpy(np.ascontiguousarray(images)).to(device), value_range)
 
 
+def block_size(device: torch.device | str) -> int:
+    """How many images go through a network at once outside training.
+
+    Args:
+        device: Where the network is.
+
+    Returns:
+        The number.
+    """
+    return CPU_BLOCK if torch.device(device).type == "cpu" else BLOCK
+
+
 @exact_float32()
 @torch.no_grad()
 def outputs_by_block(
@@ -180,13 +202,13 @@ def outputs_by_block(
         images: Images, at least one.
         value_range: (lowest, highest) value of the images.
         device: Where the network is.
-        parts: Rows of each block; None: blocks of at most 512 images.
+        parts: Rows of each block; None: blocks of at most `block_size` images.
 
     Returns:
         Outputs of the network, on the CPU.
     """
     if parts is None:
-        parts = blocks(len(images), images[:1].size, BLOCK)
+        parts = blocks(len(images), images[:1].size, block_size(device))
     outputs = [network(as_input(images[rows], value_range, device)).float().cpu() for rows in parts]
     return torch.cat(outputs).numpy()
 
@@ -206,7 +228,7 @@ def class_probabilities(
         images: Images, at least one.
         value_range: (lowest, highest) value of the images.
         device: Where the network is.
-        parts: Rows of each block; None: blocks of at most 512 images.
+        parts: Rows of each block; None: blocks of at most `block_size` images.
 
     Returns:
         Probabilities; rows sum to 1.

@@ -1,4 +1,4 @@
-"""Image files to one array, in this process or in worker processes, with the same result."""
+"""Image files to one array, in threads or in worker processes, with the same result."""
 
 import contextlib
 import io
@@ -7,7 +7,9 @@ import math
 import os
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -20,11 +22,13 @@ from vaeaug.data.decode import BadImageError, DecodeOptions
 from vaeaug.data.request import Request
 from vaeaug.data.stack import Decoded, Stack
 
-# With more files the workers' start (0.2 s) is short compared to the decoding.
-_PARALLEL_FROM = 2000
-_MOST_WORKERS = 8
+# Fewer files are decoded before threads have started.
+_PARALLEL_FROM = 64
+_MOST_THREADS = 8
 # Room for a worker to run ahead of the parent; a hint that some systems ignore.
 _PIPE_BYTES = 2**20
+# Images that a thread may be ahead of the reader.
+_AHEAD = 2
 
 # An image or clip with its notes, or why it cannot be used.
 _Result = tuple[Shaped[np.ndarray, "*space c"], list[str]] | BadImageError
@@ -36,7 +40,8 @@ def decode_images(paths: Sequence[str], where: str, request: Request) -> Decoded
     Args:
         paths: The M files, at least one.
         where: The source, for messages.
-        request: How they are decoded, by how many processes, and what a damaged one means.
+        request: How they are decoded, by how many processes (None: threads, which were measured to
+            be faster: `benchmarks/decoding.py`), and what a damaged one means.
 
     Returns:
         The images, shape (N, H, W, C), or clips of so many frames, shape (N, T, H, W, C), uint8,
@@ -45,12 +50,15 @@ def decode_images(paths: Sequence[str], where: str, request: Request) -> Decoded
     Raises:
         DataError: Naming all bad files, or two that do not fit together.
     """
-    n_workers = _how_many(request.workers, len(paths))
-    results: Generator[_Result, None, None] = (
-        _in_workers(paths, n_workers, request.decoding)
-        if n_workers > 1
-        else (_decode_one(path, request.decoding) for path in paths)
-    )
+    n_workers = min(request.workers or 0, len(paths))
+    n_threads = _threads_for(len(paths)) if request.workers is None else 1
+    results: Generator[_Result, None, None]
+    if n_workers > 1:
+        results = _in_workers(paths, n_workers, request.decoding)
+    elif n_threads > 1:
+        results = _in_threads(paths, n_threads, request.decoding)
+    else:
+        results = (_decode_one(path, request.decoding) for path in paths)
     stack = Stack(len(paths), where, request.on_error)
     # Closing ends the workers at once when an error leaves images unread.
     with contextlib.closing(results):
@@ -71,14 +79,32 @@ def _decode_one(path: str, options: DecodeOptions) -> _Result:
         return error
 
 
-def _how_many(workers: int | None, n_files: int) -> int:
-    if workers is not None:
-        return min(workers, n_files)
-    if n_files <= _PARALLEL_FROM or not sys.executable:
-        return 0
+def _threads_for(n_files: int) -> int:
+    if n_files <= _PARALLEL_FROM:
+        return 1
     if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
-    return min(os.cpu_count() or 1, _MOST_WORKERS)
+        return min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    return min(os.cpu_count() or 1, _MOST_THREADS)
+
+
+def _in_threads(
+    paths: Sequence[str], n_threads: int, options: DecodeOptions
+) -> Generator[_Result, None, None]:
+    # Pillow decodes and resizes without Python's lock. Threads start at once and share memory. Its
+    # list of formats is made by one of them alone.
+    decode.known_formats()
+    with ThreadPoolExecutor(n_threads, "decoding") as executor:
+        ahead = deque(
+            executor.submit(_decode_one, path, options) for path in paths[: _AHEAD * n_threads]
+        )
+        try:
+            for path in paths[len(ahead) :]:
+                yield ahead.popleft().result()
+                ahead.append(executor.submit(_decode_one, path, options))
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            executor.shutdown(cancel_futures=True)
 
 
 def _in_workers(

@@ -116,6 +116,7 @@ class TableJudge:
         screening = config.screening
         (limits,) = self._space.calibrate(screening.near_copy_quantile)
         self._limits = screening.near_copy_factor * limits
+        self._space.reach(float(self._limits.max()))
 
     def start(self, label: int) -> None:
         """Start judging candidates of a class."""
