@@ -34,6 +34,8 @@ OURS: dict[str, list[str]] = {
     "ours-flow": ["density.kind=flow", "recipe.sampler=flow"],
     "ours-spatial-flow": ["model.latent=spatial", "recipe.sampler=flow"],
     "ours-hierarchical": ["model.latent=hierarchical", "density.kind=gmm"],
+    "ours-discrete": ["model.latent=discrete", "recipe.sampler=prior"],
+    "ours-discrete-edits": ["model.latent=discrete", "recipe.sampler=posterior"],
     "ours-vaegan": ["adversarial.steps=100000", "recipe.sampler=gmm"],
 }
 

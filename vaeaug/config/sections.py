@@ -174,8 +174,12 @@ class ModelConfig(Section):
         "length of a code.",
     )
     levels: Literal[2, 3] = Field(2, description="Levels of hierarchical latents.")
-    codes: int = Field(
-        256, ge=2, le=32768, description="Codes in the codebook of discrete latents."
+    codes: int | None = Field(
+        None,
+        ge=2,
+        le=32768,
+        description="Codes in the codebook of discrete latents. Default: 64, or 256 for samples of "
+        "more than 400 values.",
     )
     commitment: float = Field(
         0.25,
@@ -392,11 +396,11 @@ class DensityConfig(Section):
         description="Channels of the flow; units of a token of the prior over codes, a multiple of "
         "32.",
     )
-    depth: int = Field(
-        4, ge=1, le=64, description="Residual blocks of the flow or the prior over codes."
+    depth: int | None = Field(
+        None, ge=1, le=64, description="Residual blocks. Default: 4; prior over codes: 2."
     )
-    learning_rate: float = Field(
-        1e-3, gt=0, description="Peak learning rate of the flow or the prior over codes."
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate. Default: 0.001; prior over codes: 0.005."
     )
 
 

@@ -10,7 +10,7 @@ from vaeaug.config import CODE_SAMPLERS
 from vaeaug.generator.codec import SamplingError, in_blocks
 from vaeaug.generator.latents import Latents
 from vaeaug.generator.samplers import Drawn, Request, sample_generators
-from vaeaug.models import CVAE, known_first
+from vaeaug.models import CVAE, in_order, random_order
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class CodeSampler:
             drawn = prior.draw(
                 codes,
                 torch.full((len(z),), request.label, device=z.device),
-                known_first(order),
+                random_order(order) if is_edit else in_order(order),
                 codes=self.model.codes_at(z) if is_edit else None,
                 n_known=n_known,
                 temperature=request.temperature,

@@ -534,9 +534,9 @@ class Synthesizer:
             exemplars: Images of a class that the generator was not trained on, one or more, to draw
                 samples of that class (see `sample_like`).
             sampler: "prior" (the class's p(z|y)); "posterior" (mean + temperature * sigma * noise
-                around a training image of the class; of discrete latents, a part of its codes is drawn
-                anew); "interpolate" (between a training image and
-                one of its nearest neighbours of the class in latent space); "gmm" (the density
+                around a training image of the class; of discrete latents, a part of its codes is
+                drawn anew); "interpolate" (between a training image and one of its nearest
+                neighbours of the class in latent space); "gmm" (the density
                 fitted to the class); "flow" (the flow fitted to all classes); "transfer" (the
                 style of a training image of a frequent class, decoded as this one); "blend"
                 (between this class and one near to it, with soft labels); "delta" (a training image

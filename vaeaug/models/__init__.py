@@ -10,7 +10,14 @@ from vaeaug.models.classifier import (
 )
 from vaeaug.models.content import mean_codes
 from vaeaug.models.cvae import CVAE, ElboTerms, gaussian_kl, groups_of
-from vaeaug.models.discrete import HEAD, Codebook, CodePrior, known_first, perplexity
+from vaeaug.models.discrete import (
+    HEAD,
+    Codebook,
+    CodePrior,
+    in_order,
+    perplexity,
+    random_order,
+)
 from vaeaug.models.discriminator import Discriminator, feature_distance
 from vaeaug.models.flow import LatentFlow
 from vaeaug.models.likelihoods import LIKELIHOODS, MIN_SIGMA, make_likelihood, optimal_log_sigma2
@@ -30,14 +37,14 @@ from vaeaug.models.weights import weights_sha256
 __all__ = [
     "CVAE",
     "HEAD",
-    "CodePrior",
-    "Codebook",
     "LIKELIHOODS",
     "MAX_NOISE",
     "MIN_NOISE",
     "MIN_SIGMA",
     "NOISE_LEVELS",
     "PEAKS",
+    "CodePrior",
+    "Codebook",
     "Discriminator",
     "ElboTerms",
     "Geometry",
@@ -55,13 +62,14 @@ __all__ = [
     "gaussian_kl",
     "groups_of",
     "importance_weighted_bound",
-    "known_first",
+    "in_order",
     "latent_groups",
     "make_likelihood",
     "mean_codes",
     "optimal_log_sigma2",
     "perplexity",
     "poisson_level",
+    "random_order",
     "scale_images",
     "small_classifier",
     "unfold_space",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vaeaug.models.blocks import Geometry
 from vaeaug.models.content import ContentEncoder
 from vaeaug.models.dense import DenseDecoder, DenseEncoder, dense_groups
-from vaeaug.models.discrete import Codebook, CodePrior
+from vaeaug.models.discrete import Codebook, CodePrior, in_order
 from vaeaug.models.likelihoods import make_likelihood, optimal_log_sigma2
 from vaeaug.models.networks import (
     LOGVAR_BOUND,
@@ -25,6 +25,7 @@ from vaeaug.models.networks import (
     Decoder,
     Encoder,
     LatentGroup,
+    code_count,
     latent_groups,
 )
 
@@ -95,7 +96,8 @@ class CVAE(nn.Module):
         class_embedding: Length of the class embedding.
         convolution: "full" or, for three spatial axes, "factorised"; see `FactorisedConv`. Unused
             by "mlp".
-        n_codes: Codes in the codebook of discrete latents.
+        n_codes: Codes in the codebook of discrete latents; None derives them from the size of a
+            sample.
         prior_width: Units of a token of the prior over codes.
         prior_depth: Blocks of the prior over codes.
         style_dim: Units at the start of the latent vector that hold the style: how an image is
@@ -124,9 +126,9 @@ class CVAE(nn.Module):
         class_embedding: int = 32,
         style_dim: int = 0,
         convolution: str = "full",
-        n_codes: int = 256,
+        n_codes: int | None = None,
         prior_width: int = 64,
-        prior_depth: int = 4,
+        prior_depth: int = 2,
     ) -> None:
         super().__init__()
         self.image_shape = tuple(image_shape)
@@ -171,6 +173,7 @@ class CVAE(nn.Module):
         self.code_prior: CodePrior | None = None
         if latent == "discrete":
             (group,) = self.groups
+            n_codes = n_codes or code_count(math.prod(self.image_shape))
             sizes = {"n_codes": n_codes, "prior_width": prior_width, "prior_depth": prior_depth}
             self.architecture |= sizes
             self.codebook = Codebook(n_codes, group.shape[0])
@@ -353,7 +356,9 @@ class CVAE(nn.Module):
         """Whether latents are codes of a codebook."""
         return self.codebook is not None
 
-    def features(self, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]) -> Float[Tensor, "n z"]:
+    def features(
+        self, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n z"]:
         """Compute the output of the encoder, before it is moved to the nearest codes.
 
         Args:
@@ -436,12 +441,12 @@ class CVAE(nn.Module):
         Returns:
             Nats per cell.
         """
-        assert self.codebook is not None and self.code_prior is not None
+        assert self.codebook is not None
+        assert self.code_prior is not None
         codes = self.codes_at(z)
         if not self.code_prior.is_trained:
             return torch.full(codes.shape, math.log(self.codebook.n_codes), device=z.device)
-        order = torch.arange(codes.shape[1], device=z.device).expand_as(codes)
-        return -self.code_prior.log_prob(codes, y, order)
+        return -self.code_prior.log_prob(codes, y, in_order(codes))
 
     # -- The bound -----------------------------------------------------------------------------
 

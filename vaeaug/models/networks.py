@@ -29,8 +29,8 @@ from vaeaug.models.blocks import (
 LOGVAR_BOUND = 10.0
 # Default size of a spatial latent, as a fraction of the values of a sample.
 SPATIAL_SHARE = 0.375
-# Default numbers in a code of discrete latents.
-CODE_LENGTH = 8
+# Default numbers in a code of discrete latents, and codes in the codebook of small samples.
+CODE_LENGTH, FEW_CODES = 8, 64
 # Samples with more values get a longer latent vector; large samples get one of this length.
 SMALL_SAMPLE = 400
 LARGE_LATENT = 128
@@ -82,6 +82,18 @@ def latent_length(n_values: int) -> int:
         Units of the vector.
     """
     return 32 if n_values <= SMALL_SAMPLE else 64
+
+
+def code_count(n_values: int) -> int:
+    """Return the default size of a codebook: 64, or 256 for samples of over 400 values.
+
+    Args:
+        n_values: Values per sample.
+
+    Returns:
+        Codes.
+    """
+    return FEW_CODES if n_values <= SMALL_SAMPLE else 4 * FEW_CODES
 
 
 def latent_groups(

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from vaeaug.config import AugmentConfig
 from vaeaug.memory import blocks
-from vaeaug.models import CVAE, CodePrior, known_first, optimal_log_sigma2, perplexity
+from vaeaug.models import CVAE, CodePrior, in_order, optimal_log_sigma2, perplexity, random_order
 from vaeaug.training._batches import Batches
 from vaeaug.training._elbo import ElboObjective, as_cvae, calibrate_sigma, held_out_terms
 from vaeaug.training._scores import keep_best
@@ -33,12 +33,11 @@ class CodebookObjective(ElboObjective):
             assert model.codebook is not None
             images, labels = self.batches.of_classes(self.stage, START_IMAGES)
             with torch.no_grad():
-                cells = torch.cat(
-                    [
-                        model.by_cell(model.features(self.batches.scale(images[rows]), labels[rows]))
-                        for rows in blocks(len(images), images[:1].numel(), 512)
-                    ]
-                )
+                features = [
+                    model.features(self.batches.scale(images[rows]), labels[rows])
+                    for rows in blocks(len(images), images[:1].numel(), 512)
+                ]
+                cells = model.by_cell(torch.cat(features))
             picks = self.batches.uniform(f"{self.stage.name}/codes", 0, (model.codebook.n_codes,))
             model.codebook.start(cells, picks)
             self._follow(state)
@@ -99,12 +98,16 @@ class CodebookObjective(ElboObjective):
     def _follow(self, state: TrainState) -> None:
         codebook = as_cvae(state.model).codebook
         average = as_cvae(state.average).codebook
-        assert codebook is not None and average is not None
+        assert codebook is not None
+        assert average is not None
         average.follow(codebook)
 
 
 class CodePriorObjective:
-    """Minus the log probability of the codes of images, per code, in random orders of the cells.
+    """Minus the log probability of the codes of images, per code.
+
+    Half of the rows have their cells in order, as whole grids are drawn, which is learned sooner;
+    the others in random orders, as parts of grids are.
 
     Args:
         batches: The data.
@@ -115,9 +118,7 @@ class CodePriorObjective:
 
     is_repeatable = True
 
-    def __init__(
-        self, batches: Batches, config: AugmentConfig, stage: Stage, model: CVAE
-    ) -> None:
+    def __init__(self, batches: Batches, config: AugmentConfig, stage: Stage, model: CVAE) -> None:
         self.batches, self.config, self.stage = batches, config, stage
         self.codes = codes_of(batches, model, batches.images, batches.labels)
         held_out, self.held_labels = batches.held_out(stage)
@@ -150,7 +151,7 @@ class CodePriorObjective:
 
     @torch.no_grad()
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
-        """Compute the same of held-out images, in fixed orders."""
+        """Compute the same of held-out images, half of them in order."""
         prior = _prior(state.average.eval())
         parts = [
             self._nats(
@@ -176,7 +177,8 @@ class CodePriorObjective:
         self, prior: CodePrior, codes: Tensor, y: Tensor, *, stream: tuple[str, int]
     ) -> Tensor:
         """Nats per code of each row; `stream` names the random numbers of the orders."""
-        order = known_first(self.batches.uniform(*stream, tuple(codes.shape)))
+        order = random_order(self.batches.uniform(*stream, tuple(codes.shape)))
+        order[: len(order) // 2] = in_order(order[: len(order) // 2])
         with self.batches.precision():
             return -prior.log_prob(codes.long(), y, order).mean(dim=1)
 

@@ -56,6 +56,9 @@ SHARES = {
 STEP_ARRAYS = 12
 # Minimum number of labelled images for training a flow by default.
 FLOW_IMAGES = 200
+# Default number of blocks and learning rate of the flow, and of the prior over codes.
+FLOW_DEPTH, FLOW_RATE = 4, 1e-3
+PRIOR_DEPTH, PRIOR_RATE = 2, 5e-3
 # Default length of the style, units; at most half of the latent vector.
 STYLE_UNITS = 16
 
@@ -403,9 +406,10 @@ class TrainingPipeline:
             shape,
             self.data.n_classes,
             width=settings.width,
-            depth=settings.depth,
+            depth=settings.depth or FLOW_DEPTH,
         )
-        stage = self._stage("flow", settings.steps or self.steps, rate=settings.learning_rate)
+        rate = settings.learning_rate or FLOW_RATE
+        stage = self._stage("flow", settings.steps or self.steps, rate=rate)
         objective = FlowObjective(self.batches, self.config, stage, model.eval())
         self.stages["flow"] = self.loop.run(stage, flow, objective)
         return flow.eval()
@@ -417,7 +421,8 @@ class TrainingPipeline:
             model: The trained model; its prior is trained in place.
         """
         settings = self.config.density
-        stage = self._stage("prior", settings.steps or self.steps, rate=settings.learning_rate)
+        rate = settings.learning_rate or PRIOR_RATE
+        stage = self._stage("prior", settings.steps or self.steps, rate=rate)
         objective = CodePriorObjective(self.batches, self.config, stage, model.eval())
         self.stages["prior"] = self.loop.run(stage, model, objective)
 
@@ -554,7 +559,9 @@ def _against_codes(data: LabelledImages, config: AugmentConfig) -> list[str]:
         f"recipe.sampler {', '.join(CODE_SAMPLERS)} or auto, got {sampler}": sampler
         in (*CODE_SAMPLERS, "auto"),
     }
-    return [f"model.latent discrete: expected {what}" for what, holds in needed.items() if not holds]
+    return [
+        f"model.latent discrete: expected {what}" for what, holds in needed.items() if not holds
+    ]
 
 
 def _missing_for_style(data: LabelledImages, config: AugmentConfig) -> list[str]:
@@ -602,7 +609,7 @@ def _new_model(data: LabelledImages, config: AugmentConfig) -> CVAE | SeparateCV
         "convolution": convolution_of(data, config),
         "n_codes": settings.codes,
         "prior_width": config.density.width,
-        "prior_depth": config.density.depth,
+        "prior_depth": config.density.depth or PRIOR_DEPTH,
     }
     with seeded_torch(mix(config.seed, "weights", 0)):
         if settings.grouping == "separate":
