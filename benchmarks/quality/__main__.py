@@ -44,9 +44,9 @@ GRIDS: dict[str, list[list[str]]] = {
     "ours-vaegan": [
         [],
         ["adversarial.weight=0.2"],
+        ["adversarial.r1=10"],
         ["adversarial.weight=1.0"],
         ["adversarial.r1=0.1"],
-        ["adversarial.r1=10"],
         ["adversarial.features=0.1"],
     ],
 }

@@ -244,7 +244,7 @@ class CVAE(nn.Module):
             Mean and log variance.
         """
         if self.codebook is not None:  # codes have the prior of `code_nats`
-            standard = torch.zeros(len(y), self.latent_dim, device=y.device)
+            standard = torch.zeros(y.shape[0], self.latent_dim, device=y.device)
             return standard, standard
         y = self._rows(y)
         return self.prior_mean(y), self.prior_logvar(y).clamp(-LOGVAR_BOUND, LOGVAR_BOUND)
@@ -381,7 +381,8 @@ class CVAE(nn.Module):
             One row per cell, those of a sample together.
         """
         (group,) = self.groups
-        return z.view(len(z), group.shape[0], -1).transpose(1, 2).reshape(-1, group.shape[0])
+        channels = group.shape[0]
+        return z.view(z.shape[0], channels, -1).transpose(1, 2).reshape(-1, channels)
 
     def codes_at(self, z: Float[Tensor, "n z"]) -> Int[Tensor, "n cells"]:
         """Find the nearest code in each cell.
@@ -393,7 +394,7 @@ class CVAE(nn.Module):
             Indices of codes.
         """
         assert self.codebook is not None
-        return self.codebook.nearest(self.by_cell(z)).view(len(z), -1)
+        return self.codebook.nearest(self.by_cell(z)).view(z.shape[0], -1)
 
     def latents_of(self, codes: Int[Tensor, "n cells"]) -> Float[Tensor, "n z"]:
         """Look up the codes of cells.
@@ -496,7 +497,7 @@ class CVAE(nn.Module):
         logvar: Float[Tensor, "n z"],
         decoded: Decoded,
         y: Int[Tensor, " n"],
-    ) -> Float[Tensor, "n z"]:
+    ) -> Float[Tensor, "n u"]:
         """Compute ``KL(q(z|x,y) || p(z|y))`` per unit; of discrete latents `code_nats`, per cell.
 
         Args:

@@ -117,7 +117,7 @@ class Codebook(nn.Module):
             mine.copy_(others)
 
 
-def perplexity(uses: Float[Tensor, " k"]) -> float:
+def perplexity(uses: Shaped[Tensor, " k"]) -> float:
     """Compute the number of codes that, used equally often, would be as hard to guess.
 
     Args:

@@ -101,7 +101,7 @@ class Trained:
                 progress_text = f"held-out codes {-first:.2f} -> {-best:.2f} nats each"
             elif name == "classifier":
                 progress_text = f"held-out log-likelihood {first:.2f} -> {best:.2f} nats"
-            elif name == "sharpen":
+            elif name.startswith("sharpen"):
                 progress_text = "decoder sharpened against a discriminator"
             else:
                 progress_text = f"held-out ELBO {first:.1f} -> {best:.1f} nats"
@@ -374,20 +374,36 @@ class TrainingPipeline:
         Args:
             model: The model, trained in place.
         """
-        assert isinstance(model, CVAE)
+        settings = self.config.adversarial
+        if isinstance(model, CVAE):
+            stage = self._stage("sharpen", settings.steps, rate=settings.learning_rate)
+            self._sharpen(stage, model)
+            return
+        by_class = _separate_steps(self.data.counts, settings.steps)
+        for label, steps in enumerate(by_class):
+            if self.data.counts[label]:
+                stage = self._stage(
+                    f"sharpen-{label:03d}",
+                    steps,
+                    classes=(label,),
+                    is_one_class=True,
+                    rate=settings.learning_rate,
+                    share=steps / sum(by_class) * self.shares["sharpen"],
+                )
+                self._sharpen(stage, model.of_class(label))
+
+    def _sharpen(self, stage: Stage, model: CVAE) -> None:
+        """Train the decoder of one model against a discriminator of its own."""
         discriminator = self._fresh(
             "discriminator",
             Discriminator,
             self.data.image_shape,
-            self.data.n_classes,
+            1 if stage.is_one_class else self.data.n_classes,
             width=self.config.model.width,
             max_width=self.config.model.max_width,
         )
-        stage = self._stage(
-            "sharpen", self.config.adversarial.steps, rate=self.config.adversarial.learning_rate
-        )
         objective = AdversarialObjective(self.batches, self.config, stage, discriminator)
-        self.stages["sharpen"] = self.loop.run(stage, model, objective)
+        self.stages[stage.name] = self.loop.run(stage, model, objective)
 
     def flow(self, model: CVAE | SeparateCVAE) -> LatentFlow:
         """Train the density over the latents of all classes.
@@ -501,10 +517,6 @@ def check_config(
         problems.append(
             "model.conditional false: a network that never sees the class has nothing to adapt; "
             f"expected model.grouping shared, got {model.grouping}"
-        )
-    if model.grouping == "separate" and config.adversarial.steps:
-        problems.append(
-            "adversarial.steps: expected model.grouping adapted or shared, got separate"
         )
     if model.network == "mlp" and model.latent != "vector":
         problems.append(f"model.network mlp: expected model.latent vector, got {model.latent}")
