@@ -37,6 +37,11 @@ OURS: dict[str, list[str]] = {
     "ours-discrete": ["model.latent=discrete", "recipe.sampler=prior"],
     "ours-discrete-edits": ["model.latent=discrete", "recipe.sampler=posterior"],
     "ours-vaegan": ["adversarial.steps=100000", "recipe.sampler=gmm"],
+    "ours-vaegan-separate": [
+        "model.grouping=separate",
+        "adversarial.steps=100000",
+        "recipe.sampler=gmm",
+    ],
 }
 
 # What `--tune` adds to them in turn; the first is used where nothing was tuned.

@@ -8,7 +8,8 @@ import torch
 
 import vaeaug
 from tests.physical import moving_digits, oscillators
-from vaeaug.config import ConfigError
+from vaeaug.config import CODE_SAMPLERS, ConfigError, Recipe
+from vaeaug.evaluation.gate.search import default_candidates
 from vaeaug.generator import ClassMover, SamplingError, draw_batch
 from vaeaug.job.applications import ApplicationError, encode_to
 
@@ -163,6 +164,25 @@ def test_signals_and_volumes_have_codes_too(data):
         assert whole.images.shape == (66, *data.image_shape)
         part = generator.sample(0, 2, seed=5, sampler=sampler, start=64)
         np.testing.assert_array_equal(part.images, whole.images[64:])
+
+
+def test_the_prior_knows_the_class_where_the_network_does_not(digits):
+    changes = {"model.conditional": False, "model.grouping": "shared", "density.steps": 80}
+    config = vaeaug.load_config(None, ["model.width=8"]).changed(**DISCRETE | changes)
+    two = digits.subset(np.flatnonzero(digits.labels < 2))  # noughts are hollow, ones are not
+    generator = vaeaug.fit(two, config, device="cpu")
+    z = generator.means[:4]
+    np.testing.assert_array_equal(generator.decode(z, [0] * 4), generator.decode(z, [1] * 4))
+    middle = [
+        generator.sample(label, 100, sampler="prior").images[:, 3:5, 3:5].mean() for label in (0, 1)
+    ]
+    real = [two.images[two.labels == label][:, 3:5, 3:5].mean() for label in (0, 1)]
+    assert middle[1] - middle[0] > 0.5 * (real[1] - real[0]) > 0
+
+
+def test_a_search_tries_samplers_that_apply():
+    samplers = {recipe.sampler for recipe in default_candidates(Recipe(), codes=True)}
+    assert samplers == {"auto", *CODE_SAMPLERS}
 
 
 def test_a_job_reports_how_the_codebook_is_used(digits, small_config, tmp_path):

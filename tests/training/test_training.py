@@ -62,7 +62,7 @@ KINDS = {
     "separate": ["model.grouping=separate", "training.steps=8"],
     "flow": ["model.latent=spatial", "density.kind=flow", "density.width=8", "training.steps=12"],
     "sharpen": ["model.grouping=shared", "adversarial.steps=20"],
-    "separate sharpen": ["model.grouping=separate", "training.steps=8", "adversarial.steps=8"],
+    "separate sharpen": ["model.grouping=separate", "training.steps=4", "adversarial.steps=4"],
     "codes": ["model.latent=discrete", "model.codes=16", "density.width=32", "density.steps=12"],
     "feature matching": [
         "model.grouping=shared",
