@@ -760,6 +760,8 @@ class Synthesizer:
         if residual and self.data is not None and self.data.are_features:
             # Of all samplers this one alone was measured to help heads (`benchmarks/usefulness`).
             return "delta", f"{n} vectors, each moved by a difference within a frequent class"
+        if self.model.is_discrete and residual:
+            return "posterior", f"{n} images, codes of each drawn anew, its detail kept"
         if self.model.is_discrete:
             return "prior", f"{n} images, and a prior over the codes of all classes"
         if residual:
