@@ -30,6 +30,14 @@ def test_codes_are_the_moving_averages_of_their_features():
         torch.testing.assert_close(book.codes[code].double(), sums / uses, rtol=1e-5, atol=1e-6)
 
 
+def test_the_nearest_code_is_that_of_float32_where_training_is_in_bfloat16():
+    book, features = Codebook(64, 3), 5 + uniform(400, 3)
+    book.start(features, uniform(64, seed=1))
+    exact = book.nearest(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(book.nearest(features), exact)
+
+
 def test_codes_settle_at_the_means_of_clusters():
     centres = torch.tensor([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0]])
     features = (centres[:, None] + uniform(3, 200, 2) - 0.5).reshape(-1, 2)

@@ -60,6 +60,12 @@ class Codebook(nn.Module):
         Returns:
             Indices of codes.
         """
+        device = features.device.type
+        if torch.is_autocast_enabled(
+            device
+        ):  # codes are nearer to each other than bfloat16 can tell
+            with torch.autocast(device, enabled=False):
+                return self.nearest(features)
         codes = self.codes
         score = torch.addmm(codes.square().sum(dim=1), features.to(codes.dtype), codes.T, alpha=-2)
         return score.argmin(dim=1)
