@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -33,8 +34,29 @@ OURS: dict[str, list[str]] = {
     "ours-flow": ["density.kind=flow", "recipe.sampler=flow"],
     "ours-spatial-flow": ["model.latent=spatial", "recipe.sampler=flow"],
     "ours-hierarchical": ["model.latent=hierarchical", "density.kind=gmm"],
+    "ours-discrete": ["model.latent=discrete", "recipe.sampler=prior"],
+    "ours-discrete-edits": ["model.latent=discrete", "recipe.sampler=posterior"],
     "ours-vaegan": ["adversarial.steps=100000", "recipe.sampler=gmm"],
+    "ours-vaegan-separate": [
+        "model.grouping=separate",
+        "adversarial.steps=100000",
+        "recipe.sampler=gmm",
+    ],
 }
+
+# What `--tune` adds to them in turn; the first is used where nothing was tuned.
+GRIDS: dict[str, list[list[str]]] = {
+    "ours-vaegan": [
+        [],
+        ["adversarial.weight=0.2"],
+        ["adversarial.r1=10"],
+        ["adversarial.weight=1.0"],
+        ["adversarial.r1=0.1"],
+        ["adversarial.features=0.1"],
+    ],
+}
+# Stages that the options of a grid do not change: its runs share them.
+SHARED_STAGES = ("classifier", "trunk", "adapt")
 
 # Theirs: what `--tune` tries on a part of the training images; see README.md. The first is used
 # where nothing was tuned.
@@ -101,13 +123,16 @@ def make_data(name: str, out: Path, *, per_class: int | None, seed: int, tune: b
 # -- Generators ------------------------------------------------------------------------------------
 
 
-def run_ours(name: str, data: Path, out: Path, *, budget: float, seed: int) -> dict:
-    """Train, draw, bound."""
+def run_ours(
+    name: str, data: Path, out: Path, *, budget: float, seed: int, tuned: list[str]
+) -> dict:
+    """Train, draw, bound; stages whose checkpoints are in `out` are not trained again."""
     train, held, n_per_class = read_data(data)
-    overrides = [f"seed={seed}", f"training.budget_seconds={budget}", *OURS[name]]
+    options = [*OURS[name], *tuned]
+    overrides = [f"seed={seed}", f"training.budget_seconds={budget}", *options]
     config = vaeaug.load_config(None, overrides)
     start = time.process_time()
-    generator = vaeaug.fit(train, config, device="cpu")
+    generator = vaeaug.fit(train, config, device="cpu", folder=out)
     seconds = time.process_time() - start
     generator.attach(train)
     images = []
@@ -123,7 +148,7 @@ def run_ours(name: str, data: Path, out: Path, *, budget: float, seed: int) -> d
     out.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(out / "samples.npz", images=np.concatenate(images), labels=labels)
     measurements = {
-        "options": OURS[name],
+        "options": options,
         "cpu_seconds": seconds,
         "parameters": sum(parameter.numel() for parameter in generator.model.parameters()),
         "bound": bound(generator, held, seed=seed),
@@ -169,9 +194,37 @@ def _tuned(data: str) -> dict:
     return json.loads(TUNED.read_text()).get(data, {}) if TUNED.exists() else {}
 
 
-def tuned_options(name: str, data: str) -> dict:
-    """What `--tune` chose, or the first of the grid."""
-    return _tuned(data).get(name, {}).get("options", PEERS[name][0])
+def tuned_options(name: str, data: str) -> dict | list:
+    """What `--tune` chose, or the first of the grid; nothing for a generator that has none."""
+    grid = {**PEERS, **GRIDS}.get(name, [[]])
+    return _tuned(data).get(name, {}).get("options", grid[0])
+
+
+def tune_ours(name: str, data: Path, out: Path, *, key: str, budget: float, seed: int) -> None:
+    """The options of a grid whose samples teach a classifier best, judged as the peers' are."""
+    train, held, _ = read_data(data)
+    judge = Judge(train, held, seed=seed)
+    before = _tuned(key).get(name, {})
+    tried = before["tried"] if before.get("budget") == budget else []
+    first = out / "tune" / f"{key}-{name}-0"
+    for number, options in enumerate(GRIDS[name]):
+        if any(trial["options"] == options for trial in tried):
+            continue
+        folder = out / "tune" / f"{key}-{name}-{number}"
+        for stage in SHARED_STAGES:
+            source = first / "checkpoints" / f"{stage}.pt"
+            if source.exists() and folder != first:
+                (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, folder / "checkpoints")
+        run_ours(name, data, folder, budget=budget, seed=seed, tuned=options)
+        images, labels = read_samples(folder / "samples.npz")
+        scores = {
+            "train_on_synthetic": judge.usefulness(images, labels, steps=TUNING_CLASSIFIER_STEPS),
+            "auc": judge.auc(images, labels),
+        }
+        tried.append({"options": options, **scores})
+        print(f"{key} {name} {options}: {scores}", flush=True)
+        _keep_tuned(key, name, {**max(tried, key=_usefulness), "budget": budget, "tried": tried})
 
 
 def tune(
@@ -202,17 +255,20 @@ def tune(
         n = max(values, key=values.__getitem__)
         tried.append({"options": {**options, "components": [n]}, "train_on_synthetic": values[n]})
         print(f"{key} {name} {options}: {values}", flush=True)
-        # Read anew: another model may be tuned beside this one.
-        everything = json.loads(TUNED.read_text()) if TUNED.exists() else {}
-        entry = {**max(tried, key=_usefulness), "budget": budget, "tried": tried}
-        everything.setdefault(key, {})[name] = entry
-        TUNED.write_text(json.dumps(everything, indent=1) + "\n")
+        _keep_tuned(key, name, {**max(tried, key=_usefulness), "budget": budget, "tried": tried})
 
     for options in PEERS[name]:
         attempt({**options, "lr": RATES[0]})
     best = max(tried, key=_usefulness)["options"]
     for rate in RATES[1:]:
         attempt({**{key: value for key, value in best.items() if key != "components"}, "lr": rate})
+
+
+def _keep_tuned(data: str, name: str, entry: dict) -> None:
+    # Read anew: another model may be tuned beside this one.
+    everything = json.loads(TUNED.read_text()) if TUNED.exists() else {}
+    everything.setdefault(data, {})[name] = entry
+    TUNED.write_text(json.dumps(everything, indent=1) + "\n")
 
 
 def _usefulness(tried: dict) -> float:
@@ -254,7 +310,7 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, help="training images of each class; default: all")
     parser.add_argument("--only", nargs="+", choices=["real", *OURS, *PEERS], metavar="NAME")
     parser.add_argument("--peer-python", type=Path, help="left out: ours alone")
-    parser.add_argument("--tune", action="store_true", help="choose the peers' options, and stop")
+    parser.add_argument("--tune", action="store_true", help="choose options, and stop")
     parser.add_argument("--table", action="store_true", help="print what there is, and stop")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -271,7 +327,9 @@ def main() -> None:
         parser.error("--peer-python is needed for the peers")
     if args.tune:
         for name in wanted:
-            if name in PEERS:
+            if name in GRIDS:
+                tune_ours(name, data, args.out, key=key, budget=args.budget, seed=args.seed)
+            elif name in PEERS:
                 tune(
                     name,
                     data,
@@ -297,10 +355,12 @@ def main() -> None:
         if name == "real":
             line.update(judge.ceiling(n_per_class))
         else:
+            options = tuned_options(name, key)
             if name in OURS:
-                line.update(run_ours(name, data, out, budget=budget, seed=args.seed))
+                line.update(
+                    run_ours(name, data, out, budget=budget, seed=args.seed, tuned=list(options))
+                )
             else:
-                options = tuned_options(name, key)
                 line.update(
                     run_peer(
                         args.peer_python,

@@ -50,15 +50,8 @@ class Judge:
 
     def score(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """All metrics; classes are brought to equal numbers where two sets are compared."""
+        auc = self.auc(images, labels)
         images = self._level[images]
-        synthetic, real = self._matched(labels, self.train.labels)
-        auc = real_or_synthetic_auc(
-            self.train.images[real],
-            images[synthetic],
-            value_range=self.train.value_range,
-            seed=self.seed,
-            steps=DISCRIMINATOR_STEPS,
-        )
         synthetic, real = self._matched(labels, self.test.labels)
         features = real_features(self._classifier, images[synthetic], self.train.value_range)
         spaces = self._test_features[real], features
@@ -69,6 +62,17 @@ class Judge:
             "density": density(*spaces, k=NEIGHBOURS),
             "near_copies": float((self._distance(images) < self._copy_distance).mean()),
         }
+
+    def auc(self, images: np.ndarray, labels: np.ndarray) -> float:
+        """How well a discriminator tells these from training images; 0.5: not at all."""
+        synthetic, real = self._matched(labels, self.train.labels)
+        return real_or_synthetic_auc(
+            self.train.images[real],
+            self._level[images][synthetic],
+            value_range=self.train.value_range,
+            seed=self.seed,
+            steps=DISCRIMINATOR_STEPS,
+        )
 
     def usefulness(
         self, images: np.ndarray, labels: np.ndarray, *, steps: int = CLASSIFIER_STEPS

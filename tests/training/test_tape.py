@@ -30,6 +30,7 @@ JOBS = {
     "a model of each class": ["model.grouping=separate"],
     "a grid with a flow": ["model.latent=spatial", "density.kind=flow", "density.steps=7"],
     "a hierarchy": ["model.latent=hierarchical"],
+    "codes": ["model.latent=discrete", "density.width=32", "density.steps=7"],
 }
 NEW_STATE = Loop._new_state
 

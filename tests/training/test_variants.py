@@ -191,11 +191,6 @@ def test_all_of_it_works_in_bfloat16(monkeypatch):
             "expected model.grouping shared, got adapted",
         ),
         (
-            ["model.grouping=separate", "adversarial.steps=5"],
-            "uint8",
-            "adversarial.steps: expected model.grouping adapted or shared, got separate",
-        ),
-        (
             ["model.likelihood=logistic_mixture"],
             "float32",
             "model.likelihood logistic_mixture: expected uint8 data, got float32",
@@ -204,13 +199,11 @@ def test_all_of_it_works_in_bfloat16(monkeypatch):
             [
                 "model.conditional=false",
                 "model.grouping=separate",
-                "adversarial.steps=5",
                 "model.likelihood=logistic_mixture",
             ],
             "float32",
             "model.conditional false: a network that never sees the class has nothing to adapt; "
             "expected model.grouping shared, got separate; "
-            "adversarial.steps: expected model.grouping adapted or shared, got separate; "
             "model.likelihood logistic_mixture: expected uint8 data, got float32",
         ),
     ],

@@ -46,6 +46,11 @@ class Guide:
             raise CompressionError(
                 "compression: expected a generator of 8-bit images without an image codec"
             )
+        if generator.model.is_discrete:
+            raise CompressionError(
+                "compression: expected a generator of latents with a density, got one of codes "
+                "(model.latent discrete)"
+            )
         # The generator itself stays as it is; a decoder on another device rounds the same.
         self._model: Any = copy.deepcopy(generator.model).double().cpu().eval()
         self._generator = generator

@@ -3,7 +3,7 @@
 from vaeaug.config.evaluation import EvaluationConfig
 from vaeaug.config.job import AugmentConfig, ConfigError, make_config
 from vaeaug.config.loading import as_config, changed_keys, json_schema, load_config
-from vaeaug.config.recipe import Recipe, Sampler
+from vaeaug.config.recipe import CODE_SAMPLERS, Recipe, Sampler
 from vaeaug.config.sections import (
     AdversarialConfig,
     DataConfig,
@@ -19,6 +19,7 @@ from vaeaug.config.sections import (
 )
 
 __all__ = [
+    "CODE_SAMPLERS",
     "AdversarialConfig",
     "AugmentConfig",
     "ConfigError",

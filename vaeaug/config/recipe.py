@@ -18,6 +18,8 @@ Sampler = Literal[
     "delta",
     "calibrated",
 ]
+# Those of discrete latents: codes cannot be moved.
+CODE_SAMPLERS = ("prior", "posterior", "delta")
 # The keys that decide which samples there are; the others say how a trainer uses them.
 _DRAWING = ("sampler", "temperature", "min_label_probability", "soft")
 

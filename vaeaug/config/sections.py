@@ -8,7 +8,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 Grouping = Literal["adapted", "separate", "shared"]
 Network = Literal["conv", "mlp"]
-Latent = Literal["vector", "spatial", "hierarchical"]
+Latent = Literal["vector", "spatial", "hierarchical", "discrete"]
 LikelihoodName = Literal["gaussian", "gaussian_per_pixel", "bernoulli", "logistic_mixture"]
 DensityKind = Literal["auto", "normal", "gmm", "flow"]
 SamplingStrategy = (
@@ -156,8 +156,8 @@ class ModelConfig(Section):
     )
     latent: Latent = Field(
         "vector",
-        description="vector: one code. spatial: a grid, sharper images. hierarchical: a vector and "
-        "grids.",
+        description="vector: one vector. spatial: a grid, sharper images. hierarchical: a vector "
+        "and grids. discrete: a grid of codes (VQ-VAE) and a prior over them.",
     )
     latent_dim: int | None = Field(
         None,
@@ -167,9 +167,26 @@ class ModelConfig(Section):
         "values, 128 for large ones; mlp: at most the number of values.",
     )
     latent_channels: int | None = Field(
-        None, ge=1, le=256, description="Channels of the latent grid. Default: by the image size."
+        None,
+        ge=1,
+        le=256,
+        description="Channels of the latent grid. Default: by the image size; discrete: 8, the "
+        "length of a code.",
     )
     levels: Literal[2, 3] = Field(2, description="Levels of hierarchical latents.")
+    codes: int | None = Field(
+        None,
+        ge=2,
+        le=32768,
+        description="Codes in the codebook of discrete latents. Default: 64, or 256 for samples of "
+        "more than 400 values.",
+    )
+    commitment: float = Field(
+        0.25,
+        ge=0,
+        description="discrete: weight of the squared distance of the encoder's features from their "
+        "codes, in variances of the codes.",
+    )
     likelihood: LikelihoodName = Field(
         "gaussian",
         description="p(x given z): one optimal sigma, a sigma per value, Bernoulli, or a mixture "
@@ -384,12 +401,25 @@ class DensityConfig(Section):
 
     kind: DensityKind = Field("auto", description="auto: by the latents and the class sizes.")
     steps: int | None = Field(
-        None, ge=1, description="Training steps of the flow. Default: those of the trunk."
+        None,
+        ge=1,
+        description="Training steps of the flow or the prior over codes. Default: those of the "
+        "trunk.",
     )
     batch_size: int = Field(256, ge=2, le=65536, description="Latents per step of the flow.")
-    width: int = Field(64, ge=8, le=1024, description="Channels of the flow.")
-    depth: int = Field(4, ge=1, le=64, description="Residual blocks of the flow.")
-    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of the flow.")
+    width: int = Field(
+        64,
+        ge=8,
+        le=1024,
+        description="Channels of the flow; units of a token of the prior over codes, a multiple of "
+        "32.",
+    )
+    depth: int | None = Field(
+        None, ge=1, le=64, description="Residual blocks. Default: 4; prior over codes: 2."
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate. Default: 0.001; prior over codes: 0.005."
+    )
 
 
 class RestorationConfig(Section):
@@ -417,6 +447,13 @@ class SamplingConfig(Section):
         ge=0,
         le=10,
         description="flow: guidance scale. 1 draws from the class; more emphasises it.",
+    )
+    redrawn: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="posterior of discrete latents: fraction of the codes of a real image that the "
+        "prior draws anew, given the others.",
     )
     solver_steps: int = Field(12, ge=1, le=1000, description="flow: steps of Heun's method.")
     residual: Literal["auto"] | bool = Field(

@@ -15,7 +15,6 @@ from vaeaug.models import (
     CVAE,
     SeparateCVAE,
     exact_float32,
-    gaussian_kl,
     importance_weighted_bound,
     scale_images,
 )
@@ -257,19 +256,21 @@ class Codec:
         Raises:
             SamplingError: If images or labels have another shape or are out of range.
         """
-        kls, lengths = [np.empty((0, self.model.latent_dim), np.float32)], [np.empty(0)]
+        kls, lengths = [], [np.empty(0)]
         n_values = math.prod(self.image_shape)
         for x, y, start in self._blocks(images, labels):
             noise = self._noise(len(x), seed + start)
             mean, logvar = self.model.posterior(x, y)
             decoded = self.model.generate(mean + torch.exp(0.5 * logvar) * noise, y)
-            kl = gaussian_kl(mean, logvar, decoded.mean, decoded.logvar)
+            kl = self.model.kl(mean, logvar, decoded, y)
             kls.append(kl.cpu().numpy())
             if bits:
                 nats = kl.sum(dim=1) - self.model.log_mass(decoded, x, y)
                 lengths.append((nats.double() / (n_values * math.log(2))).cpu().numpy())
             else:
                 lengths.append(np.full(len(x), np.nan))
+        if not kls:
+            kls.append(np.empty((0, self.model.latent_dim), np.float32))
         return np.concatenate(kls), np.concatenate(lengths)
 
     def check_labels(self, labels: Sequence[int] | np.ndarray, n: int) -> Int64[np.ndarray, " n"]:

@@ -63,6 +63,7 @@ def sample_configured(
         temperature=config.recipe.temperature,
         guidance=config.sampling.guidance,
         solver_steps=config.sampling.solver_steps,
+        redrawn=config.sampling.redrawn,
         residual=keeps_detail(config.sampling, sampler),
         start=start,
     )

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
+from vaeaug.generator.codec import SamplingError
 from vaeaug.generator.latents import neighbour_count
 from vaeaug.generator.samplers import EDITING, Request
 from vaeaug.generator.synthesizer import Synthesizer
@@ -74,9 +75,17 @@ class ClassMover:
 
     Args:
         generator: The generator, on the device that the images will be on.
+
+    Raises:
+        SamplingError: If its latents are codes.
     """
 
     def __init__(self, generator: Synthesizer) -> None:
+        if generator.model.is_discrete:
+            raise SamplingError(
+                "moving images within their class: expected latents that can be moved, got codes "
+                "(model.latent discrete); draw new images with the sampler posterior instead"
+            )
         self.generator = generator
         self._latents: dict[int, Tensor] = {}
 

@@ -40,6 +40,7 @@ class Request:
         temperature: Scale of the noise.
         guidance: Guidance scale of the flow.
         solver_steps: Solver steps of the flow.
+        redrawn: Fraction of the codes of a training image that are drawn anew, of discrete latents.
     """
 
     label: int
@@ -48,6 +49,7 @@ class Request:
     temperature: float
     guidance: float
     solver_steps: int
+    redrawn: float = 0.5
 
 
 def check_numbers(

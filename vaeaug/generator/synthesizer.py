@@ -15,6 +15,7 @@ from vaeaug.data import LabelledImages
 from vaeaug.generator import storage
 from vaeaug.generator.batch import SampleBatch
 from vaeaug.generator.codec import BLOCK, Codec, SamplingError
+from vaeaug.generator.codes import CodeSampler, check_code_sampler
 from vaeaug.generator.density import ClassDensity, fit_density
 from vaeaug.generator.exemplars import sample_like
 from vaeaug.generator.from_data import FROM_DATA, DataSampler
@@ -148,7 +149,7 @@ class Synthesizer:
         mixture = kind in ("gmm", "flow") or (kind == "auto" and flow is None)
         densities = [
             fit_density(means[rows], variances[rows], seed=seed, mixture=mixture)
-            if len(rows)
+            if len(rows) and not model.is_discrete  # codes have a prior
             else None
             for rows in (np.flatnonzero(labels == c) for c in range(data.n_classes))
         ]
@@ -520,6 +521,7 @@ class Synthesizer:
         temperature: float = 1.0,
         guidance: float = 1.0,
         solver_steps: int = 12,
+        redrawn: float = 0.5,
         residual: bool = False,
         start: int = 0,
     ) -> SampleBatch:
@@ -532,8 +534,9 @@ class Synthesizer:
             exemplars: Images of a class that the generator was not trained on, one or more, to draw
                 samples of that class (see `sample_like`).
             sampler: "prior" (the class's p(z|y)); "posterior" (mean + temperature * sigma * noise
-                around a training image of the class); "interpolate" (between a training image and
-                one of its nearest neighbours of the class in latent space); "gmm" (the density
+                around a training image of the class; of discrete latents, a part of its codes is
+                drawn anew); "interpolate" (between a training image and one of its nearest
+                neighbours of the class in latent space); "gmm" (the density
                 fitted to the class); "flow" (the flow fitted to all classes); "transfer" (the
                 style of a training image of a frequent class, decoded as this one); "blend"
                 (between this class and one near to it, with soft labels); "delta" (a training image
@@ -545,6 +548,8 @@ class Synthesizer:
             temperature: Scale of the noise.
             guidance: Guidance scale of the flow: 1 draws from the class, more emphasises it.
             solver_steps: Steps of Heun's method, for the flow.
+            redrawn: Of discrete latents, the fraction of the codes of a training image that
+                "posterior" draws anew.
             residual: Add to each sample what the decoder loses of its source image, so that detail
                 stays. Needs a sampler with a source, and the images (`attach`).
             start: Index of the first sample.
@@ -593,6 +598,8 @@ class Synthesizer:
             raise SamplingError(
                 f"sample: unknown sampler {sampler!r}; expected one of {known}, auto"
             )
+        if self.model.is_discrete:
+            check_code_sampler(sampler, redrawn)
         if sampler == "flow" and self.flow is None:
             raise SamplingError(
                 "sample: this generator has no flow; train one with density.kind: flow"
@@ -603,7 +610,7 @@ class Synthesizer:
                 f"({', '.join(EDITING)}; got {sampler!r}) and the training images (attach)"
             )
         pool = self.pool_of(label, sampler, source)
-        request = Request(label, sampler, pool, temperature, guidance, solver_steps)
+        request = Request(label, sampler, pool, temperature, guidance, solver_steps, redrawn)
         if sampler in FROM_DATA:
             self._check_data(sampler, label)
         # Whole blocks, so that every sample is decoded at the same place of the same shape.
@@ -634,12 +641,14 @@ class Synthesizer:
             soft_labels=None if soft_labels is None else soft_labels[kept],
         )
 
-    def sampler(self) -> LatentSampler:
+    def sampler(self) -> LatentSampler | CodeSampler:
         """What draws the latents of this generator's samples.
 
         Returns:
             A sampler that shares its arrays and networks.
         """
+        if isinstance(self.model, CVAE) and self.model.is_discrete:
+            return CodeSampler(self.model, self.latents)
         return LatentSampler(self.model, self.latents, self.densities, self.flow, self.reach)
 
     def data_sampler(self) -> DataSampler:
@@ -699,6 +708,21 @@ class Synthesizer:
         recordings[~known.to(self.device)] = torch.nan
         return recordings
 
+    @property
+    def density_sampler(self) -> str:
+        """The sampler that needs no image of the class."""
+        if self.model.is_discrete:
+            return "prior"
+        return "gmm" if self.flow is None else "flow"
+
+    @property
+    def alternatives(self) -> tuple[str, ...]:
+        """Samplers that can take the place of one that does badly."""
+        if self.model.is_discrete:
+            return ("prior", "posterior")
+        density = ("gmm",) if self.flow is None else ("flow", "gmm")
+        return (*density, "interpolate", "prior")
+
     def default_sampler(self, label: int | str, *, residual: bool = False) -> str:
         """The default sampler of a class; see `sampler_reason`.
 
@@ -736,6 +760,10 @@ class Synthesizer:
         if residual and self.data is not None and self.data.are_features:
             # Of all samplers this one alone was measured to help heads (`benchmarks/usefulness`).
             return "delta", f"{n} vectors, each moved by a difference within a frequent class"
+        if self.model.is_discrete and residual:
+            return "posterior", f"{n} images, codes of each drawn anew, its detail kept"
+        if self.model.is_discrete:
+            return "prior", f"{n} images, and a prior over the codes of all classes"
         if residual:
             return "interpolate", f"{n} images, each moved towards a neighbour, its detail kept"
         if n < SMALL_CLASS:

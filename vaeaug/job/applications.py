@@ -176,11 +176,17 @@ def encode_to(path: str | Path, generator: Synthesizer, data: LabelledImages) ->
         ``reconstruction`` against the originals.
 
     Raises:
-        ApplicationError: If the data is of another shape or has other classes.
+        ApplicationError: If the data is of another shape or has other classes, or the latents are
+            codes.
         ShardError: If the file cannot be written.
     """
     path = Path(path)
     check_fits(generator, data)
+    if generator.model.is_discrete:
+        raise ApplicationError(
+            "encode: expected a generator of latents that can be rounded, got one of codes "
+            "(model.latent discrete); generator.encode gives them in Python"
+        )
     latents = generator.encode(data.images, data.labels)
     step = np.sqrt(generator.variances.mean(axis=0))
     z = np.rint(latents / step).clip(-(2**15), 2**15 - 1).astype(np.int16)

@@ -98,7 +98,12 @@ class RunEvaluation:
         with self._bench(self.data.subset(rows), self.folder / "search") as bench:
             result = search_recipe(
                 bench,
-                candidates or default_candidates(self.job.recipe, features=self.data.are_features),
+                candidates
+                or default_candidates(
+                    self.job.recipe,
+                    features=self.data.are_features,
+                    codes=self.job.model.latent == "discrete",
+                ),
                 progress=self.progress,
             )
         log.info("search: %s", result.sentence)

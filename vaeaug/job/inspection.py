@@ -100,13 +100,14 @@ def describe(path: str | Path) -> dict[str, Any]:
         }
     if (path / "config.json").exists() or (path / "model" / "config.json").exists():
         generator = Synthesizer.load(path)
+        without = "prior over codes" if generator.model.is_discrete else "none"
         return {
             "generator": str(path),
             "model": type(generator.model).__name__,
             **generator.model.architecture,
             "parameters": sum(parameter.numel() for parameter in generator.model.parameters()),
             "densities": {
-                name: density.kind if density else "none"
+                name: density.kind if density else without
                 for name, density in zip(generator.class_names, generator.densities, strict=True)
             },
             "sha256": generator.sha256,

@@ -10,6 +10,14 @@ from vaeaug.models.classifier import (
 )
 from vaeaug.models.content import mean_codes
 from vaeaug.models.cvae import CVAE, ElboTerms, gaussian_kl, groups_of
+from vaeaug.models.discrete import (
+    HEAD,
+    Codebook,
+    CodePrior,
+    in_order,
+    perplexity,
+    random_order,
+)
 from vaeaug.models.discriminator import Discriminator, feature_distance
 from vaeaug.models.flow import LatentFlow
 from vaeaug.models.likelihoods import LIKELIHOODS, MIN_SIGMA, make_likelihood, optimal_log_sigma2
@@ -28,12 +36,15 @@ from vaeaug.models.weights import weights_sha256
 
 __all__ = [
     "CVAE",
+    "HEAD",
     "LIKELIHOODS",
     "MAX_NOISE",
     "MIN_NOISE",
     "MIN_SIGMA",
     "NOISE_LEVELS",
     "PEAKS",
+    "CodePrior",
+    "Codebook",
     "Discriminator",
     "ElboTerms",
     "Geometry",
@@ -51,11 +62,14 @@ __all__ = [
     "gaussian_kl",
     "groups_of",
     "importance_weighted_bound",
+    "in_order",
     "latent_groups",
     "make_likelihood",
     "mean_codes",
     "optimal_log_sigma2",
+    "perplexity",
     "poisson_level",
+    "random_order",
     "scale_images",
     "small_classifier",
     "unfold_space",

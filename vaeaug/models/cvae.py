@@ -2,9 +2,10 @@
 
 Kingma & Welling 2014 (arXiv:1312.6114) for the bound, Sohn et al. 2015 for the class. The variants
 are configurations of this one model: a plain VAE ignores the class, a beta-VAE weights the
-KL, a hierarchy has latents at several resolutions.
+KL, a hierarchy has latents at several resolutions, a VQ-VAE has codes for latents.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from vaeaug.models.blocks import Geometry
 from vaeaug.models.content import ContentEncoder
 from vaeaug.models.dense import DenseDecoder, DenseEncoder, dense_groups
+from vaeaug.models.discrete import Codebook, CodePrior, in_order
 from vaeaug.models.likelihoods import make_likelihood, optimal_log_sigma2
 from vaeaug.models.networks import (
     LOGVAR_BOUND,
@@ -23,6 +25,7 @@ from vaeaug.models.networks import (
     Decoder,
     Encoder,
     LatentGroup,
+    code_count,
     latent_groups,
 )
 
@@ -36,7 +39,8 @@ class ElboTerms:
     Attributes:
         reconstruction: ``-log p(x|z,y)`` per sample, shape (n,).
         kl: ``KL(q(z|x,y) || p(z|y))`` per sample and unit of z, shape (n, z). In a hierarchy, it is
-            conditional on the drawn latents of the preceding groups.
+            conditional on the drawn latents of the preceding groups. Of discrete latents it is
+            ``-log p(code)``, shape (n, cells).
         squared_error: ``|x - E[x|z,y]|^2`` per sample, shape (n,).
         mean: ``E[x|z,y]``, not clipped.
     """
@@ -80,9 +84,9 @@ class CVAE(nn.Module):
             A dense network takes samples of any size, such as (F, 1), a row of a table.
         n_classes: Number of classes.
         network: "conv" or "mlp" (dense: no convolutions, a latent vector).
-        latent: "vector", "spatial" or "hierarchical"; see `latent_groups`.
+        latent: "vector", "spatial", "hierarchical" or "discrete"; see `latent_groups`.
         latent_dim: Length of the latent vector; None derives it from the size of a sample. Unused
-            by "spatial". See `dense_groups` for a dense network.
+            by grids. See `dense_groups` for a dense network.
         latent_channels: Channels of the latent grid; None derives them from the size of a sample.
         levels: Number of groups of a hierarchy, 2 or 3.
         likelihood: "gaussian", "gaussian_per_pixel", "bernoulli" or "logistic_mixture".
@@ -92,6 +96,10 @@ class CVAE(nn.Module):
         class_embedding: Length of the class embedding.
         convolution: "full" or, for three spatial axes, "factorised"; see `FactorisedConv`. Unused
             by "mlp".
+        n_codes: Codes in the codebook of discrete latents; None derives them from the size of a
+            sample.
+        prior_width: Units of a token of the prior over codes.
+        prior_depth: Blocks of the prior over codes.
         style_dim: Units at the start of the latent vector that hold the style: how an image is
             made, whatever its class; the rest, the detail, holds what style and class leave open.
             The embedding of a class is then the mean content code of its images. 0: one latent
@@ -118,6 +126,9 @@ class CVAE(nn.Module):
         class_embedding: int = 32,
         style_dim: int = 0,
         convolution: str = "full",
+        n_codes: int | None = None,
+        prior_width: int = 64,
+        prior_depth: int = 2,
     ) -> None:
         super().__init__()
         self.image_shape = tuple(image_shape)
@@ -158,10 +169,23 @@ class CVAE(nn.Module):
         n_rows = n_classes if conditional else 1
         self.embedding = nn.Embedding(n_rows, class_embedding)
         nn.init.normal_(self.embedding.weight, std=0.5)
-        self.prior_mean = nn.Embedding(n_rows, self.groups[0].size)
-        self.prior_logvar = nn.Embedding(n_rows, self.groups[0].size)
-        nn.init.zeros_(self.prior_mean.weight)
-        nn.init.zeros_(self.prior_logvar.weight)
+        self.codebook: Codebook | None = None
+        self.code_prior: CodePrior | None = None
+        if latent == "discrete":
+            (group,) = self.groups
+            n_codes = n_codes or code_count(math.prod(self.image_shape))
+            sizes = {"n_codes": n_codes, "prior_width": prior_width, "prior_depth": prior_depth}
+            self.architecture |= sizes
+            self.codebook = Codebook(n_codes, group.shape[0])
+            cells = math.prod(group.shape[1:])
+            self.code_prior = CodePrior(
+                cells, n_codes, n_classes, width=prior_width, depth=prior_depth
+            )
+        else:
+            self.prior_mean = nn.Embedding(n_rows, self.groups[0].size)
+            self.prior_logvar = nn.Embedding(n_rows, self.groups[0].size)
+            nn.init.zeros_(self.prior_mean.weight)
+            nn.init.zeros_(self.prior_logvar.weight)
         self.likelihood = make_likelihood(likelihood)
         n_outputs = self.likelihood.n_outputs
         self.encoder: Encoder | DenseEncoder
@@ -172,14 +196,14 @@ class CVAE(nn.Module):
             self.encoder = DenseEncoder(*shape, **dense)
             self.decoder = DenseDecoder(*shape, n_outputs=n_outputs, **dense)
         else:
-            sizes: dict[str, Any] = {
+            widths: dict[str, Any] = {
                 "width": width,
                 "max_width": max_width,
                 "class_embedding": class_embedding,
             }
             parts = (self.geometry, self.groups, n_rows)
-            self.encoder = Encoder(*parts, **sizes)
-            self.decoder = Decoder(*parts, n_outputs=n_outputs, **sizes)
+            self.encoder = Encoder(*parts, **widths)
+            self.decoder = Decoder(*parts, n_outputs=n_outputs, **widths)
         self.content: ContentEncoder | None = None
         if style_dim and self.geometry is not None:
             self.content = ContentEncoder(
@@ -202,10 +226,13 @@ class CVAE(nn.Module):
             code: Codes that describe the classes. Default: their embeddings.
 
         Returns:
-            Mean and log variance.
+            Mean and log variance; of discrete latents the codes, flat, and minus infinity.
         """
-        y = self._rows(y)
-        return self.encoder(x, y, self.embedding(y) if code is None else code)
+        rows = self._rows(y)
+        mean, logvar = self.encoder(x, rows, self.embedding(rows) if code is None else code)
+        if self.codebook is None:
+            return mean, logvar
+        return self.snapped(mean), torch.full_like(mean, -math.inf)
 
     def prior(self, y: Int[Tensor, " n"]) -> tuple[Float[Tensor, "n z1"], Float[Tensor, "n z1"]]:
         """Compute p(z1|y), the prior of the first (or only) group of latents.
@@ -216,6 +243,9 @@ class CVAE(nn.Module):
         Returns:
             Mean and log variance.
         """
+        if self.codebook is not None:  # codes have the prior of `code_nats`
+            standard = torch.zeros(y.shape[0], self.latent_dim, device=y.device)
+            return standard, standard
         y = self._rows(y)
         return self.prior_mean(y), self.prior_logvar(y).clamp(-LOGVAR_BOUND, LOGVAR_BOUND)
 
@@ -228,13 +258,15 @@ class CVAE(nn.Module):
         """Compute p(x|z,y) and the prior of every latent given the preceding ones.
 
         Args:
-            z: Latents.
+            z: Latents; discrete ones are moved to the nearest codes.
             y: Class indices.
             code: Codes that describe the classes. Default: their embeddings.
 
         Returns:
             The parameters of both distributions.
         """
+        if self.codebook is not None:
+            return self.generate_from(self.snapped(z), y)
         mean, logvar = self.prior(y)
         y = self._rows(y)
         return self.decoder(z, y, self.embedding(y) if code is None else code, mean, logvar)
@@ -317,6 +349,106 @@ class CVAE(nn.Module):
             return z
         return torch.cat([z[:, : self.style_dim], torch.zeros_like(z[:, self.style_dim :])], dim=1)
 
+    # -- Discrete latents ----------------------------------------------------------------------
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether latents are codes of a codebook."""
+        return self.codebook is not None
+
+    def features(
+        self, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n z"]:
+        """Compute the output of the encoder, before it is moved to the nearest codes.
+
+        Args:
+            x: Samples scaled to [0, 1].
+            y: Class indices.
+
+        Returns:
+            Features of all cells, flat.
+        """
+        rows = self._rows(y)
+        return self.encoder(x, rows, self.embedding(rows))[0]
+
+    def by_cell(self, z: Float[Tensor, "n z"]) -> Float[Tensor, "m d"]:
+        """Separate flat latents into cells.
+
+        Args:
+            z: Flat latents or features.
+
+        Returns:
+            One row per cell, those of a sample together.
+        """
+        (group,) = self.groups
+        channels = group.shape[0]
+        return z.view(z.shape[0], channels, -1).transpose(1, 2).reshape(-1, channels)
+
+    def codes_at(self, z: Float[Tensor, "n z"]) -> Int[Tensor, "n cells"]:
+        """Find the nearest code in each cell.
+
+        Args:
+            z: Flat latents or features.
+
+        Returns:
+            Indices of codes.
+        """
+        assert self.codebook is not None
+        return self.codebook.nearest(self.by_cell(z)).view(z.shape[0], -1)
+
+    def latents_of(self, codes: Int[Tensor, "n cells"]) -> Float[Tensor, "n z"]:
+        """Look up the codes of cells.
+
+        Args:
+            codes: Indices of codes.
+
+        Returns:
+            Flat latents.
+        """
+        assert self.codebook is not None
+        return self.codebook.codes[codes].transpose(1, 2).flatten(1)
+
+    def snapped(self, z: Float[Tensor, "n z"]) -> Float[Tensor, "n z"]:
+        """Move each cell to its nearest code.
+
+        Args:
+            z: Flat latents or features.
+
+        Returns:
+            Flat latents.
+        """
+        return self.latents_of(self.codes_at(z))
+
+    def generate_from(self, z: Float[Tensor, "n z"], y: Int[Tensor, " n"]) -> Decoded:
+        """Decode latents as they are, such as those that pass a gradient straight through.
+
+        Args:
+            z: Flat latents.
+            y: Class indices.
+
+        Returns:
+            The output of the decoder; the prior in it is not that of codes.
+        """
+        rows = self._rows(y)
+        return self.decoder(z, rows, self.embedding(rows), *self.prior(y))
+
+    def code_nats(self, z: Float[Tensor, "n z"], y: Int[Tensor, " n"]) -> Float[Tensor, "n cells"]:
+        """Compute ``-log p(code|y)`` of each cell given the preceding ones, row by row of the grid.
+
+        Args:
+            z: Flat latents.
+            y: Class indices.
+
+        Returns:
+            Nats per cell.
+        """
+        assert self.codebook is not None
+        assert self.code_prior is not None
+        codes = self.codes_at(z)
+        if not self.code_prior.is_trained:
+            return torch.full(codes.shape, math.log(self.codebook.n_codes), device=z.device)
+        return -self.code_prior.log_prob(codes, y, in_order(codes))
+
     # -- The bound -----------------------------------------------------------------------------
 
     def elbo(
@@ -354,10 +486,32 @@ class CVAE(nn.Module):
             log_sigma2 = optimal_log_sigma2(squared_error, target[0].numel())
         return ElboTerms(
             reconstruction=-self.likelihood.log_prob(decoded.raw, target, log_sigma2),
-            kl=gaussian_kl(mean, logvar, decoded.mean, decoded.logvar),
+            kl=self.kl(mean, logvar, decoded, y),
             squared_error=squared_error,
             mean=centre,
         )
+
+    def kl(
+        self,
+        mean: Float[Tensor, "n z"],
+        logvar: Float[Tensor, "n z"],
+        decoded: Decoded,
+        y: Int[Tensor, " n"],
+    ) -> Float[Tensor, "n u"]:
+        """Compute ``KL(q(z|x,y) || p(z|y))`` per unit; of discrete latents `code_nats`, per cell.
+
+        Args:
+            mean: Mean of q.
+            logvar: Log variance of q.
+            decoded: Output of `generate`.
+            y: Class indices.
+
+        Returns:
+            Nats.
+        """
+        if self.codebook is not None:
+            return self.code_nats(mean, y)
+        return gaussian_kl(mean, logvar, decoded.mean, decoded.logvar)
 
     def log_prob(
         self, decoded: Decoded, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
@@ -404,13 +558,17 @@ class CVAE(nn.Module):
         }
 
     def trunk_parameters(self) -> dict[str, nn.Parameter]:
-        """Return the parameters that all classes share.
+        """Return the parameters that all classes share, but for the prior over codes.
 
         Returns:
             Parameters by name.
         """
         rows = self.class_parameters()
-        return {name: parameter for name, parameter in self.named_parameters() if name not in rows}
+        return {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if name not in rows and not name.startswith("code_prior.")
+        }
 
     def _rows(self, y: Tensor) -> Tensor:
         return y if self.conditional else torch.zeros_like(y)
@@ -430,7 +588,7 @@ def groups_of(
     Args:
         image_shape: (space..., channels) of a sample.
         network: "conv" or "mlp".
-        latent: "vector", "spatial" or "hierarchical".
+        latent: "vector", "spatial", "hierarchical" or "discrete".
         latent_dim: Length of the vector; None for the default.
         latent_channels: Channels of the grid; None for the default.
         levels: Number of groups of hierarchical latents.

@@ -29,6 +29,8 @@ from vaeaug.models.blocks import (
 LOGVAR_BOUND = 10.0
 # Default size of a spatial latent, as a fraction of the values of a sample.
 SPATIAL_SHARE = 0.375
+# Default numbers in a code of discrete latents, and codes in the codebook of small samples.
+CODE_LENGTH, FEW_CODES = 8, 64
 # Samples with more values get a longer latent vector; large samples get one of this length.
 SMALL_SAMPLE = 400
 LARGE_LATENT = 128
@@ -82,6 +84,18 @@ def latent_length(n_values: int) -> int:
     return 32 if n_values <= SMALL_SAMPLE else 64
 
 
+def code_count(n_values: int) -> int:
+    """Return the default size of a codebook: 64, or 256 for samples of over 400 values.
+
+    Args:
+        n_values: Values per sample.
+
+    Returns:
+        Codes.
+    """
+    return FEW_CODES if n_values <= SMALL_SAMPLE else 4 * FEW_CODES
+
+
 def latent_groups(
     geometry: Geometry,
     latent: str,
@@ -93,13 +107,13 @@ def latent_groups(
 
     Args:
         geometry: Geometry of the samples.
-        latent: "vector" (one vector), "spatial" (one grid at the coarsest level) or "hierarchical"
-            (a vector, a grid at the coarsest level and, with three groups, one at the next finer
-            level).
+        latent: "vector" (one vector), "spatial" (one grid at the coarsest level), "discrete" (the
+            same, of codes) or "hierarchical" (a vector, a grid at the coarsest level and, with
+            three groups, one at the next finer level).
         latent_dim: Length of the vector. None: 32, or 64 for samples of more than 400 values, 128
             for large ones (see `Geometry`).
         latent_channels: Channels of the coarsest grid, 1 to 16. None: as many as let the grid hold
-            `SPATIAL_SHARE` of the values of a sample.
+            `SPATIAL_SHARE` of the values of a sample; `CODE_LENGTH` for "discrete".
         levels: Number of groups of a hierarchy, 2 or 3.
 
     Returns:
@@ -117,6 +131,8 @@ def latent_groups(
         shapes: list[tuple[tuple[int, ...], int]] = [((latent_dim,), last)]
     elif latent == "spatial":
         shapes = [((channels, *geometry.grids[last]), last)]
+    elif latent == "discrete":
+        shapes = [((latent_channels or CODE_LENGTH, *geometry.grids[last]), last)]
     elif latent == "hierarchical":
         shapes = [((latent_dim,), last), ((channels, *geometry.grids[last]), last)]
         if levels == 3:
@@ -128,7 +144,9 @@ def latent_groups(
             finer = max(1, channels // 4)
             shapes.append(((finer, *geometry.grids[last - 1]), last - 1))
     else:
-        raise ValueError(f"latent: expected vector, spatial or hierarchical, got {latent!r}")
+        raise ValueError(
+            f"latent: expected vector, spatial, hierarchical or discrete, got {latent!r}"
+        )
     groups: list[LatentGroup] = []
     for shape, level in shapes:
         start = groups[-1].start + groups[-1].size if groups else 0

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vaeaug.models.cvae import CVAE, ElboTerms
+from vaeaug.models.cvae import CVAE, ElboTerms, gaussian_kl
 from vaeaug.models.networks import Decoded
 
 
@@ -24,7 +24,7 @@ class SeparateCVAE(nn.Module):
         first = models[0]
         self.image_shape, self.geometry = first.image_shape, first.geometry
         self.groups, self.latent_dim = first.groups, first.latent_dim
-        self.n_classes, self.style_dim = len(models), 0
+        self.n_classes, self.style_dim, self.is_discrete = len(models), 0, False
         self.architecture = {**first.architecture, "n_classes": len(models)}
 
     @classmethod
@@ -178,6 +178,26 @@ class SeparateCVAE(nn.Module):
             return terms.reconstruction, terms.kl, terms.squared_error, terms.mean
 
         return ElboTerms(*self._by_class(y, terms_of_rows))
+
+    def kl(
+        self,
+        mean: Float[Tensor, "n z"],
+        logvar: Float[Tensor, "n z"],
+        decoded: Decoded,
+        y: Int[Tensor, " n"],
+    ) -> Float[Tensor, "n z"]:
+        """Compute ``KL(q(z|x,y) || p(z|y))`` per unit.
+
+        Args:
+            mean: Mean of q.
+            logvar: Log variance of q.
+            decoded: Output of `generate`.
+            y: Class indices.
+
+        Returns:
+            Nats.
+        """
+        return gaussian_kl(mean, logvar, decoded.mean, decoded.logvar)
 
     def log_prob(
         self, decoded: Decoded, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]

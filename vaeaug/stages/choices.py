@@ -271,11 +271,7 @@ def _try_class(
     if not automatic:
         warning = f"{what}; recipe.sampler auto would look for a better one"
         return ClassTrial(label, metrics, warning, reach=reach)
-    others = [
-        name
-        for name in ("flow", "gmm", "interpolate", "prior")
-        if name != chosen and (name != "flow" or generator.flow is not None)
-    ]
+    others = [name for name in generator.alternatives if name != chosen]
     outcomes = {name: trial.of(name) for name in others}
     best = max(outcomes, key=lambda name: outcomes[name].merit)
     if outcomes[best].merit <= outcome.merit:

@@ -16,6 +16,7 @@ from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.generator import Synthesizer
 from vaeaug.memory import blocks
+from vaeaug.models import CVAE, perplexity
 from vaeaug.screening import Screener
 from vaeaug.stages.choices import Choices, choices_of, trials_of
 from vaeaug.stages.label_control import LabelControl, measure_label_control
@@ -28,6 +29,8 @@ WEIGHTED_IMAGES = 100
 # Images encoded for active units and mutual information.
 LATENT_IMAGES = 2_000
 INFORMATION_BINS = 10
+# A codebook has collapsed if its perplexity is below this fraction of its codes.
+COLLAPSED_CODES = 0.1
 # Overfitting is reported when the training bound is this many nats per value above the other.
 WIDE_GAP = 0.05
 
@@ -72,13 +75,18 @@ class Diagnostics:
         """
         fit, latents = self.metrics["fit"], self.metrics["latents"]
         bits = fit["bits_per_dimension"]
+        codes = latents.get("codes")
         lines = [
             f"held-out ELBO {fit['elbo_held_out']:.1f} nats (training {fit['elbo_train']:.1f}), "
             f"importance-weighted bound {fit['bound']:.1f} (K = {fit['bound_samples']})"
             + (f", {bits:.2f} bits per value" if bits is not None else "")
             + f"; held-out reconstructions leave {fit['unexplained']:.0%} of the variance",
             f"{latents['active']} of {latents['units']} latent units are active; the unit that "
-            f"knows most of the class has {max(latents['class_information']):.2f} nats of it",
+            f"knows most of the class has {max(latents['class_information']):.2f} nats of it"
+            if codes is None
+            else f"{codes['used']} of {codes['codes']} codes are used (perplexity "
+            f"{codes['perplexity']:.0f}); the prior takes {codes['nats_per_code']:.2f} nats for "
+            f"one, {math.log(codes['codes']):.2f} if it knew nothing",
         ]
         if units := latents.get("style_units"):
             lines.append(f"{latents['style_active']} of {units} units of the style are active")
@@ -120,9 +128,10 @@ def diagnose(
     Returns:
         ``fit``: ELBO of training and held-out images (mean and standard error, nats), their gap,
         the importance-weighted bound, bits per value (8-bit data), and the part of the variance of
-        held-out samples that their reconstructions leave. ``latents``: units, active
-        ones, KL of each unit (nats), mutual information of each unit with the class (nats), and
-        the fields of `UnitEffect` of the units that vary most.
+        held-out samples that their reconstructions leave. ``latents``: units, active ones, KL of
+        each unit (nats; of discrete ones that of each code, and ``codes``, the use of the
+        codebook), mutual information of each unit with the class (nats), and the fields of
+        `UnitEffect` of the units that vary most.
         ``label_control``, with a screener: the fields of `LabelControl`.
         ``classes``: per class its sampler and why, and its coverage beside that of real images.
     """
@@ -153,7 +162,13 @@ def diagnose(
             f"overfitting: the training bound is {fit['gap']:.0f} nats above the held-out one; the "
             "best held-out weights were kept; more images or a smaller model.width would help"
         )
-    if latents["active"] < max(1, 0.1 * latents["units"]):
+    codes = latents.get("codes")
+    if codes is not None and codes["perplexity"] < COLLAPSED_CODES * codes["codes"]:
+        diagnostics.warnings.append(
+            f"codebook collapse: the use of {codes['used']} of {codes['codes']} codes is that of "
+            f"{codes['perplexity']:.0f} equally frequent ones; fewer model.codes would do as well"
+        )
+    if codes is None and latents["active"] < max(1, 0.1 * latents["units"]):
         diagnostics.warnings.append(
             f"posterior collapse: {latents['active']} of {latents['units']} latent units are "
             "active; a lower model.beta or model.free_bits of 0.05 wakes them"
@@ -219,13 +234,31 @@ def _latents(generator: Synthesizer, data: LabelledImages, seed: int) -> dict[st
     means, labels = generator.means[rows], data.labels[rows]
     few = rows[:: max(1, len(rows) // BOUND_IMAGES)]
     kl, _ = generator.rates(data.images[few], data.labels[few], seed=seed, bits=False)
-    return {
+    codes = {} if not generator.model.is_discrete else {"codes": _codes(generator, means, kl)}
+    return codes | {
         "units": int(means.shape[1]),
         "active": int((means.var(axis=0) > ACTIVE_VARIANCE).sum()),
         "style_units": generator.model.style_dim,
         "style_active": active_styles(generator),
         "kl_per_unit": [round(float(nats), 4) for nats in kl.mean(axis=0)],
         "class_information": [round(nats, 4) for nats in class_information(means, labels)],
+    }
+
+
+def _codes(
+    generator: Synthesizer, latents: Float[np.ndarray, "n z"], nats: Float[np.ndarray, "n cells"]
+) -> dict[str, Any]:
+    """How discrete latents use their codebook, and what the prior takes for a code."""
+    model = generator.model
+    assert isinstance(model, CVAE)
+    assert model.codebook is not None
+    z = torch.from_numpy(latents).to(generator.device)
+    uses = torch.bincount(model.codes_at(z).flatten(), minlength=model.codebook.n_codes)
+    return {
+        "codes": model.codebook.n_codes,
+        "used": int((uses > 0).sum()),
+        "perplexity": perplexity(uses),
+        "nats_per_code": float(nats.mean()),
     }
 
 

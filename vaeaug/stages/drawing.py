@@ -103,7 +103,7 @@ def _samplers(generator: Synthesizer, label: int, config: AugmentConfig) -> list
     first = generator.default_sampler(label, residual=edits_images(config.sampling))
     if first == "transfer":  # a density gives detail besides style, another look
         return [first, "prior"]
-    then = "flow" if generator.flow is not None else "gmm"
+    then = generator.density_sampler
     return [first] if first == then else [first, then]
 
 

@@ -328,6 +328,8 @@ def match_priors(batches: Batches, model: CVAE) -> None:
         batches: The data.
         model: The model to change.
     """
+    if model.is_discrete:  # its prior has a stage of its own
+        return
     model.eval()
     size = model.groups[0].size
     for label, rows in enumerate(batches.rows):

@@ -163,7 +163,7 @@ class Loop:
 
     def _note_slope(self, stage: Stage, record: StageRecord) -> None:
         """Warn if the VAE was still improving at its end; for later stages it matters little."""
-        if record.done or not (stage.name == "trunk" or stage.is_one_class):
+        if record.done or not stage.name.startswith(("trunk", "class-")):
             return
         if rise := still_rising(mean_finite(record.first), record.history):
             record.notes.append(

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from vaeaug.config import AugmentConfig, ConfigError
+from vaeaug.config import CODE_SAMPLERS, AugmentConfig, ConfigError
 from vaeaug.data import LabelledImages
 from vaeaug.memory import available_memory, kept_memory, sized
 from vaeaug.models import (
     CVAE,
+    HEAD,
     Discriminator,
     Geometry,
     LatentFlow,
@@ -27,6 +28,7 @@ from vaeaug.progress import Progress
 from vaeaug.randomness import seeded_torch
 from vaeaug.training._adversarial import AdversarialObjective
 from vaeaug.training._batches import Batches, mix, resolve_device
+from vaeaug.training._discrete import CodebookObjective, CodePriorObjective
 from vaeaug.training._elbo import ElboObjective
 from vaeaug.training._flow import FlowObjective
 from vaeaug.training._loop import Loop
@@ -41,7 +43,14 @@ from vaeaug.training._state import WEIGHT_DECAY, Stage, StageRecord
 from vaeaug.training._style import StyleObjective
 
 # Weights by which a time budget is divided among the stages of a job.
-SHARES = {"classifier": 0.05, "trunk": 0.6, "adapt": 0.1, "sharpen": 0.25, "flow": 0.3}
+SHARES = {
+    "classifier": 0.05,
+    "trunk": 0.6,
+    "adapt": 0.1,
+    "sharpen": 0.25,
+    "flow": 0.3,
+    "prior": 0.6,
+}
 # Lower bound of the number of arrays of the size of the decoder's output that a step holds.
 # Measured were 20 and more, with the features of every level.
 STEP_ARRAYS = 12
@@ -51,6 +60,9 @@ FLOW_IMAGES = 200
 STEP_IMAGES = 1800
 # Default weight decay of the trunk times its peak learning rate and its steps.
 TRUNK_DECAY = 1.4
+# Default number of blocks and learning rate of the flow, and of the prior over codes.
+FLOW_DEPTH, FLOW_RATE = 4, 1e-3
+PRIOR_DEPTH, PRIOR_RATE = 2, 5e-3
 # Default length of the style, units; at most half of the latent vector.
 STYLE_UNITS = 16
 # Fraction of the default steps of a training that starts from another generator.
@@ -91,9 +103,11 @@ class Trained:
             first, best = mean_finite(record.first), mean_finite(record.best)
             if name == "flow":
                 progress_text = f"held-out velocity error {-first:.3f} -> {-best:.3f}"
+            elif name == "prior":
+                progress_text = f"held-out codes {-first:.2f} -> {-best:.2f} nats each"
             elif name == "classifier":
                 progress_text = f"held-out log-likelihood {first:.2f} -> {best:.2f} nats"
-            elif name == "sharpen":
+            elif name.startswith("sharpen"):
                 progress_text = "decoder sharpened against a discriminator"
             else:
                 progress_text = f"held-out ELBO {first:.1f} -> {best:.1f} nats"
@@ -159,7 +173,8 @@ def wants_flow(data: LabelledImages, config: AugmentConfig) -> bool:
         Whether a flow is trained.
     """
     if config.density.kind == "auto":
-        return config.model.latent != "vector" and len(data) >= FLOW_IMAGES
+        is_described = config.model.latent in ("vector", "discrete")  # discrete by its prior
+        return not is_described and len(data) >= FLOW_IMAGES
     return config.density.kind == "flow"
 
 
@@ -271,6 +286,8 @@ class TrainingPipeline:
         if config.adversarial.steps:
             self.sharpen(model)
         flow = self.flow(model) if wants_flow(data, config) else None
+        if isinstance(model, CVAE) and model.is_discrete:
+            self.code_prior(model)
         pool = np.full(0 if data.unlabelled is None else len(data.unlabelled), -1, np.int64)
         pool[rows] = labels
         return Trained(model.eval(), self.stages, flow, pool, tuple(self.notes))
@@ -362,7 +379,8 @@ class TrainingPipeline:
                     self.stages[stage.name] = self.loop.run(stage, model.of_class(label), objective)
             return model
         stage = self._stage("trunk", self.steps)
-        objective = ElboObjective(self.batches, self.config, stage, classifier)
+        kind = CodebookObjective if model.is_discrete else ElboObjective
+        objective = kind(self.batches, self.config, stage, classifier)
         if model.style_dim:
             assert classifier is not None
             objective = StyleObjective(self.batches, self.config, stage, classifier)
@@ -376,9 +394,8 @@ class TrainingPipeline:
         if self.config.model.grouping == "adapted":
             steps = self.config.training.adapt_steps or max(100, self.steps // 4)
             stage = self._stage("adapt", steps, adapt=True)
-            self.stages["adapt"] = self.loop.run(
-                stage, model, ElboObjective(self.batches, self.config, stage, classifier)
-            )
+            objective = kind(self.batches, self.config, stage, classifier)
+            self.stages["adapt"] = self.loop.run(stage, model, objective)
         return model
 
     def sharpen(self, model: CVAE | SeparateCVAE) -> None:
@@ -387,20 +404,36 @@ class TrainingPipeline:
         Args:
             model: The model, trained in place.
         """
-        assert isinstance(model, CVAE)
+        settings = self.config.adversarial
+        if isinstance(model, CVAE):
+            stage = self._stage("sharpen", settings.steps, rate=settings.learning_rate)
+            self._sharpen(stage, model)
+            return
+        by_class = _separate_steps(self.data.counts, settings.steps)
+        for label, steps in enumerate(by_class):
+            if self.data.counts[label]:
+                stage = self._stage(
+                    f"sharpen-{label:03d}",
+                    steps,
+                    classes=(label,),
+                    is_one_class=True,
+                    rate=settings.learning_rate,
+                    share=steps / sum(by_class) * self.shares["sharpen"],
+                )
+                self._sharpen(stage, model.of_class(label))
+
+    def _sharpen(self, stage: Stage, model: CVAE) -> None:
+        """Train the decoder of one model against a discriminator of its own."""
         discriminator = self._fresh(
             "discriminator",
             Discriminator,
             self.data.image_shape,
-            self.data.n_classes,
+            1 if stage.is_one_class else self.data.n_classes,
             width=self.config.model.width,
             max_width=self.config.model.max_width,
         )
-        stage = self._stage(
-            "sharpen", self.config.adversarial.steps, rate=self.config.adversarial.learning_rate
-        )
         objective = AdversarialObjective(self.batches, self.config, stage, discriminator)
-        self.stages["sharpen"] = self.loop.run(stage, model, objective)
+        self.stages[stage.name] = self.loop.run(stage, model, objective)
 
     def flow(self, model: CVAE | SeparateCVAE) -> LatentFlow:
         """Train the density over the latents of all classes.
@@ -419,12 +452,25 @@ class TrainingPipeline:
             shape,
             self.data.n_classes,
             width=settings.width,
-            depth=settings.depth,
+            depth=settings.depth or FLOW_DEPTH,
         )
-        stage = self._stage("flow", settings.steps or self.steps, rate=settings.learning_rate)
+        rate = settings.learning_rate or FLOW_RATE
+        stage = self._stage("flow", settings.steps or self.steps, rate=rate)
         objective = FlowObjective(self.batches, self.config, stage, model.eval())
         self.stages["flow"] = self.loop.run(stage, flow, objective)
         return flow.eval()
+
+    def code_prior(self, model: CVAE) -> None:
+        """Train the prior over the codes of all classes.
+
+        Args:
+            model: The trained model; its prior is trained in place.
+        """
+        settings = self.config.density
+        rate = settings.learning_rate or PRIOR_RATE
+        stage = self._stage("prior", settings.steps or self.steps, rate=rate)
+        objective = CodePriorObjective(self.batches, self.config, stage, model.eval())
+        self.stages["prior"] = self.loop.run(stage, model, objective)
 
     def _planned(self) -> list[str]:
         names = ["trunk", "adapt"] if self.config.model.grouping != "shared" else ["trunk"]
@@ -438,6 +484,8 @@ class TrainingPipeline:
             names.append("sharpen")
         if wants_flow(self.data, self.config):
             names.append("flow")
+        if self.config.model.latent == "discrete":
+            names.append("prior")
         return names
 
     def _stage(
@@ -510,12 +558,10 @@ def check_config(
             "model.conditional false: a network that never sees the class has nothing to adapt; "
             f"expected model.grouping shared, got {model.grouping}"
         )
-    if model.grouping == "separate" and config.adversarial.steps:
-        problems.append(
-            "adversarial.steps: expected model.grouping adapted or shared, got separate"
-        )
     if model.network == "mlp" and model.latent != "vector":
         problems.append(f"model.network mlp: expected model.latent vector, got {model.latent}")
+    if model.latent == "discrete":
+        problems.extend(_against_codes(data, config))
     if model.convolution == "factorised" and (model.network == "mlp" or len(data.image_shape) != 4):
         problems.append(
             "model.convolution factorised: expected volumes or clips and model.network conv, got "
@@ -547,6 +593,27 @@ def check_config(
             f"{sized(available)} are available: --set training.batch_size="
             f"{max(2, batch * available // (2 * needed))}"
         )
+
+
+def _against_codes(data: LabelledImages, config: AugmentConfig) -> list[str]:
+    """What a job asks for that discrete latents do not have."""
+    model, m2 = config.model, data.unlabelled is not None and config.semi_supervised.mode == "m2"
+    sampler, width = config.recipe.sampler, config.density.width
+    needed = {
+        f"model.grouping adapted or shared, got {model.grouping}": model.grouping != "separate",
+        f"density.kind auto, got {config.density.kind}": config.density.kind == "auto",
+        f"density.width a multiple of {HEAD}, got {width}": width % HEAD == 0,
+        f"adversarial.steps 0, got {config.adversarial.steps}": not config.adversarial.steps,
+        f"model.beta 1, got {model.beta:g}: no KL is minimised": model.beta == 1,
+        f"model.free_bits 0, got {model.free_bits:g}": model.free_bits == 0,
+        f"no model.capacity, got {model.capacity}": model.capacity is None,
+        "semi_supervised.mode pseudo_label, got m2": not m2,
+        f"recipe.sampler {', '.join(CODE_SAMPLERS)} or auto, got {sampler}": sampler
+        in (*CODE_SAMPLERS, "auto"),
+    }
+    return [
+        f"model.latent discrete: expected {what}" for what, holds in needed.items() if not holds
+    ]
 
 
 def _missing_for_style(data: LabelledImages, config: AugmentConfig) -> list[str]:
@@ -592,6 +659,9 @@ def _new_model(data: LabelledImages, config: AugmentConfig) -> CVAE | SeparateCV
         "class_embedding": settings.class_embedding,
         "style_dim": style_units(data, config),
         "convolution": convolution_of(data, config),
+        "n_codes": settings.codes,
+        "prior_width": config.density.width,
+        "prior_depth": config.density.depth or PRIOR_DEPTH,
     }
     with seeded_torch(mix(config.seed, "weights", 0)):
         if settings.grouping == "separate":

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vaeaug.config import Recipe
+from vaeaug.config import CODE_SAMPLERS, Recipe
 from vaeaug.evaluation.gate.arms import Arm, fixed_arms
 from vaeaug.evaluation.gate.bench import Bench
 from vaeaug.evaluation.metrics import Scores
@@ -38,7 +38,9 @@ _FOR_FEATURES: tuple[dict[str, Any], ...] = (
 RUNGS = ((1 / 3, 2, 5), (1.0, 2, 2), (1.0, 4, 1))
 
 
-def default_candidates(base: Recipe, *, features: bool = False) -> list[Recipe]:
+def default_candidates(
+    base: Recipe, *, features: bool = False, codes: bool = False
+) -> list[Recipe]:
     """List recipes around the one of a job: one or two settings of each differ from it.
 
     They differ in shares, in who gets synthetic samples, in labels, weights, batch norm, an ending
@@ -49,6 +51,7 @@ def default_candidates(base: Recipe, *, features: bool = False) -> list[Recipe]:
         base: The recipe of the job.
         features: Whether the data are feature vectors, for which differences and calibrated normals
             cost nothing and a head has no batch norm.
+        codes: Whether latents are discrete, so that some samplers do not apply.
 
     Returns:
         The recipes, that of the job first.
@@ -75,6 +78,10 @@ def default_candidates(base: Recipe, *, features: bool = False) -> list[Recipe]:
         {"min_label_probability": 0.3},
         {"sampler": "delta", "real_only_last": 0.2},
     ]
+    if codes:
+        known = (None, "auto", *CODE_SAMPLERS)
+        changes = [change for change in changes if change.get("sampler") in known]
+        changes += [{"sampler": "prior"}, {"sampler": "posterior"}]
     return list(dict.fromkeys(base.model_copy(update=change) for change in changes))
 
 
