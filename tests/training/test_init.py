@@ -23,7 +23,7 @@ def of_classes(digits, classes):
     return vaeaug.LabelledImages(
         chosen.images,
         chosen.labels - min(classes),
-        digits.class_names[min(classes) :][:5],
+        digits.class_names[min(classes) : max(classes) + 1],
         digits.value_range,
     )
 
@@ -59,6 +59,18 @@ def test_it_learns_faster_than_from_nothing(digits, source):
         for start in (None, vaeaug.load(source).model)
     ]
     assert scores[1] > scores[0] + 5  # nats
+
+
+def test_discrete_models_start_from_others_too(digits):
+    keys = KEYS | {"model.latent": "discrete", "training.steps": 1, "training.learning_rate": 1e-12}
+    config, models = vaeaug.AugmentConfig().changed(**keys), []
+    for classes in (range(5), range(4, 10)):
+        start = models[-1] if models else None
+        data = of_classes(digits, classes)
+        models.append(train(data, config, device="cpu", start=start).model)
+    first, second = (model.trunk_parameters() for model in models)
+    for name, parameter in first.items():
+        torch.testing.assert_close(second[name], parameter, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

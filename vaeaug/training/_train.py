@@ -683,10 +683,18 @@ def _start_from(model: CVAE | SeparateCVAE, start: CVAE | SeparateCVAE, where: s
     ]
     if differing:
         raise ConfigError(f"training.init {where}: expected {'; '.join(differing)}")
-    shared, source = model.trunk_parameters(), start.trunk_parameters()
+    source = _shared(start)
     with torch.no_grad():
-        for name, parameter in shared.items():
-            parameter.copy_(source[name])
+        for name, tensor in _shared(model).items():
+            tensor.copy_(source[name])
+
+
+def _shared(model: CVAE) -> dict[str, torch.Tensor]:
+    """What a model holds that does not depend on its classes."""
+    buffers = {
+        name: buffer for name, buffer in model.named_buffers() if not name.startswith("code_prior.")
+    }
+    return model.trunk_parameters() | buffers
 
 
 def convolution_of(data: LabelledImages, config: AugmentConfig) -> str:

@@ -233,8 +233,6 @@ def class_probabilities(
     Returns:
         Probabilities; rows sum to 1.
     """
-
-    def probabilities(x: Tensor) -> Tensor:
-        return torch.softmax(network(x), dim=1)
-
-    return outputs_by_block(probabilities, images, value_range, device=device, parts=parts)
+    return outputs_by_block(
+        lambda x: torch.softmax(network(x), dim=1), images, value_range, device=device, parts=parts
+    )
