@@ -157,6 +157,7 @@ def sampling_rates(device: torch.device, row: Row) -> None:
             "training.steps=2",
             "training.adapt_steps=2",
             "restoration.steps=2",
+            "semi_supervised.classifier_steps=2",
             "screening.classifier_steps=2",
             "recipe.min_label_probability=0",
         ],

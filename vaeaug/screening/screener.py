@@ -66,7 +66,7 @@ class Screener:
         self._space = SampleSpace(data, seed, device=self.device)
         copies, self.near_distance = self._space.calibrate(config.near_copy_quantile, NEAR_QUANTILE)
         self.near_copy_distance = config.near_copy_factor * copies
-        self._space.reach(float(max(self.near_copy_distance.max(), self.near_distance.max())))
+        self._space.reach(float(self.near_copy_distance.max()))
         self.counts = data.counts
         self._classifiers, self.real_p_label, self.real_hit = _cross_fit(
             data,
