@@ -463,8 +463,9 @@ def table(regime: Regime, results: Path, part: str, steps: int) -> None:
         return f"{found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
 
     metrics = ("balanced_accuracy", "recall_rare")
-    some = next(iter(arms[best].values()))[part]
-    by_count = [key for key in some if key.startswith("recall_n")]
+    # Where class sizes differ from seed to seed, those that all have.
+    metrics_of_seeds = [set(line[part]) for line in arms[best].values()]
+    by_count = [key for key in set.intersection(*metrics_of_seeds) if key.startswith("recall_n")]
     others = sorted(by_count, key=lambda key: int(key.removeprefix("recall_n")))
     print(
         f"The best opponent is {best!r} (by development images). {part.capitalize()} images, %.\n"
