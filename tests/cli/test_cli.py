@@ -174,7 +174,7 @@ def test_train_generate_screen_and_merge(tmp_path):
     printed, log = document("train", "digits", "--out", trained, *TINY)
     assert printed == {"model": str(trained / "model")}
     judge, trunk, *_ = log.splitlines()
-    assert judge.startswith("classifier: 6 steps, held-out log-likelihood ")
+    assert judge.startswith("classifier: 3 steps, held-out log-likelihood ")
     assert trunk.startswith("trunk: 6 steps, held-out ELBO ")
 
     totals = ["--sampling-strategy", "{0: 30, '1': 20, 2: 12}"]

@@ -137,7 +137,9 @@ def test_other_sizes_are_refused(shape, message):
 
 
 def test_unknown_arguments_are_refused():
-    with pytest.raises(ValueError, match=r"latent: expected vector, spatial or hier.*got 'grid'"):
+    with pytest.raises(
+        ValueError, match=r"latent: expected vector, spatial, hierarchical or discrete, got 'grid'"
+    ):
         small(latent="grid")
     with pytest.raises(ValueError, match=r"likelihood: expected one of gaussian, .*got 'poisson'"):
         small(likelihood="poisson")

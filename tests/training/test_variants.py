@@ -318,6 +318,7 @@ def test_a_collapsed_posterior_is_rescued_and_said_to_be():
             "training.steps=300",
             "training.batch_size=32",
             "training.eval_every=15",
+            "training.weight_decay=0.0001",
         ],
     )
     data = faint(vaeaug.read("digits").imbalanced([60] * 10, seed=0))

@@ -271,8 +271,8 @@ class TrainingConfig(Section):
         None,
         ge=0,
         description="AdamW weight decay. Default: for the trunk of a network conv as much as lets "
-        "its weights decay alike in short and long trainings (1.4 divided by learning rate and "
-        "steps, at most 1), else 0.0001.",
+        "its weights decay alike in short and long trainings (0.4 divided by learning rate and "
+        "steps, at most 0.3), else 0.0001.",
     )
     lr_warmup: int = Field(100, ge=0, description="Steps of linear learning-rate warm-up.")
     kl_warmup: float = Field(
@@ -303,10 +303,11 @@ class TrainingConfig(Section):
     held_out: float = Field(
         0.1, gt=0, lt=0.5, description="Fraction of the training split held out for early stopping."
     )
-    eval_every: int = Field(
-        200,
+    eval_every: int | None = Field(
+        None,
         ge=1,
-        description="Most steps between held-out evaluations, of which there are at least twenty.",
+        description="Steps between held-out evaluations, of which a stage has at least three. "
+        "Default: a twentieth of its steps, at most 200.",
     )
     patience: int = Field(10, ge=1, description="Evaluations without improvement before stopping.")
     checkpoint_every: int = Field(200, ge=1, description="Steps between checkpoints.")

@@ -30,8 +30,11 @@ from vaeaug.training._state import (
 from vaeaug.training._tape import Metrics, Repeated
 from vaeaug.training.optimisers import AdamW
 
-# Minimum number of evaluations in a stage, and of lines in the log.
-EVALUATIONS, LOG_LINES = 20, 50
+# Minimum number of evaluations in a stage, their default number, and the default of the most steps
+# between two.
+MIN_EVALUATIONS, EVALUATIONS, EVAL_EVERY = 3, 20, 200
+# Number of lines in the log.
+LOG_LINES = 50
 # Steps after which the metrics of a stage on a card are read; reading waits for the card.
 READ_EVERY = 20
 
@@ -113,7 +116,8 @@ class Loop:
             with interruption.at_once():
                 objective.start(state)
         self.log.rewind(stage.name, record.step - (record.pending is not None))
-        eval_every = min(training.eval_every, max(1, stage.steps // EVALUATIONS))
+        evaluations = EVALUATIONS if training.eval_every is None else MIN_EVALUATIONS
+        eval_every = min(training.eval_every or EVAL_EVERY, max(1, stage.steps // evaluations))
         log_every = max(1, stage.steps // LOG_LINES)
         take_step = self._stepper(stage, state)
         began = self.clock() - record.seconds

@@ -58,8 +58,8 @@ STEP_ARRAYS = 12
 FLOW_IMAGES = 200
 # Default number of images that training draws, for a data set of one image.
 STEP_IMAGES = 1800
-# Default weight decay of the trunk times its peak learning rate and its steps.
-TRUNK_DECAY = 1.4
+# Default weight decay of the trunk times its peak learning rate and its steps, and the highest.
+TRUNK_DECAY, MAX_DECAY = 0.4, 0.3
 # Default number of blocks and learning rate of the flow, and of the prior over codes.
 FLOW_DEPTH, FLOW_RATE = 4, 1e-3
 PRIOR_DEPTH, PRIOR_RATE = 2, 5e-3
@@ -521,7 +521,7 @@ class TrainingPipeline:
         if name != "trunk" or self.config.model.network != "conv":
             return WEIGHT_DECAY
         steps = training_steps(self.data, self.config)
-        return min(1.0, TRUNK_DECAY / (training.learning_rate * steps))
+        return min(MAX_DECAY, TRUNK_DECAY / (training.learning_rate * steps))
 
     def _fresh(self, purpose: str, kind, *arguments, **keys):  # type: ignore[no-untyped-def]
         with seeded_torch(mix(self.config.seed, f"weights/{purpose}", 0)):
