@@ -45,6 +45,7 @@ def test_other_classes_start_from_what_all_share(digits, source):
     start = vaeaug.load(source)
     shared = generator.model.trunk_parameters()
     assert generator.class_names == ("5", "6", "7", "8", "9")
+    assert generator.notes[-1] == f"started from {source}, data {start.data_fingerprint[:12]}"
     for name, parameter in start.model.trunk_parameters().items():
         torch.testing.assert_close(shared[name], parameter, rtol=0, atol=1e-6)
     ours, theirs = (dict(g.restorer.named_parameters()) for g in (generator, start))

@@ -84,6 +84,11 @@ def fit(
             start=None if start is None else start.model,
         )
         lines = trained.summary()
+        notes = trained.remarks
+        if start is not None:
+            source = f"started from {job.training.init}, data {start.data_fingerprint[:12]}"
+            lines.append(source)
+            notes += (source,)
         if restores:
             restorer, line = train_restorer(
                 data,
@@ -103,7 +108,7 @@ def fit(
         flow=trained.flow,
         pool_labels=trained.pool_labels if data.unlabelled is not None else None,
         kind=job.density.kind,
-        notes=trained.remarks,
+        notes=notes,
         latent_space=space,
         encoded=None if space is None else samples,
         restorer=restorer,
