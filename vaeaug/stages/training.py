@@ -75,14 +75,8 @@ def fit(
     if restores and budget is not None:
         timed = job.changed(**{"training.budget_seconds": (1 - BUDGET_SHARE) * budget})
     with shown(progress) as report:
-        trained = train(
-            samples,
-            timed,
-            device=device,
-            folder=path,
-            progress=report,
-            start=None if start is None else start.model,
-        )
+        where: dict[str, Any] = {"device": device, "folder": path, "progress": report}
+        trained = train(samples, timed, start=start.model if start else None, **where)
         lines = trained.summary()
         notes = trained.remarks
         if start is not None:
@@ -91,12 +85,7 @@ def fit(
             notes += (source,)
         if restores:
             restorer, line = train_restorer(
-                data,
-                job,
-                device=device,
-                folder=path,
-                progress=report,
-                start=None if start is None else start.restorer,
+                data, job, start=start.restorer if start else None, **where
             )
             lines.append(line)
     for line in lines:
