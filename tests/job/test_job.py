@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 from small_job import NAMES, as_options, contents, digits, tiny_config
@@ -33,6 +34,7 @@ from vaeaug.job.result import AugmentResult
 from vaeaug.plan import PlanError
 from vaeaug.shards import Manifest, ShardDataset, verify
 from vaeaug.stages import fit, plan_of
+from vaeaug.threads import torch_threads
 
 BIG = {"plan.sampling_strategy": {0: 150, 1: 150, 2: 150}}
 
@@ -194,6 +196,43 @@ def test_stopped_anywhere_it_ends_with_the_same_bytes(
     assert contents(tmp_path) == contents(finished.out_dir)
 
 
+def test_a_resumed_run_computes_with_the_threads_it_began_with(
+    data: LabelledImages, tmp_path: Path
+) -> None:
+    with torch_threads(2):
+        augment(data, tmp_path / "whole", tiny_config())
+        with pytest.raises(KeyboardInterrupt):
+            stop = stop_at("trunk", 8, KeyboardInterrupt())
+            augment(data, tmp_path / "out", tiny_config(), progress=stop)
+    threads = set()
+    with torch_threads(1):
+        augment(
+            data,
+            tmp_path / "out",
+            tiny_config(),
+            progress=lambda *_: threads.add(torch.get_num_threads()),
+        )
+        assert torch.get_num_threads() == 1
+    assert threads == {2}
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_run_resumed_with_other_versions_says_so(
+    data: LabelledImages, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        augment(data, tmp_path, tiny_config(), progress=stop_at("trunk", 3, KeyboardInterrupt()))
+    run = json.loads((tmp_path / "run.json").read_text())
+    now = run["versions"]["numpy"]
+    run["versions"]["numpy"] = "1.0"
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    assert augment(data, tmp_path, tiny_config()).complete
+    assert f"the run began with other versions: numpy 1.0 -> {now}" in caplog.text
+    caplog.clear()
+    assert augment(data, tmp_path, tiny_config()).resumed  # nothing is made
+    assert "versions" not in caplog.text
+
+
 @pytest.fixture
 def unfinished(finished: AugmentResult, tmp_path: Path) -> Path:
     """A run that has written every shard and no manifest."""
@@ -279,6 +318,8 @@ def test_a_signal_loses_nothing(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # As many threads as this process has: a run keeps their number.
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     ) as process:
         give_up = time.monotonic() + 60
         while not (out / when).exists() and process.poll() is None:

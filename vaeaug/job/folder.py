@@ -8,15 +8,19 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
+
 from vaeaug.config import AugmentConfig, ConfigError, changed_keys, make_config
 from vaeaug.files import Claim, InUseError, NoLocksError, leftovers, read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict, unsealed
 from vaeaug.shards import publish_bytes
+from vaeaug.threads import torch_threads
 
 log = logging.getLogger("vaeaug")
 
@@ -55,6 +59,9 @@ class RunError(RuntimeError):
 class RunFolder:
     """OUT, claimed for one process; a context manager.
 
+    Inside, torch computes with as many threads as when the run began: the bytes of a run that is
+    resumed with more or fewer are those of a run that was never interrupted.
+
     Args:
         path: The folder; made if it is not there.
         config: The job.
@@ -79,6 +86,7 @@ class RunFolder:
         resume: bool = True,
     ) -> None:
         self.path = Path(path)
+        self._inside = ExitStack()
         self._make()
         self._lock = self._claim()
         try:
@@ -96,6 +104,14 @@ class RunFolder:
             raise
 
     def __enter__(self) -> "RunFolder":
+        try:
+            run = read_run(self.path)
+            self._inside.enter_context(torch_threads(threads_of(run)))
+            if not self.is_complete:
+                _warn_of_other_versions(self.path, run["versions"])
+        except BaseException:
+            self._lock.release()
+            raise
         return self
 
     def __exit__(
@@ -104,6 +120,7 @@ class RunFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._inside.close()
         self._lock.release()
 
     @property
@@ -255,6 +272,7 @@ class RunFolder:
             "config": config.to_json(),
             "data": dict(data),
             "versions": run_versions(),
+            "threads": torch.get_num_threads(),
         }
         publish_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
@@ -292,6 +310,35 @@ def read_run(out_dir: str | Path) -> dict[str, Any]:
     if not isinstance(fingerprint, str):
         raise RunError(f"{path}: data.fingerprint: expected a text, got {str(fingerprint)[:80]}")
     return content
+
+
+def threads_of(run: Mapping[str, Any]) -> int:
+    """How many threads a run computes with.
+
+    Args:
+        run: What `read_run` gave.
+
+    Returns:
+        The number that it began with; runs of versions that kept none: torch's own.
+    """
+    threads = run.get("threads")
+    return threads if isinstance(threads, int) and threads > 0 else torch.get_num_threads()
+
+
+def _warn_of_other_versions(path: Path, began: Mapping[str, Any]) -> None:
+    changes = [
+        f"{name} {began[name]} -> {now}"
+        for name, now in run_versions().items()
+        if name in began and began[name] != now
+    ]
+    if changes:
+        log.warning(
+            "%s: the run began with other versions: %s. What is made from here on may differ from "
+            "what a run without interruption would hold; for that, take the old versions or "
+            "--no-resume",
+            path,
+            "; ".join(changes),
+        )
 
 
 def _in_present_words(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ import torch
 
 from vaeaug.files import append, read_whole
 from vaeaug.progress import Progress, silent
+from vaeaug.threads import torch_threads
 
 # Does a task's job and gives its outcome, plain JSON.
 Work = Callable[[Any], dict[str, Any]]
@@ -120,7 +121,8 @@ class Workers:
 
     Args:
         work: Does a task's job; sent to the processes once.
-        n: Processes; 1 runs everything here.
+        n: Processes; 1 runs everything here, with one thread on the CPU as well: the outcomes are
+            the same however many there are.
         results: Where outcomes are kept.
     """
 
@@ -166,7 +168,9 @@ class Workers:
     def _outcomes(self, tasks: list[Task]) -> Iterator[tuple[Task, dict[str, Any], float]]:
         if self.n == 1 or not tasks:
             for task in tasks:
-                yield (task, *_timed(self.work, task.job))
+                with torch_threads(1):
+                    outcome, seconds = _timed(self.work, task.job)
+                yield task, outcome, seconds
             return
         if self._pool is None:
             # Not fork: a child of a process with threads may hang.
