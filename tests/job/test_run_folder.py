@@ -331,8 +331,9 @@ def test_a_wrong_description_is_told(tmp_path: Path, content: bytes | None, mess
 # A disk without locks, which few machines have at hand: the kernel itself is told to refuse `flock`
 # (a seccomp filter of four instructions: load the number of the call, compare, refuse or allow).
 NO_LOCKS = """
-import ctypes, errno, platform, struct, sys
+import ctypes, errno, logging, os, pathlib, platform, socket, struct, sys
 from vaeaug.config import AugmentConfig
+from vaeaug.files import is_claimed
 from vaeaug.job.folder import RunError, RunFolder
 number = {"x86_64": 73, "aarch64": 32}[platform.machine()]
 refused = 0x00050000 | errno.ENOLCK
@@ -345,22 +346,49 @@ head = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(c
 libc = ctypes.CDLL(None, use_errno=True)
 if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, head, 0, 0):
     sys.exit(77)
+def enter():
+    return RunFolder(sys.argv[1], config=AugmentConfig(), data={"fingerprint": "a" * 64})
+
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+held = pathlib.Path(sys.argv[1], ".lock.held")
+with enter():
+    assert held.read_text() == f"{os.getpid()} {socket.gethostname()}"
+    assert is_claimed(held.with_suffix(""))
+    try:
+        enter()
+    except RunError as error:
+        print(error)
+assert not held.exists()
+ended = os.fork()
+if not ended:
+    os._exit(0)
+os.waitpid(ended, 0)
+held.write_text(f"{ended} {socket.gethostname()}")
+assert not is_claimed(held.with_suffix(""))
+with enter():
+    pass
+held.write_text("1 elsewhere")
 try:
-    RunFolder(sys.argv[1], config=AugmentConfig(), data={"fingerprint": "a" * 64})
+    enter()
 except RunError as error:
     print(error)
 """
 
 
 @needs_proc
-def test_a_disk_without_locks_is_not_called_another_vaeaug(tmp_path: Path) -> None:
+def test_on_a_disk_without_locks_a_file_keeps_others_away(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", NO_LOCKS, str(tmp_path)], capture_output=True, text=True, check=False
     )
     if done.returncode == 77:
         pytest.skip("this kernel takes no filter of calls")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == (
-        f"{tmp_path}: expected a disk with file locks, which keep two runs apart, got: No locks "
-        "available; give another --out, or mount this one with locks\n"
+    said, refused, again, elsewhere = done.stdout.splitlines()
+    assert said == again
+    assert said.startswith(f"{tmp_path}: this disk has no file locks; .lock.held keeps other")
+    mine = f"{tmp_path}: the folder is locked by another vaeaug process (process "
+    assert refused.startswith(mine)
+    assert elsewhere == (
+        f"{mine}1 of elsewhere has claimed it; if that has ended, delete {tmp_path}/.lock.held); "
+        "wait for it or stop it"
     )

@@ -1,14 +1,15 @@
 """Atomic writes, strict JSON and YAML, and safe display of names."""
 
 from vaeaug.files._writes import (
+    HELD,
     MOST_BYTES,
     Claim,
     InUseError,
-    NoLocksError,
     append,
     cannot_write,
     claim_target,
     fsync_folder,
+    is_claimed,
     leftovers,
     named,
     new_file,
@@ -21,14 +22,15 @@ from vaeaug.files._writes import (
 )
 
 __all__ = [
+    "HELD",
     "MOST_BYTES",
     "Claim",
     "InUseError",
-    "NoLocksError",
     "append",
     "cannot_write",
     "claim_target",
     "fsync_folder",
+    "is_claimed",
     "leftovers",
     "named",
     "new_file",

@@ -10,15 +10,19 @@ import ctypes
 import errno
 import fcntl
 import io
+import logging
 import os
 import re
 import secrets
 import shutil
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
+
+log = logging.getLogger("vaeaug")
 
 # Size of a manifest with hundreds of thousands of shards.
 MOST_BYTES = 2**28
@@ -27,6 +31,8 @@ _TEMPORARY = re.compile(rf"\.(?P<name>.+)\.[0-9a-f]{{{_DIGITS}}}\.(?P<kind>tmp|o
 _IN_USE = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 _TRIES = 20
+# End of the name of the file that stands for a lock on a file system without locks.
+HELD = ".held"
 # Flag of renameat2 that swaps two names atomically.
 _EXCHANGE = 2
 _AT_FDCWD = -100
@@ -36,10 +42,6 @@ _MOST_NAME = 255 - _DIGITS - len("..") - len(".tmp")
 
 class InUseError(OSError):
     """Another process has claimed the name."""
-
-
-class NoLocksError(OSError):
-    """The file system has no locks, so that other processes cannot be detected."""
 
 
 @contextlib.contextmanager
@@ -244,17 +246,20 @@ def leftovers(folder: Path, name: str | None = None) -> list[tuple[Path, str]]:
 class Claim:
     """An exclusive claim to a name, held until it is released or the process ends.
 
+    On a file system without locks a second file, `HELD`, names the process; it is taken for left
+    over where that process has ended, which can be told on the same machine only.
+
     Args:
         lock: The lock file; it is created if missing, and deleted at the end.
 
     Raises:
         InUseError: If another process holds the claim.
-        NoLocksError: If the file system has no locks.
         OSError: If the lock file cannot be created, or is a link or not a regular file.
     """
 
     def __init__(self, lock: Path) -> None:
         self._lock = lock
+        self._held: Path | None = None
         for _ in range(_TRIES):
             fd = self._open()
             try:
@@ -275,6 +280,8 @@ class Claim:
         """Release the claim."""
         self._lock.unlink(missing_ok=True)
         os.close(self._fd)
+        if self._held is not None:
+            self._held.unlink(missing_ok=True)
 
     def __enter__(self) -> "Claim":
         return self
@@ -297,15 +304,93 @@ class Claim:
             raise OSError(errno.EEXIST, "expected no file or a lock, got something else")
 
     def _take(self, fd: int) -> None:
+        if self._held is not None:
+            return
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            path = str(self._lock)
             if error.errno in _IN_USE:
+                path = str(self._lock)
                 raise InUseError(error.errno, "another process has claimed it", path) from error
-            if error.errno in _NO_LOCKS:
-                raise NoLocksError(error.errno, os.strerror(error.errno), path) from error
-            raise
+            if error.errno not in _NO_LOCKS:
+                raise
+            self._held = self._hold()
+
+    def _hold(self) -> Path:
+        """Make the file that stands for a lock where there are none."""
+        path = self._lock.with_name(f"{self._lock.name}{HELD}")
+        owner = f"{os.getpid()} {socket.gethostname()}"
+        for _ in range(_TRIES):
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                with named(path), open(os.open(path, flags, 0o644), "wb") as file:
+                    file.write(owner.encode())
+            except FileExistsError:
+                holder = _holder(path)
+                if holder is None or _has_ended(holder):
+                    path.unlink(missing_ok=True)
+                    continue
+                process, _, machine = holder.partition(" ")
+                raise InUseError(
+                    errno.EWOULDBLOCK,
+                    f"process {process} of {machine} has claimed it; if that has ended, delete "
+                    f"{path}",
+                    str(self._lock),
+                ) from None
+            log.warning(
+                "%s: this disk has no file locks; %s keeps other processes away. If one is killed "
+                "on another machine, delete that file",
+                self._lock.parent,
+                path.name,
+            )
+            return path
+        raise InUseError(errno.EWOULDBLOCK, "other processes keep claiming it", str(self._lock))
+
+
+def is_claimed(lock: Path) -> bool:
+    """Whether a process holds a claim.
+
+    Args:
+        lock: The lock file of a `Claim`.
+
+    Returns:
+        True if there is a process that has not released it.
+    """
+    holder = _holder(lock.with_name(f"{lock.name}{HELD}"))
+    if holder is not None:
+        return not _has_ended(holder)
+    try:
+        fd = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _IN_USE
+    finally:
+        os.close(fd)
+    return False
+
+
+def _holder(path: Path) -> str | None:
+    """The process and the machine that a file of `HELD` names; None: there is no such file."""
+    try:
+        return read_whole(path).decode(errors="replace")
+    except OSError:
+        return None
+
+
+def _has_ended(holder: str) -> bool:
+    process, _, machine = holder.partition(" ")
+    if machine != socket.gethostname() or not process.isdecimal():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def claim_target(path: Path) -> Claim:

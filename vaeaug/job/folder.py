@@ -17,13 +17,14 @@ from typing import Any
 import torch
 
 from vaeaug.config import AugmentConfig, ConfigError, changed_keys, make_config
-from vaeaug.files import Claim, InUseError, NoLocksError, leftovers, read_whole
+from vaeaug.files import HELD, Claim, InUseError, leftovers, read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict, unsealed
 from vaeaug.shards import publish_bytes
 from vaeaug.threads import torch_threads
 
 log = logging.getLogger("vaeaug")
 
+LOCK = ".lock"
 RUN_FORMAT = "vaeaug-run"
 FORMAT_VERSION = 1
 # All that a run writes into OUT. `--no-resume` deletes these and nothing else; the manifest goes
@@ -174,17 +175,13 @@ class RunFolder:
 
     def _claim(self) -> Claim:
         try:
-            return Claim(self.path / ".lock")
-        except InUseError:
+            return Claim(self.path / LOCK)
+        except InUseError as error:
+            who = "" if HELD not in str(error.strerror) else f" ({error.strerror})"
             raise RunError(
-                f"{self.path}: the folder is locked by another vaeaug process; wait for it or stop "
-                "it"
+                f"{self.path}: the folder is locked by another vaeaug process{who}; wait for it or "
+                "stop it"
             ) from None
-        except NoLocksError as error:
-            raise RunError(
-                f"{self.path}: expected a disk with file locks, which keep two runs apart, got: "
-                f"{error.strerror}; give another --out, or mount this one with locks"
-            ) from error
         except OSError as error:
             raise RunError(
                 f"{self.path}: expected a folder that can be written, got: {error.strerror}"
@@ -192,7 +189,7 @@ class RunFolder:
 
     def _check_contents(self) -> None:
         # What a process that was killed may leave before the run is described.
-        left = {".lock", *(path.name for path, _ in leftovers(self.path, "run.json"))}
+        left = {LOCK, f"{LOCK}{HELD}", *(path.name for path, _ in leftovers(self.path, "run.json"))}
         names = sorted(path.name for path in self.path.iterdir() if path.name not in left)
         if names and "run.json" not in names:
             raise RunError(
