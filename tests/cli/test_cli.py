@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 import vaeaug
 from vaeaug.cli import main
+from vaeaug.cli._group import SECTIONS
 
 VERBS = sorted(main.commands)
 JOB = [
@@ -256,9 +257,34 @@ def test_config_refuses_an_unknown_key():
     assert "did you mean 'model.beta'?" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "kind", "code"),
+    [
+        (["plan", "nowhere", "--json"], "DataError", 1),
+        (["plan", "--json"], "MissingParameter", 2),
+        (["plan", "digits", "--json", "--set", "model.beta=-1"], "ConfigError", 2),
+        (["verify", "--json", "--no-such-option", "OUT"], "NoSuchOption", 2),
+    ],
+)
+def test_with_json_a_failure_is_json_too(arguments, kind, code):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == code
+    error = json.loads(result.stdout)["error"]
+    assert (error["kind"], error["exit_code"]) == (kind, code)
+    assert error["message"] in result.stderr
+    without = [argument for argument in arguments if argument != "--json"]
+    assert CliRunner().invoke(main, without).stdout == ""
+
+
+def test_every_command_has_a_section_of_the_help():
+    named = [name for names in SECTIONS.values() for name in names]
+    assert sorted(named) == sorted(main.commands)
+    assert "Other:" not in CliRunner().invoke(main, ["--help"]).output
+
+
 def test_the_list_of_commands_is_not_cut():
     text = CliRunner().invoke(main, ["--help"], terminal_width=80).stdout
-    assert "..." not in text.partition("Commands:")[2]
+    assert "..." not in text.partition("Job:")[2]
     assert re.search(
         r"merge +Write REAL and the synthetic images of OUT into one HDF5 file\.", text
     )

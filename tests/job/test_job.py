@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ import vaeaug
 from vaeaug.cli import main
 from vaeaug.config import ConfigError
 from vaeaug.data import LabelledImages
+from vaeaug.files import Claim
 from vaeaug.files.json_text import sealed
 from vaeaug.generator import Synthesizer
 from vaeaug.job.folder import RunError
@@ -570,6 +572,30 @@ def test_describe(finished: AugmentResult) -> None:
     assert (generator["model"], generator["latent_dim"]) == ("CVAE", 4)
     shard = describe(finished.out_dir / "shards" / "shard-00002.h5")
     assert (shard["n"], shard["label"], shard["sampler"]) == (10, 2, "interpolate+residual")
+
+
+def test_an_unfinished_run_says_what_it_lacks_and_the_command_that_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "my out"
+    keys = {"data.class_counts": [24, 16, 10] + [0] * 7, "plan.sampling_strategy": {"1": 30}}
+    command = ["digits", *as_options(**keys), "--seed", "3", "--out", str(out)]
+    assert CliRunner().invoke(main, ["train", *command]).exit_code == 0
+    state = describe(out)
+    assert state["state"] == "not finished"
+    assert (state["stage"], state["step"]) == ("adapt", 6)
+    assert state["done"] == ["training"]
+    assert state["missing"][0] == "diagnostics"
+    assert state["missing"][-1] == "report and manifest"
+    assert state["threads"] == 1
+    assert state["latent_dim"] == 4
+    with Claim(out / ".lock"):
+        assert describe(out)["state"] == "running"
+    program, *arguments = shlex.split(state["next"])
+    assert program == "vaeaug"
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "trunk" not in result.output
+    assert describe(out)["state"] == "complete"
+    assert describe(out)["classes"]["1"] == 14
 
 
 def test_describe_of_something_else(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """The group of all commands; it turns errors into one line and an exit code."""
 
+import json
 import logging
 import shlex
 import signal
 import sys
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import click
@@ -12,6 +14,13 @@ import vaeaug
 from vaeaug.files.names import for_stream
 
 FAILED, USAGE = 1, 2
+# Commands by what they are for, in the order of `--help`.
+SECTIONS = {
+    "Job": ("augment", "plan", "train", "generate", "evaluate", "sweep", "config"),
+    "Data": ("merge", "export", "embed", "verify", "screen"),
+    "Generator": ("denoise", "encode", "decode", "reconstruct", "coder", "compress", "decompress"),
+    "Look": ("inspect", "report", "traverse", "styles"),
+}
 # Commands that go on where they were interrupted.
 RESUMABLE = ("augment", "train", "generate", "evaluate", "sweep")
 
@@ -20,14 +29,18 @@ class _Group(click.Group):
     """Turns the package's errors into one line and an exit code; others show a traceback."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List every command with its complete sentence, which click would truncate."""
-        rows = []
-        for name in self.list_commands(ctx):
-            command = self.get_command(ctx, name)
-            if command is not None and not command.hidden:
-                rows.append((name, command.get_short_help_str(limit=200)))
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        """List every command with its complete sentence, which click would truncate, in groups."""
+        left = list(self.list_commands(ctx))
+        for title, names in (*SECTIONS.items(), ("Other", tuple(left))):
+            rows = []
+            for name in names:
+                command = self.get_command(ctx, name) if name in left else None
+                if command is not None and not command.hidden:
+                    left.remove(name)
+                    rows.append((name, command.get_short_help_str(limit=200)))
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         from vaeaug.config import ConfigError
@@ -35,12 +48,16 @@ class _Group(click.Group):
         from vaeaug.plan import PlanError
 
         signal.signal(signal.SIGTERM, _terminate)
+        failure = _Failure(as_json="--json" in (*ctx._protected_args, *ctx.args))
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            error.show()
+            failure.end(type(error).__name__, error.format_message(), USAGE, is_said=True)
         except (ConfigError, PlanError) as error:
-            _fail(str(error), USAGE)
+            failure.end(type(error).__name__, str(error), USAGE)
         except DataError as error:
-            _fail(str(error), FAILED)
+            failure.end(type(error).__name__, str(error), FAILED)
         except KeyboardInterrupt as error:
             code = 143 if error.args else 130
             resumable = ctx.invoked_subcommand in RESUMABLE
@@ -50,11 +67,27 @@ class _Group(click.Group):
                 message, kept = str(error), ""
             else:
                 message, kept = "interrupted", "finished parts are kept; "
-            _fail(f"{message}; {kept}resume with: {command}" if resumable else message, code)
+            message = f"{message}; {kept}resume with: {command}" if resumable else message
+            failure.end("Interrupted", message, code)
         except (RuntimeError, ValueError, OSError) as error:
             if not type(error).__module__.startswith("vaeaug.") and not isinstance(error, OSError):
                 raise
-            _fail(str(error), FAILED)
+            failure.end(type(error).__name__, str(error), FAILED)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """How a command fails: a line on stderr, and on stdout as JSON what would have been JSON."""
+
+    as_json: bool
+
+    def end(self, kind: str, message: str, code: int, *, is_said: bool = False) -> NoReturn:
+        if self.as_json:
+            document = {"error": {"kind": kind, "message": message, "exit_code": code}}
+            click.echo(json.dumps(document, indent=2))
+        if not is_said:
+            click.echo(for_stream(f"vaeaug: {message}", sys.stderr), err=True)
+        sys.exit(code)
 
 
 class _Stderr(logging.StreamHandler[Any]):
@@ -84,8 +117,3 @@ def main(quiet: bool) -> None:
 
 def _terminate(*_: object) -> NoReturn:
     raise KeyboardInterrupt("SIGTERM")
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    click.echo(for_stream(f"vaeaug: {message}", sys.stderr), err=True)
-    sys.exit(code)

@@ -2,7 +2,13 @@
 
 from vaeaug.config.evaluation import EvaluationConfig
 from vaeaug.config.job import AugmentConfig, ConfigError, make_config
-from vaeaug.config.loading import as_config, changed_keys, json_schema, load_config
+from vaeaug.config.loading import (
+    as_config,
+    as_overrides,
+    changed_keys,
+    json_schema,
+    load_config,
+)
 from vaeaug.config.recipe import CODE_SAMPLERS, Recipe, Sampler
 from vaeaug.config.sections import (
     AdversarialConfig,
@@ -37,6 +43,7 @@ __all__ = [
     "ShardConfig",
     "TrainingConfig",
     "as_config",
+    "as_overrides",
     "changed_keys",
     "json_schema",
     "load_config",

@@ -1,5 +1,6 @@
 """A configuration from what people have of one: a mapping, a YAML file, ``a.b=c`` overrides."""
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,23 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         f"{key}: {before.get(key, missing)!r} -> {after.get(key, missing)!r}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key, missing) != after.get(key, missing)
+    ]
+
+
+def as_overrides(config: AugmentConfig) -> list[str]:
+    """What a configuration changes of the defaults, as `load_config` takes it.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        Texts ``key=value``, the value in JSON, which is YAML too.
+    """
+    defaults, given = _flat(AugmentConfig().to_json()), _flat(config.to_json())
+    return [
+        f"{key}={json.dumps(value)}"
+        for key, value in sorted(given.items())
+        if value != defaults.get(key)
     ]
 
 

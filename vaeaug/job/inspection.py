@@ -10,7 +10,8 @@ import torch
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.generator import Synthesizer
-from vaeaug.job.folder import RunError, read_run
+from vaeaug.job.folder import RunError
+from vaeaug.job.state import state_of
 from vaeaug.merging import counts_of_file, is_merged
 from vaeaug.progress import Progress
 from vaeaug.screening import Screener, ScreeningReport
@@ -88,6 +89,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         counts = {row["name"]: row["accepted"] for row in manifest["classes"]}
         return {
             "run": str(path),
+            "state": "complete" if manifest["complete"] else "complete, some classes fell short",
             "n": sum(counts.values()),
             "classes": counts,
             "gate": gate if isinstance(gate := manifest["gate"], str) else gate.get("sentence"),
@@ -98,23 +100,28 @@ def describe(path: str | Path) -> dict[str, Any]:
             },
             "samplers": manifest["extra"].get("samplers", {}),
         }
-    if (path / "config.json").exists() or (path / "model" / "config.json").exists():
-        generator = Synthesizer.load(path)
-        without = "prior over codes" if generator.model.is_discrete else "none"
-        return {
-            "generator": str(path),
-            "model": type(generator.model).__name__,
-            **generator.model.architecture,
-            "parameters": sum(parameter.numel() for parameter in generator.model.parameters()),
-            "densities": {
-                name: density.kind if density else without
-                for name, density in zip(generator.class_names, generator.densities, strict=True)
-            },
-            "sha256": generator.sha256,
-        }
+    is_generator = any((path / name).exists() for name in ("config.json", "model/config.json"))
     if (path / "run.json").exists():
-        return {"run": str(path), "state": "not finished", **read_run(path)["data"]}
+        return state_of(path) | (_generator(path) if is_generator else {})
+    if is_generator:
+        return _generator(path)
     raise RunError(f"{path}: expected a run folder, a generator or a shard")
+
+
+def _generator(path: Path) -> dict[str, Any]:
+    generator = Synthesizer.load(path)
+    without = "prior over codes" if generator.model.is_discrete else "none"
+    return {
+        "generator": str(path),
+        "model": type(generator.model).__name__,
+        **generator.model.architecture,
+        "parameters": sum(parameter.numel() for parameter in generator.model.parameters()),
+        "densities": {
+            name: density.kind if density else without
+            for name, density in zip(generator.class_names, generator.densities, strict=True)
+        },
+        "sha256": generator.sha256,
+    }
 
 
 def _plain(attributes: Any) -> dict[str, Any]:
