@@ -203,8 +203,8 @@ def test_a_resumed_run_computes_with_the_threads_it_began_with(
 ) -> None:
     with torch_threads(2):
         augment(data, tmp_path / "whole", tiny_config())
+        stop = stop_at("trunk", 8, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
-            stop = stop_at("trunk", 8, KeyboardInterrupt())
             augment(data, tmp_path / "out", tiny_config(), progress=stop)
     threads = set()
     with torch_threads(1):
