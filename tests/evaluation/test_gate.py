@@ -80,10 +80,10 @@ def measured(
     learner,
     baselines: Sequence[Arm] = BASELINES,
     folder: Path | None = None,
+    pseudo_labels=lambda train, folder: train,
 ) -> GateResult:
-    with Bench(
-        data, SimpleNamespace(samples=synthesise), config, learner=learner, folder=folder
-    ) as bench:
+    stages = SimpleNamespace(samples=synthesise, with_pseudo_labels=pseudo_labels)
+    with Bench(data, stages, config, learner=learner, folder=folder) as bench:
         return run_gate(bench, recipe, baselines=baselines)
 
 
@@ -226,6 +226,34 @@ def test_a_held_out_image_in_the_pool_is_told_and_nothing_then_helps() -> None:
         "leak: 3 held-out images are also in the pool" in warning for warning in result.warnings
     )
     assert result.verdict != "helps"
+
+
+def test_what_a_pool_gives_without_a_generator_is_not_the_merit_of_its_samples() -> None:
+    data = data_of((240, 200, 200), 0, MANY)
+    points, labels = draw((1500, 1500, 1500), np.random.default_rng(5), MANY)
+
+    def pool_as_samples(train, folder, recipes):
+        return [SyntheticSet(points, labels) for _ in recipes]
+
+    def labelled(train, folder):
+        assert len(train.unlabelled) == len(points)
+        return LabelledImages(
+            np.concatenate([train.images, points]),
+            np.concatenate([train.labels, labels]),
+            train.class_names,
+            train.value_range,
+        )
+
+    keys = {"learner": discriminants, "baselines": BASELINES, "pseudo_labels": labelled}
+    alone = measured(data, Recipe(share=0.8), pool_as_samples, CONFIG, **keys)
+    assert alone.verdict == "helps"
+    pooled = measured(
+        data.with_unlabelled(points), Recipe(share=0.8), pool_as_samples, CONFIG, **keys
+    )
+    assert pooled.settings["baseline"].endswith("pseudo-labels")
+    assert pooled.verdict != "helps"
+    merged = [arm.name for arm in pooled.arms if arm.kind == "merged"]
+    assert all("pseudo-labels + synthetic" in name for name in merged)
 
 
 def test_too_few_held_out_images_of_a_class_make_it_unsure() -> None:

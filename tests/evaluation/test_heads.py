@@ -155,6 +155,9 @@ class Right:
         data = blobs([400] * 4, 9, apart=2.0, features=60)
         return [SyntheticSet(data.images, data.labels) for _ in recipes]
 
+    def with_pseudo_labels(self, train, folder):
+        raise AssertionError("this data has no pool")
+
 
 def test_the_gate_sees_that_true_samples_help():
     data = blobs([60, 60, 6, 6], 0, apart=2.0, features=60)

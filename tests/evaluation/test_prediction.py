@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,9 @@ class Generators:
     ) -> list[SyntheticSet]:
         self.learnt.append(train.fingerprint)
         return [SyntheticSet(train.images, train.labels) for _ in recipes]
+
+    def with_pseudo_labels(self, train: LabelledImages, folder: Path) -> LabelledImages:
+        return replace(train, unlabelled=None)
 
 
 WRONG = {"oversampling": (0, 2, 3), "logit adjustment": (0, 2, 2), "merged": (1, 1, 0)}

@@ -1,6 +1,7 @@
 """Images without labels: the labels they are given, and the bound over all labels."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 import vaeaug
 from vaeaug.models import CVAE, SmallClassifier
+from vaeaug.stages import SplitStages
 from vaeaug.training import train
 from vaeaug.training._augmentation import strongly_augmented
 from vaeaug.training._batches import Batches
@@ -74,6 +76,25 @@ def test_what_got_a_label_is_trained_on(labelled_pool, pooled):
         assert torch.all(batches.labels[torch.from_numpy(own)] == label)
     assert sum(map(len, batches.rows)) == n + len(rows)
     np.testing.assert_array_equal(batches.images[n:].numpy(), pooled[0].unlabelled[rows])
+
+
+def test_the_gate_may_train_on_the_labels_of_the_pool_without_samples(
+    labelled_pool, pooled, tmp_path
+):
+    data, _ = pooled
+    pool = labelled_pool.pool_labels
+    vaeaug.Synthesizer.from_training(labelled_pool.model, data, seed=0, pool_labels=pool).save(
+        tmp_path / "generator"
+    )
+    more = SplitStages(quick(), "cpu").with_pseudo_labels(data, tmp_path)
+    known = pool >= 0
+    assert more.unlabelled is None
+    np.testing.assert_array_equal(more.labels, np.concatenate([data.labels, pool[known]]))
+    np.testing.assert_array_equal(more.images[len(data) :], data.unlabelled[known])
+    grouped = replace(data, groups=np.arange(len(data)) // 2)
+    groups = SplitStages(quick(), "cpu").with_pseudo_labels(grouped, tmp_path).groups
+    assert len(np.unique(groups[len(data) :])) == known.sum()
+    assert not np.isin(groups[len(data) :], grouped.groups).any()
 
 
 def test_no_sampler_starts_from_an_image_of_unknown_class(labelled_pool, pooled):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,31 @@ class SplitStages:
                     np.savez(file, **self._drawn(train, folder, job, screener))
             synthetic_sets.append(_load(path))
         return synthetic_sets
+
+    def with_pseudo_labels(self, train: LabelledImages, folder: Path) -> LabelledImages:
+        """Add the images of the pool whose class the split's generator came to know.
+
+        Args:
+            train: The training part, with its pool.
+            folder: Of the split.
+
+        Returns:
+            The training part with these images, and without a pool.
+        """
+        if train.unlabelled is None:
+            return train
+        labels = self.generator(train, folder).latents.labels[len(train) :]
+        known = np.flatnonzero(labels >= 0)
+        groups = train.groups
+        if groups is not None:  # each is a group of its own
+            groups = np.concatenate([groups, groups.max(initial=-1) + 1 + known])
+        return replace(
+            train,
+            images=np.concatenate([train.images, train.unlabelled[known]]),
+            labels=np.concatenate([train.labels, labels[known]]),
+            groups=groups,
+            unlabelled=None,
+        )
 
     def _drawn(
         self, train: LabelledImages, folder: Path, job: AugmentConfig, screener: Screener

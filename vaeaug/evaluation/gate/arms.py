@@ -26,6 +26,8 @@ class Arm:
         flip: Random horizontal flip (images).
         mix: Mixup (arXiv:1710.09412) or CutMix (arXiv:1905.04899) of the batch.
         recipe: How synthetic samples are used; None: real images alone.
+        pool: Images of the unlabelled pool that the generator's classifier is sure of are training
+            images too, with the class that it gives them (pseudo-labels).
         beside: Synthetic samples stand beside a whole batch of real draws; else they take the
             place of real draws.
         length: Number of steps, as a multiple of the configured one.
@@ -35,6 +37,7 @@ class Arm:
     classic: bool = False
     flip: bool = False
     mix: Mix | None = None
+    pool: bool = False
     recipe: Recipe | None = None
     beside: bool = False
     length: float = 1.0
@@ -45,6 +48,7 @@ class Arm:
         parts: list[str] = [] if self.balance == "none" else [self.balance]
         parts += ["classic"] * self.classic + ["flip"] * self.flip
         parts += [{"mixup": "Mixup", "cutmix": "CutMix"}[self.mix]] if self.mix else []
+        parts += ["pseudo-labels"] * self.pool
         if self.recipe is not None:
             parts.append(f"synthetic ({self.recipe}{', beside' if self.beside else ''})")
         if self.length != 1:

@@ -28,8 +28,8 @@ from vaeaug.stages import SyntheticSet
 
 log = logging.getLogger("vaeaug")
 
-# Trainings after the baselines, in units of one arm: the combination, the longer one, and merged
-# training both ways.
+# Trainings after the baselines, in units of one arm: the combination, that with pseudo-labels, the
+# longer one, and merged training both ways.
 _LATER = 5.5
 
 
@@ -53,6 +53,18 @@ class Stages(Protocol):
 
         Returns:
             One set per recipe.
+        """
+        ...
+
+    def with_pseudo_labels(self, train: LabelledImages, folder: Path) -> LabelledImages:
+        """Add the images of the pool whose class the split's generator came to know.
+
+        Args:
+            train: The training part of the split, with its pool.
+            folder: Keeps the generator.
+
+        Returns:
+            The training part with these images, and without a pool.
         """
         ...
 
@@ -313,11 +325,11 @@ class Bench:
             "what": "probe",
             "data": self.data.fingerprint,
             "split": split.key,
-            "arm": {**asdict(arm), "recipe": arm.recipe and arm.recipe.model_dump(mode="json")},
+            "arm": _arm_key(arm),
             "steps": steps,
             "probe": self.probe,
             "training": [config.batch_size, config.learning_rate, config.width, config.seed],
-            "job": self.identity if arm.recipe is not None else "",
+            "job": self.identity if arm.recipe is not None or arm.pool else "",
         }
         # Arms of a split share weights and draws: they are paired.
         seed = config.seed * 1_000_003 + split.number
@@ -386,6 +398,8 @@ class _SplitWork:
         synthetic, recipe = None, job.arm.recipe
         if recipe is not None and not recipe.is_none:
             (synthetic,) = self.stages.samples(train, place, [recipe])
+        if job.arm.pool:
+            train = self.stages.with_pseudo_labels(train, place)
         held_out = replace(self.data, unlabelled=None).subset(job.split.held_out)
         probabilities = self.learner(
             train, synthetic, held_out, job.arm, seed=job.seed, steps=job.steps
@@ -394,6 +408,12 @@ class _SplitWork:
             "scores": asdict(score(probabilities, held_out.labels, groups=self.groups)),
             "hits": _packed(probabilities.argmax(axis=1) == held_out.labels),
         }
+
+
+def _arm_key(arm: Arm) -> dict[str, Any]:
+    """What identifies an arm; as before there were pools in arms, where it has none."""
+    key = {**asdict(arm), "recipe": arm.recipe and arm.recipe.model_dump(mode="json")}
+    return key if arm.pool else {name: value for name, value in key.items() if name != "pool"}
 
 
 def _place(folder: Path | None, split: Split) -> Path:

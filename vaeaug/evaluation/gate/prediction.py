@@ -5,7 +5,7 @@ them again.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -136,6 +136,10 @@ def predict(bench: Bench, recipe: Recipe, *, progress: Progress | None = None) -
         (split,) = bench.splits(1)
         bench.prepare([split], arms, recipe, progress)
         scores = bench.scores([split], arms, progress=progress)
+        if bench.data.unlabelled is not None:
+            pooled = replace(max(arms, key=lambda arm: scores[arm][0].balanced_accuracy), pool=True)
+            scores |= bench.scores([split], [pooled], progress=progress)
+            arms.append(pooled)
         # A tie goes to the first, the simpler one.
         best = max(arms, key=lambda arm: scores[arm][0].balanced_accuracy)
         merged = best.with_recipe(recipe)
@@ -146,7 +150,7 @@ def predict(bench: Bench, recipe: Recipe, *, progress: Progress | None = None) -
     pairs = _Pairs(bench.data, held_out.labels, hits[merged], hits[best], bench.config.confidence)
     gain, rare_gain = pairs.gain(pairs.everything), pairs.rare_gain
     return Prediction(
-        sentence=_sentence(gain, rare_gain, merged, best, n_rare=len(pairs.rare)),
+        sentence=_sentence(gain, rare_gain, merged, best, n_arms=len(arms), n_rare=len(pairs.rare)),
         recipe=recipe,
         gain=gain,
         rare_gain=rare_gain,
@@ -246,11 +250,11 @@ def _mean_recall(hits: Bool[np.ndarray, " m"], labels: Int64[np.ndarray, " m"]) 
 
 
 def _sentence(
-    gain: Interval, rare_gain: Interval | None, merged: Arm, best: Arm, *, n_rare: int
+    gain: Interval, rare_gain: Interval | None, merged: Arm, best: Arm, *, n_arms: int, n_rare: int
 ) -> str:
     text = (
         f"Prediction from one split, no verdict: balanced accuracy {signed_points(gain)} with "
-        f"synthetic data ({merged.recipe}) against {best.name}, the better of two trainings "
+        f"synthetic data ({merged.recipe}) against {best.name}, the best of {n_arms} trainings "
         "without it"
     )
     if rare_gain is not None:

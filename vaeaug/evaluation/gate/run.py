@@ -65,9 +65,11 @@ def run_gate(
         splits = bench.splits_in_budget(baselines, recipe, progress)
         scores = bench.scores(splits, baselines, progress=progress)
         scores |= bench.scores(splits, [_combination(scores)], progress=progress)
-        best = max(
-            scores, key=lambda arm: _mean(scores[arm])
-        )  # a tie goes to the first, the simplest
+        if bench.data.unlabelled is not None:
+            # What a pool gives without a generator is not the merit of the samples.
+            pooled = replace(_best(scores), pool=True)
+            scores |= bench.scores(splits, [pooled], progress=progress)
+        best = _best(scores)
         longer = replace(best, length=LONGER)
         merged = (best.with_recipe(recipe), best.with_recipe(recipe, beside=True))
         scores |= bench.scores(splits, [longer, *merged], progress=progress)
@@ -77,6 +79,11 @@ def run_gate(
 
 def _mean(scores: Sequence[Scores]) -> float:
     return float(np.mean([split_scores.balanced_accuracy for split_scores in scores]))
+
+
+def _best(scores: Mapping[Arm, Sequence[Scores]]) -> Arm:
+    """The arm of the highest mean; a tie goes to the first, the simplest."""
+    return max(scores, key=lambda arm: _mean(scores[arm]))
 
 
 def _combination(scores: Mapping[Arm, Sequence[Scores]]) -> Arm:
