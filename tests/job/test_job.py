@@ -250,6 +250,17 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.parametrize("kept", [(), ("samples.png", "traversals.png"), ("latents.png",)])
+def test_pictures_that_a_killed_process_did_not_come_to_are_drawn(
+    unfinished: Path, finished: AugmentResult, data: LabelledImages, kept: tuple[str, ...]
+) -> None:
+    for name in ("samples.png", "traversals.png", "latents.png", "styles.png"):
+        if name not in kept:
+            (unfinished / name).unlink(missing_ok=True)
+    augment(data, unfinished, tiny_config())
+    assert contents(unfinished) == contents(finished.out_dir)
+
+
 @pytest.mark.parametrize(
     "harm",
     [

@@ -158,6 +158,12 @@ def test_balanced_classes_have_equal_slots_and_equal_shares(n_real, share):
     assert slots[0].synthetic == round(share * sum(slots[0]))
 
 
+def test_a_class_of_which_there_is_nothing_has_no_slots():
+    assert counted([6, 0, 3], [6, 0, 6], 0.5, "classes") == [(6, 6), (0, 0), (6, 6)]
+    with pytest.raises(MergeError, match=r"expected real images of every class, got none of \['1'"):
+        counted([6, 0, 3], [6, 2, 6], 0.5, "classes")
+
+
 def test_a_merge_balances_by_the_plan_with_the_same_share_for_every_class(tmp_path):
     data = planned_run(tmp_path, (16, 9, 2))
     merged = merge(data, tmp_path)

@@ -88,8 +88,11 @@ def publish(run: RunFolder, result: RunResult, data: LabelledImages) -> Manifest
         latent_map=_there(run.path / "latents.png"),
     )
     write_card(run.path, document)
-    files = dict(result.manifest.files) or {
-        name: sha256_file(run.path / name) for name in _ONCE if (run.path / name).exists()
+    files = dict(result.manifest.files)
+    files |= {
+        name: sha256_file(run.path / name)
+        for name in _ONCE
+        if name not in files and (run.path / name).exists()
     }
     files |= {name: sha256_file(run.path / name) for name in _REPORT}
     return replace(result.manifest, files=files).save(run.path)
@@ -159,19 +162,27 @@ def _write_pictures(
     if data.are_features:
         return
     endings = (".gif", ".png") if are_clips(data.image_shape) else (".png",)
-    samples, traversals = run.path / "samples.png", run.path / "traversals.png"
-    if not samples.exists():
-        for ending in endings:
-            write_samples(samples.with_suffix(ending), panels, value_range=value_range)
-    if not traversals.exists():
-        shown = [label for label in _by_interest(data) if data.counts[label]][:MAX_CLASSES]
-        n_units = 2 if len(shown) > 4 else 6
-        generator = Synthesizer.load(run.model, codec=codec)
-        for ending in endings:
-            write_traversal(traversals.with_suffix(ending), generator, shown, n_units=n_units)
-        write_latents(run.path / "latents.png", generator)
-        if generator.model.style_dim:
-            write_styles(run.path / "styles.png", generator, data, shown)
+
+    def missing(*names: str) -> list[Path]:
+        """Those that a process which was killed has not come to."""
+        return [path for name in names if not (path := run.path / name).exists()]
+
+    for path in missing(*(f"samples{ending}" for ending in endings)):
+        write_samples(path, panels, value_range=value_range)
+    traversals = missing(*(f"traversals{ending}" for ending in endings))
+    latents, styles = missing("latents.png"), missing("styles.png")
+    if not (traversals or latents or styles):
+        return
+    shown = [label for label in _by_interest(data) if data.counts[label]][:MAX_CLASSES]
+    n_units = 2 if len(shown) > 4 else 6
+    generator = Synthesizer.load(run.model, codec=codec)
+    for path in traversals:
+        write_traversal(path, generator, shown, n_units=n_units)
+    for path in latents:
+        write_latents(path, generator)
+    if generator.model.style_dim:
+        for path in styles:
+            write_styles(path, generator, data, shown)
 
 
 def _there(path: Path) -> Path | None:

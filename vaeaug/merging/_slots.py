@@ -106,13 +106,17 @@ def slot_counts(
     largest_share = max(shares)
     shares = [s if n > 0 else 0.0 for s, n in zip(shares, n_synthetic, strict=True)]
     if balance == "classes":
-        if 0 in n_real:
-            empty = [name for name, n in zip(class_names, n_real, strict=True) if n == 0]
+        counts = list(zip(class_names, n_real, n_synthetic, strict=True))
+        if empty := [name for name, real, synthetic in counts if synthetic and not real]:
             raise MergeError(
                 f"balance 'classes': expected real images of every class, got none of {empty}"
             )
         n_slots = max(n + companions(n, s) for n, s in zip(n_real, shares, strict=True))
-        return [Slots(n_slots - round(s * n_slots), round(s * n_slots)) for s in shares]
+        # A class of which there is nothing at all has nothing to fill slots with.
+        return [
+            Slots(n_slots - round(s * n_slots), round(s * n_slots)) if n else Slots(0, 0)
+            for n, s in zip(n_real, shares, strict=True)
+        ]
     if balance is None or planned is None:
         return [Slots(n, companions(n, s)) for n, s in zip(n_real, shares, strict=True)]
     # All classes get the size that the plan implies for the largest share; if a class lacks
