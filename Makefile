@@ -16,7 +16,7 @@ QUICK := tests/config tests/files tests/shards tests/report tests/test_plan.py t
 	tests/test_moved.py tests/test_docstrings.py tests/generator/test_density.py \
 	tests/models/test_likelihoods.py tests/models/test_bounds.py
 
-.PHONY: demo test check lint docs clean
+.PHONY: demo test check lint torture bench docs clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +41,14 @@ test: lint
 
 check: lint
 	NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(PYTEST_OPTIONS) $(QUICK)
+
+# Two hundred commands killed at random points; their bytes are compared. About an hour.
+torture: $(TEST_STAMP)
+	$(BIN)/python -m benchmarks.torture --trials 200 --out runs/torture
+
+# Speed beside limits that are measured in the same run; nothing else may be running.
+bench: $(STAMP)
+	PYTHON=$(BIN)/python bash benchmarks/bench.sh
 
 docs: $(TEST_STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -118,7 +118,7 @@ def start(command: Command, out: Path, run: Path, log: Path) -> int:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(file, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.stdout, sys.stderr = open(1, "w"), open(2, "w", buffering=1)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
         sys.argv = ["vaeaug", *words]
         from vaeaug.cli import main
 
@@ -285,7 +285,7 @@ def main() -> None:
     import torch
 
     import vaeaug
-    import vaeaug.cli  # noqa: F401
+    import vaeaug.cli
 
     torch.set_num_threads(1)
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):

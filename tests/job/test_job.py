@@ -312,13 +312,9 @@ def by_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("number", "when", "code"),
     [
-        # While the trunk trains: in test_cli.py.
+        # While the trunk trains: in test_cli.py. At random moments: in test_torture.py.
         (signal.SIGINT, "checkpoints/adapt.pt", 130),
-        (signal.SIGTERM, "checkpoints/adapt.pt", 143),
-        (signal.SIGINT, "checkpoints/classes.json", 130),
-        (signal.SIGTERM, "checkpoints/classes.json", 143),
         (signal.SIGHUP, "checkpoints/classes.json", -signal.SIGHUP),
-        (signal.SIGKILL, "checkpoints/classes.json", -signal.SIGKILL),
     ],
 )
 def test_a_signal_loses_nothing(
