@@ -9,8 +9,8 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from vaeaug.files.names import printable
@@ -80,17 +80,51 @@ def from_two_arguments(progress: Callable[..., None] | None) -> Progress | None:
 
 
 @contextmanager
-def shown(progress: Progress | bool | None) -> Iterator[Progress | None]:
+def shown(
+    progress: Progress | bool | None,
+    callbacks: Sequence[Progress] = (),
+    about: Mapping[str, Any] | None = None,
+) -> Iterator[Progress | None]:
     """Show how far long work has come; a context manager.
 
     Args:
         progress: A function of the user's; None or True for bars on a terminal or in a notebook,
             and elsewhere a log line (logger "vaeaug", level INFO) every 30 seconds, also where
             nothing has changed; False for nothing.
+        callbacks: More functions to call. One with a method ``begin(about)`` is told of the work
+            before, one with ``end(error)`` after it: None, or the exception that ended it.
+        about: What is told of the work: plain JSON.
 
     Yields:
         What the work calls; None where nothing is shown.
     """
+    with ExitStack() as ending:
+        for callback in callbacks:
+            if hasattr(callback, "begin"):
+                callback.begin(dict(about or {}))
+            if hasattr(callback, "end"):
+                ending.push(_told(callback.end))
+        report = ending.enter_context(_displayed(progress))
+        functions = [report, *callbacks] if report is not None else list(callbacks)
+        if len(functions) < 2:
+            yield functions[0] if functions else None
+            return
+
+        def report_to_all(what: str, done: int, total: int, metrics: dict[str, float]) -> None:
+            for function in functions:
+                function(what, done, total, metrics)
+
+        yield report_to_all
+
+
+def _told(end: Callable[[BaseException | None], None]) -> Callable[..., None]:
+    """A callback's method as what leaves a context."""
+    return lambda kind, error, traceback: end(error)
+
+
+@contextmanager
+def _displayed(progress: Progress | bool | None) -> Iterator[Progress | None]:
+    """Bars, lines or the user's function."""
     if progress is False:
         yield None
         return

@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import click
@@ -52,7 +53,8 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
-            error.show()
+            if not _logs_json():
+                error.show()
             failure.end(type(error).__name__, error.format_message(), USAGE, is_said=True)
         except (ConfigError, PlanError) as error:
             failure.end(type(error).__name__, str(error), USAGE)
@@ -85,31 +87,58 @@ class _Failure:
         if self.as_json:
             document = {"error": {"kind": kind, "message": message, "exit_code": code}}
             click.echo(json.dumps(document, indent=2))
-        if not is_said:
+        if _logs_json():
+            logging.getLogger("vaeaug").error("%s", message)
+        elif not is_said:
             click.echo(for_stream(f"vaeaug: {message}", sys.stderr), err=True)
         sys.exit(code)
 
 
+def _logs_json() -> bool:
+    handlers = logging.getLogger().handlers
+    return any(isinstance(handler, _Stderr) and handler.as_json for handler in handlers)
+
+
 class _Stderr(logging.StreamHandler[Any]):
     """Writes to the current ``sys.stderr``, so that lines appear above a progress bar."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__()
+        self.as_json = as_json
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
         super().emit(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        return for_stream(super().format(record), sys.stderr)
+        if not self.as_json:
+            return for_stream(super().format(record), sys.stderr)
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = logging.Formatter().formatException(record.exc_info)
+        return json.dumps(line)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(vaeaug.__version__, prog_name="vaeaug")
 @click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
-def main(quiet: bool) -> None:
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Lines on stderr: for people, or one JSON object each.",
+)
+def main(quiet: bool, log_format: str) -> None:
     """Train a class-conditional VAE, draw labelled samples, screen them, write HDF5 shards."""
     logging.basicConfig(
         level=logging.ERROR if quiet else logging.WARNING,
         format="%(message)s",
-        handlers=[_Stderr()],
+        handlers=[_Stderr(as_json=log_format == "json")],
         force=True,
     )
     logging.getLogger("vaeaug").setLevel(logging.ERROR if quiet else logging.INFO)

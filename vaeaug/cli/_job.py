@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +22,7 @@ from vaeaug.cli._options import (
     resume_option,
     seeds_of,
     strategy_option,
+    track_option,
     values_of,
 )
 from vaeaug.cli.console import (
@@ -34,6 +35,9 @@ from vaeaug.cli.console import (
     reports_table,
 )
 
+if TYPE_CHECKING:
+    from vaeaug.progress import Progress
+
 
 @click.command()
 @click.argument("data", type=DATA)
@@ -42,6 +46,7 @@ from vaeaug.cli.console import (
 @strategy_option
 @device_option
 @resume_option
+@track_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option(
     "--search", is_flag=True, help="First search for the best way to draw and use the samples."
@@ -55,6 +60,7 @@ def augment(
     out: Path,
     device: str,
     resume: bool,
+    callbacks: "list[Progress]",
     dry_run: bool,
     search: bool,
     evaluate: bool,
@@ -95,6 +101,7 @@ def augment(
         device=device,
         resume=resume,
         progress=progress_enabled(),
+        callbacks=callbacks,
     )
     sys.exit(print_result(result, as_json))
 
@@ -218,16 +225,30 @@ def plan(*, data: str, as_json: bool, **configuration: Any) -> None:
 @strategy_option
 @device_option
 @resume_option
+@track_option
 @json_option
 def train(
-    *, data: str, out: Path, device: str, resume: bool, as_json: bool, **configuration: Any
+    *,
+    data: str,
+    out: Path,
+    device: str,
+    resume: bool,
+    callbacks: "list[Progress]",
+    as_json: bool,
+    **configuration: Any,
 ) -> None:
     """Train only the generator, and save it in OUT/model."""
     from vaeaug.job.pipeline import train_only
 
     config, images = request(data, **configuration)
     model = train_only(
-        images, out, config, device=device, resume=resume, progress=progress_enabled()
+        images,
+        out,
+        config,
+        device=device,
+        resume=resume,
+        progress=progress_enabled(),
+        callbacks=callbacks,
     )
     print_document({"model": str(model)}, f"generator: {model}", as_json)
 
@@ -287,6 +308,7 @@ def sweep(
 @strategy_option
 @device_option
 @resume_option
+@track_option
 @json_option
 def generate(
     *,
@@ -295,6 +317,7 @@ def generate(
     out: Path,
     device: str,
     resume: bool,
+    callbacks: "list[Progress]",
     as_json: bool,
     **configuration: Any,
 ) -> None:
@@ -307,7 +330,14 @@ def generate(
 
     config, images = request(data, **configuration)
     result = run(
-        model, images, out, config, device=device, resume=resume, progress=progress_enabled()
+        model,
+        images,
+        out,
+        config,
+        device=device,
+        resume=resume,
+        progress=progress_enabled(),
+        callbacks=callbacks,
     )
     sys.exit(print_result(result, as_json))
 

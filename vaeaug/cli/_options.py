@@ -269,6 +269,29 @@ workers_option = click.option(
 )
 
 
+def _trackers(
+    context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> list[Any]:
+    if not texts:
+        return []
+    from vaeaug.integrations.tracking import tracker
+
+    try:
+        return [tracker(text) for text in texts]
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+track_option = click.option(
+    "--track",
+    "callbacks",
+    multiple=True,
+    metavar="NAME:WHERE",
+    callback=_trackers,
+    help="Write metrics to tensorboard:FOLDER, mlflow:URI or wandb:PROJECT.",
+)
+
+
 def progress_enabled() -> bool:
     """Check whether progress is shown, which --quiet disables.
 

@@ -5,7 +5,7 @@ again resumes after the last finished step. A run is published once, at its end.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ def augment(
     device: str | torch.device = "auto",
     resume: bool = True,
     progress: Progress | bool | None = None,
+    callbacks: Sequence[Progress] = (),
 ) -> AugmentResult:
     """Turn labelled images into a folder of screened, labelled synthetic shards.
 
@@ -70,6 +71,8 @@ def augment(
         resume: False deletes a run that is there and starts again.
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
             is silent; a function is called as ``progress(what, done, total, metrics)``.
+        callbacks: Functions that are called as `progress` is, besides it, such as
+            `vaeaug.integrations.tracking.TensorBoard`.
 
     Returns:
         Where the run is, and its manifest.
@@ -92,7 +95,7 @@ def augment(
     needed = plan.n_synthetic * bytes_per_sample(data, job) + SPACE_FOR_MODEL
     described = describe_data(data) | ({"search": True} if search_first else {})
     with (
-        shown(progress) as report,
+        shown(progress, callbacks, _about(job, data)) as report,
         RunFolder(out_dir, config=job, data=described, needed=needed, resume=resume) as run,
     ):
         measured_by = RunEvaluation(
@@ -190,6 +193,7 @@ def generate(
     device: str | torch.device = "auto",
     resume: bool = True,
     progress: Progress | bool | None = None,
+    callbacks: Sequence[Progress] = (),
 ) -> AugmentResult:
     """Draw a dataset from a trained generator, screened against the data it was trained on.
 
@@ -203,6 +207,8 @@ def generate(
         resume: False deletes a run that is there and starts again.
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
             is silent; a function is called as ``progress(what, done, total, metrics)``.
+        callbacks: Functions that are called as `progress` is, besides it, such as
+            `vaeaug.integrations.tracking.TensorBoard`.
 
     Returns:
         Where the run is, and its manifest.
@@ -229,7 +235,7 @@ def generate(
     described = {**describe_data(data), "generator": generator.sha256}
     needed = plan.n_synthetic * bytes_per_sample(data, job) + SPACE_FOR_MODEL
     with (
-        shown(progress) as report,
+        shown(progress, callbacks, _about(job, data)) as report,
         RunFolder(out_dir, config=job, data=described, needed=needed, resume=resume) as run,
     ):
         if run.is_complete:
@@ -254,6 +260,7 @@ def train_only(
     device: str | torch.device = "auto",
     resume: bool = True,
     progress: Progress | bool | None = None,
+    callbacks: Sequence[Progress] = (),
 ) -> Path:
     """The first half of `augment`, which resumes from here with the same configuration.
 
@@ -264,6 +271,7 @@ def train_only(
         device: "auto", "cpu", "cuda" or "cuda:N".
         resume: False deletes a run that is there and starts again.
         progress: As for `augment`.
+        callbacks: As for `augment`.
 
     Returns:
         The generator's folder.
@@ -277,7 +285,7 @@ def train_only(
     job = _with_plain_strategy(as_config(config), data)
     plan_of(data, job)  # what `augment` would refuse is refused here
     with (
-        shown(progress) as report,
+        shown(progress, callbacks, _about(job, data)) as report,
         RunFolder(
             out_dir, config=job, data=describe_data(data), needed=SPACE_FOR_MODEL, resume=resume
         ) as run,
@@ -312,6 +320,11 @@ def _with_plain_strategy(config: AugmentConfig, data: LabelledImages) -> Augment
     totals = {row.label: row.target_count for row in plan_of(data, config)}
     part = config.plan.model_copy(update={"sampling_strategy": totals, "share": 0.0})
     return config.model_copy(update={"plan": part})
+
+
+def _about(job: AugmentConfig, data: LabelledImages) -> dict[str, Any]:
+    """What callbacks are told of a job."""
+    return {"config": job.to_json(), "data": describe_data(data)}
 
 
 def describe_data(data: LabelledImages) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Train what a job needs: the generator with its class densities, and the screener."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ def fit(
     device: str | torch.device = "auto",
     folder: str | Path | None = None,
     progress: Progress | bool | None = None,
+    callbacks: Sequence[Progress] = (),
 ) -> Synthesizer:
     """Train the generator and the restorer, and fit the class densities.
 
@@ -46,6 +47,8 @@ def fit(
         folder: Checkpoints go there and are resumed from there. None: nothing is written.
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
             is silent; a function is called as ``progress(what, done, total, metrics)``.
+        callbacks: Functions that are called as `progress` is, besides it, such as
+            `vaeaug.integrations.tracking.TensorBoard`.
 
     Returns:
         The generator, on `device`.
@@ -74,7 +77,8 @@ def fit(
     timed = job
     if restores and budget is not None:
         timed = job.changed(**{"training.budget_seconds": (1 - BUDGET_SHARE) * budget})
-    with shown(progress) as report:
+    about = {"config": job.to_json(), "data": {"source": data.source}}
+    with shown(progress, callbacks, about) as report:
         where: dict[str, Any] = {"device": device, "folder": path, "progress": report}
         trained = train(samples, timed, start=start.model if start else None, **where)
         lines = trained.summary()
