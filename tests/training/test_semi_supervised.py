@@ -68,13 +68,13 @@ def test_sure_labels_are_mostly_right_and_the_rest_is_unknown(labelled_pool, poo
 
 def test_what_got_a_label_is_trained_on(labelled_pool, pooled):
     batches = Batches(pooled[0], quick(), torch.device("cpu"))
-    n = len(batches.images)
+    n, n_rows = len(batches.images), sum(map(len, batches.rows))
     rows = np.flatnonzero(labelled_pool.pool_labels >= 0)
     batches.adopt(rows, labelled_pool.pool_labels[rows])
     assert len(batches.images) == len(batches.labels) == n + len(rows)
     for label, own in enumerate(batches.rows):
         assert torch.all(batches.labels[torch.from_numpy(own)] == label)
-    assert sum(map(len, batches.rows)) == n + len(rows)
+    assert sum(map(len, batches.rows)) == n_rows + len(rows)
     np.testing.assert_array_equal(batches.images[n:].numpy(), pooled[0].unlabelled[rows])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from vaeaug.data.checks import DataError, Range
-from vaeaug.memory import array_bytes, require_memory
+from vaeaug.memory import room_for
 
 _LISTED = 20
 # A side that is still trained in minutes.
@@ -166,8 +166,7 @@ class Stack:
         if self._images is None:
             shape = (self._n - self._kept.count(False), *image.shape)
             what = f"{shape[0]:,} images of {image.dtype} and shape {image.shape}"
-            require_memory(array_bytes(shape, image.dtype), self._where, what, DataError)
-            self._images = np.empty(shape, dtype=image.dtype)
+            self._images = room_for(shape, image.dtype, self._where, what, DataError)
             self._first = name
         self._check_kind(self._images, image, name)
         size = image.shape[:-1]

@@ -22,7 +22,8 @@ MAX_HELD_OUT = 2048
 class Batches:
     """The training images, kept on the device as they are stored; batches are gathered there.
 
-    A fraction is held out, stratified by class; every class keeps at least one training image.
+    On a processor they are not copied: images that are mapped from a file stay there. A fraction is
+    held out, stratified by class; every class keeps at least one training image.
 
     Args:
         data: The training split.
@@ -44,15 +45,14 @@ class Batches:
         )
         self.value_range = data.value_range
         self.n_classes = data.n_classes
-        fit, held_out = data.split_off(config.training.held_out, seed=config.seed)
+        fit, held_out = data.split_rows(config.training.held_out, seed=config.seed)
         if len(held_out) > MAX_HELD_OUT:
-            held_out = _thinned(held_out, MAX_HELD_OUT, config.seed)
-        self.images, self.labels = self._resident(fit.images), self._resident(fit.labels)
-        self.held_images = self._resident(held_out.images)
-        self.held_labels = self._resident(held_out.labels)
-        # Row numbers of each class, and the number of rows that came with a label.
-        self._set_rows([np.flatnonzero(fit.labels == label) for label in range(data.n_classes)])
-        self.n_labelled = len(fit)
+            held_out = _thinned(data.labels, held_out, MAX_HELD_OUT, config.seed)
+        # All images, which on a processor are those of the data: what is held out has no rows.
+        self.images, self.labels = self._resident(data.images), self._resident(data.labels)
+        self.held_images = self._resident(data.images[held_out])
+        self.held_labels = self._resident(data.labels[held_out])
+        self._set_rows([fit[data.labels[fit] == label] for label in range(data.n_classes)])
         self.pool = None if data.unlabelled is None else self._resident(data.unlabelled)
 
     def adopt(self, rows: np.ndarray, labels: np.ndarray) -> None:
@@ -81,10 +81,15 @@ class Batches:
         sizes = np.array([len(each) for each in rows])
         self._order = np.concatenate(rows)
         self._sizes, self._starts = sizes, np.cumsum(sizes) - sizes
-        place = np.empty_like(self._order)
+        place = np.zeros(len(self.images), np.int64)
         place[self._order] = np.arange(len(self._order)) - np.repeat(self._starts, sizes)
         tables = (self._order, self._sizes, self._starts, place, np.flatnonzero(sizes))
         self._tables = tuple(torch.from_numpy(table).to(self.device) for table in tables)
+
+    @property
+    def all_rows(self) -> Int64[Tensor, " n"]:
+        """The rows of every class in ascending order: all that is not held out."""
+        return self._tables[0].sort().values
 
     def draw(
         self, stage: Stage, step: int, size: int | None = None
@@ -370,11 +375,13 @@ def mix(seed: int, name: str, step: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def _thinned(data: LabelledImages, limit: int, seed: int) -> LabelledImages:
-    """Select about `limit` images: the same fraction of every class, at least one of each."""
-    rng = np.random.default_rng([seed, len(data)])
+def _thinned(
+    labels: Int64[np.ndarray, " n"], rows: Int64[np.ndarray, " h"], limit: int, seed: int
+) -> Int64[np.ndarray, " m"]:
+    """Select about `limit` rows: the same fraction of every class, at least one of each."""
+    rng = np.random.default_rng([seed, len(rows)])
     selected = []
-    for label in range(data.n_classes):
-        rows = rng.permutation(np.flatnonzero(data.labels == label))
-        selected.append(rows[: -(-len(rows) * limit // len(data))])
-    return data.subset(np.sort(np.concatenate(selected)))
+    for label in range(labels.max() + 1):
+        own = rng.permutation(rows[labels[rows] == label])
+        selected.append(own[: -(-len(own) * limit // len(rows))])
+    return np.sort(np.concatenate(selected))

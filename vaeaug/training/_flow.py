@@ -41,7 +41,8 @@ class FlowObjective:
     def start(self, state: TrainState) -> None:
         """Standardise by the training latents, and score the initial weights."""
         for flow in (state.model, state.average):
-            _flow(flow).standardise(self.mean, self.logvar.exp())
+            rows = self.batches.all_rows
+            _flow(flow).standardise(self.mean[rows], self.logvar[rows].exp())
         self.evaluate(state, 0.0)
 
     def loss(self, state: TrainState, step: int, done: float) -> StepLoss:

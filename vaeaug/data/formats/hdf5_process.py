@@ -18,7 +18,7 @@ from jaxtyping import Shaped
 
 from vaeaug.data.checks import DataError
 from vaeaug.data.formats import hdf5_child
-from vaeaug.memory import array_bytes, available_memory, require_memory
+from vaeaug.memory import array_bytes, available_memory, require_memory, room_for
 
 # Time limit of each answer, and of each part of an array of some megabytes.
 SECONDS = 8.0
@@ -29,6 +29,8 @@ _START_SECONDS = 120.0
 # Importing one of these registers its filters for HDF5.
 _PLUGINS = ("hdf5plugin",)
 _PIPE_BYTES = 2**20
+# A file is taken for one that holds what it declares where compression made it this much smaller.
+_MOST_PACKED = 20
 
 
 class ForeignHDF5:
@@ -134,7 +136,11 @@ class ForeignHDF5:
         shape = tuple(about["shape"])
         dtype = np.dtype(about["dtype"] or f"V{max(1, about['itemsize'])}")
         what = f"{about['dtype'] or 'text'} of shape {shape}"
-        require_memory(array_bytes(shape, dtype), where, what, DataError)
+        # A small file may declare terabytes; only one that holds them is given a file of its own.
+        on_disk = 512 * Path(self._where).stat().st_blocks
+        is_held = _MOST_PACKED * on_disk >= math.prod(shape) * dtype.itemsize
+        if not is_held or about["dtype"] is None:
+            require_memory(array_bytes(shape, dtype), where, what, DataError)
         seconds = SECONDS + about["part"] / _SLOWEST
         self._request(seconds, "load", name)
         if about["dtype"] is None:
@@ -144,7 +150,9 @@ class ForeignHDF5:
             room = 4 * longest * len(texts)
             require_memory(room, where, f"{len(texts)} texts, the longest of {longest}", DataError)
             return np.array(texts, dtype=str).reshape(shape)
-        array = np.empty(shape, dtype=dtype)
+        array = (
+            room_for(shape, dtype, where, what, DataError) if is_held else np.empty(shape, dtype)
+        )
         view = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
         n_read = 0
         for n_bytes in self._parts("bytes", where, what, seconds):
