@@ -14,6 +14,7 @@ from vaeaug.cli._options import (
     generator_argument,
     json_option,
     loaded,
+    pool_option,
     share_of,
     to_option,
     workers_option,
@@ -142,6 +143,56 @@ def verify(*, out: Path, as_json: bool) -> None:
     click.echo(report.to_json() if as_json else for_stream(str(report), sys.stdout))
     if not report.ok:
         sys.exit(FAILED)
+
+
+@click.command()
+@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument(
+    "samples",
+    metavar="[LIST]",
+    required=False,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option("--none", is_flag=True, help="Exclude nothing: bring every sample back.")
+@click.option(
+    "--data",
+    type=DATA,
+    help="Data of the run, to make its report again. Default: what the run was made from.",
+)
+@pool_option
+@json_option
+def exclude(
+    *,
+    out: Path,
+    samples: Path | None,
+    none: bool,
+    data: str | None,
+    pool: str | None,
+    as_json: bool,
+) -> None:
+    """Publish the finished run OUT without the samples of LIST.
+
+    LIST is what `studio` saved. Default: OUT/excluded.json. The shards are not changed: --none, or
+    another LIST, brings samples back.
+    """
+    from vaeaug.job.exclusion import exclude as run
+    from vaeaug.shards import LIST_NAME
+
+    if none and samples is not None:
+        raise click.UsageError(f"--none: expected no LIST, got {samples}")
+    if not none and samples is None:
+        samples = out / LIST_NAME
+    images = None if data is None else data_of(data, out, pool, None)
+    manifest = run(out, samples, images)
+    excluded = sum(map(len, manifest.excluded.values()))
+    document = {
+        "out": str(out),
+        "n": manifest.n_images,
+        "excluded": excluded,
+        "classes": {entry.name: entry.accepted for entry in manifest.classes},
+    }
+    text = f"{out}: {manifest.n_images} samples; {excluded} excluded, which stay in the shards"
+    print_document(document, text, as_json)
 
 
 @click.command()

@@ -30,6 +30,7 @@ CONTENTS = (
     "report.json",
     "README.md",
     "evaluation",
+    "excluded.json",
     "samples.png",
     "samples.gif",
     "traversals.png",

@@ -4,6 +4,7 @@
 or read, not when this package is imported.
 """
 
+from vaeaug.shards._excluded import LIST_NAME, kept_rows, read_list, save_list, with_excluded
 from vaeaug.shards._format import (
     FormatVersionError,
     ShardError,
@@ -21,6 +22,7 @@ from vaeaug.shards._verify import Problem, VerifyReport, verify
 from vaeaug.shards._writer import ShardWriter
 
 __all__ = [
+    "LIST_NAME",
     "ClassEntry",
     "FormatVersionError",
     "Manifest",
@@ -34,13 +36,17 @@ __all__ = [
     "VerifyReport",
     "described_run",
     "how_to_evaluate",
+    "kept_rows",
     "library_versions",
     "publish_bytes",
     "published_hdf5",
     "read_class",
+    "read_list",
+    "save_list",
     "sha256_file",
     "verify",
     "warn_if_unhelpful",
+    "with_excluded",
     "write_attributes",
     "write_images",
 ]
