@@ -196,6 +196,42 @@ def exclude(
 
 
 @click.command()
+@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--data", type=DATA, help="Data of the run. Default: what the run was made from.")
+@pool_option
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=True,
+    help="Port on this machine; 0: any free one.",
+)
+@click.option("--open", "opened", is_flag=True, help="Open the page in a browser.")
+def studio(*, out: Path, data: str | None, pool: str | None, port: int, opened: bool) -> None:
+    """Open a page on this machine with every sample of the run OUT, to throw some out.
+
+    Prints the address. Only this machine reaches it, and only with the token in it. Ctrl-C ends
+    it. The list of thrown-out samples is saved in OUT/excluded.json, for `exclude`.
+    """
+    import webbrowser
+
+    from vaeaug.job.exclusion import data_of_run
+    from vaeaug.studio import Collection, Studio
+
+    images = data_of(data, out, pool, None) if data is not None else None
+    if (out / "run.json").exists():
+        images = data_of_run(out, images, pool=pool)
+    with Studio(Collection(out, images), port=port) as running:
+        click.echo(running.url)
+        if opened:
+            webbrowser.open(running.url)
+        try:
+            running.wait()
+        except KeyboardInterrupt:
+            click.echo(f"vaeaug exclude {out}  # publishes OUT without the samples", err=True)
+
+
+@click.command()
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 @json_option
 def inspect(*, path: Path, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from vaeaug.shards._hdf5_output import publish_bytes, published_hdf5, sha256_fil
 from vaeaug.shards._images import write_images
 from vaeaug.shards._manifest import ClassEntry, Manifest, ShardEntry, read_class
 from vaeaug.shards._reader import Shard
+from vaeaug.shards._rejected import RejectedSamples, read_rejected, write_rejected
 from vaeaug.shards._shard_dataset import ShardDataset
 from vaeaug.shards._verdict import described_run, how_to_evaluate, warn_if_unhelpful
 from vaeaug.shards._verify import Problem, VerifyReport, verify
@@ -27,6 +28,7 @@ __all__ = [
     "FormatVersionError",
     "Manifest",
     "Problem",
+    "RejectedSamples",
     "Shard",
     "ShardDataset",
     "ShardEntry",
@@ -42,6 +44,7 @@ __all__ = [
     "published_hdf5",
     "read_class",
     "read_list",
+    "read_rejected",
     "save_list",
     "sha256_file",
     "verify",
@@ -49,4 +52,5 @@ __all__ = [
     "with_excluded",
     "write_attributes",
     "write_images",
+    "write_rejected",
 ]

@@ -36,6 +36,7 @@ class ShardDataset:
         fingerprint: Fingerprint of the training split of the generator.
         image_shape: Shape of one image.
         dtype: Type of the images.
+        samplers: How the samples of each shard that is read were drawn.
 
     Raises:
         ShardError: If there is no manifest, or a shard is missing, damaged or differs from the
@@ -65,10 +66,12 @@ class ShardDataset:
         # Rows of each shard that are in the dataset; None: all.
         self._rows: list[np.ndarray | None] = []
         parts: list[dict[str, np.ndarray]] = []
+        samplers = []
         entries = [entry for entry in manifest.shards if entry.label in selected]
         for entry in entries:
             shard = _open_as(manifest, entry)
             self._stores.append(shard.store)
+            samplers.append(str(shard.attributes["sampler"]))
             rows = kept_rows(manifest, entry.path, len(shard))
             self._rows.append(rows)
             parts.append(
@@ -76,6 +79,7 @@ class ShardDataset:
                 if rows is None
                 else {name: values[rows] for name, values in shard.arrays.items()}
             )
+        self.samplers = tuple(samplers)
         self._starts = np.cumsum([0, *(len(part["labels"]) for part in parts)])
         self._bounds: list[int] = self._starts.tolist()
         self._arrays = _concatenate(parts, entries)
