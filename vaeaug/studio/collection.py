@@ -23,6 +23,7 @@ from vaeaug.shards import (
     read_list,
     read_rejected,
     save_list,
+    sha256_file,
     with_excluded,
 )
 
@@ -75,6 +76,7 @@ class Collection:
         self._rejected_starts = np.cumsum([0, *map(len, self.rejected)])
         # h5py's files are not for several threads at once.
         self._lock = threading.Lock()
+        self.thrown_out()
 
     @property
     def n(self) -> int:
@@ -104,17 +106,18 @@ class Collection:
         }
         return sorted(starts[path] + row for path, some in rows.items() for row in some)
 
-    def save(self, numbers: Iterable[int]) -> int:
+    def save(self, numbers: Iterable[int], *, after: str) -> str:
         """Save which samples are thrown out, in ``OUT/excluded.json``.
 
         Args:
             numbers: Their numbers.
+            after: What `state` was when these numbers were chosen.
 
         Returns:
-            How many there are.
+            The new state.
 
         Raises:
-            StudioError: If a number is of no sample of the dataset.
+            StudioError: If a number is of no sample of the dataset, or the list was changed since.
             ShardError: If the file cannot be written.
         """
         chosen = sorted(set(numbers))
@@ -128,8 +131,18 @@ class Collection:
             for s in np.unique(shard).tolist()
         }
         with self._lock:
+            if after != self.state:
+                raise StudioError(
+                    f"{self.list_path}: expected the list that the page knows, but it was changed "
+                    f"elsewhere; load the page again"
+                )
             save_list(self.list_path, self.manifest, rows)
-        return len(chosen)
+            return self.state
+
+    @property
+    def state(self) -> str:
+        """Hash of the saved list, by which two pages do not overwrite it; "" where none is."""
+        return sha256_file(self.list_path) if self.list_path.exists() else ""
 
     def images(self, kind: str, numbers: Sequence[int]) -> Shaped[np.ndarray, "n *space c"]:
         """Copy samples, or the real images beside them.
@@ -158,7 +171,7 @@ class Collection:
             raise StudioError(f"expected one of {', '.join(KINDS)}, got {kind!r}")
         if self.data is None:
             raise StudioError("expected the data of the run, which was not found")
-        rows = self.columns["source" if kind == "source" else "nn_index"][index]
+        rows = self.columns["source" if kind == "source" else "nn_index"][index].astype(np.int64)
         n_real = len(self.data) + (0 if self.data.unlabelled is None else len(self.data.unlabelled))
         wrong = rows[(rows < 0) | (rows >= n_real)]
         if wrong.size:
@@ -223,6 +236,7 @@ class Collection:
             "reasons": self.reasons,
             "columns": [[name, values.dtype.str] for name, values in self.columns.items()],
             "excluded": self.thrown_out(),
+            "state": self.state,
             "published": sum(map(len, self.manifest.excluded.values())),
             "kind": "signal" if len(shape) == 2 else "volume" if len(shape) == 4 else "image",
             "shape": list(shape),

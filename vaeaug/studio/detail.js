@@ -1,5 +1,5 @@
 // One sample at its pixels, beside the image it was made from and the nearest real one.
-import { className, colour, focusCell, isOut, isRejected, move, number, show, state, throwOut } from "./page.js";
+import { className, colour, far, focusCell, isOut, isRejected, move, number, show, state, throwOut } from "./page.js";
 
 const $ = (id) => document.getElementById(id);
 const KINDS = ["sample", "source", "nearest"];
@@ -18,6 +18,7 @@ export function openDetail() {
     place = Math.min(place || Math.floor(shape[0] / 2), shape[0] - 1);
   }
   document.querySelector(".figures").classList.toggle("signals", kind === "signal");
+  document.querySelector(".figures").classList.toggle("sounds", Boolean(state.header.sample_rate));
   for (const part of document.querySelectorAll(".images-only")) part.hidden = kind === "signal";
   if (!$("detail").open) $("detail").showModal();
   fill();
@@ -33,22 +34,22 @@ async function fill() {
   $("pixel").textContent = "";
   $("place").value = place;
   $("place-value").textContent = state.header.kind === "volume" ? `${place + 1} of ${state.header.shape[0]}` : "";
-  const rows = { sample: out ? "thrown out" : isRejected(i) ? "rejected" : "", source: source[i] < 0 ? "" : `row ${source[i]}`, nearest: nn_index[i] < 0 ? "" : `row ${nn_index[i]}, distance ${show(distance[i], 3)}` };
+  const rows = { sample: out ? "thrown out" : isRejected(i) ? "rejected" : "", source: source[i] < 0 ? "" : `row ${source[i]}`, nearest: nn_index[i] < 0 ? "" : `row ${nn_index[i]}, distance ${far(distance[i])}` };
   for (const kind of KINDS) {
     document.querySelector(`figure[data-kind=${kind}] figcaption span`).textContent = rows[kind];
-    const missing = kind === "source" && source[i] < 0 ? "Drawn from a density: made from no single image." : kind === "nearest" && nn_index[i] < 0 ? "Not measured." : kind !== "sample" && !state.header.has_data ? "The data of the run was not found. Start vaeaug studio with --data to see real images." : "";
+    const missing = kind === "source" && source[i] < 0 ? "Drawn from a density: made from no single image." : kind === "nearest" && nn_index[i] < 0 ? "Not measured." : kind !== "sample" && !state.header.has_data ? "The data of the run was not found. Start vaeaug studio with --data to see real samples." : "";
     if (missing) frameOf(kind).replaceChildren(Object.assign(document.createElement("p"), { textContent: missing }));
     else if (state.header.kind === "signal") await drawSignal(kind, i, mine);
     else drawImage(kind, i, mine);
   }
-  const facts = [["Class", className(i)], ["p(label)", show(p_label[i], 4)], ["Distance to nearest real", show(distance[i], 4)]];
+  const facts = [["Class", className(i)], ["p(label)", show(p_label[i], 4)], ["Distance to nearest real", far(distance[i])]];
   if (sampler[i] >= 0) facts.push(["Drawn by", state.header.samplers[sampler[i]]]);
   if (reason[i] >= 0) facts.push(["Rejected because", state.header.reasons[reason[i]]]);
   const answer = await fetch(`facts/${i}`);
   if (mine !== shown) return;
   if (answer.ok) {
     const more = await answer.json();
-    if (more.shard) facts.push(["Shard and row", `${more.shard}, ${more.row}`], ["Loss weight", String(more.weight)]);
+    if (more.shard) facts.push(["Shard", `${more.shard.split("/").pop()}, row ${more.row}`], ["Loss weight", String(more.weight)]);
     facts.push(["Seed", more.seed]);
   }
   $("facts").replaceChildren(...facts.map(([name, value]) => {

@@ -82,9 +82,9 @@ export function setUpMap() {
     [drag[2], drag[3]] = at(event);
     drawMap();
   });
-  const end = () => {
+  const end = (event) => {
     if (!drag) return;
-    const [u0, v0, u1, v1] = drag;
+    const [u0, v0, u1, v1] = [drag[0], drag[1], ...at(event)];
     drag = null;
     if (Math.abs(u1 - u0) < 4 || Math.abs(v1 - v0) < 4) return setBrush(null);
     const [a, b] = scale.back(Math.min(u0, u1), Math.max(v0, v1)), [c, d] = scale.back(Math.max(u0, u1), Math.min(v0, v1));

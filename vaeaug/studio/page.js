@@ -12,13 +12,14 @@ export const state = {
 const wide = { low: { p_label: 0, distance: 0 }, high: { p_label: 1, distance: 1 } };
 const layout = { columns: 1, rows: 0, row: 100, side: 84, tall: 84 };
 const lines = new Map(), tiles = new Map(), batches = [], waiting = new Set();
-let inFlight = 0, drawn = 0, anchor = -1, saveTimer = 0, undoable = [];
+let inFlight = 0, drawn = 0, anchor = -1, saveTimer = 0, undoable = [], saving = false, again = false, unsaved = false;
 
 export const number = (i) => (i < state.header.n ? `#${i}` : `rejected #${i - state.header.n}`);
 export const className = (i) => state.header.class_names[state.columns.label[i]];
 export const isRejected = (i) => i >= state.header.n;
 export const isOut = (i) => !isRejected(i) && state.out[i] === 1;
 export const show = (value, digits = 2) => (Number.isFinite(value) ? value.toFixed(digits) : "not measured");
+export const far = (value) => (Number.isFinite(value) ? String(Number(value.toPrecision(3))) : "not measured");
 export const colour = (label) => {
   const hue = (label * 137.508 + 210) % 360, dark = matchMedia("(prefers-color-scheme: dark)").matches;
   return `oklch(${(dark ? 0.74 : 0.56) + (label % 2) * 0.06} ${0.13 + (label % 3) * 0.02} ${hue.toFixed(1)})`;
@@ -89,7 +90,7 @@ function setUpFilters() {
     refresh();
   };
   $("size").oninput = () => { measure(); render(true); reveal(state.current); };
-  $("reset").onclick = $("empty-reset").onclick = reset;
+  $("reset-filters").onclick = $("empty-reset").onclick = reset;
 }
 
 function options(box, names, counts, chosen, coloured = false) {
@@ -166,13 +167,13 @@ function passing() {
 export function refresh() {
   const before = state.view[state.current];
   state.view = passing();
-  const again = before === undefined ? -1 : state.view.indexOf(before);
-  state.current = Math.max(0, again);
+  const place = before === undefined ? -1 : state.view.indexOf(before);
+  state.current = Math.max(0, place);
   anchor = -1;
   state.chosen.clear();
   describe();
   measure();
-  if (again < 0) $("grid").scrollTop = 0;
+  if (place < 0) $("grid").scrollTop = 0;
   render(true);
   drawMap();
   say(`${state.view.length.toLocaleString("en")} samples shown`);
@@ -216,7 +217,8 @@ function histogram(name) {
       pen.fillRect((i * width * ratio) / 48 + 1, (height - 4 - tall) * ratio, (width * ratio) / 48 - 1.5, tall * ratio);
     });
   }
-  output.textContent = `${low === -Infinity ? least.toFixed(2) : low.toFixed(2)} to ${high === Infinity ? wide.high[name].toFixed(2) : high.toFixed(2)}`;
+  const digits = Math.max(2, 1 - Math.floor(Math.log10(span)));
+  output.textContent = `${Math.max(least, low).toFixed(digits)} to ${Math.min(wide.high[name], high).toFixed(digits)}`;
 }
 
 function jump() {
@@ -238,7 +240,7 @@ function measure() {
   layout.tall = Math.max(8, Math.round(layout.side * Math.min(2, height / width)));
   const noted = layout.side >= 64;
   grid.classList.toggle("bare", !noted);
-  grid.classList.toggle("smooth", Math.max(height, width) > layout.side);
+  grid.classList.toggle("smooth", state.header.kind === "signal" || Math.max(height, width) > layout.side);
   document.body.classList.toggle("plots", state.header.kind === "signal");
   layout.row = layout.tall + (noted ? NOTE : 0) + GAP;
   layout.rows = Math.ceil(state.view.length / layout.columns);
@@ -303,7 +305,7 @@ function dress(cell, i, at) {
   cell.classList.toggle("current", at === state.current);
   cell.tabIndex = at === state.current ? 0 : -1;
   cell.setAttribute("aria-selected", chosen);
-  const parts = [`class ${className(i)}`, isRejected(i) ? number(i) : `sample ${i}`, `p(label) ${show(p_label[i])}`, `distance ${show(distance[i], 3)}`];
+  const parts = [`class ${className(i)}`, isRejected(i) ? number(i) : `sample ${i}`, `p(label) ${show(p_label[i])}`, `distance ${far(distance[i])}`];
   if (isRejected(i)) parts.push(`rejected: ${state.header.reasons[reason[i]]}`);
   if (out) parts.push("thrown out");
   cell.setAttribute("aria-label", parts.join(", "));
@@ -409,7 +411,7 @@ function describeFocused() {
   title.textContent = many > 1 ? `${many.toLocaleString("en")} chosen` : className(i);
   const { p_label, distance, sampler, reason } = state.columns;
   const how = isRejected(i) ? `rejected: ${state.header.reasons[reason[i]]}` : state.header.samplers[sampler[i]];
-  $("focused").replaceChildren(title, many > 1 ? "" : `${number(i)} · p(label) ${show(p_label[i])} · distance ${show(distance[i], 3)} · ${how}`);
+  $("focused").replaceChildren(title, many > 1 ? "" : `${number(i)} · p(label) ${show(p_label[i])} · distance ${far(distance[i])} · ${how}`);
   const back = targets().length > 0 && targets().every(isOut);
   $("throw").classList.toggle("back", back);
   $("throw").firstChild.textContent = back ? "Bring back " : "Throw out ";
@@ -458,19 +460,29 @@ function after() {
   clearTimeout(saveTimer);
   $("saved").className = "";
   $("saved").textContent = "saving…";
+  unsaved = true;
   saveTimer = setTimeout(save, SAVE_AFTER);
 }
 
 async function save() {
-  const excluded = [];
-  state.out.forEach((value, i) => { if (value) excluded.push(i); });
+  clearTimeout(saveTimer);
+  if (saving) { again = true; return; }
+  saving = true;
   try {
-    const answer = await fetch("excluded", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ excluded }) });
-    if (!answer.ok) throw new Error(await answer.text());
-    const { saved } = await answer.json();
-    $("saved").className = "";
-    $("saved").textContent = `list of ${saved.toLocaleString("en")} saved`;
-  } catch (error) { fail(error, "not saved: "); }
+    do {
+      again = false;
+      const excluded = [];
+      state.out.forEach((value, i) => { if (value) excluded.push(i); });
+      const body = JSON.stringify({ excluded, after: state.header.state });
+      const answer = await fetch("excluded", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+      if (!answer.ok) throw new Error(await answer.text());
+      state.header.state = (await answer.json()).state;
+      $("saved").className = "";
+      $("saved").textContent = `list of ${excluded.length.toLocaleString("en")} saved`;
+    } while (again);
+    unsaved = false;
+  } catch (error) { fail(error, "Not saved: "); }
+  saving = false;
 }
 
 function fail(error, what = "") {
@@ -483,6 +495,7 @@ function say(text) { $("said").textContent = ""; $("said").textContent = text; }
 // --- keys and pointers
 
 function setUpKeys() {
+  addEventListener("beforeunload", (event) => { if (unsaved) { save(); event.preventDefault(); } });
   const grid = $("grid");
   grid.addEventListener("scroll", () => render(), { passive: true });
   new ResizeObserver(() => { const at = state.current; measure(); render(true); reveal(at); describe(); }).observe(grid);

@@ -33,9 +33,9 @@ _PAGE = {
     "detail.js": ("detail.js", "text/javascript; charset=utf-8"),
 }
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src "
-    "'self' blob: data:; media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob: data:; media-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -128,10 +128,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, found: Any) -> None:
         try:
             body, kind = found()
-        except (StudioError, ShardError, ValueError) as error:
-            known = isinstance(error, (StudioError, ShardError))
-            status = HTTPStatus.NOT_FOUND if isinstance(error, StudioError) else 400
-            self._refuse(status if known else 400, str(error))
+        except StudioError as error:
+            self._refuse(HTTPStatus.NOT_FOUND, str(error))
+        except ShardError as error:
+            log.warning("%s", error)
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+        except Exception as error:
+            log.exception("%s", self.path.split("/", 2)[-1])
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}")
         else:
             self._send(HTTPStatus.OK, body, kind)
 
@@ -145,26 +149,26 @@ class _Handler(BaseHTTPRequestHandler):
             case ["columns"]:
                 return collection.packed(), "application/octet-stream"
             case ["tiles"]:
-                numbers = [int(text) for text in query.get("of", [""])[0].split(",")]
+                numbers = [_number(text) for text in query.get("of", [""])[0].split(",")]
                 if len(numbers) > MOST_TILES:
                     raise StudioError(f"expected at most {MOST_TILES} tiles, got {len(numbers)}")
                 return draw_tiles(collection, numbers), "image/png"
             case ["facts", number]:
-                return _json(collection.facts(int(number)))
+                return _json(collection.facts(_number(number)))
             case ["picture", kind, number]:
                 place = query.get("place")
-                picked = None if place is None else int(place[0])
-                return draw_picture(collection, kind, int(number), picked), "image/png"
+                picked = None if place is None else _number(place[0])
+                return draw_picture(collection, kind, _number(number), picked), "image/png"
             case ["curves", kind, number]:
-                return _json(curves_of(collection, kind, int(number)))
+                return _json(curves_of(collection, kind, _number(number)))
             case ["sound", kind, number]:
-                return sound_of(collection, kind, int(number)), "audio/wav"
+                return sound_of(collection, kind, _number(number)), "audio/wav"
         raise StudioError(f"{'/'.join(parts)}: there is no such page")
 
     def _saved(self, parts: Sequence[str]) -> tuple[bytes, str]:
         if list(parts) != ["excluded"]:
             raise StudioError(f"{'/'.join(parts)}: there is no such page")
-        length = int(self.headers.get("Content-Length", 0))
+        length = _number(self.headers.get("Content-Length", "0"))
         if not 0 < length <= MOST_BYTES:
             self.close_connection = True
             raise StudioError(f"expected 1 to {MOST_BYTES:,} bytes, got {length:,}")
@@ -172,10 +176,13 @@ class _Handler(BaseHTTPRequestHandler):
             document = parse_strict(self.rfile.read(length))
         except JSONTextError as error:
             raise StudioError(f"expected JSON, got: {error}") from error
-        numbers = document.get("excluded") if isinstance(document, Mapping) else None
+        document = document if isinstance(document, Mapping) else {}
+        numbers, after = document.get("excluded"), document.get("after")
         if not isinstance(numbers, list) or not all(type(n) is int for n in numbers):
             raise StudioError("expected a list of sample numbers as `excluded`")
-        return _json({"saved": self.server.collection.save(numbers)})
+        if not isinstance(after, str):
+            raise StudioError("expected the state of the list before as `after`")
+        return _json({"state": self.server.collection.save(numbers, after=after)})
 
     def _refuse(self, status: int, message: str) -> None:
         if self.command == "POST":  # its body was not read
@@ -193,6 +200,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise StudioError(f"expected a whole number, got {text[:40]!r}")
+    return int(text)
 
 
 def _json(document: Mapping[str, Any]) -> tuple[bytes, str]:
