@@ -189,7 +189,7 @@ def draw_sample(
     from PIL import Image
 
     if sample.ndim == 2:
-        return _plot(sample, value_range, tuple(2 * side for side in _PLOT))
+        return _plot(sample, value_range, (2 * _PLOT[0], 2 * _PLOT[1]))
     if sample.ndim == 4:
         sample = sample[len(sample) // 2]
     return Image.fromarray(_rgb(sample, value_range))

@@ -247,7 +247,7 @@ class Collection:
         }
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 4)
-        body = b"".join(np.ascontiguousarray(values) for values in self.columns.values())
+        body = b"".join(values.tobytes() for values in self.columns.values())
         return struct.pack("<I", len(text)) + text + body
 
     def facts(self, number: int) -> dict[str, Any]:
