@@ -60,17 +60,19 @@ class Collection:
         self.manifest = Manifest.load(self.folder)
         self.samples = ShardDataset(with_excluded(self.manifest, {}))
         self.list_path = self.folder / LIST_NAME
-        self.rejected: list[RejectedSamples] = [
-            read_rejected(path)
-            for label in range(len(self.manifest.class_names))
-            if (path := rejected_path(self.folder, label)).exists()
-        ]
-        for part in self.rejected:
-            if part.images.shape[1:] != self.manifest.image_shape:
+        self.rejected: list[RejectedSamples] = []
+        for label in range(len(self.manifest.class_names)):
+            path = rejected_path(self.folder, label)
+            if not path.exists():
+                continue
+            part = read_rejected(path)
+            found = (part.label, str(part.images.dtype), part.images.shape[1:])
+            if found != (label, self.manifest.dtype, self.manifest.image_shape):
                 raise ShardError(
-                    f"{rejected_path(self.folder, part.label)}: expected samples of shape "
-                    f"{self.manifest.image_shape}, got {part.images.shape[1:]}"
+                    f"{path}: expected samples of class {label}, {self.manifest.dtype} "
+                    f"{self.manifest.image_shape}, got class {found[0]}, {found[1]} {found[2]}"
                 )
+            self.rejected.append(part)
         self._sizes = [entry.n for entry in self.manifest.shards]
         self._starts = np.cumsum([0, *self._sizes])
         self._rejected_starts = np.cumsum([0, *map(len, self.rejected)])

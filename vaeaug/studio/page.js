@@ -75,19 +75,19 @@ function setUpFilters() {
     low.oninput = () => { if (+low.value > +high.value) low.value = high.value; refresh(); };
     high.oninput = () => { if (+high.value < +low.value) high.value = low.value; refresh(); };
   }
-  $("search").oninput = refresh;
+  $("search").oninput = () => refresh();
   $("search").onkeydown = (event) => {
     if (event.key === "Enter") { event.preventDefault(); jump(); }
     if (event.key === "Escape") { $("search").value = ""; refresh(); focusCell(); }
   };
   $("filters").onsubmit = (event) => event.preventDefault();
-  for (const radio of document.getElementsByName("show")) radio.onchange = refresh;
-  $("order").onchange = refresh;
+  for (const radio of document.getElementsByName("show")) radio.onchange = () => refresh({ top: true });
+  $("order").onchange = () => refresh({ top: true });
   $("direction").onclick = () => {
     const down = $("direction").getAttribute("aria-pressed") !== "true";
     $("direction").setAttribute("aria-pressed", down);
     $("direction").textContent = down ? "↓" : "↑";
-    refresh();
+    refresh({ top: true });
   };
   $("size").oninput = () => { measure(); render(true); reveal(state.current); };
   $("reset-filters").onclick = $("empty-reset").onclick = reset;
@@ -164,8 +164,8 @@ function passing() {
   return view;
 }
 
-export function refresh() {
-  const before = state.view[state.current];
+export function refresh({ top = false } = {}) {
+  const before = top ? undefined : state.view[state.current];
   state.view = passing();
   const place = before === undefined ? -1 : state.view.indexOf(before);
   state.current = Math.max(0, place);
