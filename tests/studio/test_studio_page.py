@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +207,36 @@ def test_every_width_shows_all_of_the_page(
     assert box["width"] <= width
     back = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert back == ("rgb(20, 23, 26)" if scheme == "dark" else "rgb(255, 255, 255)")
+
+
+def test_sounds_have_curves_and_players_and_volumes_slices(opened: Any, tmp_path: Path) -> None:
+    sounds = make_run(tmp_path / "a", layout="NLC", dtype="float32", shape=(600, 1))
+    replace(sounds, extra={"sample_rate": 8000}).save(tmp_path / "a")
+    with Studio(Collection(tmp_path / "a")) as studio:
+        page = opened(studio.url)
+        page.keyboard.press("Enter")
+        page.locator("figure[data-kind=sample] svg").wait_for()
+        points = page.get_attribute("figure[data-kind=sample] polyline", "points")
+        assert len(points.split()) == 600
+        # The player can play it: the browser knows how long it is.
+        page.evaluate("document.querySelector('audio').load()")
+        page.evaluate(
+            "new Promise((done) => { const a = document.querySelector('audio');"
+            "a.preload = 'metadata'; a.onloadedmetadata = done; a.load(); })"
+        )
+        assert page.evaluate("document.querySelector('audio').duration") == pytest.approx(0.075)
+        assert "was not found" in page.inner_text("figure[data-kind=nearest]")
+    make_run(tmp_path / "b", layout="NDHWC", shape=(3, 5, 4, 1))
+    with Studio(Collection(tmp_path / "b")) as studio:
+        page = opened(studio.url)
+        page.keyboard.press("Enter")
+        page.get_by_text("2 of 3").wait_for()
+        page.keyboard.press("ArrowUp")
+        page.get_by_text("3 of 3").wait_for()
+        page.wait_for_timeout(200)
+        shown = page.evaluate(
+            "Array.from(document.querySelector('figure[data-kind=sample] canvas').getContext('2d')"
+            ".getImageData(0, 0, 4, 5).data)"
+        )
+        volume = vaeaug.ShardDataset(tmp_path / "b").image_at(0)
+        np.testing.assert_array_equal(np.array(shown).reshape(5, 4, 4)[..., 0], volume[2, ..., 0])

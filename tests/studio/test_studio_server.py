@@ -4,7 +4,11 @@ import http.client
 import io
 import json
 import re
+import signal
 import struct
+import subprocess
+import sys
+import urllib.request
 import wave
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,10 +18,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from example_run import make_run
 from PIL import Image
 
 import vaeaug
+from vaeaug.cli import main
 from vaeaug.shards import Manifest, ShardError, read_list, read_rejected, save_list
 from vaeaug.studio import Collection, Studio, StudioError
 from vaeaug.studio.server import MOST_BYTES, MOST_TILES
@@ -322,3 +328,41 @@ def test_a_port_that_is_taken_is_told(studio: Studio, collection: Collection) ->
     assert port is not None
     with pytest.raises(StudioError, match=f"port {port}: expected a free one"):
         Studio(collection, port=port)
+
+
+# --- the command
+
+
+def test_the_command_prints_an_address_and_ends_with_ctrl_c(run: Path) -> None:
+    command = [sys.executable, "-m", "vaeaug", "studio", str(run)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{43}/", url)
+            with urllib.request.urlopen(url) as answer:
+                assert b"<title>vaeaug studio</title>" in answer.read()
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    # Part of the digits alone: the built-in data is another split.
+    assert "goes on without the real images of the run" in said
+    assert f"`vaeaug exclude {run}` publishes it" in said
+
+
+def test_the_command_refuses_a_run_that_is_not_finished_and_a_damaged_list(run: Path) -> None:
+    (run / "excluded.json").write_text("{}")
+    done = CliRunner().invoke(main, ["studio", str(run), "--data", "digits"])
+    assert done.exit_code == 1
+    assert "expected the training split that the run was made from" in done.stderr
+    done = CliRunner().invoke(main, ["studio", str(run)])
+    assert done.exit_code == 1
+    assert "excluded.json: expected a list of excluded samples" in done.stderr
+    (run / "manifest.json").unlink()
+    done = CliRunner().invoke(main, ["studio", str(run)])
+    assert done.exit_code == 1
+    assert "the run has not finished" in done.stderr

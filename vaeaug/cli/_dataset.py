@@ -1,5 +1,6 @@
 """Commands on finished runs and on configurations: merge, export, verify, inspect, config."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Literal
@@ -228,7 +229,8 @@ def studio(*, out: Path, data: str | None, pool: str | None, port: int, opened: 
         try:
             running.wait()
         except KeyboardInterrupt:
-            click.echo(f"vaeaug exclude {out}  # publishes OUT without the samples", err=True)
+            command = shlex.join(["vaeaug", "exclude", str(out)])
+            click.echo(f"`{command}` publishes it without what was thrown out", err=True)
 
 
 @click.command()

@@ -1,6 +1,7 @@
 """Everything that the page shows of a run: its samples, the rejected ones, the real images."""
 
 import json
+import shlex
 import struct
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -231,6 +232,7 @@ class Collection:
         shape = self.manifest.image_shape
         header = {
             "out": self.folder.resolve().name,
+            "command": shlex.join(["vaeaug", "exclude", str(self.folder)]),
             "n": self.n,
             "n_rejected": self.n_rejected,
             "class_names": list(self.manifest.class_names),

@@ -12,6 +12,7 @@ export const state = {
 const wide = { low: { p_label: 0, distance: 0 }, high: { p_label: 1, distance: 1 } };
 const layout = { columns: 1, rows: 0, row: 100, side: 84, tall: 84 };
 const lines = new Map(), tiles = new Map(), batches = [], waiting = new Set();
+let countClasses = () => {};
 let inFlight = 0, drawn = 0, anchor = -1, saveTimer = 0, undoable = [], saving = false, again = false, unsaved = false;
 
 export const number = (i) => (i < state.header.n ? `#${i}` : `rejected #${i - state.header.n}`);
@@ -54,10 +55,14 @@ function setUpFilters() {
   state.classes = new Uint8Array(class_names.length).fill(1);
   state.samplers = new Uint8Array(samplers.length).fill(1);
   state.reasons = new Uint8Array(reasons.length).fill(1);
+  const end = n + state.header.n_rejected;
   options($("classes").querySelector(".options"), class_names, counted(label, class_names.length), state.classes, true);
   options($("samplers").querySelector(".options"), samplers, counted(sampler, samplers.length), state.samplers);
-  options($("reasons"), reasons, counted(reason, reasons.length, n, n + state.header.n_rejected), state.reasons);
-  $("samplers").hidden = samplers.length < 2;
+  options($("reasons"), reasons, counted(reason, reasons.length, n, end), state.reasons);
+  const ofClasses = { false: counted(label, class_names.length), true: counted(label, class_names.length, n, end) };
+  countClasses = () => $("classes").querySelectorAll(".options small").forEach((count, k) => {
+    count.textContent = ofClasses[shownKind() === "rejected"][k].toLocaleString("en");
+  });
   for (const button of $("classes").querySelectorAll("[data-all]")) {
     button.onclick = () => {
       const on = Number(button.dataset.all);
@@ -184,8 +189,11 @@ function describe() {
   $("count").textContent = `${shown.toLocaleString("en")} of ${of.toLocaleString("en")} shown, ${drawn.toLocaleString("en")} thrown out`;
   const counts = { all: n, kept: n - drawn, out: drawn, rejected: n_rejected };
   for (const [name, count] of Object.entries(counts)) $(`n-${name}`).textContent = count.toLocaleString("en");
+  countClasses();
+  $("samplers").hidden = state.header.samplers.length < 2 || shownKind() === "rejected";
   $("reasons").hidden = shownKind() !== "rejected" || !n_rejected;
   $("empty").hidden = shown > 0;
+  $("done").textContent = `Show ${shown.toLocaleString("en")} samples`;
   $("clear-brush").hidden = !state.brush;
   const query = $("search").value.trim().toLowerCase();
   for (const box of $("classes").querySelectorAll(".options label")) {
@@ -428,7 +436,8 @@ export function throwOut() {
   undoable.push({ changed, value });
   const what = some.length === 1 ? `sample ${some[0]}` : `${changed.length} samples`;
   say(`${what} ${value ? "thrown out" : "brought back"}; ${drawn} thrown out in all`);
-  after();
+  // Nothing can come into sight: the order stays, and 100,000 samples are not sorted again.
+  after(() => state.view.filter((i) => state.out[i] !== value));
 }
 
 function undo() {
@@ -436,7 +445,7 @@ function undo() {
   if (!last) return;
   apply(last.changed, 1 - last.value);
   say(`Undone; ${drawn} thrown out in all`);
-  after();
+  after(passing);
 }
 
 function apply(changed, value) {
@@ -444,10 +453,10 @@ function apply(changed, value) {
   drawn += (value ? 1 : -1) * changed.length;
 }
 
-function after() {
+function after(shown) {
   const focused = $("grid").contains(document.activeElement), at = state.current;
   if (["kept", "out"].includes(shownKind())) {
-    state.view = passing();
+    state.view = shown();
     state.chosen.clear();
     anchor = -1;
     state.current = Math.min(at, Math.max(0, state.view.length - 1));
@@ -545,6 +554,7 @@ function setUpKeys() {
   $("zoom").onclick = () => openDetail();
   $("toggle-map").onclick = toggleMap;
   $("toggle-filters").onclick = () => toggleFilters();
+  $("done").onclick = () => { toggleFilters(false); focusCell(); };
   $("open-help").onclick = () => $("help").showModal();
   $("close-help").onclick = () => $("help").close();
 }
@@ -573,7 +583,7 @@ export function setBrush(brush) { state.brush = brush; refresh(); }
 load().then(() => {
   $("run").textContent = state.header.out;
   document.title = `${state.header.out}: vaeaug studio`;
-  $("command").textContent = `vaeaug exclude ${state.header.out}`;
+  $("command").textContent = state.header.command;
   setUpFilters();
   setUpDetail();
   setUpMap();
