@@ -7,35 +7,48 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from small_job import contents
 
 import vaeaug
+from tests.small_job import contents, digits, tiny_config
 from vaeaug.cli import main
 from vaeaug.integrations._artefacts import hash_of_run
 from vaeaug.shards import save_list
 
 
+@pytest.fixture(scope="module")
+def data() -> vaeaug.LabelledImages:
+    return digits((24, 16, 10, 8))
+
+
+@pytest.fixture(scope="module")
+def small_run(
+    data: vaeaug.LabelledImages, tmp_path_factory: pytest.TempPathFactory
+) -> vaeaug.AugmentResult:
+    out = tmp_path_factory.mktemp("small") / "run"
+    return vaeaug.augment(data, out, tiny_config(), device="cpu", progress=False)
+
+
 @pytest.fixture
-def run(finished: vaeaug.AugmentResult, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished.out_dir, tmp_path / "run"))
+def run(small_run: vaeaug.AugmentResult, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_run.out_dir, tmp_path / "run"))
 
 
 def test_thrown_out_samples_are_gone_everywhere_until_they_come_back(
-    run: Path, digits: vaeaug.LabelledImages, tmp_path: Path
+    run: Path, data: vaeaug.LabelledImages, tmp_path: Path
 ) -> None:
-    vaeaug.exclude(run, None, digits)
+    vaeaug.exclude(run, None, data)
     before = contents(run)
     whole = vaeaug.ShardDataset(run)
     shard = whole.manifest.shards[0]
     thrown_out = whole.images_at([0, 2])
 
-    manifest = vaeaug.exclude(run, {shard.path: [0, 2]}, digits)
+    manifest = vaeaug.exclude(run, {shard.path: [0, 2]}, data)
     assert manifest.n_images == len(whole) - 2
     assert vaeaug.verify(run).ok, str(vaeaug.verify(run))
     assert hash_of_run(manifest) != hash_of_run(whole.manifest)
-    merged = vaeaug.merge(digits, run, share="all")
+    merged = vaeaug.merge(data, run, share="all")
     synthetic = merged.synthetic.images_at(range(len(merged.synthetic)))
-    assert len(merged) == len(digits) + len(whole) - 2
+    assert len(merged) == len(data) + len(whole) - 2
     for image in thrown_out:
         assert not (synthetic == image).reshape(len(synthetic), -1).all(axis=1).any()
     vaeaug.export_dataset(run, tmp_path / "left.npz")
@@ -44,9 +57,9 @@ def test_thrown_out_samples_are_gone_everywhere_until_they_come_back(
     row = json.loads((run / "report.json").read_text())["classes"][shard.label]
     assert row["accepted"] == shard.n - 2
     assert (run / "samples.png").read_bytes() != before["samples.png"]
-    assert vaeaug.augment(digits, run, _config(run)).shortfalls[0].endswith("and 2 excluded")
+    assert vaeaug.augment(data, run, _config(run)).shortfalls[0].endswith("and 2 excluded")
 
-    vaeaug.exclude(run, None, digits)
+    vaeaug.exclude(run, None, data)
     assert contents(run) == before
 
 

@@ -1,7 +1,6 @@
 """A finished run with its data, and a browser."""
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,21 +8,42 @@ from typing import Any
 import pytest
 
 import vaeaug
+from tests.small_job import digits, tiny_config
 from vaeaug.studio import Collection, Studio
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "shards"))
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-@pytest.fixture
-def run(finished: vaeaug.AugmentResult, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished.out_dir, tmp_path / "run"))
+@pytest.fixture(scope="session")
+def data() -> vaeaug.LabelledImages:
+    return digits((60, 50, 12, 8))
+
+
+@pytest.fixture(scope="session")
+def small_run(
+    data: vaeaug.LabelledImages, tmp_path_factory: pytest.TempPathFactory
+) -> vaeaug.AugmentResult:
+    """240 samples of four classes, and some that were rejected."""
+    config = tiny_config(
+        **{
+            "screening.near_copy_factor": 1.0,
+            "screening.duplicate_factor": 0.25,
+            "screening.max_near_share": 0.5,
+            "plan.share": 0.5,
+        }
+    )
+    out = tmp_path_factory.mktemp("studio") / "run"
+    return vaeaug.augment(data, out, config, device="cpu", progress=False)
 
 
 @pytest.fixture
-def collection(run: Path, digits: vaeaug.LabelledImages) -> Collection:
-    return Collection(run, digits)
+def run(small_run: vaeaug.AugmentResult, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_run.out_dir, tmp_path / "run"))
+
+
+@pytest.fixture
+def collection(run: Path, data: vaeaug.LabelledImages) -> Collection:
+    return Collection(run, data)
 
 
 @pytest.fixture

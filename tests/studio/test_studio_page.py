@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from example_run import make_run
 
 import vaeaug
+from tests.shards.example_run import make_run
 from vaeaug.studio import Collection, Studio
 
 
@@ -52,7 +52,7 @@ def focused(page: Any) -> str:
 
 
 def test_one_key_throws_a_sample_out_of_what_merge_returns(
-    opened: Any, studio: Studio, run: Path, digits: vaeaug.LabelledImages
+    opened: Any, studio: Studio, run: Path, data: vaeaug.LabelledImages
 ) -> None:
     whole = vaeaug.ShardDataset(run)
     page = opened(studio.url)
@@ -70,7 +70,7 @@ def test_one_key_throws_a_sample_out_of_what_merge_returns(
     manifest = vaeaug.exclude(run, run / "excluded.json")
     assert manifest.excluded == {whole.manifest.shards[0].path: [1, 3]}
     assert vaeaug.verify(run).ok
-    merged = vaeaug.merge(digits, run, share="all").synthetic
+    merged = vaeaug.merge(data, run, share="all").synthetic
     kept = np.delete(np.arange(len(whole)), [1, 3])
     np.testing.assert_array_equal(merged.images_at(range(len(merged))), whole.images_at(kept))
 
@@ -103,7 +103,7 @@ def test_keys_move_choose_throw_out_and_undo(opened: Any, studio: Studio) -> Non
 
 
 def test_a_sample_is_looked_at_beside_its_source_and_nearest_real_image(
-    opened: Any, studio: Studio, collection: Collection, digits: vaeaug.LabelledImages
+    opened: Any, studio: Studio, collection: Collection, data: vaeaug.LabelledImages
 ) -> None:
     page = opened(studio.url)
     page.keyboard.press("Enter")
@@ -115,7 +115,7 @@ def test_a_sample_is_looked_at_beside_its_source_and_nearest_real_image(
         ".getImageData(0, 0, 8, 8).data)"
     )
     pixels = np.array(shown).reshape(8, 8, 4)[..., 0]
-    np.testing.assert_array_equal(pixels, digits.images[nearest, ..., 0])
+    np.testing.assert_array_equal(pixels, data.images[nearest, ..., 0])
     before = page.locator("#scale").text_content()
     page.keyboard.press("-")
     assert page.locator("#scale").text_content() != before
