@@ -63,12 +63,13 @@ def test_one_key_throws_a_sample_out_of_what_merge_returns(
     cell(page, 3).click()
     page.get_by_role("button", name="Throw out").click()
     saved(page, 2)
-    assert "2 thrown out" in page.inner_text("#count")
+    assert page.inner_text("#count").endswith("2 thrown out (not published)")
 
     # The same list is there when the page is opened again.
     assert cell(opened(studio.url), 3).get_attribute("aria-label").endswith("thrown out")
     manifest = vaeaug.exclude(run, run / "excluded.json")
     assert manifest.excluded == {whole.manifest.shards[0].path: [1, 3]}
+    assert opened(studio.url).inner_text("#count").endswith("2 thrown out")
     assert vaeaug.verify(run).ok
     merged = vaeaug.merge(data, run, share="all").synthetic
     kept = np.delete(np.arange(len(whole)), [1, 3])

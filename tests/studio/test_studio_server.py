@@ -270,6 +270,7 @@ def test_the_list_is_saved_and_shown_again(
     assert read_list(run / "excluded.json", collection.manifest) == expected
     header, _ = unpacked(ask(studio, "columns")[1])
     assert header["excluded"] == [2, sizes[0], n - 1]
+    assert header["published"] == []
 
     vaeaug.exclude(run, run / "excluded.json")
     again = Collection(run)
@@ -277,6 +278,7 @@ def test_the_list_is_saved_and_shown_again(
     assert again.thrown_out() == [2, sizes[0], n - 1]
     (run / "excluded.json").unlink()
     assert again.thrown_out() == [2, sizes[0], n - 1]
+    assert unpacked(ask(studio, "columns")[1])[0]["published"] == [2, sizes[0], n - 1]
     assert save(studio, {"excluded": []})[0] == 200
     assert Collection(run).thrown_out() == []
 

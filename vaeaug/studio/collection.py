@@ -92,7 +92,7 @@ class Collection:
         return int(self._rejected_starts[-1])
 
     def thrown_out(self) -> list[int]:
-        """Read which samples are thrown out: by the saved list, else by the manifest.
+        """Read which samples are thrown out: by the saved list, else as published.
 
         Returns:
             Their numbers, ascending.
@@ -100,14 +100,20 @@ class Collection:
         Raises:
             ShardError: If the list is damaged or of another run.
         """
-        rows: Mapping[str, Sequence[int]] = self.manifest.excluded
-        if self.list_path.exists():
-            rows = read_list(self.list_path, self.manifest)
-        starts = {
-            entry.path: int(start)
-            for entry, start in zip(self.manifest.shards, self._starts, strict=False)
-        }
-        return sorted(starts[path] + row for path, some in rows.items() for row in some)
+        if not self.list_path.exists():
+            return self.published()
+        return self._numbers(read_list(self.list_path, self.manifest))
+
+    def published(self) -> list[int]:
+        """Read which samples the published dataset leaves out now.
+
+        Returns:
+            Their numbers, ascending.
+
+        Raises:
+            ShardError: If the manifest is damaged or no longer there.
+        """
+        return self._numbers(Manifest.load(self.folder).excluded)
 
     def save(self, numbers: Iterable[int], *, after: str) -> str:
         """Save which samples are thrown out, in ``OUT/excluded.json``.
@@ -241,7 +247,7 @@ class Collection:
             "columns": [[name, values.dtype.str] for name, values in self.columns.items()],
             "excluded": self.thrown_out(),
             "state": self.state,
-            "published": sum(map(len, self.manifest.excluded.values())),
+            "published": self.published(),
             "kind": "signal" if len(shape) == 2 else "volume" if len(shape) == 4 else "image",
             "shape": list(shape),
             "value_range": list(self.manifest.value_range),
@@ -288,6 +294,13 @@ class Collection:
     def close(self) -> None:
         """Close the shards."""
         self.samples.close()
+
+    def _numbers(self, rows: Mapping[str, Sequence[int]]) -> list[int]:
+        starts = {
+            entry.path: int(start)
+            for entry, start in zip(self.manifest.shards, self._starts, strict=False)
+        }
+        return sorted(starts[path] + row for path, some in rows.items() for row in some)
 
     def _map(self) -> dict[str, Float32[np.ndarray, " n"]]:
         """Two principal components of the latents; rejected samples have none."""

@@ -6,7 +6,7 @@ const $ = (id) => document.getElementById(id);
 const GAP = 8, NOTE = 20, OVERSCAN = 2, BATCH = 96, MOST_TILES = 6000, AT_ONCE = 3, SAVE_AFTER = 250;
 
 export const state = {
-  header: null, columns: {}, view: new Uint32Array(0), out: null, chosen: new Set(), current: 0,
+  header: null, columns: {}, published: null, view: new Uint32Array(0), out: null, chosen: new Set(), current: 0,
   brush: null, classes: null, samplers: null, reasons: null,
 };
 const wide = { low: { p_label: 0, distance: 0 }, high: { p_label: 1, distance: 1 } };
@@ -41,6 +41,8 @@ async function load() {
   state.out = new Uint8Array(header.n);
   for (const i of header.excluded) state.out[i] = 1;
   drawn = header.excluded.length;
+  state.published = new Uint8Array(header.n);
+  for (const i of header.published) state.published[i] = 1;
 }
 
 // --- filters
@@ -186,7 +188,7 @@ export function refresh({ top = false } = {}) {
 
 function describe() {
   const { n, n_rejected } = state.header, shown = state.view.length, of = shownKind() === "rejected" ? n_rejected : n;
-  $("count").textContent = `${shown.toLocaleString("en")} of ${of.toLocaleString("en")} shown, ${drawn.toLocaleString("en")} thrown out`;
+  $("count").textContent = `${shown.toLocaleString("en")} of ${of.toLocaleString("en")} shown, ${drawn.toLocaleString("en")} thrown out${state.out.some((value, i) => value !== state.published[i]) ? " (not published)" : ""}`;
   const counts = { all: n, kept: n - drawn, out: drawn, rejected: n_rejected };
   for (const [name, count] of Object.entries(counts)) $(`n-${name}`).textContent = count.toLocaleString("en");
   countClasses();
