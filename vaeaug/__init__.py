@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from vaeaug.generator.export import export_decoder
     from vaeaug.integrations.oversampling import VAEOverSampler
     from vaeaug.job.applications import ApplicationError
+    from vaeaug.job.exclusion import exclude
     from vaeaug.job.finished import evaluate, predict_gain
     from vaeaug.job.folder import RunError
     from vaeaug.job.pipeline import augment, generate
@@ -104,6 +105,7 @@ _HOME = {
     "diagnose": "stages.diagnosis",
     "embed": "embedding",
     "evaluate": "job.finished",
+    "exclude": "job.exclusion",
     "export_dataset": "export",
     "export_decoder": "generator.export",
     "fit": "stages",
@@ -170,6 +172,7 @@ __all__ = [
     "diagnose",
     "embed",
     "evaluate",
+    "exclude",
     "export_dataset",
     "export_decoder",
     "fit",

@@ -131,6 +131,7 @@ OTHER: dict[str, Any] = {
     "screening.max_candidates_ratio": 2.0,
     "screening.folds": 2,
     "screening.classifier_steps": 10,
+    "screening.keep_rejected": 0,
     "shards.max_bytes": 2**20,
     "shards.compress": "gzip",
 }

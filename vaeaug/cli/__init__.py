@@ -22,6 +22,8 @@ for _command in (
     _dataset.merge,
     _dataset.export,
     _dataset.verify,
+    _dataset.exclude,
+    _dataset.studio,
     _dataset.inspect,
     _dataset.show_config,
     _embedding.embed,

@@ -1,5 +1,6 @@
 """Commands on finished runs and on configurations: merge, export, verify, inspect, config."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from vaeaug.cli._options import (
     generator_argument,
     json_option,
     loaded,
+    pool_option,
     share_of,
     to_option,
     workers_option,
@@ -142,6 +144,93 @@ def verify(*, out: Path, as_json: bool) -> None:
     click.echo(report.to_json() if as_json else for_stream(str(report), sys.stdout))
     if not report.ok:
         sys.exit(FAILED)
+
+
+@click.command()
+@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument(
+    "samples",
+    metavar="[LIST]",
+    required=False,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option("--none", is_flag=True, help="Exclude nothing: bring every sample back.")
+@click.option(
+    "--data",
+    type=DATA,
+    help="Data of the run, to make its report again. Default: what the run was made from.",
+)
+@pool_option
+@json_option
+def exclude(
+    *,
+    out: Path,
+    samples: Path | None,
+    none: bool,
+    data: str | None,
+    pool: str | None,
+    as_json: bool,
+) -> None:
+    """Publish the finished run OUT without the samples of LIST.
+
+    LIST is what `studio` saved. Default: OUT/excluded.json. The shards are not changed: --none, or
+    another LIST, brings samples back.
+    """
+    from vaeaug.job.exclusion import exclude as run
+    from vaeaug.shards import LIST_NAME
+
+    if none and samples is not None:
+        raise click.UsageError(f"--none: expected no LIST, got {samples}")
+    if not none and samples is None:
+        samples = out / LIST_NAME
+    images = None if data is None else data_of(data, out, pool, None)
+    manifest = run(out, samples, images)
+    excluded = sum(map(len, manifest.excluded.values()))
+    document = {
+        "out": str(out),
+        "n": manifest.n_images,
+        "excluded": excluded,
+        "classes": {entry.name: entry.accepted for entry in manifest.classes},
+    }
+    text = f"{out}: {manifest.n_images} samples; {excluded} excluded, which stay in the shards"
+    print_document(document, text, as_json)
+
+
+@click.command()
+@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--data", type=DATA, help="Data of the run. Default: what the run was made from.")
+@pool_option
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=True,
+    help="Port on this machine; 0: any free one.",
+)
+@click.option("--open", "opened", is_flag=True, help="Open the page in a browser.")
+def studio(*, out: Path, data: str | None, pool: str | None, port: int, opened: bool) -> None:
+    """Open a page on this machine with every sample of the run OUT, to throw some out.
+
+    Prints the address. Only this machine reaches it, and only with the token in it. Ctrl-C ends
+    it. The list of thrown-out samples is saved in OUT/excluded.json, for `exclude`.
+    """
+    import webbrowser
+
+    from vaeaug.job.exclusion import data_of_run
+    from vaeaug.studio import Collection, Studio
+
+    images = data_of(data, out, pool, None) if data is not None else None
+    if (out / "run.json").exists():
+        images = data_of_run(out, images, pool=pool)
+    with Studio(Collection(out, images), port=port) as running:
+        click.echo(running.url)
+        if opened:
+            webbrowser.open(running.url)
+        try:
+            running.wait()
+        except KeyboardInterrupt:
+            command = shlex.join(["vaeaug", "exclude", str(out)])
+            click.echo(f"`{command}` publishes it without what was thrown out", err=True)
 
 
 @click.command()

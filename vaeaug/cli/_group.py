@@ -18,9 +18,9 @@ FAILED, USAGE = 1, 2
 # Commands by what they are for, in the order of `--help`.
 SECTIONS = {
     "Job": ("augment", "plan", "train", "generate", "evaluate", "sweep", "config"),
-    "Data": ("merge", "export", "embed", "verify", "screen"),
+    "Data": ("merge", "exclude", "export", "embed", "verify", "screen"),
     "Generator": ("denoise", "encode", "decode", "reconstruct", "coder", "compress", "decompress"),
-    "Look": ("inspect", "report", "traverse", "styles"),
+    "Look": ("studio", "report", "inspect", "traverse", "styles"),
 }
 # Commands that go on where they were interrupted.
 RESUMABLE = ("augment", "train", "generate", "evaluate", "sweep")

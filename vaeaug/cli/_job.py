@@ -15,6 +15,7 @@ from vaeaug.cli._options import (
     evaluation_of,
     json_option,
     out_option,
+    pool_option,
     probe_of,
     progress_enabled,
     refuse_with_quick,
@@ -125,12 +126,7 @@ def augment(
     type=click.IntRange(min=0),
     help="Seed of the splits and classifiers. Default: the run's.",
 )
-@click.option(
-    "--pool",
-    type=DATA,
-    metavar="UNLABELLED",
-    help="Unlabelled images, if the run was trained on them.",
-)
+@pool_option
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Number of processes. Default: one per core."
 )
@@ -194,12 +190,7 @@ def evaluate(
 @click.command()
 @click.argument("data", type=DATA)
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--pool",
-    type=DATA,
-    metavar="UNLABELLED",
-    help="Unlabelled images, if the run was trained on them.",
-)
+@pool_option
 def report(data: str, out: Path, pool: str | None) -> None:
     """Write report.html of OUT again; DATA is the data of the run."""
     from vaeaug.job.finished import report as write

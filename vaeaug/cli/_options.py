@@ -264,6 +264,12 @@ to_option = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     help="File to write.",
 )
+pool_option = click.option(
+    "--pool",
+    type=DATA,
+    metavar="UNLABELLED",
+    help="Unlabelled images, if the run was trained on them.",
+)
 workers_option = click.option(
     "--workers", type=click.IntRange(min=0), help="Processes that decode image files."
 )

@@ -507,6 +507,13 @@ class ScreeningConfig(Section):
         description="Training steps of each fold; with more than ten classes, times the square "
         "root of a tenth of their number.",
     )
+    keep_rejected: int = Field(
+        8,
+        ge=0,
+        le=1_000,
+        description="Rejected samples of each class and reason that are kept for looking, the "
+        "first ones drawn and of at most 1 MiB together; they are no part of the dataset.",
+    )
 
 
 class ShardConfig(Section):

@@ -165,7 +165,7 @@ def warn_if_run_is_unhelpful(folder: Path | None, *, stacklevel: int) -> None:
 
 
 def hash_of_run(manifest: Manifest) -> str:
-    """Hash the class names and shard hashes of a finished run; evaluating it changes neither.
+    """Hash the class names, shard hashes and excluded rows of a run; evaluating changes none.
 
     Args:
         manifest: Manifest of the run.
@@ -183,6 +183,8 @@ def hash_of_run(manifest: Manifest) -> str:
         digest.update(f"{name}\n".encode())
     for shard in manifest.shards:
         digest.update(f"{shard.label} {shard.sha256}\n".encode())
+    for path, rows in manifest.excluded.items():
+        digest.update(f"without {path} {list(rows)}\n".encode())
     return digest.hexdigest()
 
 

@@ -121,7 +121,7 @@ def report(data: LabelledImages | Any, out_dir: str | Path) -> Path:
         ShardError: If the run is not finished.
         RunError: If the data is not what the run was made from.
     """
-    job, data = _job_of(data, out_dir)
+    job, data = job_of(data, out_dir)
     Manifest.load(out_dir)
     with RunFolder(out_dir, config=job, data=read_run(out_dir)["data"]) as run:
         publish(run, RunResult.load(run, job), data)
@@ -155,7 +155,7 @@ def _measuring(
     progress: Progress | bool | None,
 ) -> Iterator[tuple[RunFolder, RunEvaluation, RunResult]]:
     """A finished run, locked, with what measures it and what is known of it."""
-    job, data = _job_of(data, out_dir)
+    job, data = job_of(data, out_dir)
     Manifest.load(out_dir)  # before the folder is locked: there is something to evaluate
     described = read_run(out_dir)["data"]
     if "generator" in described:
@@ -177,14 +177,30 @@ def _measuring(
         yield run, measured_by, RunResult.load(run, job)
 
 
-def _job_of(
-    data: LabelledImages | Any, out_dir: str | Path
+def job_of(
+    data: LabelledImages | Any, out_dir: str | Path, *, pool: Any = None
 ) -> tuple[AugmentConfig, LabelledImages]:
-    """The job of a run and its data, refused where it is other data."""
+    """The job of a run and its data.
+
+    Args:
+        data: The training split, or anything `read` takes.
+        out_dir: The run folder.
+        pool: Unlabelled images that the run was trained on as well; `data` has its own where it
+            was read already.
+
+    Returns:
+        (configuration, training split).
+
+    Raises:
+        RunError: If it is other data.
+        DataError: If the data cannot be read.
+    """
     run = read_run(out_dir)
     job = make_config(run["config"], where=f"{out_dir}/run.json", warn=False)
     if not isinstance(data, LabelledImages):
-        data = read_configured(data, job.data.model_dump(), seed=job.seed, progress=False)
+        data = read_configured(
+            data, job.data.model_dump(), seed=job.seed, pool=pool, progress=False
+        )
     if data.fingerprint != run["data"]["fingerprint"]:
         raise RunError(
             f"{out_dir}: expected the training split that the run was made from (fingerprint "

@@ -35,6 +35,7 @@ CONTENTS = (
     "report.json",
     "README.md",
     "evaluation",
+    "excluded.json",
     "samples.png",
     "samples.gif",
     "traversals.png",

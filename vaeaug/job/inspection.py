@@ -92,6 +92,7 @@ def describe(path: str | Path) -> dict[str, Any]:
             "state": "complete" if manifest["complete"] else "complete, some classes fell short",
             "n": sum(counts.values()),
             "classes": counts,
+            "excluded": sum(map(len, Manifest.load(path).excluded.values())),
             "gate": gate if isinstance(gate := manifest["gate"], str) else gate.get("sentence"),
             "recipe": manifest["extra"].get("recipe"),
             **{

@@ -30,7 +30,7 @@ from vaeaug.report import (
     write_report,
     write_samples,
 )
-from vaeaug.shards import Manifest, Shard, ShardEntry, publish_bytes, sha256_file
+from vaeaug.shards import Manifest, Shard, ShardEntry, kept_rows, publish_bytes, sha256_file
 
 log = logging.getLogger("vaeaug")
 
@@ -41,14 +41,12 @@ _ONCE = (
     "model/config.json",
     "model/model.safetensors",
     "model/densities.safetensors",
-    "samples.png",
-    "samples.gif",
     "traversals.png",
     "traversals.gif",
     "latents.png",
     "styles.png",
 )
-_REPORT = ("report.html", "report.json", "README.md")
+_REPORT = ("report.html", "report.json", "README.md", "samples.png", "samples.gif")
 
 
 def publish(run: RunFolder, result: RunResult, data: LabelledImages) -> Manifest:
@@ -89,13 +87,31 @@ def publish(run: RunFolder, result: RunResult, data: LabelledImages) -> Manifest
     )
     write_card(run.path, document)
     files = dict(result.manifest.files)
-    files |= {
-        name: sha256_file(run.path / name)
-        for name in _ONCE
-        if name not in files and (run.path / name).exists()
-    }
-    files |= {name: sha256_file(run.path / name) for name in _REPORT}
+    files |= _hashes(run, [name for name in _ONCE if name not in files])
+    files |= _hashes(run, _REPORT)
     return replace(result.manifest, files=files).save(run.path)
+
+
+def publish_without_data(run: RunFolder, result: RunResult) -> Manifest:
+    """Write the card and the manifest; the report and the pictures stay as they are.
+
+    Args:
+        run: The run folder.
+        result: What the run came to.
+
+    Returns:
+        The manifest as it was written.
+
+    Raises:
+        ShardError: If a file cannot be written.
+    """
+    write_card(run.path, _document(run, result))
+    files = dict(result.manifest.files) | _hashes(run, ("README.md",))
+    return replace(result.manifest, files=files).save(run.path)
+
+
+def _hashes(run: RunFolder, names: Sequence[str]) -> dict[str, str]:
+    return {name: sha256_file(run.path / name) for name in names if (run.path / name).exists()}
 
 
 def keep_prediction(run: RunFolder, prediction: Prediction) -> None:
@@ -135,7 +151,8 @@ def panels_of(folder: Path, manifest: Manifest, data: LabelledImages) -> list[Cl
         synthetic = nearest = data.images[:0]
         if label in first_shards:
             with Shard(folder / first_shards[label].path) as shard:
-                shown = np.arange(min(COLUMNS, len(shard)))
+                kept = kept_rows(manifest, first_shards[label].path, len(shard))
+                shown = (np.arange(len(shard)) if kept is None else kept)[:COLUMNS]
                 synthetic = shard.images_at(shown)
                 nearest = data.images_at(shard.nn_index[shown])
         panels.append(

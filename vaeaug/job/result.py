@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,9 +51,13 @@ class AugmentResult:
     @property
     def shortfalls(self) -> list[str]:
         """A line for every class that got fewer than planned."""
+        excluded = Counter[int]()
+        for shard in self.manifest.shards:
+            excluded[shard.label] += len(self.manifest.excluded.get(shard.path, ()))
         return [
-            f"class {entry.name!r}: {entry.accepted} of {entry.n_synthetic} made, after "
-            f"{entry.candidates} candidates"
+            f"class {entry.name!r}: {entry.accepted + excluded[entry.label]} of "
+            f"{entry.n_synthetic} made, after {entry.candidates} candidates"
+            + (f", and {excluded[entry.label]} excluded" if excluded[entry.label] else "")
             for entry in self.manifest.classes
             if entry.accepted < entry.n_synthetic
         ]

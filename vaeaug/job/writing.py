@@ -29,8 +29,9 @@ from vaeaug.shards import (
     publish_bytes,
     read_class,
     sha256_file,
+    write_rejected,
 )
-from vaeaug.stages import draw_class
+from vaeaug.stages import RejectedToKeep, draw_class
 
 log = logging.getLogger("vaeaug")
 
@@ -38,6 +39,19 @@ log = logging.getLogger("vaeaug")
 MOST_WAITING = 2
 # Seconds between records of the classes that are whole: a process that is killed loses no more.
 SAVE_EVERY = 1.0
+
+
+def rejected_path(folder: Path, label: int) -> Path:
+    """Find where a run keeps rejected samples of a class for looking.
+
+    Args:
+        folder: The run folder.
+        label: The class.
+
+    Returns:
+        A file that is not there where the class has none.
+    """
+    return folder / "checkpoints" / f"rejected-{label:05d}.h5"
 
 
 @dataclass(frozen=True)
@@ -163,9 +177,16 @@ class _ClassWriter:
     ) -> _DrawnClass:
         report = ScreeningReport()
         writers: list[ShardWriter] = []
+        rejected = RejectedToKeep(class_plan.label, self.config.screening.keep_rejected)
         if class_plan.n_synthetic and screener is not None:
             drawn = draw_class(
-                class_plan, self.generator, screener, self.config, report=report, progress=progress
+                class_plan,
+                self.generator,
+                screener,
+                self.config,
+                report=report,
+                rejected=rejected,
+                progress=progress,
             )
             for sampler, parts in itertools.groupby(drawn, key=lambda part: part.sampler):
                 writer = self._shard_writer(class_plan.label, sampler)
@@ -183,7 +204,17 @@ class _ClassWriter:
                 writer.finish()
                 self._n_shards += writer.n_shards
                 writers.append(writer)
+        self._keep(rejected)
         return _DrawnClass(class_plan, report, writers)
+
+    def _keep(self, rejected: RejectedToKeep) -> None:
+        path = rejected_path(self.folder, rejected.label)
+        samples = rejected.samples()
+        if samples is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_rejected(path, samples)
 
     def _shard_writer(self, label: int, sampler: str) -> ShardWriter:
         generator, shards = self.generator, self.config.shards

@@ -4,9 +4,21 @@ from vaeaug.report.card import write_card
 from vaeaug.report.clips import are_clips, gif_bytes
 from vaeaug.report.latent_map import write_latent_map
 from vaeaug.report.page import write_report
-from vaeaug.report.picture import COLUMNS, MAX_CLASSES, ClassPanel, write_samples
+from vaeaug.report.picture import (
+    COLUMNS,
+    MAX_CLASSES,
+    ClassPanel,
+    draw_sample,
+    write_samples,
+)
 from vaeaug.report.rate_distortion import draw_rate_distortion
-from vaeaug.report.sounds import SPECTROGRAM_RANGE, as_pictures, players, spectrogram_panels
+from vaeaug.report.sounds import (
+    SPECTROGRAM_RANGE,
+    as_pictures,
+    players,
+    spectrogram_panels,
+    wav_bytes,
+)
 from vaeaug.report.strips import write_strips
 
 __all__ = [
@@ -17,9 +29,11 @@ __all__ = [
     "are_clips",
     "as_pictures",
     "draw_rate_distortion",
+    "draw_sample",
     "gif_bytes",
     "players",
     "spectrogram_panels",
+    "wav_bytes",
     "write_card",
     "write_latent_map",
     "write_report",

@@ -174,6 +174,27 @@ def bounded_tile_size(image_shape: tuple[int, ...], side: int) -> tuple[int, int
     return width, height
 
 
+def draw_sample(
+    sample: Shaped[np.ndarray, "*space c"], value_range: tuple[float, float]
+) -> "Image.Image":
+    """Draw one sample, pixel by pixel; a signal as a plot, a volume or clip by its middle slice.
+
+    Args:
+        sample: The sample.
+        value_range: Lowest and highest value.
+
+    Returns:
+        A picture in RGB; of an image of its own size.
+    """
+    from PIL import Image
+
+    if sample.ndim == 2:
+        return _plot(sample, value_range, (2 * _PLOT[0], 2 * _PLOT[1]))
+    if sample.ndim == 4:
+        sample = sample[len(sample) // 2]
+    return Image.fromarray(_rgb(sample, value_range))
+
+
 def _tile_size(image_shape: tuple[int, ...]) -> tuple[int, int]:
     """Width and height in pixels of the picture of one sample."""
     if len(image_shape) == 2:

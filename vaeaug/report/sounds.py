@@ -104,7 +104,7 @@ def players(
         found = []
         for name, sounds in (("real", panel.real), ("synthetic", panel.synthetic)):
             for sound in sounds[:_HEARD]:
-                encoded = base64.b64encode(_wav(sound[:_LONGEST], sample_rate, value_range))
+                encoded = base64.b64encode(wav_bytes(sound[:_LONGEST], sample_rate, value_range))
                 found.append(Player(name, f"data:audio/wav;base64,{encoded.decode()}"))
         used += sum(len(player.source) for player in found)
         if used > _MAX_BYTES:
@@ -113,10 +113,19 @@ def players(
     return heard
 
 
-def _wav(
+def wav_bytes(
     sound: Shaped[np.ndarray, "l c"], sample_rate: int, value_range: tuple[float, float]
 ) -> bytes:
-    """A WAV file of 16 bits of the mean of the channels."""
+    """Encode a sound as a WAV file of 16 bits of the mean of its channels.
+
+    Args:
+        sound: The sound.
+        sample_rate: Hz.
+        value_range: Lowest and highest value of the sound.
+
+    Returns:
+        The content of the file.
+    """
     low, high = value_range
     scaled = 2 * (sound.mean(axis=1) - low) / (high - low) - 1
     file = io.BytesIO()

@@ -4,6 +4,7 @@
 or read, not when this package is imported.
 """
 
+from vaeaug.shards._excluded import LIST_NAME, kept_rows, read_list, save_list, with_excluded
 from vaeaug.shards._format import (
     FormatVersionError,
     ShardError,
@@ -15,16 +16,19 @@ from vaeaug.shards._hdf5_output import publish_bytes, published_hdf5, sha256_fil
 from vaeaug.shards._images import write_images
 from vaeaug.shards._manifest import ClassEntry, Manifest, ShardEntry, read_class
 from vaeaug.shards._reader import Shard
+from vaeaug.shards._rejected import RejectedSamples, read_rejected, write_rejected
 from vaeaug.shards._shard_dataset import ShardDataset
 from vaeaug.shards._verdict import described_run, how_to_evaluate, warn_if_unhelpful
 from vaeaug.shards._verify import Problem, VerifyReport, verify
 from vaeaug.shards._writer import ShardWriter
 
 __all__ = [
+    "LIST_NAME",
     "ClassEntry",
     "FormatVersionError",
     "Manifest",
     "Problem",
+    "RejectedSamples",
     "Shard",
     "ShardDataset",
     "ShardEntry",
@@ -34,13 +38,19 @@ __all__ = [
     "VerifyReport",
     "described_run",
     "how_to_evaluate",
+    "kept_rows",
     "library_versions",
     "publish_bytes",
     "published_hdf5",
     "read_class",
+    "read_list",
+    "read_rejected",
+    "save_list",
     "sha256_file",
     "verify",
     "warn_if_unhelpful",
+    "with_excluded",
     "write_attributes",
     "write_images",
+    "write_rejected",
 ]

@@ -1,5 +1,6 @@
 """Validation of the parts of a manifest's `gate` and `extra` that this package relies on."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from vaeaug.shards._format import ShardError, is_int
 
 Checks = Mapping[str, tuple[str, Callable[[Any], bool]]]
 
+# Key of the samples that are left out: rows by the path of their shard.
+EXCLUDED = "excluded"
 _VERDICTS = ("helps", "does not help", "unsure")
 
 
@@ -18,6 +21,20 @@ def _is_string(value: Any) -> bool:
 
 def _is_share(value: Any) -> bool:
     return is_number(value) and 0 <= value < 1
+
+
+def _is_excluded(value: Any) -> bool:
+    """Whether rows by shard ascend, and none is empty."""
+    return (
+        isinstance(value, dict)
+        and len(value) > 0
+        and all(
+            list_of(is_count)(rows)
+            and len(rows) > 0
+            and all(a < b for a, b in itertools.pairwise(rows))
+            for rows in value.values()
+        )
+    )
 
 
 def _is_object(value: Any) -> bool:
@@ -44,6 +61,7 @@ _EXTRA: Checks = {
     "search": _OBJECT,
     "plan": ("a list of objects", list_of(_is_object)),
     "samplers": ("an object of strings", mapping_of(_is_string)),
+    EXCLUDED: ("an object of ascending row numbers by shard", _is_excluded),
 }
 _PLAN: Checks = {
     **dict.fromkeys(("label", "real", "size", "target_count", "n_synthetic"), _COUNT),

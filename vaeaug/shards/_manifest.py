@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar
@@ -25,7 +25,7 @@ from vaeaug.shards._checked import (
     short,
     validated,
 )
-from vaeaug.shards._extra import check_extra, check_gate
+from vaeaug.shards._extra import EXCLUDED, check_extra, check_gate
 from vaeaug.shards._format import (
     FORMAT_VERSION,
     MANIFEST_FORMAT,
@@ -40,6 +40,8 @@ from vaeaug.shards._format import (
 from vaeaug.shards._hdf5_output import publish_bytes
 
 _SEAL = "manifest_sha256"
+# Of a manifest that leaves samples out: a reader that does not know of them must refuse it.
+_VERSION_WITH_EXCLUDED = 2
 _STRICT = {"extra": "forbid"}
 
 
@@ -167,8 +169,14 @@ class Manifest:
 
     @property
     def n_images(self) -> int:
-        """Synthetic samples in all shards."""
-        return sum(entry.n for entry in self.shards)
+        """Synthetic samples in all shards, without those that are excluded."""
+        return sum(entry.n for entry in self.shards) - sum(map(len, self.excluded.values()))
+
+    @property
+    def excluded(self) -> Mapping[str, Sequence[int]]:
+        """Rows that are no part of the dataset, by the path of their shard."""
+        rows: Mapping[str, Sequence[int]] = self.extra.get(EXCLUDED, {})
+        return rows
 
     @property
     def evaluated(self) -> bool:
@@ -255,7 +263,8 @@ class Manifest:
     def _content(self) -> dict[str, Any]:
         names = (f.name for f in dataclasses.fields(self) if f.name != "folder")
         content = {name: _plain(getattr(self, name)) for name in names}
-        return {**content, "format": MANIFEST_FORMAT, "format_version": FORMAT_VERSION}
+        version = _version_of(self.extra)
+        return {**content, "format": MANIFEST_FORMAT, "format_version": version}
 
 
 def manifest_path(folder: str | Path) -> Path:
@@ -333,10 +342,11 @@ def _parse(data: bytes, path: Path) -> Manifest:
     kind, version = content.get("format"), content.get("format_version")
     if kind != MANIFEST_FORMAT:
         raise ShardError(f"{path}: expected format {MANIFEST_FORMAT!r}, got {kind!r}")
-    if not is_int(version) or version != FORMAT_VERSION:
+    known = (FORMAT_VERSION, _VERSION_WITH_EXCLUDED)
+    if not is_int(version) or version not in known:
         raise FormatVersionError(
-            f"{path}: expected format_version {FORMAT_VERSION}, got {version!r}; a newer vaeaug "
-            f"may read it"
+            f"{path}: expected format_version {known[0]} or {known[1]}, got {version!r}; a newer "
+            f"vaeaug may read it"
         )
     if content.get(_SEAL) != seal_of(content, _SEAL):
         raise ShardError(
@@ -345,7 +355,23 @@ def _parse(data: bytes, path: Path) -> Manifest:
         )
     manifest = _fields(content, path)
     _check_paths(manifest, path)
+    if version != _version_of(manifest.extra):
+        raise ShardError(
+            f"{path}: expected format_version {_version_of(manifest.extra)} for a manifest "
+            f"{'with' if manifest.excluded else 'without'} excluded samples, got {version}"
+        )
+    sizes = {entry.path: entry.n for entry in manifest.shards}
+    for name, rows in manifest.excluded.items():
+        if rows[-1] >= sizes.get(name, 0):
+            raise ShardError(
+                f"{path}: extra.excluded: {name}: expected rows of a shard of this run, in "
+                f"[0, {sizes.get(name, 0)}), got {rows[-1]}"
+            )
     return manifest
+
+
+def _version_of(extra: Mapping[str, Any]) -> int:
+    return _VERSION_WITH_EXCLUDED if extra.get(EXCLUDED) else FORMAT_VERSION
 
 
 def _read_json(data: bytes, path: Path) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped, UInt64
 
+from vaeaug.shards._excluded import kept_rows
 from vaeaug.shards._format import COLUMNS, VECTORS, ShardError, one_hot
 from vaeaug.shards._manifest import Manifest, ShardEntry
 from vaeaug.shards._reader import ImageStore, Shard
 
 
 class ShardDataset:
-    """The synthetic samples of a run folder, in the order of the manifest.
+    """The synthetic samples of a run folder, in the order of the manifest, without excluded ones.
 
     It has the methods of a map-style ``torch.utils.data.Dataset`` but does not need torch. File
     handles are not pickled; each process opens them when it first reads an image.
@@ -35,6 +36,7 @@ class ShardDataset:
         fingerprint: Fingerprint of the training split of the generator.
         image_shape: Shape of one image.
         dtype: Type of the images.
+        samplers: How the samples of each shard that is read were drawn.
 
     Raises:
         ShardError: If there is no manifest, or a shard is missing, damaged or differs from the
@@ -61,12 +63,23 @@ class ShardDataset:
         self.image_shape = manifest.image_shape
         self.dtype = np.dtype(manifest.dtype)
         self._stores: list[ImageStore] = []
+        # Rows of each shard that are in the dataset; None: all.
+        self._rows: list[np.ndarray | None] = []
         parts: list[dict[str, np.ndarray]] = []
+        samplers = []
         entries = [entry for entry in manifest.shards if entry.label in selected]
         for entry in entries:
             shard = _open_as(manifest, entry)
             self._stores.append(shard.store)
-            parts.append(shard.arrays)
+            samplers.append(str(shard.attributes["sampler"]))
+            rows = kept_rows(manifest, entry.path, len(shard))
+            self._rows.append(rows)
+            parts.append(
+                shard.arrays
+                if rows is None
+                else {name: values[rows] for name, values in shard.arrays.items()}
+            )
+        self.samplers = tuple(samplers)
         self._starts = np.cumsum([0, *(len(part["labels"]) for part in parts)])
         self._bounds: list[int] = self._starts.tolist()
         self._arrays = _concatenate(parts, entries)
@@ -103,7 +116,8 @@ class ShardDataset:
         shard_of = np.searchsorted(self._starts, index, side="right") - 1
         for s in np.unique(shard_of).tolist():
             positions = np.flatnonzero(shard_of == s)
-            self._stores[s].take(index[positions] - self._starts[s], out, positions)
+            rows, kept = index[positions] - self._starts[s], self._rows[s]
+            self._stores[s].take(rows if kept is None else kept[rows], out, positions)
         return out
 
     def image_at(self, index: int) -> Shaped[np.ndarray, "*space c"]:
@@ -121,7 +135,8 @@ class ShardDataset:
         if not 0 <= index < len(self):
             raise IndexError(f"expected an index in [0, {len(self)}), got {index}")
         shard = bisect.bisect_right(self._bounds, index) - 1
-        return self._stores[shard].image(index - self._bounds[shard])
+        row, kept = index - self._bounds[shard], self._rows[shard]
+        return self._stores[shard].image(row if kept is None else int(kept[row]))
 
     def soft_labels_at(self, indices: Sequence[int] | np.ndarray) -> Float32[np.ndarray, "n k"]:
         """Return the class probabilities of some samples.

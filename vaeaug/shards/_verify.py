@@ -145,7 +145,11 @@ def _check_manifest(manifest: Manifest, path: Path) -> list[Problem]:
         if shard.label not in planned:
             counts(f"{shard.path}: expected an entry in classes for {shard.class_name!r}, got none")
     for entry in manifest.classes:
-        in_shards = sum(shard.n for shard in manifest.shards if shard.label == entry.label)
+        in_shards = sum(
+            shard.n - len(manifest.excluded.get(shard.path, ()))
+            for shard in manifest.shards
+            if shard.label == entry.label
+        )
         if in_shards != entry.accepted:
             counts(
                 f"class {entry.name!r}: expected {entry.accepted} accepted samples in the shards, "

@@ -1,8 +1,10 @@
 """Draw candidates of a class and screen them, until enough are accepted or the budget is spent."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -20,6 +22,7 @@ from vaeaug.memory import blocks
 from vaeaug.plan import ClassPlan
 from vaeaug.progress import Progress
 from vaeaug.screening import ClassScreening, Screened, Screener, ScreeningReport
+from vaeaug.shards import RejectedSamples
 
 # Candidates drawn and screened at once.
 CHUNK = 512
@@ -42,6 +45,63 @@ class AcceptedSamples:
     soft_labels: Float32[np.ndarray, "n k"] | None
 
 
+class RejectedToKeep:
+    """The first rejected samples of a class for each reason, which a run keeps for looking.
+
+    Args:
+        label: The class.
+        most: Samples for each reason, at most.
+        max_bytes: Bytes of their values for each reason, at most; one sample is always kept.
+    """
+
+    def __init__(self, label: int, most: int, *, max_bytes: int = 2**20) -> None:
+        self.label, self._most, self._max_bytes = label, most, max_bytes
+        self._counts: Counter[str] = Counter()
+        self._parts: list[tuple[SampleBatch, Screened]] = []
+
+    def add(self, batch: SampleBatch, screened: Screened, judged: int) -> None:
+        """Keep what is still missing.
+
+        Args:
+            batch: Candidates.
+            screened: Their verdicts.
+            judged: How many of the first ones count.
+        """
+        if not self._most or not judged:
+            return
+        most = min(self._most, max(1, self._max_bytes // batch.images[:1].nbytes))
+        rows = []
+        for row, reason in enumerate(screened.reason[:judged]):
+            if reason and self._counts[reason] < most:
+                self._counts[reason] += 1
+                rows.append(row)
+        if rows:
+            index = np.array(rows)
+            self._parts.append((batch.select(index), screened.select(index)))
+
+    def samples(self) -> RejectedSamples | None:
+        """Give what was kept.
+
+        Returns:
+            The samples in the order they were drawn; None if there are none.
+        """
+        if not self._parts:
+            return None
+        batches, verdicts = zip(*self._parts, strict=True)
+
+        def joined(parts: tuple[Any, ...], name: str) -> np.ndarray:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        return RejectedSamples(
+            label=self.label,
+            **{name: joined(batches, name) for name in ("images", "source_index", "seed")},
+            **{
+                name: joined(verdicts, name)
+                for name in ("reason", "p_label", "nn_distance", "nn_index")
+            },
+        )
+
+
 def draw_class(
     class_plan: ClassPlan,
     generator: Synthesizer,
@@ -49,6 +109,7 @@ def draw_class(
     config: AugmentConfig,
     *,
     report: ScreeningReport,
+    rejected: "RejectedToKeep | None" = None,
     progress: Progress | None = None,
 ) -> Iterator[AcceptedSamples]:
     """Draw and screen the samples of one class.
@@ -63,6 +124,7 @@ def draw_class(
         screener: Judges them.
         config: Sampler, temperature, budget.
         report: Counts candidates, accepted and rejected samples as they are drawn.
+        rejected: Keeps some of those that are rejected; None keeps none.
         progress: Reports accepted of wanted samples; None is silent.
 
     Yields:
@@ -89,7 +151,7 @@ def draw_class(
                 start=report.candidates,
             )
             name = f"{sampler}+residual" if keeps_detail(config.sampling, sampler) else sampler
-            accepted = _accepted(name, batch, screening, missing, report)
+            accepted = _accepted(name, batch, screening, missing, report, rejected)
             if len(accepted.samples):
                 yield accepted if not config.recipe.soft else _softened(accepted, class_plan.label)
             if progress is not None:
@@ -113,13 +175,17 @@ def _accepted(
     screening: ClassScreening,
     missing: int,
     report: ScreeningReport,
+    rejected: "RejectedToKeep | None",
 ) -> AcceptedSamples:
     """Screen a batch and keep as many accepted samples as are missing."""
     screened = screening.screen(batch.images)
     rows = np.flatnonzero(screened.accepted)[:missing]
     # The candidates after the last one needed were never asked for.
     enough = len(rows) == missing
-    report.add(screened.reason[: rows[-1] + 1] if enough else screened.reason)
+    judged = int(rows[-1]) + 1 if enough else len(batch)
+    report.add(screened.reason[:judged])
+    if rejected is not None:
+        rejected.add(batch, screened, judged)
     report.near += int(screened.near[rows].sum())
     samples = batch.select(rows)
     return AcceptedSamples(sampler, samples, screened.select(rows), samples.soft_labels)
