@@ -275,9 +275,9 @@ def test_another_major_version_is_refused(tmp_path):
         FormatVersionError, match=r"shard-00000.h5: expected format_version 1, got 2"
     ):
         Shard(path)
-    rewrite_manifest(tmp_path, lambda content: content.update(format_version=2, shards="moved"))
+    rewrite_manifest(tmp_path, lambda content: content.update(format_version=3, shards="moved"))
     with pytest.raises(
-        FormatVersionError, match=r"manifest.json: expected format_version 1, got 2"
+        FormatVersionError, match=r"manifest.json: expected format_version 1 or 2, got 3"
     ):
         Manifest.load(tmp_path)
 

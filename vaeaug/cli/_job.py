@@ -42,6 +42,11 @@ from vaeaug.cli.console import (
 @strategy_option
 @device_option
 @resume_option
+@click.option(
+    "--add",
+    is_flag=True,
+    help="Add to the finished run in OUT what DATA or these options ask for beyond it.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option(
     "--search", is_flag=True, help="First search for the best way to draw and use the samples."
@@ -55,6 +60,7 @@ def augment(
     out: Path,
     device: str,
     resume: bool,
+    add: bool,
     dry_run: bool,
     search: bool,
     evaluate: bool,
@@ -72,7 +78,7 @@ def augment(
     """
     from vaeaug.job.pipeline import augment as run
 
-    config, images = request(data, **configuration)
+    config, images = request(data, run=out if add else None, **configuration)
     if dry_run:
         print_plan(images, config, as_json)
         return
@@ -91,6 +97,7 @@ def augment(
         ),
         search_first=search,
         evaluate_after=evaluate,
+        add=add,
         probe=probe_of(probe),
         device=device,
         resume=resume,
@@ -305,7 +312,7 @@ def generate(
     """
     from vaeaug.job.pipeline import generate as run
 
-    config, images = request(data, **configuration)
+    config, images = request(data, run=model, **configuration)
     result = run(
         model, images, out, config, device=device, resume=resume, progress=progress_enabled()
     )

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from vaeaug.shards import (
     read_class,
     sha256_file,
 )
-from vaeaug.stages import draw_class
+from vaeaug.stages import EarlierSamples, draw_class
 
 log = logging.getLogger("vaeaug")
 
@@ -78,6 +78,7 @@ def write_classes(
     screener: Screener | None,
     config: AugmentConfig,
     *,
+    earlier: Mapping[int, EarlierSamples] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Draw, screen and write every class of the plan that is not whole yet.
@@ -88,6 +89,7 @@ def write_classes(
         generator: Draws them.
         screener: Judges them; may be None where none are missing.
         config: Sampler, budget and shards.
+        earlier: By label, what earlier jobs drew; only the rest of the plan is drawn.
         progress: Reports accepted of wanted samples of each class.
 
     Raises:
@@ -103,7 +105,7 @@ def write_classes(
     # One thread writes and hashes the shards of a class while the next one is drawn.
     with ThreadPoolExecutor(1, "shards") as executor:
         try:
-            writer = _ClassWriter(written, generator, config, executor)
+            writer = _ClassWriter(written, generator, config, executor, earlier or {})
             for class_plan in plan:
                 if class_plan.label not in written.classes:
                     waiting.append(writer.write(class_plan, screener, progress))
@@ -121,6 +123,7 @@ class _DrawnClass:
     class_plan: ClassPlan
     report: ScreeningReport
     writers: list[ShardWriter]
+    n_earlier: int
 
     @property
     def is_written(self) -> bool:
@@ -134,7 +137,7 @@ class _DrawnClass:
             name=class_plan.name,
             real=class_plan.real,
             target_count=class_plan.target_count,
-            n_synthetic=class_plan.n_synthetic,
+            n_synthetic=max(0, class_plan.n_synthetic - self.n_earlier),
             accepted=report.accepted,
             rejected=report.to_json()["rejected"],
             candidates=report.candidates,
@@ -153,19 +156,28 @@ class _ClassWriter:
         generator: Synthesizer,
         config: AugmentConfig,
         executor: Executor,
+        earlier: Mapping[int, EarlierSamples],
     ) -> None:
         self.folder, self.provenance = written.folder, written.provenance
         self.generator, self.config, self.executor = generator, config, executor
-        self._n_shards = len(written.shards)
+        self.earlier = earlier
+        self._n_shards = written.first_shard + len(written.shards)
 
     def write(
         self, class_plan: ClassPlan, screener: Screener | None, progress: Progress | None
     ) -> _DrawnClass:
         report = ScreeningReport()
         writers: list[ShardWriter] = []
-        if class_plan.n_synthetic and screener is not None:
+        earlier = self.earlier.get(class_plan.label, EarlierSamples())
+        if class_plan.n_synthetic > earlier.accepted and screener is not None:
             drawn = draw_class(
-                class_plan, self.generator, screener, self.config, report=report, progress=progress
+                class_plan,
+                self.generator,
+                screener,
+                self.config,
+                report=report,
+                earlier=earlier,
+                progress=progress,
             )
             for sampler, parts in itertools.groupby(drawn, key=lambda part: part.sampler):
                 writer = self._shard_writer(class_plan.label, sampler)
@@ -183,7 +195,7 @@ class _ClassWriter:
                 writer.finish()
                 self._n_shards += writer.n_shards
                 writers.append(writer)
-        return _DrawnClass(class_plan, report, writers)
+        return _DrawnClass(class_plan, report, writers, earlier.accepted)
 
     def _shard_writer(self, label: int, sampler: str) -> ShardWriter:
         generator, shards = self.generator, self.config.shards
@@ -215,12 +227,18 @@ class WrittenClasses:
         folder: The run folder.
         class_names: Of the run, in the order of the labels.
         provenance: Of the run; classes of another model or configuration are not taken.
+        first_shard: Number of the first shard: after those that the dataset has already.
     """
 
     def __init__(
-        self, folder: Path, class_names: Sequence[str], provenance: ShardProvenance
+        self,
+        folder: Path,
+        class_names: Sequence[str],
+        provenance: ShardProvenance,
+        *,
+        first_shard: int = 0,
     ) -> None:
-        self.folder, self.provenance = folder, provenance
+        self.folder, self.provenance, self.first_shard = folder, provenance, first_shard
         self.path = folder / "checkpoints" / "classes.json"
         self.classes: dict[int, WrittenClass] = {}
         self._unsaved, self._saved_at = False, -math.inf

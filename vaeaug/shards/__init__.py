@@ -13,7 +13,7 @@ from vaeaug.shards._format import (
 )
 from vaeaug.shards._hdf5_output import publish_bytes, published_hdf5, sha256_file
 from vaeaug.shards._images import write_images
-from vaeaug.shards._manifest import ClassEntry, Manifest, ShardEntry, read_class
+from vaeaug.shards._manifest import ClassEntry, Generation, Manifest, ShardEntry, read_class
 from vaeaug.shards._reader import Shard
 from vaeaug.shards._shard_dataset import ShardDataset
 from vaeaug.shards._verdict import described_run, how_to_evaluate, warn_if_unhelpful
@@ -23,6 +23,7 @@ from vaeaug.shards._writer import ShardWriter
 __all__ = [
     "ClassEntry",
     "FormatVersionError",
+    "Generation",
     "Manifest",
     "Problem",
     "Shard",

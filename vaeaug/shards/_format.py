@@ -10,6 +10,8 @@ import numpy as np
 SHARD_FORMAT = "vaeaug-shard"
 MANIFEST_FORMAT = "vaeaug-manifest"
 FORMAT_VERSION = 1
+# Of a manifest with a history; version 1 has none, and earlier readers know that one alone.
+GROWN_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 SHARDS_FOLDER = "shards"
 TMP_SUFFIX = ".tmp"

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, Shaped, UInt64
 
 from vaeaug.shards._format import COLUMNS, VECTORS, ShardError, one_hot
-from vaeaug.shards._manifest import Manifest, ShardEntry
+from vaeaug.shards._manifest import PROVENANCE, Manifest, ShardEntry
 from vaeaug.shards._reader import ImageStore, Shard
 
 
@@ -66,7 +66,7 @@ class ShardDataset:
         for entry in entries:
             shard = _open_as(manifest, entry)
             self._stores.append(shard.store)
-            parts.append(shard.arrays)
+            parts.append(_in_classes_of(manifest, entry, shard))
         self._starts = np.cumsum([0, *(len(part["labels"]) for part in parts)])
         self._bounds: list[int] = self._starts.tolist()
         self._arrays = _concatenate(parts, entries)
@@ -261,25 +261,37 @@ def disagreements(shard: Shard, manifest: Manifest, entry: ShardEntry) -> list[s
     Returns:
         Descriptions such as "layout: expected ..., got ...".
     """
+    generation = manifest.generation_of[entry.path]
+    label = generation.class_names.index(entry.class_name)
     pairs: list[tuple[str, Any, Any]] = [
         ("number of samples", entry.n, len(shard)),
-        ("class", entry.label, shard.label),
-        ("class_names", manifest.class_names, shard.class_names),
+        ("class", label, shard.label),
+        ("class_names", generation.class_names, shard.class_names),
         ("layout", manifest.layout, shard.layout),
         ("dtype", manifest.dtype, shard.dtype),
         ("image shape", manifest.image_shape, shard.image_shape),
         ("value range", manifest.value_range, shard.value_range),
-        *(
-            (name, getattr(manifest, name), shard.attributes[name])
-            for name in ("data_fingerprint", "model_sha256", "config_sha256", "run_seed")
-        ),
+        *((name, getattr(generation, name), shard.attributes[name]) for name in PROVENANCE),
         ("synthetic", True, shard.attributes["synthetic"]),
     ]
     differences = [f"{field}: expected {a!r}, got {b!r}" for field, a, b in pairs if a != b]
-    other = np.unique(shard.labels[shard.labels != entry.label])
+    other = np.unique(shard.labels[shard.labels != label])
     if other.size:
-        differences.append(f"labels: expected only {entry.label}, got also {other[:5].tolist()}")
+        differences.append(f"labels: expected only {label}, got also {other[:5].tolist()}")
     return differences
+
+
+def _in_classes_of(manifest: Manifest, entry: ShardEntry, shard: Shard) -> dict[str, np.ndarray]:
+    """The arrays of a shard with labels of the manifest, which may have more classes than it."""
+    if shard.class_names == manifest.class_names:
+        return shard.arrays
+    arrays = {**shard.arrays, "labels": np.full_like(shard.labels, entry.label)}
+    if shard.soft_labels is not None:
+        columns = [manifest.class_names.index(name) for name in shard.class_names]
+        soft_labels = np.zeros((len(shard), len(manifest.class_names)), shard.soft_labels.dtype)
+        soft_labels[:, columns] = shard.soft_labels
+        arrays["soft_labels"] = soft_labels
+    return arrays
 
 
 def _concatenate(

@@ -3,7 +3,7 @@
 Nothing here knows a run folder: what is drawn is handed out, and whoever asked for it stores it.
 """
 
-from vaeaug.stages.drawing import CHUNK, AcceptedSamples, draw_class
+from vaeaug.stages.drawing import CHUNK, AcceptedSamples, EarlierSamples, draw_class
 from vaeaug.stages.planning import bytes_per_sample, plan_of, shards_of, suited, with_front_end
 from vaeaug.stages.split import SplitStages, SyntheticSet
 from vaeaug.stages.training import fit, fit_restorer, load_or_train, new_screener
@@ -11,6 +11,7 @@ from vaeaug.stages.training import fit, fit_restorer, load_or_train, new_screene
 __all__ = [
     "CHUNK",
     "AcceptedSamples",
+    "EarlierSamples",
     "SplitStages",
     "SyntheticSet",
     "bytes_per_sample",

@@ -1,11 +1,11 @@
 """Draw candidates of a class and screen them, until enough are accepted or the budget is spent."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Shaped
 
 from vaeaug.config import AugmentConfig
 from vaeaug.generator import (
@@ -42,6 +42,22 @@ class AcceptedSamples:
     soft_labels: Float32[np.ndarray, "n k"] | None
 
 
+@dataclass(frozen=True)
+class EarlierSamples:
+    """Samples of one class that an earlier job accepted, to go on after them.
+
+    Attributes:
+        candidates: Candidates of this seed that were drawn: the index of the next one.
+        accepted: Samples of this seed that were accepted; they count towards the plan.
+        images: All samples of the class, whatever their seed, in parts: no new one may nearly equal
+            one of them.
+    """
+
+    candidates: int = 0
+    accepted: int = 0
+    images: Iterable[Shaped[np.ndarray, "n *space c"]] = ()
+
+
 def draw_class(
     class_plan: ClassPlan,
     generator: Synthesizer,
@@ -49,6 +65,7 @@ def draw_class(
     config: AugmentConfig,
     *,
     report: ScreeningReport,
+    earlier: EarlierSamples | None = None,
     progress: Progress | None = None,
 ) -> Iterator[AcceptedSamples]:
     """Draw and screen the samples of one class.
@@ -63,6 +80,7 @@ def draw_class(
         screener: Judges them.
         config: Sampler, temperature, budget.
         report: Counts candidates, accepted and rejected samples as they are drawn.
+        earlier: What an earlier job drew of the class; only the rest is drawn.
         progress: Reports accepted of wanted samples; None is silent.
 
     Yields:
@@ -73,11 +91,17 @@ def draw_class(
     screening = screener.new_class(
         class_plan.label, bounded=automatic, brief=not config.recipe.soft
     )
-    for sampler in _samplers(generator, class_plan.label, config):
-        missing = class_plan.n_synthetic - report.accepted
-        budget = report.candidates + int(config.screening.max_candidates_ratio * missing)
-        while report.accepted < class_plan.n_synthetic and report.candidates < budget:
-            missing = class_plan.n_synthetic - report.accepted
+    earlier = earlier or EarlierSamples()
+    for images in earlier.images:
+        screening.remember(images)
+    wanted, ratio = class_plan.n_synthetic - earlier.accepted, config.screening.max_candidates_ratio
+    # The first sampler may judge as many as if all had been asked for at once.
+    budget = int(ratio * class_plan.n_synthetic) - earlier.candidates
+    for i, sampler in enumerate(_samplers(generator, class_plan.label, config)):
+        if i:
+            budget = report.candidates + int(ratio * (wanted - report.accepted))
+        while report.accepted < wanted and report.candidates < budget:
+            missing = wanted - report.accepted
             n = _chunk(missing, budget - report.candidates, math.prod(generator.image_shape))
             batch = sample_configured(
                 generator,
@@ -86,14 +110,14 @@ def draw_class(
                 n,
                 sampler=sampler,
                 seed=config.seed,
-                start=report.candidates,
+                start=earlier.candidates + report.candidates,
             )
             name = f"{sampler}+residual" if keeps_detail(config.sampling, sampler) else sampler
             accepted = _accepted(name, batch, screening, missing, report)
             if len(accepted.samples):
                 yield accepted if not config.recipe.soft else _softened(accepted, class_plan.label)
             if progress is not None:
-                progress(f"drawing {class_plan.name}", report.accepted, class_plan.n_synthetic, {})
+                progress(f"drawing {class_plan.name}", report.accepted, wanted, {})
 
 
 def _samplers(generator: Synthesizer, label: int, config: AugmentConfig) -> list[str]:
