@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_job import contents, digits, tiny_config
+from click.testing import CliRunner
+from small_job import as_options, contents, digits, tiny_config
 
 import vaeaug
+from vaeaug.cli import main
 from vaeaug.shards import Manifest, ShardDataset
 
 FEW = {"zero": 30, "one": 24, "two": 16, "three": 5}
@@ -146,3 +148,45 @@ def test_the_images_that_class_counts_keeps_do_not_follow_the_seed(tmp_path):
     assert (run["config"]["seed"], run["config"]["data"]["seed"]) == (3, 0)
     with pytest.warns(UserWarning, match="no synthetic samples of the classes"):
         assert len(vaeaug.merge(source, tmp_path / "out")) == 26 + 18 + 10 + 5
+
+
+def test_several_runs_merge_as_one_and_each_sample_counts_once(data, small, grown, tmp_path):
+    generator = vaeaug.load(small)
+    other = vaeaug.generate(generator, data, tmp_path / "other", job(seed=5), device="cpu")
+    outs = [small, grown.out_dir, other.out_dir]
+    with pytest.warns(UserWarning, match="no synthetic samples of the classes"):
+        merged = vaeaug.merge(data, outs, share="all")
+    n = grown.manifest.n_images + other.manifest.n_images
+    assert int(merged.is_synthetic.sum()) == len(merged.synthetic) == n
+    assert merged.synthetic.n_repeated == ShardDataset(small).manifest.n_images
+    first = ShardDataset(other.out_dir)
+    rows = np.array([len(merged.synthetic) - 1, 0])
+    np.testing.assert_array_equal(merged.synthetic.images_at(rows)[0], first.images_at([-1])[0])
+    assert merged.synthetic.labels[-1] == first.labels[-1]
+    less = digits((20, 16, 10, 5))
+    vaeaug.augment(less, tmp_path / "less", job({"one": 24}), device="cpu", progress=False)
+    with pytest.raises(vaeaug.MergeError, match="samples of the training split"):
+        vaeaug.merge(data, [small, tmp_path / "less"])
+
+
+def test_the_command_merges_several_runs(small, grown, tmp_path):
+    data, file = tmp_path / "data.npz", tmp_path / "all.h5"
+    real = digits()
+    np.savez(data, images=real.images, labels=real.labels)
+    keys = {"plan.sampling_strategy": {0: 26, 1: 18}}
+    command = [
+        "augment",
+        str(data),
+        *as_options(**keys),
+        "--out",
+        str(tmp_path / "a"),
+        "--device=cpu",
+    ]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    generate = ["generate", str(tmp_path / "a"), *command[1:-2], str(tmp_path / "b"), "--seed=4"]
+    assert CliRunner().invoke(main, generate).exit_code == 0
+    merge = ["merge", str(data), str(tmp_path / "a"), str(tmp_path / "b"), "--to", str(file)]
+    with pytest.warns(UserWarning, match="no synthetic samples of the classes"):
+        result = CliRunner().invoke(main, [*merge, "--share=all", "--json"])
+    assert result.exit_code == 0, result.output
+    assert [row["synthetic"] for row in json.loads(result.stdout)["classes"]] == [4, 4, 0, 0]

@@ -330,7 +330,7 @@ def screen(*, data: str, out: Path, device: str, as_json: bool, **configuration:
     from vaeaug.job.inspection import rescreen
     from vaeaug.training import resolve_device
 
-    config, images = request(data, **configuration)
+    config, images = request(data, run=out, **configuration)
     reports = rescreen(images, out, config, device=resolve_device(device))
     document = {name: report.to_json() for name, report in reports.items()}
     print_document(document, reports_table(document), as_json)

@@ -30,6 +30,7 @@ class ShardDataset:
 
     Attributes:
         manifest: The manifest of the run.
+        entries: The shards that are read, in order.
         class_names: Names of all classes of the run, in the order of the labels.
         value_range: Smallest and largest value that an image may have.
         fingerprint: Fingerprint of the training split of the generator.
@@ -62,14 +63,14 @@ class ShardDataset:
         self.dtype = np.dtype(manifest.dtype)
         self._stores: list[ImageStore] = []
         parts: list[dict[str, np.ndarray]] = []
-        entries = [entry for entry in manifest.shards if entry.label in selected]
-        for entry in entries:
+        self.entries = [entry for entry in manifest.shards if entry.label in selected]
+        for entry in self.entries:
             shard = _open_as(manifest, entry)
             self._stores.append(shard.store)
             parts.append(_in_classes_of(manifest, entry, shard))
         self._starts = np.cumsum([0, *(len(part["labels"]) for part in parts)])
         self._bounds: list[int] = self._starts.tolist()
-        self._arrays = _concatenate(parts, entries)
+        self._arrays = _concatenate(parts, self.entries)
 
     def __len__(self) -> int:
         return self._bounds[-1]
