@@ -150,6 +150,48 @@ def test_the_images_that_class_counts_keeps_do_not_follow_the_seed(tmp_path):
         assert len(vaeaug.merge(source, tmp_path / "out")) == 26 + 18 + 10 + 5
 
 
+def test_a_class_and_images_are_added_with_the_trunk_frozen(tmp_path):
+    out, totals = tmp_path / "out", {"zero": 30, "two": 20, "three": 16}
+    whole = digits((24, 16, 14, 10))
+    # The class comes between others: labels move. And the first class has fewer images at first.
+    missing = np.concatenate(
+        [np.flatnonzero(whole.labels == 1), np.flatnonzero(whole.labels == 0)[:4]]
+    )
+    rows = np.delete(np.arange(len(whole)), missing)
+    names = ("zero", "two", "three")
+    labels = np.array([0, -1, 1, 2])[whole.labels[rows]]
+    few = vaeaug.LabelledImages(whole.images[rows], labels, names, (0, 255))
+    grow(few, out, job(totals))
+    before, start = contents(out), vaeaug.load(out)
+
+    result = grow(whole, out, job(totals | {"one": 22}), add=True)
+    generator = vaeaug.load(out)
+    assert vaeaug.verify(out).ok
+    assert result.manifest.class_names == whole.class_names
+    second = result.manifest.generations[1]
+    assert second.asked["images"] == {"zero": 4, "one": 16}
+    assert [(e.name, e.accepted) for e in second.classes] == [("one", 6)]
+    shards = [name for name in before if name.startswith("shards")]
+    assert all(before[name] == (out / name).read_bytes() for name in shards)
+    read = ShardDataset(out)
+    assert np.bincount(read.labels).tolist() == [10, 6, 6, 6]
+    assert len(vaeaug.merge(whole, out)) == 30 + 22 + 20 + 16
+
+    # The trunk, and what the generator makes of its other classes, is what it was.
+    ours, theirs = generator.model.trunk_parameters(), start.model.trunk_parameters()
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
+    moved, z = [0, 2, 3], np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    np.testing.assert_array_equal(generator.decode(z, moved), start.decode(z, [0, 1, 2]))
+    for label, name in ((1, "two"), (2, "three")):
+        density = generator.densities[generator.index_of(name)]
+        np.testing.assert_array_equal(density.means, start.densities[label].means)
+    assert not np.array_equal(generator.densities[0].means, start.densities[0].means)
+    assert len(generator.rows[0]) == 24
+    fewer = digits((24, 16, 13, 10))
+    with pytest.raises(vaeaug.RunError, match="class 'two': expected at least the 14 images"):
+        grow(fewer, out, job(totals), add=True)
+
+
 def test_several_runs_merge_as_one_and_each_sample_counts_once(data, small, grown, tmp_path):
     generator = vaeaug.load(small)
     other = vaeaug.generate(generator, data, tmp_path / "other", job(seed=5), device="cpu")

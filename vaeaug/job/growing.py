@@ -37,7 +37,7 @@ from vaeaug.job.result import AugmentResult, RunResult, nearness, recipe_of
 from vaeaug.plan import Plan
 from vaeaug.progress import Progress
 from vaeaug.shards import ClassEntry, Generation, Manifest, Shard
-from vaeaug.stages import EarlierSamples, bytes_per_sample, plan_of
+from vaeaug.stages import EarlierSamples, bytes_per_sample, fit_added, plan_of
 
 log = logging.getLogger("vaeaug")
 
@@ -106,8 +106,8 @@ def add_to(
                 "command without --add goes on with it"
             )
         former = _Former.load(run)
-        asked = former.asked(job)
         former.check_fits(data)
+        asked = former.asked(job, data)
         drawn_by = former.searched(job)
         plan = plan_of(data, drawn_by)
         to_draw, notes = former.missing(plan, job.seed, again=BUDGET in asked)
@@ -117,17 +117,19 @@ def add_to(
             return AugmentResult(
                 out, former.manifest, resumed=True, source=data.source, notes=(note, *notes)
             )
-        if not same_data:
-            raise RunError(f"{out}: --add: other data is not supported yet")
         n_new = sum(row.n_synthetic for row in to_draw)
         needed = n_new * bytes_per_sample(data, job) + SPACE_FOR_MODEL
         described = describe_data(data) | {
             key: former.described[key] for key in ("generator", "search") if key in former.described
         }
         with _next_folder(run, job, described, needed=needed, resume=resume) as grown:
-            for name in _OF_GENERATOR:
-                _bring(run.path / name, grown.path / name)
-            generator = Synthesizer.load(grown.model, codec=job.model.codec).to(device)
+            log_of_training = grown.path / "metrics.jsonl"
+            if not log_of_training.exists() and (run.path / "metrics.jsonl").exists():
+                shutil.copyfile(run.path / "metrics.jsonl", log_of_training)
+            if same_data:
+                for name in _OF_GENERATOR:
+                    _bring(run.path / name, grown.path / name)
+            generator = _generator(run, grown, data, job, device, progress)
             result = draw(
                 grown,
                 generator,
@@ -140,8 +142,6 @@ def add_to(
             )
             for entry in former.manifest.shards:
                 _bring(run.path / entry.path, grown.path / entry.path)
-            if (run.path / "metrics.jsonl").exists():
-                shutil.copyfile(run.path / "metrics.jsonl", grown.path / "metrics.jsonl")
             (grown.path / "evaluation").mkdir(exist_ok=True)
             publish(grown, replace(former.joined(result, plan, asked), config=job), data)
         run.take_next()
@@ -150,6 +150,23 @@ def add_to(
         if former.manifest.evaluated:
             notes.append("The former dataset was evaluated; the grown one is not yet.")
         return AugmentResult(run.path, manifest, source=data.source, notes=tuple(notes))
+
+
+def _generator(
+    run: RunFolder,
+    grown: RunFolder,
+    data: LabelledImages,
+    job: AugmentConfig,
+    device: torch.device | str,
+    progress: Progress | None,
+) -> Synthesizer:
+    """The generator of the grown dataset; fitted to what is new in its data where need be."""
+    if (grown.model / "config.json").exists():
+        return Synthesizer.load(grown.model, codec=job.model.codec).to(device)
+    start = Synthesizer.load(run.model, codec=job.model.codec).to(device)
+    fitted = fit_added(start, data, job, device=device, folder=grown.path, progress=progress)
+    fitted.save(grown.model)
+    return fitted
 
 
 @contextmanager
@@ -220,8 +237,11 @@ class _Former:
         stems = [name.rpartition("-")[2] for name in names]
         return 1 + max((int(stem) for stem in stems if stem.isdecimal()), default=-1)
 
-    def asked(self, job: AugmentConfig) -> dict[str, Any]:
-        """Keys with another value than before; refused where they cannot be added to a dataset."""
+    def asked(self, job: AugmentConfig, data: LabelledImages) -> dict[str, Any]:
+        """Keys with another value than before, and by class how many images are new.
+
+        Refused are keys that make another dataset.
+        """
         changes = changed_keys(self.config, job.to_json())
         other = [change for change in changes if not change.startswith(GROWING)]
         if other:
@@ -236,7 +256,10 @@ class _Former:
             key = change.partition(":")[0]
             section, _, name = key.partition(".")
             values[key] = document[section][name] if name else document[section]
-        return values
+        before = dict(zip(self.manifest.class_names, self.manifest.real_counts, strict=True))
+        counts = zip(data.class_names, data.counts.tolist(), strict=True)
+        added = {name: n - before.get(name, 0) for name, n in counts if n != before.get(name, 0)}
+        return values | ({"images": added} if added else {})
 
     def check_fits(self, data: LabelledImages) -> None:
         """Refuse data whose samples could not lie beside those of the dataset."""
@@ -250,6 +273,13 @@ class _Former:
             if before != now:
                 raise RunError(
                     f"{self.folder}: --add: {name}: expected {before} as in the run, got {now}"
+                )
+        counts = dict(zip(data.class_names, data.counts.tolist(), strict=True))
+        for name, n in zip(manifest.class_names, manifest.real_counts, strict=True):
+            if counts.get(name, n) < n:
+                raise RunError(
+                    f"{self.folder}: --add: class {name!r}: expected at least the {n} images of "
+                    f"the run, got {counts[name]}"
                 )
         if lost := [name for name in manifest.class_names if name not in data.class_names]:
             raise RunError(

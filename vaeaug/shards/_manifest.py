@@ -121,7 +121,7 @@ class Generation:
 
     Attributes:
         asked: Keys of the configuration that differ from those of the generation before, and their
-            values; empty for the first one.
+            values; "images" has the number of new real images by class. Empty for the first one.
         classes: What was requested, drawn and accepted in this generation, for each class that it
             drew; labels are those of the manifest.
         shards: Paths of its shards.

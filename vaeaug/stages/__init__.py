@@ -6,7 +6,7 @@ Nothing here knows a run folder: what is drawn is handed out, and whoever asked 
 from vaeaug.stages.drawing import CHUNK, AcceptedSamples, EarlierSamples, draw_class
 from vaeaug.stages.planning import bytes_per_sample, plan_of, shards_of, suited, with_front_end
 from vaeaug.stages.split import SplitStages, SyntheticSet
-from vaeaug.stages.training import fit, fit_restorer, load_or_train, new_screener
+from vaeaug.stages.training import fit, fit_added, fit_restorer, load_or_train, new_screener
 
 __all__ = [
     "CHUNK",
@@ -17,6 +17,7 @@ __all__ = [
     "bytes_per_sample",
     "draw_class",
     "fit",
+    "fit_added",
     "fit_restorer",
     "load_or_train",
     "new_screener",
