@@ -11,6 +11,7 @@ from small_job import as_options, contents, digits, tiny_config
 
 import vaeaug
 from vaeaug.cli import main
+from vaeaug.job.inspection import describe
 from vaeaug.shards import Manifest, ShardDataset
 
 FEW = {"zero": 30, "one": 24, "two": 16, "three": 5}
@@ -74,6 +75,10 @@ def test_a_raised_plan_draws_the_samples_of_a_run_that_asked_for_all(data, small
     assert second.asked == {"plan.sampling_strategy": MORE}
     assert [(e.name, e.n_synthetic) for e in second.classes] == [("one", 16), ("two", 14)]
     assert first.shards == tuple(e.path for e in Manifest.load(small).shards)
+    line = "30 samples (one 16, two 14), seed 0, model "
+    assert describe(grown.out_dir)["generations"]["2"].startswith(line)
+    for name in ("README.md", "report.html"):
+        assert line in (grown.out_dir / name).read_text(encoding="utf-8").replace("\\", "")
 
 
 def test_the_same_again_adds_nothing(data, grown):

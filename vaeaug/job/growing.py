@@ -46,7 +46,8 @@ BUDGET = "screening.max_candidates_ratio"
 # Files of a run that stay what they are where the generator does.
 _OF_GENERATOR = (
     *("model/config.json", "model/model.safetensors", "model/densities.safetensors"),
-    *("diagnostics.json", "traversals.png", "traversals.gif", "latents.png", "styles.png"),
+    *("diagnostics.json", "metrics.jsonl"),
+    *("traversals.png", "traversals.gif", "latents.png", "styles.png"),
 )
 
 
@@ -123,9 +124,6 @@ def add_to(
             key: former.described[key] for key in ("generator", "search") if key in former.described
         }
         with _next_folder(run, job, described, needed=needed, resume=resume) as grown:
-            log_of_training = grown.path / "metrics.jsonl"
-            if not log_of_training.exists() and (run.path / "metrics.jsonl").exists():
-                shutil.copyfile(run.path / "metrics.jsonl", log_of_training)
             if same_data:
                 for name in _OF_GENERATOR:
                     _bring(run.path / name, grown.path / name)

@@ -219,6 +219,7 @@ def _document(run: RunFolder, result: RunResult) -> dict[str, Any]:
         "plan": content["extra"].get("plan"),
         "samplers": content["extra"].get("samplers"),
         "nearness": content["extra"].get("nearness"),
+        "generations": [str(generation) for generation in manifest.generations],
         # What the merge line of the report gives.
         "merged": [counts._asdict() for counts in counts_of_run(manifest)],
         "prediction": read_json(run.prediction, unsealed),

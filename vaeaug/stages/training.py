@@ -148,6 +148,7 @@ def fit_added(
         config,
         start=start.model,
         known=known,
+        latents=start.means[start.labels >= 0],
         with_flow=start.flow is not None,
         device=device,
         folder=None if folder is None else Path(folder),

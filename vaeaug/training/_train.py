@@ -42,7 +42,7 @@ from vaeaug.training._semi_supervised import (
     pseudo_labels,
 )
 from vaeaug.training._state import WEIGHT_DECAY, Stage, StageRecord
-from vaeaug.training._style import StyleObjective, fill_class_codes
+from vaeaug.training._style import AddedStyleObjective, StyleObjective, fill_class_codes
 
 # Weights by which a time budget is divided among the stages of a job.
 SHARES = {
@@ -167,6 +167,7 @@ def train_added(
     *,
     start: CVAE | SeparateCVAE,
     known: Mapping[int, int],
+    latents: np.ndarray,
     with_flow: bool = False,
     device: str | torch.device = "auto",
     folder: Path | None = None,
@@ -183,6 +184,7 @@ def train_added(
         config: The job.
         start: The trained model.
         known: By label, the label in `start` of the classes that it knows.
+        latents: Of images of the known classes, (m, z): their styles have to show the new classes.
         with_flow: Whether to train a flow.
         device: "auto", "cpu", "cuda", "cuda:N" or a torch device.
         folder: As for `train`.
@@ -200,9 +202,16 @@ def train_added(
     model = _extended(start, data.n_classes, known, config).to(device)
     stages: dict[str, StageRecord] = {}
     if labels:
+        judge = None
+        if isinstance(model, CVAE) and model.style_dim:
+            labelled = replace(data, unlabelled=None)
+            of_all = Batches(labelled, config, device)
+            judging = TrainingPipeline(labelled, config, of_all, folder, progress)
+            judge = judging.classifier()
+            stages |= judging.stages
         own = replace(data.subset(new), unlabelled=None)
         pipeline = TrainingPipeline(own, config, Batches(own, config, device), folder, progress)
-        pipeline.add(model, labels)
+        pipeline.add(model, labels, judge, torch.from_numpy(latents).to(device))
         stages |= pipeline.stages
     flow, with_codes = None, model.is_discrete and bool(labels)
     if with_flow or with_codes:
@@ -454,12 +463,20 @@ class TrainingPipeline:
             self.stages["adapt"] = self.loop.run(stage, model, objective)
         return model
 
-    def add(self, model: CVAE | SeparateCVAE, labels: tuple[int, ...]) -> None:
+    def add(
+        self,
+        model: CVAE | SeparateCVAE,
+        labels: tuple[int, ...],
+        judge: SmallClassifier | None,
+        latents: Tensor,
+    ) -> None:
         """Train what belongs to new classes alone.
 
         Args:
             model: The model of all classes, trained in place.
             labels: The new classes, of which the data of this pipeline is.
+            judge: A classifier of the real images of all classes, for a model with a style.
+            latents: Of images of other classes, (m, z).
         """
         if isinstance(model, SeparateCVAE):
             for label, steps in enumerate(_separate_steps(self.data.counts, self.steps)):
@@ -469,8 +486,8 @@ class TrainingPipeline:
                     stage = self._stage(
                         name, steps, classes=(label,), is_one_class=True, share=share
                     )
-                    objective = ElboObjective(self.batches, self.config, stage)
-                    self.stages[name] = self.loop.run(stage, model.of_class(label), objective)
+                    alone = ElboObjective(self.batches, self.config, stage)
+                    self.stages[name] = self.loop.run(stage, model.of_class(label), alone)
             return
         if not model.conditional:  # it never sees the class
             return
@@ -478,9 +495,15 @@ class TrainingPipeline:
             fill_class_codes(self.batches, model)
         steps = self.config.training.adapt_steps or max(100, self.steps // 4)
         stage = self._stage("added", steps, classes=labels, adapt=True, share=1.0)
-        kind = CodebookObjective if model.is_discrete else ElboObjective
         before = _rows_beside(model, labels)
-        self.stages["added"] = self.loop.run(stage, model, kind(self.batches, self.config, stage))
+        objective: ElboObjective
+        if model.style_dim:
+            assert judge is not None
+            objective = AddedStyleObjective(self.batches, self.config, stage, judge, latents)
+        else:
+            kind = CodebookObjective if model.is_discrete else ElboObjective
+            objective = kind(self.batches, self.config, stage)
+        self.stages["added"] = self.loop.run(stage, model, objective)
         # Weight decay and averages move rows that no image trains.
         for name, (rows, values) in before.items():
             model.get_parameter(name).data[rows] = values
