@@ -140,11 +140,12 @@ class RunFolder:
         if not (new / "manifest.json").exists():
             return
         files = Manifest.load(new).files
-        # What was measured of the former dataset is not of this one.
-        for name in ("evaluation", "checkpoints"):
-            if (new / name).is_dir():
-                shutil.rmtree(self.path / name, ignore_errors=True)
-                (new / name).rename(self.path / name)
+        # What was measured of the former dataset, or left of its making, is not of this one.
+        if (new / "evaluation").is_dir():
+            shutil.rmtree(self.path / "evaluation", ignore_errors=True)
+            (new / "evaluation").rename(self.path / "evaluation")
+        for folder in (self.path, new):
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         for name in ("samples.gif", "traversals.gif", "styles.png", "diagnostics.json"):
             if name not in files:
                 (self.path / name).unlink(missing_ok=True)

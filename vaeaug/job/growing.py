@@ -20,6 +20,7 @@ from jaxtyping import Shaped
 
 from vaeaug.config import AugmentConfig, ConfigError, changed_keys, make_config
 from vaeaug.data import LabelledImages
+from vaeaug.files import new_file, open_regular
 from vaeaug.generator import Synthesizer
 from vaeaug.job.drawing import draw
 from vaeaug.job.folder import (
@@ -62,7 +63,7 @@ def with_images_of(folder: str | Path, config: AugmentConfig) -> AugmentConfig:
         The job; as it is where its images do not depend on the seed, or there is no such run.
     """
     data, folder = config.data, Path(folder)
-    run = folder if (folder / "run.json").exists() else folder.parent
+    run = folder.parent if folder.name == "model" else folder
     if data.class_counts is None or data.seed is not None or not (run / "run.json").exists():
         return config
     before = read_run(run)["config"]
@@ -195,7 +196,8 @@ def _bring(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        shutil.copyfile(source, target)
+        with open_regular(source) as old, new_file(target) as new:
+            shutil.copyfileobj(old, new)
 
 
 @dataclass(frozen=True)
@@ -287,9 +289,10 @@ class _Former:
 
     def searched(self, job: AugmentConfig) -> AugmentConfig:
         """The job with the recipe that the search of the run found, if one was made."""
-        if self.result.searched is None:
+        recipe = recipe_of(self.manifest, job)
+        if self.result.searched is None or recipe.is_none:
             return job
-        return job.with_recipe(recipe_of(self.manifest, job))
+        return job.with_recipe(recipe)
 
     def missing(self, plan: Plan, seed: int, *, again: bool) -> tuple[Plan, list[str]]:
         """The plan of what is to be drawn; none of classes that have as much. With notes.

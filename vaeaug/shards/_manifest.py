@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -46,6 +46,8 @@ from vaeaug.shards._hdf5_output import publish_bytes
 _SEAL = "manifest_sha256"
 # Attributes of a shard that are those of its generation.
 PROVENANCE = ("data_fingerprint", "model_sha256", "config_sha256", "run_seed")
+# Classes and keys of a generation that are named where it is described in a line.
+SHOWN = 12
 _STRICT = {"extra": "forbid"}
 
 
@@ -160,8 +162,8 @@ class Generation:
         return sum(entry.accepted for entry in self.classes)
 
     def __str__(self) -> str:
-        drawn = ", ".join(f"{entry.name} {entry.accepted}" for entry in self.classes)
-        changed = ", ".join(f"{key} {_dump(value)}" for key, value in self.asked.items())
+        drawn = _some(f"{entry.name} {entry.accepted}" for entry in self.classes)
+        changed = _some(f"{key} {_dump(value)[:200]}" for key, value in self.asked.items())
         text = f"{self.n_images} samples ({drawn or 'none'}), seed {self.run_seed}, model "
         text += self.model_sha256[:12] + (f", changed: {changed}" if changed else "")
         return text if self.may_mix is True else f"{text}; {self.may_mix}"
@@ -348,6 +350,13 @@ class Manifest:
         content = {name: _plain(getattr(self, name)) for name in names}
         version = GROWN_VERSION if self.generations else FORMAT_VERSION
         return {**content, "format": MANIFEST_FORMAT, "format_version": version}
+
+
+def _some(texts: Iterable[str]) -> str:
+    """The first of many texts, and how many more there are."""
+    texts = list(texts)
+    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return ", ".join(texts[:SHOWN]) + more
 
 
 def manifest_path(folder: str | Path) -> Path:
