@@ -69,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("added_class.jsonl"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--classes", type=int, nargs="+", default=[3, 8])
+    parser.add_argument("--classes", type=int, nargs="+", default=[1, 5, 8])
     parser.add_argument("--images", type=int, default=40, help="of each class")
     parser.add_argument("--arms", nargs="+", default=["full", "added"])
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides")

@@ -10,6 +10,7 @@ to show that class.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
@@ -233,6 +234,9 @@ class AddedStyleObjective(ElboObjective):
     ) -> None:
         super().__init__(batches, config, stage)
         self.swap_judge, self.styles = judge.requires_grad_(False), styles
+        n = max(MIN_SWAPPED, round(SWAP_SHARE * config.training.batch_size))
+        # Made once: a recorded step of a card copies nothing to it.
+        self.swapped = torch.from_numpy(np.resize(stage.classes, n)).to(batches.device)
 
     def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
         """Return the rows of the classes, their embeddings included."""
@@ -283,10 +287,9 @@ class AddedStyleObjective(ElboObjective):
 
     def _swap(self, model: CVAE, step: int) -> Tensor:
         """How far the styles of other classes show the new ones."""
-        name, n = f"{self.stage.name}/swap", max(MIN_SWAPPED, self.config.training.batch_size // 2)
-        rows = (self.batches.uniform(name, step, (n,)) * len(self.styles)).long()
-        classes = torch.tensor(self.stage.classes, device=rows.device)
-        y = classes[torch.arange(n, device=rows.device) % len(classes)]
+        y = self.swapped
+        drawn = self.batches.uniform(f"{self.stage.name}/swap", step, (len(y),))
+        rows = (drawn * len(self.styles)).long()
         decoded = model.generate(model.style_only(self.styles[rows]), y)
         return F.cross_entropy(self.swap_judge(model.likelihood.mean(decoded.raw)), y)
 

@@ -67,6 +67,9 @@ FLOW_DEPTH, FLOW_RATE = 4, 1e-3
 PRIOR_DEPTH, PRIOR_RATE = 2, 5e-3
 # Default length of the style, units; at most half of the latent vector.
 STYLE_UNITS = 16
+# Learning rate of classes that are added, by that of a training: with it, label control and bound of
+# held-out images of an added digit were far better, and with twice as much no better.
+ADDED_RATE = 10
 # Fraction of the default steps of a training that starts from another generator.
 INIT_SHARE = 0.25
 
@@ -493,8 +496,9 @@ class TrainingPipeline:
             return
         if model.style_dim:
             fill_class_codes(self.batches, model)
-        steps = self.config.training.adapt_steps or max(100, self.steps // 4)
-        stage = self._stage("added", steps, classes=labels, adapt=True, share=1.0)
+        steps = self.config.training.adapt_steps or max(100, self.steps // 2)
+        rate = ADDED_RATE * self.config.training.learning_rate
+        stage = self._stage("added", steps, classes=labels, adapt=True, share=1.0, rate=rate)
         before = _rows_beside(model, labels)
         objective: ElboObjective
         if model.style_dim:
