@@ -67,8 +67,8 @@ FLOW_DEPTH, FLOW_RATE = 4, 1e-3
 PRIOR_DEPTH, PRIOR_RATE = 2, 5e-3
 # Default length of the style, units; at most half of the latent vector.
 STYLE_UNITS = 16
-# Learning rate of classes that are added, by that of a training: with it, label control and bound of
-# held-out images of an added digit were far better, and with twice as much no better.
+# Learning rate of classes that are added, by that of a training: label control and the bound of an
+# added digit were far better with it, and with twice as much no better.
 ADDED_RATE = 10
 # Fraction of the default steps of a training that starts from another generator.
 INIT_SHARE = 0.25
