@@ -1,5 +1,6 @@
 """Runs of earlier versions are read, merged, reported and resumed."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -106,3 +107,11 @@ def test_it_is_described(run):
     document = describe(run)
     assert document["n"] == 234
     assert document["recipe"]["origin"] == "search"
+
+
+def test_a_generator_of_a_newer_version_is_refused(run):
+    path = run / "model" / "config.json"
+    content = json.loads(path.read_text()) | {"format_version": 99}
+    path.write_text(json.dumps(content))
+    with pytest.raises(vaeaug.SamplingError, match="expected format .* got .* version 99"):
+        vaeaug.load(run)

@@ -113,6 +113,9 @@ def test_what_is_no_addition_is_refused(data, out, tmp_path):
     with pytest.raises(vaeaug.RunError, match="expected a finished run, got none"):
         grow(data, tmp_path / "nothing", job(), add=True)
     assert contents(out) == before
+    (out / "model" / "model.safetensors").write_bytes(b"another")
+    with pytest.raises(vaeaug.RunError, match="expected the generator of the dataset"):
+        grow(data, out, job(MORE), add=True)
 
 
 def test_an_interrupted_addition_leaves_the_former_dataset_and_goes_on(

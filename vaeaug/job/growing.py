@@ -37,7 +37,7 @@ from vaeaug.job.publishing import publish
 from vaeaug.job.result import AugmentResult, RunResult, nearness, recipe_of
 from vaeaug.plan import Plan
 from vaeaug.progress import Progress
-from vaeaug.shards import ClassEntry, Generation, Manifest, Shard
+from vaeaug.shards import ClassEntry, Generation, Manifest, Shard, sha256_file
 from vaeaug.stages import EarlierSamples, bytes_per_sample, fit_added, plan_of
 
 log = logging.getLogger("vaeaug")
@@ -119,7 +119,9 @@ def add_to(
             return AugmentResult(
                 out, former.manifest, resumed=True, source=data.source, notes=(note, *notes)
             )
-        n_new = sum(row.n_synthetic for row in to_draw)
+        former.check_generator()
+        earlier = former.earlier(to_draw, job.seed)
+        n_new = to_draw.n_synthetic - sum(each.accepted for each in earlier.values())
         needed = n_new * bytes_per_sample(data, job) + SPACE_FOR_MODEL
         described = describe_data(data) | {
             key: former.described[key] for key in ("generator", "search") if key in former.described
@@ -135,7 +137,7 @@ def add_to(
                 data,
                 drawn_by,
                 plan=to_draw,
-                earlier=former.earlier(to_draw, job.seed),
+                earlier=earlier,
                 first_shard=former.n_numbers,
                 progress=progress,
             )
@@ -286,6 +288,16 @@ class _Former:
                 f"{self.folder}: --add: expected data with all classes of the run, got none of "
                 f"{lost[:5]}"
             )
+
+    def check_generator(self) -> None:
+        """Refuse a generator that is not the one that the dataset was drawn from."""
+        for name in _OF_GENERATOR[:3]:
+            known, path = self.manifest.files.get(name), self.folder / name
+            if known is not None and (not path.exists() or sha256_file(path) != known):
+                raise RunError(
+                    f"{path}: --add: expected the generator of the dataset (sha256 {known}), got "
+                    f"{'another file' if path.exists() else 'none'}"
+                )
 
     def searched(self, job: AugmentConfig) -> AugmentConfig:
         """The job with the recipe that the search of the run found, if one was made."""
