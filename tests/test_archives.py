@@ -113,5 +113,5 @@ def test_a_generator_of_a_newer_version_is_refused(run):
     path = run / "model" / "config.json"
     content = json.loads(path.read_text()) | {"format_version": 99}
     path.write_text(json.dumps(content))
-    with pytest.raises(vaeaug.SamplingError, match="expected format .* got .* version 99"):
+    with pytest.raises(vaeaug.SamplingError, match=r"expected format .* got .* version 99"):
         vaeaug.load(run)
