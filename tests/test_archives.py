@@ -1,5 +1,6 @@
 """Runs of earlier versions are read, merged, reported and resumed."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 import vaeaug
-from vaeaug.config import load_config
+from vaeaug.config import load_config, make_config
 from vaeaug.job.finished import report
+from vaeaug.job.folder import read_run
 from vaeaug.job.inspection import describe
 from vaeaug.shards import ShardDataset
 
@@ -87,7 +89,29 @@ def test_the_same_job_finds_it_complete_and_another_is_refused(run, data):
         vaeaug.augment(data, run, changed, search_first=True, progress=False)
 
 
+def test_it_grows(run, data):
+    before = {path.name: path.read_bytes() for path in (run / "shards").iterdir()}
+    old = read_run(run)["config"]
+    job = make_config(old, warn=False).changed(
+        seed=4, **{"data.seed": 3, "plan.sampling_strategy": {"0": 62}}
+    )
+    result = vaeaug.augment(data, run, job, add=True, device="cpu", progress=False)
+    assert vaeaug.verify(run).ok
+    assert [(e.name, e.accepted) for e in result.manifest.generations[1].classes] == [("0", 2)]
+    assert all((run / "shards" / name).read_bytes() == data for name, data in before.items())
+    assert result.manifest.n_images == 236
+    assert result.manifest.extra["recipe"]["origin"] == "search"
+
+
 def test_it_is_described(run):
     document = describe(run)
     assert document["n"] == 234
     assert document["recipe"]["origin"] == "search"
+
+
+def test_a_generator_of_a_newer_version_is_refused(run):
+    path = run / "model" / "config.json"
+    content = json.loads(path.read_text()) | {"format_version": 99}
+    path.write_text(json.dumps(content))
+    with pytest.raises(vaeaug.SamplingError, match=r"expected format .* got .* version 99"):
+        vaeaug.load(run)

@@ -40,6 +40,7 @@ OTHER: dict[str, Any] = {
     "data.sample_rate": 8000,
     "data.front_end": "stft",
     "data.class_counts": {0: 20, 1: 10},
+    "data.seed": 5,
     "plan.sampling_strategy": {0: 30, "cat": 40},
     "plan.target_ratio": 0.5,
     "plan.max_synthetic_ratio": 2.0,

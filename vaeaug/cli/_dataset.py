@@ -26,7 +26,12 @@ from vaeaug.files.names import for_stream
 
 @click.command()
 @click.argument("real", type=DATA)
-@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument(
+    "out",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
 @to_option
 @click.option(
     "--share",
@@ -45,7 +50,7 @@ from vaeaug.files.names import for_stream
 def merge(
     *,
     real: str,
-    out: Path,
+    out: tuple[Path, ...],
     to: Path,
     share: str | None,
     balance: bool | None,
@@ -55,11 +60,12 @@ def merge(
 ) -> None:
     """Write REAL and the synthetic images of OUT into one HDF5 file.
 
-    REAL is read as the run in OUT read it.
+    REAL is read as the run in OUT read it. Several OUT that were made from the same data are
+    merged into one; the plan is that of the first.
     """
     from vaeaug.merging import counts_of_file, write_merged
 
-    images = data_of(real, out, None, workers)
+    images = data_of(real, out[0], None, workers)
     path = write_merged(
         images,
         out,

@@ -48,6 +48,11 @@ if TYPE_CHECKING:
 @device_option
 @resume_option
 @track_option
+@click.option(
+    "--add",
+    is_flag=True,
+    help="Add to the finished run in OUT what DATA or these options ask for beyond it.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option(
     "--search", is_flag=True, help="First search for the best way to draw and use the samples."
@@ -62,6 +67,7 @@ def augment(
     device: str,
     resume: bool,
     callbacks: "list[Progress]",
+    add: bool,
     dry_run: bool,
     search: bool,
     evaluate: bool,
@@ -79,7 +85,7 @@ def augment(
     """
     from vaeaug.job.pipeline import augment as run
 
-    config, images = request(data, **configuration)
+    config, images = request(data, run=out if add else None, **configuration)
     if dry_run:
         print_plan(images, config, as_json)
         return
@@ -98,6 +104,7 @@ def augment(
         ),
         search_first=search,
         evaluate_after=evaluate,
+        add=add,
         probe=probe_of(probe),
         device=device,
         resume=resume,
@@ -319,7 +326,7 @@ def generate(
     """
     from vaeaug.job.pipeline import generate as run
 
-    config, images = request(data, **configuration)
+    config, images = request(data, run=model, **configuration)
     result = run(
         model,
         images,
@@ -344,7 +351,7 @@ def screen(*, data: str, out: Path, device: str, as_json: bool, **configuration:
     from vaeaug.job.inspection import rescreen
     from vaeaug.training import resolve_device
 
-    config, images = request(data, **configuration)
+    config, images = request(data, run=out, **configuration)
     reports = rescreen(images, out, config, device=resolve_device(device))
     document = {name: report.to_json() for name, report in reports.items()}
     print_document(document, reports_table(document), as_json)

@@ -308,7 +308,12 @@ def progress_enabled() -> bool:
 
 
 def request(
-    source: str, pool: str | None, workers: int | None, **configuration: Any
+    source: str,
+    pool: str | None,
+    workers: int | None,
+    *,
+    run: Path | None = None,
+    **configuration: Any,
 ) -> tuple["AugmentConfig", "LabelledImages"]:
     """Build the configuration from the options, and read the data.
 
@@ -316,6 +321,8 @@ def request(
         source: A path or the name of built-in data.
         pool: Path of unlabelled images.
         workers: Processes that decode image files.
+        run: A run folder, or the generator in it, whose images these are: `data.class_counts` keeps
+            the same of them whatever the seed.
         **configuration: Arguments of `config_of`.
 
     Returns:
@@ -324,6 +331,10 @@ def request(
     from vaeaug.data import read_configured
 
     config = config_of(**configuration)
+    if run is not None:
+        from vaeaug.job.growing import with_images_of
+
+        config = with_images_of(run, config)
     return config, read_configured(
         source,
         config.data.model_dump(),

@@ -128,6 +128,7 @@ def print_result(result: "AugmentResult", as_json: bool) -> int:
         f"{n_images} samples in {len(document['shards'])} shards {state} in {result.out_dir}; "
         f"see {result.out_dir / 'samples.png'}"
     )
+    lines.extend(result.notes)
     if sentence := nearness.get("sentence"):
         lines.append(sentence)
     lines.extend(

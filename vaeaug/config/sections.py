@@ -91,6 +91,13 @@ class DataConfig(Section):
         description="Keep only this many images of each class, drawn by the seed: makes a balanced "
         "data set long-tailed for a trial.",
     )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**63,
+        description="Seed of the images that `class_counts` keeps. Default: that of the run; "
+        "`generate` and `--add` with another seed set it to that of the run they start from.",
+    )
 
     @field_validator("value_range")
     @classmethod

@@ -31,7 +31,8 @@ def read_by(
     Args:
         source: Anything that `read` takes.
         settings: The part, as plain data: what ``run.json`` holds, or a dumped model.
-        seed: Seed of the choice of images where ``class_counts`` keeps some of each class.
+        seed: Seed of the choice of images where ``class_counts`` keeps some of each class and
+            the part has no seed of its own.
         workers: As for `read`.
         progress: As for `read`.
 
@@ -48,7 +49,8 @@ def read_by(
         return data
     if isinstance(counts, Mapping):  # JSON has texts alone for keys
         counts = {int(label): n for label, n in counts.items()}
-    return data.imbalanced(counts, seed=seed)
+    own_seed = settings.get("seed")
+    return data.imbalanced(counts, seed=seed if own_seed is None else own_seed)
 
 
 def read_configured(

@@ -193,21 +193,43 @@ class LatentSpace:
         if not low < high:
             raise ImageCodecError(f"codec {codec.source}: expected latents that differ, got {low}")
         space = cls(codec, data.image_shape, low, high)
+        latents = space._scaled(data, raw, raw_pool)
+        # What the codec itself loses is found before hours of training.
+        x = scale_images(torch.from_numpy(data.images[:1].copy()).to(device), data.value_range)
+        space.leave(space.enter(x))
+        return space, latents
+
+    def encoded(self, data: LabelledImages, *, device: torch.device | str) -> LabelledImages:
+        """Encode other images into this space.
+
+        Args:
+            data: Images like those that it was fitted to.
+            device: Where the codec runs.
+
+        Returns:
+            The data with latents in place of images, scaled like those and clipped to [0, 1].
+        """
+        self.codec.to(device)
+        raw = _encoded(self.codec, data.images, data.value_range, device)
+        pool = data.unlabelled
+        raw_pool = None if pool is None else _encoded(self.codec, pool, data.value_range, device)
+        return self._scaled(data, raw, raw_pool)
+
+    def _scaled(
+        self, data: LabelledImages, raw: np.ndarray, raw_pool: np.ndarray | None
+    ) -> LabelledImages:
+        """The data with latents in place of images."""
 
         def scaled(latents: np.ndarray) -> np.ndarray:
-            return np.clip((latents - low) / (high - low), 0, 1).astype(np.float32)
+            return np.clip((latents - self.low) / (self.high - self.low), 0, 1).astype(np.float32)
 
-        latents = replace(
+        return replace(
             data,
             images=scaled(raw),
             value_range=(0.0, 1.0),
             front_end=None,
             unlabelled=None if raw_pool is None else scaled(raw_pool),
         )
-        # What the codec itself loses is found before hours of training.
-        x = scale_images(torch.from_numpy(data.images[:1].copy()).to(device), data.value_range)
-        space.leave(space.enter(x))
-        return space, latents
 
     def enter(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n d *grid"]:
         """Turn images into what the generator is trained on.

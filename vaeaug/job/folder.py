@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from vaeaug.config import AugmentConfig, ConfigError, changed_keys, make_config
-from vaeaug.files import HELD, Claim, InUseError, leftovers, read_whole
+from vaeaug.data import LabelledImages
+from vaeaug.files import HELD, Claim, InUseError, fsync_folder, leftovers, read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict, unsealed
-from vaeaug.shards import publish_bytes
+from vaeaug.shards import Manifest, publish_bytes
 from vaeaug.threads import torch_threads
 
 log = logging.getLogger("vaeaug")
@@ -48,10 +49,24 @@ CONTENTS = (
     "shards",
     "model",
     "run.json",
+    "adding",
 )
 # Those of them that are folders. A link in the place of one leads to files that are not of the run.
-_FOLDERS = ("evaluation", "checkpoints", "shards", "model")
+_FOLDERS = ("evaluation", "checkpoints", "shards", "model", "adding")
+# Where the next generation of a dataset grows: a run folder of its own, which takes the place of
+# this one when it is published.
+NEXT = "adding"
+# Keys that change neither the generator nor what is accepted: with other values of these the
+# dataset can grow.
+GROWING = (
+    *("seed", "data.class_counts", "data.seed", "data.class_names", "data.on_error"),
+    *("plan.", "shards.", "recipe.share", "screening.max_candidates_ratio"),
+)
 _LIBRARIES = ("h5py", "imbalanced-learn", "numpy", "scikit-learn", "torch")
+
+
+# Space kept for the model, its optimiser and the checkpoints, bytes.
+SPACE_FOR_MODEL = 64 * 2**20
 
 
 class RunError(RuntimeError):
@@ -66,7 +81,7 @@ class RunFolder:
 
     Args:
         path: The folder; made if it is not there.
-        config: The job.
+        config: The job; None takes the run that is there, whatever its configuration.
         data: What identifies the data: at least "fingerprint"; "generator" where it came ready.
         needed: Bytes of the whole run. Shards that are there already need none, nor does a
             finished run.
@@ -82,7 +97,7 @@ class RunFolder:
         self,
         path: str | Path,
         *,
-        config: AugmentConfig,
+        config: AugmentConfig | None,
         data: Mapping[str, Any],
         needed: int = 0,
         resume: bool = True,
@@ -96,11 +111,13 @@ class RunFolder:
             if not resume:
                 self._delete()
             self._check_links()
+            self.take_next()
             self._clean()
-            self._check_same(config, data)
-            # Before the run is described: it can then be asked for with a smaller plan.
-            self._check_space(needed)
-            self._write_run(config, data)
+            if config is not None:
+                self._check_same(config, data)
+                # Before the run is described: it can then be asked for with a smaller plan.
+                self._check_space(needed)
+                self._write_run(config, data)
         except BaseException:
             self._lock.release()
             raise
@@ -124,6 +141,37 @@ class RunFolder:
     ) -> None:
         self._inside.close()
         self._lock.release()
+
+    def take_next(self) -> None:
+        """Take the next generation in the place of this one, where it is published.
+
+        Shards first and the manifest last: until then the former dataset is whole. What is
+        interrupted here goes on when the folder is next opened.
+        """
+        new = self.path / NEXT
+        if not (new / "manifest.json").exists():
+            return
+        files = Manifest.load(new).files
+        # What was measured of the former dataset, or left of its making, is not of this one.
+        if (new / "evaluation").is_dir():
+            shutil.rmtree(self.path / "evaluation", ignore_errors=True)
+            (new / "evaluation").rename(self.path / "evaluation")
+        for folder in (self.path, new):
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        for name in ("samples.gif", "traversals.gif", "styles.png", "diagnostics.json"):
+            if name not in files:
+                (self.path / name).unlink(missing_ok=True)
+        moved = [path for path in sorted(new.rglob("*")) if path.is_file() and path.name != ".lock"]
+        moved.sort(key=lambda path: (path.parent.name != "shards", path.name == "manifest.json"))
+        for path in moved:
+            target = self.path / path.relative_to(new)
+            target.parent.mkdir(exist_ok=True)
+            path.replace(target)
+            if path.name == "manifest.json":
+                break
+            fsync_folder(target.parent)
+        fsync_folder(self.path)
+        shutil.rmtree(new)
 
     @property
     def model(self) -> Path:
@@ -230,7 +278,7 @@ class RunFolder:
         if not (self.path / "run.json").exists():
             return
         before = read_run(self.path)
-        changes = changed_keys(_in_present_words(before["config"]), config.to_json())
+        changes = changed_keys(in_present_words(before["config"]), config.to_json())
         if before["data"].get("fingerprint") != data["fingerprint"]:
             changes.append(
                 f"data: {before['data'].get('source')!r} of fingerprint "
@@ -244,9 +292,14 @@ class RunFolder:
         if changes:
             raise ConfigError(
                 f"{self.path}: a run of another configuration is here; changed: "
-                f"{'; '.join(changes)}. Give the old values, another --out, or --no-resume to "
-                "delete that run and start again"
+                f"{'; '.join(changes)}. Give the old values, another --out{self._or_add(changes)}, "
+                "or --no-resume to delete that run and start again"
             )
+
+    def _or_add(self, changes: list[str]) -> str:
+        """A way out where the finished dataset could grow."""
+        can_grow = all(change.startswith((*GROWING, "data: ")) for change in changes)
+        return ", --add to make only what is new" if self.is_complete and can_grow else ""
 
     def _check_space(self, needed: int) -> None:
         if self.is_complete:
@@ -273,6 +326,28 @@ class RunFolder:
             "threads": torch.get_num_threads(),
         }
         publish_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+def describe_data(data: LabelledImages) -> dict[str, Any]:
+    """What ``run.json`` says of the data.
+
+    Args:
+        data: The training split.
+
+    Returns:
+        Plain JSON types.
+    """
+    return {
+        "fingerprint": data.fingerprint,
+        "source": data.source,
+        "split": data.split,
+        "class_names": list(data.class_names),
+        "counts": [int(count) for count in data.counts],
+        "image_shape": list(data.image_shape),
+        "dtype": str(data.images.dtype),
+        "notes": list(data.notes),
+        "unlabelled": 0 if data.unlabelled is None else len(data.unlabelled),
+    }
 
 
 def read_run(out_dir: str | Path) -> dict[str, Any]:
@@ -339,8 +414,15 @@ def _warn_of_other_versions(path: Path, began: Mapping[str, Any]) -> None:
         )
 
 
-def _in_present_words(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A configuration on disk with the keys that this version has; as it is where it is none."""
+def in_present_words(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration on disk with the keys that this version has; as it is where it is none.
+
+    Args:
+        config: Plain JSON types, as ``run.json`` has them.
+
+    Returns:
+        Plain JSON types.
+    """
     try:
         return make_config(config, warn=False).to_json()
     except ConfigError:

@@ -85,7 +85,9 @@ def describe(path: str | Path) -> dict[str, Any]:
         with Shard(path) as shard:
             return {"shard": str(path), "n": len(shard), **_plain(shard.attributes)}
     if (path / "manifest.json").exists():
-        manifest = json.loads(Manifest.load(path).to_bytes())
+        stored = Manifest.load(path)
+        manifest = json.loads(stored.to_bytes())
+        numbered = enumerate(stored.generations, 1)
         counts = {row["name"]: row["accepted"] for row in manifest["classes"]}
         return {
             "run": str(path),
@@ -100,6 +102,7 @@ def describe(path: str | Path) -> dict[str, Any]:
                 for key in ("complete", "image_shape", "dtype", "run_seed", "versions")
             },
             "samplers": manifest["extra"].get("samplers", {}),
+            "generations": {str(i): str(generation) for i, generation in numbered},
         }
     is_generator = any((path / name).exists() for name in ("config.json", "model/config.json"))
     if (path / "run.json").exists():

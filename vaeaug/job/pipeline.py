@@ -4,42 +4,36 @@ Nothing else knows this order. Every step leaves something finished on disk, so 
 again resumes after the last finished step. A run is published once, at its end.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vaeaug.config import AugmentConfig, EvaluationConfig, as_config
+from vaeaug.config import AugmentConfig, ConfigError, EvaluationConfig, as_config
 from vaeaug.data import LabelledImages, read_configured
-from vaeaug.evaluation import ProbeFactory, SearchResult
-from vaeaug.files.json_text import sealed
+from vaeaug.evaluation import ProbeFactory
 from vaeaug.generator import Synthesizer
+from vaeaug.job.drawing import draw
 from vaeaug.job.evaluation import RunEvaluation
-from vaeaug.job.folder import RunError, RunFolder, run_versions
+from vaeaug.job.finished import evaluate
+from vaeaug.job.folder import SPACE_FOR_MODEL, RunError, RunFolder, describe_data
+from vaeaug.job.growing import add_to, with_images_of
 from vaeaug.job.publishing import publish
-from vaeaug.job.result import AugmentResult, RunResult, result_of
-from vaeaug.job.writing import WrittenClasses, write_classes
+from vaeaug.job.result import AugmentResult, RunResult
 from vaeaug.plan import Plan
 from vaeaug.progress import Progress, shown
 from vaeaug.screening import Screener
-from vaeaug.shards import Manifest, ShardProvenance, publish_bytes
+from vaeaug.shards import Manifest
 from vaeaug.stages import (
     bytes_per_sample,
     load_or_train,
-    new_screener,
     plan_of,
     suited,
     with_front_end,
 )
-from vaeaug.stages.diagnosis import diagnose
 from vaeaug.training import resolve_device
-
-log = logging.getLogger("vaeaug")
-
-# Space kept for the model, its optimiser and the checkpoints, bytes.
-SPACE_FOR_MODEL = 64 * 2**20
 
 
 def augment(
@@ -50,6 +44,7 @@ def augment(
     evaluation: EvaluationConfig | None = None,
     search_first: bool = False,
     evaluate_after: bool = False,
+    add: bool = False,
     probe: ProbeFactory | None = None,
     device: str | torch.device = "auto",
     resume: bool = True,
@@ -66,9 +61,13 @@ def augment(
         evaluation: Settings of the search and the gate. Default: `EvaluationConfig()`.
         search_first: Search for a recipe, draw the dataset by it and store it for `merge`.
         evaluate_after: Run the gate; with a search before it, on splits that the search never saw.
+        add: Add to the finished run in the folder what its data or this job has more than it: more
+            samples of a class, those of another seed, more images, new classes. Its shards keep
+            their bytes, and until everything new is there it stays as it is.
         probe: Builds the classifier of both: ``probe(image_shape, n_classes)``.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        resume: False deletes a run that is there and starts again.
+        resume: False deletes a run that is there and starts again; with `add` only what an
+            interrupted addition left.
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
             is silent; a function is called as ``progress(what, done, total, metrics)``.
         callbacks: Functions that are called as `progress` is, besides it, such as
@@ -78,7 +77,8 @@ def augment(
         Where the run is, and its manifest.
 
     Raises:
-        ConfigError: If the folder holds a run of another configuration.
+        ConfigError: If the folder holds a run of another configuration; with `add`, if it differs
+            in more than what can be added.
         PlanError: If the sampling strategy cannot be satisfied.
         TrainingError: If training fails.
         RunError: If the folder cannot be used, nothing is to be made, or the label does not decide
@@ -86,12 +86,25 @@ def augment(
         EvaluationError: If the data is too small to be evaluated.
     """
     job = as_config(config)
+    if add:
+        job = with_images_of(out_dir, job)
     if not isinstance(data, LabelledImages):
         data = read_configured(data, job.data.model_dump(), seed=job.seed, progress=False)
     data = with_front_end(data, job)
     job = _with_plain_strategy(job, data)
     plan = _plan_something(data, job)
     device = resolve_device(device)
+    if add:
+        if search_first:
+            raise ConfigError(
+                f"{out_dir}: search: expected none with add, which keeps the recipe of the run"
+            )
+        with shown(progress, callbacks, _about(job, data)) as report:
+            grown = add_to(out_dir, data, job, device=device, resume=resume, progress=report)
+        if evaluate_after and not grown.manifest.evaluated:
+            evaluate(data, out_dir, evaluation, probe=probe, device=device, progress=progress)
+            grown = replace(grown, manifest=Manifest.load(out_dir))
+        return grown
     needed = plan.n_synthetic * bytes_per_sample(data, job) + SPACE_FOR_MODEL
     described = describe_data(data) | ({"search": True} if search_first else {})
     with (
@@ -117,70 +130,13 @@ def augment(
             generator = load_or_train(
                 run.model, data, job, checkpoints=run.path, device=device, progress=report
             )
-            result = _draw(run, generator, data, job, search=search, progress=report)
+            result = draw(run, generator, data, job, search=search, progress=report)
         if evaluate_after and not result.manifest.evaluated:
             result, _ = measured_by.evaluated(result, result.recipe)
         elif resumed:
             return AugmentResult(run.path, result.manifest, resumed=True, source=data.source)
         manifest = publish(run, result, data)
         return AugmentResult(run.path, manifest, resumed=resumed, source=data.source)
-
-
-def _draw(
-    run: RunFolder,
-    generator: Synthesizer,
-    data: LabelledImages,
-    job: AugmentConfig,
-    *,
-    search: SearchResult | None = None,
-    screener: Screener | None = None,
-    progress: Progress | None = None,
-) -> RunResult:
-    """Diagnose the generator, then draw, screen and write each class, by the recipe found."""
-    drawn_by = job if search is None or search.recipe.is_none else job.with_recipe(search.recipe)
-    plan = plan_of(data, drawn_by)
-    provenance = ShardProvenance(
-        model_sha256=generator.sha256,
-        config_sha256=drawn_by.sha256,
-        data_fingerprint=data.fingerprint,
-        run_seed=job.seed,
-        vaeaug_version=run_versions()["vaeaug"],
-        sample_rate=data.sample_rate,
-    )
-    written = WrittenClasses(run.path, data.class_names, provenance)
-    diagnosed = run.has_diagnostics()
-    if screener is None and (written.lacks(plan) or not diagnosed):
-        screener = new_screener(data, drawn_by, device=generator.device, progress=progress)
-    generator.attach(data)
-    if not diagnosed:
-        generator = _diagnosed(run, generator, data, drawn_by, screener)
-    write_classes(written, plan, generator, screener, drawn_by, progress=progress)
-    return result_of(
-        run, written, data, plan, provenance, job=job, drawn_by=drawn_by, search=search
-    )
-
-
-def _diagnosed(
-    run: RunFolder,
-    generator: Synthesizer,
-    data: LabelledImages,
-    config: AugmentConfig,
-    screener: Screener | None,
-) -> Synthesizer:
-    """The generator with the samplers that its diagnostics suggest; both are kept in the run.
-
-    Raises:
-        RunError: If the samples of the recipe's sampler would be mislabelled.
-    """
-    diagnostics = diagnose(generator, data, config, screener=screener)
-    for line in diagnostics.summary():
-        log.info("%s", line)
-    if diagnostics.refusal:
-        raise RunError(f"{run.path}: {diagnostics.refusal}")
-    chosen = diagnostics.choices.apply(generator)
-    chosen.save(run.model)
-    publish_bytes(run.diagnostics, sealed(diagnostics.to_json()))
-    return chosen
 
 
 def generate(
@@ -220,6 +176,8 @@ def generate(
             or nothing is to be made.
     """
     job = as_config(config)
+    if not isinstance(model, Synthesizer):
+        job = with_images_of(model, job)
     generator = (
         model if isinstance(model, Synthesizer) else Synthesizer.load(model, codec=job.model.codec)
     )
@@ -247,7 +205,7 @@ def generate(
         space = generator.codec.latent_space
         codec = None if space is None else space.codec
         copied = Synthesizer.load(run.model, codec=codec).to(resolve_device(device))
-        result = _draw(run, copied, data, job, screener=screener, progress=report)
+        result = draw(run, copied, data, job, screener=screener, progress=report)
         manifest = publish(run, result, data)
         return AugmentResult(run.path, manifest, source=data.source)
 
@@ -325,25 +283,3 @@ def _with_plain_strategy(config: AugmentConfig, data: LabelledImages) -> Augment
 def _about(job: AugmentConfig, data: LabelledImages) -> dict[str, Any]:
     """What callbacks are told of a job."""
     return {"config": job.to_json(), "data": describe_data(data)}
-
-
-def describe_data(data: LabelledImages) -> dict[str, Any]:
-    """What ``run.json`` says of the data.
-
-    Args:
-        data: The training split.
-
-    Returns:
-        Plain JSON types.
-    """
-    return {
-        "fingerprint": data.fingerprint,
-        "source": data.source,
-        "split": data.split,
-        "class_names": list(data.class_names),
-        "counts": [int(count) for count in data.counts],
-        "image_shape": list(data.image_shape),
-        "dtype": str(data.images.dtype),
-        "notes": list(data.notes),
-        "unlabelled": 0 if data.unlabelled is None else len(data.unlabelled),
-    }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation import Prediction
@@ -142,6 +143,7 @@ def panels_of(folder: Path, manifest: Manifest, data: LabelledImages) -> list[Cl
     first_shards: dict[int, ShardEntry] = {}
     for shard_entry in manifest.shards:
         first_shards.setdefault(shard_entry.label, shard_entry)
+    origins = {path: each.data_fingerprint for path, each in manifest.generation_of.items()}
     entries = {entry.label: entry for entry in manifest.classes}
     panels = []
     for label in _by_interest(data):
@@ -154,7 +156,10 @@ def panels_of(folder: Path, manifest: Manifest, data: LabelledImages) -> list[Cl
                 kept = kept_rows(manifest, first_shards[label].path, len(shard))
                 shown = (np.arange(len(shard)) if kept is None else kept)[:COLUMNS]
                 synthetic = shard.images_at(shown)
-                nearest = data.images_at(shard.nn_index[shown])
+                if origins[first_shards[label].path] == manifest.data_fingerprint:
+                    nearest = data.images_at(shard.nn_index[shown])
+                else:  # its rows are those of the data before it grew
+                    nearest = _nearest(synthetic, data.images[data.labels == label])
         panels.append(
             ClassPanel(
                 name=entry.name,
@@ -165,6 +170,18 @@ def panels_of(folder: Path, manifest: Manifest, data: LabelledImages) -> list[Cl
             )
         )
     return panels
+
+
+def _nearest(
+    samples: Shaped[np.ndarray, "n *space c"], images: Shaped[np.ndarray, "m *space c"]
+) -> Shaped[np.ndarray, "n *space c"]:
+    """The nearest of some images to each sample, by the squared difference of their values."""
+    flat = images.reshape(len(images), -1).astype(np.float32)
+    rows = [
+        int(np.square(flat - sample.reshape(-1).astype(np.float32)).sum(axis=1).argmin())
+        for sample in samples
+    ]
+    return images[rows]
 
 
 def _write_pictures(
@@ -230,6 +247,7 @@ def _document(run: RunFolder, result: RunResult) -> dict[str, Any]:
         "plan": content["extra"].get("plan"),
         "samplers": content["extra"].get("samplers"),
         "nearness": content["extra"].get("nearness"),
+        "generations": [str(generation) for generation in manifest.generations],
         # What the merge line of the report gives.
         "merged": [counts._asdict() for counts in counts_of_run(manifest)],
         "prediction": read_json(run.prediction, unsealed),

@@ -36,12 +36,14 @@ class AugmentResult:
         manifest: What it says.
         resumed: Whether the job was already complete.
         source: What the data was read from, as its ``source`` says.
+        notes: What the user should know of what was added, or was not.
     """
 
     out_dir: Path
     manifest: Manifest
     resumed: bool = False
     source: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -78,6 +80,8 @@ class AugmentResult:
             "plan": manifest["extra"].get("plan", []),
             "classes": manifest["classes"],
             "shards": manifest["shards"],
+            "generations": manifest.get("generations", []),
+            "notes": list(self.notes),
         }
 
 

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from vaeaug.shards import (
     sha256_file,
     write_rejected,
 )
-from vaeaug.stages import RejectedToKeep, draw_class
+from vaeaug.stages import EarlierSamples, RejectedToKeep, draw_class
 
 log = logging.getLogger("vaeaug")
 
@@ -92,6 +92,7 @@ def write_classes(
     screener: Screener | None,
     config: AugmentConfig,
     *,
+    earlier: Mapping[int, EarlierSamples] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Draw, screen and write every class of the plan that is not whole yet.
@@ -102,6 +103,7 @@ def write_classes(
         generator: Draws them.
         screener: Judges them; may be None where none are missing.
         config: Sampler, budget and shards.
+        earlier: By label, what earlier jobs drew; only the rest of the plan is drawn.
         progress: Reports accepted of wanted samples of each class.
 
     Raises:
@@ -117,7 +119,7 @@ def write_classes(
     # One thread writes and hashes the shards of a class while the next one is drawn.
     with ThreadPoolExecutor(1, "shards") as executor:
         try:
-            writer = _ClassWriter(written, generator, config, executor)
+            writer = _ClassWriter(written, generator, config, executor, earlier or {})
             for class_plan in plan:
                 if class_plan.label not in written.classes:
                     waiting.append(writer.write(class_plan, screener, progress))
@@ -135,6 +137,7 @@ class _DrawnClass:
     class_plan: ClassPlan
     report: ScreeningReport
     writers: list[ShardWriter]
+    n_earlier: int
 
     @property
     def is_written(self) -> bool:
@@ -148,7 +151,7 @@ class _DrawnClass:
             name=class_plan.name,
             real=class_plan.real,
             target_count=class_plan.target_count,
-            n_synthetic=class_plan.n_synthetic,
+            n_synthetic=max(0, class_plan.n_synthetic - self.n_earlier),
             accepted=report.accepted,
             rejected=report.to_json()["rejected"],
             candidates=report.candidates,
@@ -167,10 +170,12 @@ class _ClassWriter:
         generator: Synthesizer,
         config: AugmentConfig,
         executor: Executor,
+        earlier: Mapping[int, EarlierSamples],
     ) -> None:
         self.folder, self.provenance = written.folder, written.provenance
         self.generator, self.config, self.executor = generator, config, executor
-        self._n_shards = len(written.shards)
+        self.earlier = earlier
+        self._n_shards = written.first_shard + len(written.shards)
 
     def write(
         self, class_plan: ClassPlan, screener: Screener | None, progress: Progress | None
@@ -178,7 +183,8 @@ class _ClassWriter:
         report = ScreeningReport()
         writers: list[ShardWriter] = []
         rejected = RejectedToKeep(class_plan.label, self.config.screening.keep_rejected)
-        if class_plan.n_synthetic and screener is not None:
+        earlier = self.earlier.get(class_plan.label, EarlierSamples())
+        if class_plan.n_synthetic > earlier.accepted and screener is not None:
             drawn = draw_class(
                 class_plan,
                 self.generator,
@@ -186,6 +192,7 @@ class _ClassWriter:
                 self.config,
                 report=report,
                 rejected=rejected,
+                earlier=earlier,
                 progress=progress,
             )
             for sampler, parts in itertools.groupby(drawn, key=lambda part: part.sampler):
@@ -205,7 +212,7 @@ class _ClassWriter:
                 self._n_shards += writer.n_shards
                 writers.append(writer)
         self._keep(rejected)
-        return _DrawnClass(class_plan, report, writers)
+        return _DrawnClass(class_plan, report, writers, earlier.accepted)
 
     def _keep(self, rejected: RejectedToKeep) -> None:
         path = rejected_path(self.folder, rejected.label)
@@ -246,12 +253,18 @@ class WrittenClasses:
         folder: The run folder.
         class_names: Of the run, in the order of the labels.
         provenance: Of the run; classes of another model or configuration are not taken.
+        first_shard: Number of the first shard: after those that the dataset has already.
     """
 
     def __init__(
-        self, folder: Path, class_names: Sequence[str], provenance: ShardProvenance
+        self,
+        folder: Path,
+        class_names: Sequence[str],
+        provenance: ShardProvenance,
+        *,
+        first_shard: int = 0,
     ) -> None:
-        self.folder, self.provenance = folder, provenance
+        self.folder, self.provenance, self.first_shard = folder, provenance, first_shard
         self.path = folder / "checkpoints" / "classes.json"
         self.classes: dict[int, WrittenClass] = {}
         self._unsaved, self._saved_at = False, -math.inf

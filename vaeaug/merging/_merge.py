@@ -1,11 +1,11 @@
 """`merge`: a real dataset and a run folder as one dataset, after checking that they match."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from vaeaug.merging._joined import Runs, manifests_of, synthetic_of
 from vaeaug.merging._merged_dataset import MergedDataset
 from vaeaug.merging._real import check_belongs, real_source
 from vaeaug.merging._slots import (
@@ -18,13 +18,13 @@ from vaeaug.merging._slots import (
     planned_of,
     slot_counts,
 )
-from vaeaug.shards import Manifest, ShardDataset, warn_if_unhelpful
+from vaeaug.shards import Manifest, warn_if_unhelpful
 from vaeaug.strata import rare_classes
 
 
 def merge(
     real: Any,
-    out_dir: str | Path | Manifest | ShardDataset,
+    out_dir: Runs,
     share: Share | None = None,
     *,
     balance: Balance = "plan",
@@ -61,7 +61,9 @@ def merge(
             type and values of its first image are checked at once, those of the others when they
             are read. **Not checked** without a fingerprint: whether it is the training split of the
             generator or, by mistake, the test split.
-        out_dir: A finished run folder (or its manifest, or an open ``ShardDataset``).
+        out_dir: A finished run folder (or its manifest, or an open ``ShardDataset``); or several
+            that were made from the same data. Then the plan and the recipe are those of the first,
+            and a sample that two have is used once.
         share: Synthetic fraction of the slots: a number in [0, 1) for all classes; a mapping from
             class name or index to such numbers (0 for classes that it does not name); or "all" for
             every real and every synthetic image once, whatever the resulting shares. None: that of
@@ -101,14 +103,19 @@ def merge(
         raise MergeError(f"on_mismatch: expected 'error' or 'ignore', got {on_mismatch!r}")
     if balance not in (None, "plan", "classes"):
         raise MergeError(f"balance: expected 'plan', 'classes' or None, got {balance!r}")
-    synthetic = out_dir if isinstance(out_dir, ShardDataset) else ShardDataset(out_dir)
+    synthetic = synthetic_of(out_dir, on_mismatch)
     source = real_source(real, synthetic, class_names, value_range)
     check_belongs(source, synthetic, on_mismatch)
     recipe = synthetic.manifest.extra.get("recipe") or {}
     if share is None:
         share = share_of_run(synthetic.manifest)
-    if share != 0:
-        warn_if_unhelpful(synthetic.manifest, stacklevel=2)
+    soft = bool(recipe.get("soft", False)) if soft is None else soft
+    for manifest in manifests_of(synthetic):
+        if share != 0:
+            warn_if_unhelpful(manifest, stacklevel=2)
+        reasons = [each.may_mix for each in manifest.generations if each.may_mix is not True]
+        if soft and reasons:
+            raise MergeError(f"{manifest.folder}: soft: expected False, for {reasons[0]}")
     return MergedDataset(
         source,
         synthetic,
@@ -118,7 +125,7 @@ def merge(
         seed=seed,
         return_is_synthetic=return_is_synthetic,
         details=details,
-        soft=bool(recipe.get("soft", False)) if soft is None else soft,
+        soft=soft,
         recipe=recipe,
     )
 

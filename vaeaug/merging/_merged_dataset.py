@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch.utils.data import Dataset
 
+from vaeaug.merging._joined import Synthetic
 from vaeaug.merging._real import RealSource, channels_first, units_of_run
 from vaeaug.merging._slots import (
     Balance,
@@ -27,7 +28,6 @@ from vaeaug.merging._slots import (
     slot_counts,
     warn_without_synthetic,
 )
-from vaeaug.shards import ShardDataset
 
 Label = int | torch.Tensor  # an index, or with soft=True (K,) float32
 _SYNTHETIC, _REAL = 1, 0  # last word of the seed key of the random order of a class
@@ -84,7 +84,7 @@ class MergedDataset(Dataset[Item]):
     def __init__(
         self,
         source: RealSource,
-        synthetic: ShardDataset,
+        synthetic: Synthetic,
         *,
         share: Share | None,
         balance: Balance,

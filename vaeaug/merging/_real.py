@@ -11,9 +11,10 @@ import torch
 
 from vaeaug.data import LabelledImages, read_configured
 from vaeaug.data.vocabulary import IMAGES, LABELS, PATHS, find
+from vaeaug.merging._joined import Synthetic
 from vaeaug.merging._slots import MergeError
 from vaeaug.shapes import are_features
-from vaeaug.shards import Manifest, ShardDataset, described_run
+from vaeaug.shards import Manifest, described_run
 
 _log = logging.getLogger("vaeaug")
 # Images are converted between these conventional value ranges.
@@ -116,7 +117,7 @@ class RealSource:
 
 def real_source(
     real: Any,
-    synthetic: ShardDataset,
+    synthetic: Synthetic,
     class_names: Sequence[str] | None,
     value_range: tuple[float, float] | None,
 ) -> RealSource:
@@ -178,7 +179,7 @@ def real_source(
     return RealSource(real, labels.astype(np.int64), names, shape=shape, units=units, arrays=arrays)
 
 
-def check_belongs(source: RealSource, synthetic: ShardDataset, on_mismatch: str) -> None:
+def check_belongs(source: RealSource, synthetic: Synthetic, on_mismatch: str) -> None:
     """Reject a real dataset for which the synthetic images were not made.
 
     Args:
@@ -215,7 +216,7 @@ def check_belongs(source: RealSource, synthetic: ShardDataset, on_mismatch: str)
         )
 
 
-def units_of_run(synthetic: ShardDataset) -> Units:
+def units_of_run(synthetic: Synthetic) -> Units:
     """Return type and value range of the stored samples.
 
     Args:
@@ -246,7 +247,7 @@ def _check_units(real_units: Units, run_units: Units) -> None:
 
 
 def _units_of(
-    first: np.ndarray, synthetic: ShardDataset, value_range: tuple[float, float] | None
+    first: np.ndarray, synthetic: Synthetic, value_range: tuple[float, float] | None
 ) -> Units:
     """Derive the units of a dataset that does not state them from its first image."""
     run_units = units_of_run(synthetic)

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +12,10 @@ import torch
 from vaeaug.data import DataError
 from vaeaug.data.formats.hdf5_process import ForeignHDF5
 from vaeaug.files import InUseError, claim_target
+from vaeaug.merging._joined import Runs, manifests_of
 from vaeaug.merging._merge import merge
 from vaeaug.merging._real import channels_last
 from vaeaug.merging._slots import Balance, ClassCounts, MergeError, Share
-from vaeaug.shards import Manifest, ShardDataset
 from vaeaug.shards._format import blocks, library_versions, write_attributes
 from vaeaug.shards._hdf5_output import published_hdf5, write_errors
 
@@ -25,7 +25,7 @@ _KEPT = "the run folder is unchanged"
 
 def write_merged(
     real: Any,
-    out_dir: str | Path | Manifest | ShardDataset,
+    out_dir: Runs,
     to: str | Path,
     *,
     share: Share | None = None,
@@ -75,6 +75,7 @@ def write_merged(
         class_names=class_names,
     )
     manifest, n = merged.synthetic.manifest, len(merged)
+    history = [each for run in manifests_of(merged.synthetic) for each in run.history]
     shape, dtype = (n, *manifest.image_shape), merged.units.dtype.newbyteorder("<")
     row_bytes = math.prod(shape[1:]) * dtype.itemsize
     columns = {
@@ -90,8 +91,9 @@ def write_merged(
         "class_names": list(merged.class_names),
         "image_value_range": np.array(merged.units.value_range, dtype="<f8"),
         "data_fingerprint": manifest.data_fingerprint,
-        "model_sha256": manifest.model_sha256,
-        "config_sha256": manifest.config_sha256,
+        # Of a dataset that grew, or of several runs, a list.
+        "model_sha256": _one_or_all(each.model_sha256 for each in history),
+        "config_sha256": _one_or_all(each.config_sha256 for each in history),
         **{f"{name}_version": text for name, text in library_versions().items()},
     }
     needed = n * row_bytes + sum(values.nbytes for values in columns.values())
@@ -104,6 +106,11 @@ def write_merged(
             block = torch.stack(merged.images_at(np.arange(start, stop)))
             images[start:stop] = channels_last(block, manifest.image_shape)
     return path
+
+
+def _one_or_all(values: Iterable[str]) -> str | list[str]:
+    distinct = list(dict.fromkeys(values))
+    return distinct[0] if len(distinct) == 1 else distinct
 
 
 def is_merged(path: str | Path) -> bool:

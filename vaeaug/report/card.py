@@ -242,6 +242,7 @@ def _provenance(document: Document) -> str:
         ("SHA-256 of the model", origin.model_sha256),
         ("SHA-256 of the configuration", origin.config_sha256),
         ("versions", versions),
+        *((f"generation {i}", text) for i, text in enumerate(document.generations, 1)),
     ]
     rows = [(name, for_code(value)) for name, value in pairs if value not in (None, "")]
     return (

@@ -383,6 +383,7 @@ class Document(Part):
     shortcut: Shortcut | None = None
     diagnostics: Diagnostics | None = None
     curves: list[dict[str, Any]] = []
+    generations: list[Text] = []
     provenance: Provenance = Provenance()
 
     @classmethod

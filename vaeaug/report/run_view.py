@@ -304,6 +304,7 @@ def provenance(document: Document) -> dict[str, Any]:
         ("Fingerprint of the data", data.fingerprint),
         ("SHA-256 of the model", origin.model_sha256),
         ("SHA-256 of the configuration", origin.config_sha256),
+        *((f"Generation {i}", text) for i, text in enumerate(document.generations, 1)),
     ]
     tables = [
         ("Full configuration", origin.config),

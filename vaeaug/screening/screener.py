@@ -256,6 +256,21 @@ class ClassScreening:
         self._most_near = screener.config.max_near_share if bounded else 1.0
         self._n = self._n_near = 0
 
+    def remember(self, images: Shaped[np.ndarray, "n *space c"]) -> None:
+        """Take samples as accepted that were accepted before, by an earlier job.
+
+        Args:
+            images: Samples.
+        """
+        if not len(images):
+            return
+        projected = self._screener._space.project(images)
+        self._accepted.add(projected)
+        if self._most_near < 1:
+            distance, _ = self._screener._space.nearest(images, projected)
+            self._n_near += int(self._screener.is_near(self._label, distance).sum())
+        self._n += len(images)
+
     def screen(self, images: Shaped[np.ndarray, "n *space c"]) -> Screened:
         """Judge the next samples of the class.
 

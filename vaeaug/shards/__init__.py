@@ -5,6 +5,7 @@ or read, not when this package is imported.
 """
 
 from vaeaug.shards._excluded import LIST_NAME, kept_rows, read_list, save_list, with_excluded
+from vaeaug.shards._extra import EXCLUDED
 from vaeaug.shards._format import (
     FormatVersionError,
     ShardError,
@@ -14,7 +15,7 @@ from vaeaug.shards._format import (
 )
 from vaeaug.shards._hdf5_output import publish_bytes, published_hdf5, sha256_file
 from vaeaug.shards._images import write_images
-from vaeaug.shards._manifest import ClassEntry, Manifest, ShardEntry, read_class
+from vaeaug.shards._manifest import ClassEntry, Generation, Manifest, ShardEntry, read_class
 from vaeaug.shards._reader import Shard
 from vaeaug.shards._rejected import RejectedSamples, read_rejected, write_rejected
 from vaeaug.shards._shard_dataset import ShardDataset
@@ -23,9 +24,11 @@ from vaeaug.shards._verify import Problem, VerifyReport, verify
 from vaeaug.shards._writer import ShardWriter
 
 __all__ = [
+    "EXCLUDED",
     "LIST_NAME",
     "ClassEntry",
     "FormatVersionError",
+    "Generation",
     "Manifest",
     "Problem",
     "RejectedSamples",

@@ -10,6 +10,8 @@ import numpy as np
 SHARD_FORMAT = "vaeaug-shard"
 MANIFEST_FORMAT = "vaeaug-manifest"
 FORMAT_VERSION = 1
+# Of a manifest with a history or with samples that are left out: readers of version 1 know neither.
+SECOND_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 SHARDS_FOLDER = "shards"
 TMP_SUFFIX = ".tmp"

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar
 
@@ -20,6 +22,7 @@ from vaeaug.shards._checked import (
     is_count,
     is_number,
     is_sha256,
+    is_text,
     list_of,
     mapping_of,
     short,
@@ -30,6 +33,7 @@ from vaeaug.shards._format import (
     FORMAT_VERSION,
     MANIFEST_FORMAT,
     MANIFEST_NAME,
+    SECOND_VERSION,
     SHARDS_FOLDER,
     FormatVersionError,
     ShardError,
@@ -40,8 +44,10 @@ from vaeaug.shards._format import (
 from vaeaug.shards._hdf5_output import publish_bytes
 
 _SEAL = "manifest_sha256"
-# Of a manifest that leaves samples out: a reader that does not know of them must refuse it.
-_VERSION_WITH_EXCLUDED = 2
+# Attributes of a shard that are those of its generation.
+PROVENANCE = ("data_fingerprint", "model_sha256", "config_sha256", "run_seed")
+# Classes and keys of a generation that are named where it is described in a line.
+SHOWN = 12
 _STRICT = {"extra": "forbid"}
 
 
@@ -51,6 +57,10 @@ def _is_range(value: Any) -> bool:
 
 def _is_gate(value: Any) -> bool:
     return value == "not evaluated" or isinstance(value, Mapping)
+
+
+def _is_mix(value: Any) -> bool:
+    return value is True or (isinstance(value, str) and bool(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +118,58 @@ class ClassEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Generation:
+    """The samples that one job added to a dataset, and their origin.
+
+    Attributes:
+        asked: Keys of the configuration that differ from those of the generation before, and their
+            values; "images" has the number of new real images by class. Empty for the first one.
+        classes: What was requested, drawn and accepted in this generation, for each class that it
+            drew; labels are those of the manifest.
+        shards: Paths of its shards.
+        class_names: Class names at that time; labels in its shards are indices into them.
+        real_counts: Real training images of each of these classes.
+        data_fingerprint: Fingerprint of the training split, whose rows its shards name.
+        model_sha256: Hash of the generator's weights.
+        config_sha256: Hash of the configuration.
+        run_seed: Seed of its samples.
+        versions: Library name to version.
+        may_mix: True, or why its soft labels must not be used together with those of the others.
+    """
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    asked: Annotated[Mapping[str, Any], Expected("an object", mapping_of(lambda _: True))] = field(
+        default_factory=dict
+    )
+    classes: tuple[ClassEntry, ...]
+    shards: Annotated[tuple[str, ...], Expected("a list of paths", list_of(is_text))]
+    class_names: Annotated[tuple[str, ...], Expected("a list of names", list_of(is_text))]
+    real_counts: Annotated[tuple[int, ...], Expected("integers >= 0", list_of(is_count))]
+    data_fingerprint: Text
+    model_sha256: Text
+    config_sha256: Text
+    run_seed: Count
+    versions: Annotated[
+        Mapping[str, str],
+        Expected("an object of strings", mapping_of(lambda v: isinstance(v, str))),
+    ] = field(default_factory=dict)
+    may_mix: Annotated[bool | str, Expected("true or a reason", _is_mix)] = True
+
+    @property
+    def n_images(self) -> int:
+        """Synthetic samples in its shards."""
+        return sum(entry.accepted for entry in self.classes)
+
+    def __str__(self) -> str:
+        drawn = _some(f"{entry.name} {entry.accepted}" for entry in self.classes)
+        changed = _some(f"{key} {_dump(value)[:200]}" for key, value in self.asked.items())
+        text = f"{self.n_images} samples ({drawn or 'none'}), seed {self.run_seed}, model "
+        text += self.model_sha256[:12] + (f", changed: {changed}" if changed else "")
+        return text if self.may_mix is True else f"{text}; {self.may_mix}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything that a reader needs to know about a run; written last.
 
@@ -129,6 +191,8 @@ class Manifest:
         complete: False if a class has fewer samples than requested.
         files: Other files of the run that ``verify`` checks: relative path to SHA-256.
         extra: Any other JSON content.
+        generations: What each job added, the oldest first; empty for a dataset of one job. The
+            fields above that say where samples are from are those of the last one.
         folder: Folder from which it was loaded or to which it was saved; not written.
     """
 
@@ -165,7 +229,39 @@ class Manifest:
     extra: Annotated[Mapping[str, Any], Expected("an object", mapping_of(lambda _: True))] = field(
         default_factory=dict
     )
+    generations: tuple[Generation, ...] = ()
     folder: Path | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def history(self) -> tuple[Generation, ...]:
+        """The generations, the oldest first; a dataset of one job is one."""
+        if self.generations:
+            return self.generations
+        drawn = Counter[int]()  # those included that are left out since
+        for shard in self.shards:
+            drawn[shard.label] += shard.n
+        return (
+            Generation(
+                classes=tuple(
+                    dataclasses.replace(entry, accepted=drawn[entry.label])
+                    for entry in self.classes
+                    if entry.n_synthetic
+                ),
+                shards=tuple(entry.path for entry in self.shards),
+                class_names=self.class_names,
+                real_counts=self.real_counts,
+                data_fingerprint=self.data_fingerprint,
+                model_sha256=self.model_sha256,
+                config_sha256=self.config_sha256,
+                run_seed=self.run_seed,
+                versions=self.versions,
+            ),
+        )
+
+    @cached_property
+    def generation_of(self) -> Mapping[str, Generation]:
+        """By the path of a shard, the generation that it belongs to."""
+        return {path: generation for generation in self.history for path in generation.shards}
 
     @property
     def n_images(self) -> int:
@@ -177,6 +273,11 @@ class Manifest:
         """Rows that are no part of the dataset, by the path of their shard."""
         rows: Mapping[str, Sequence[int]] = self.extra.get(EXCLUDED, {})
         return rows
+
+    @property
+    def format_version(self) -> int:
+        """A reader of version 1 knows neither generations nor samples that are left out."""
+        return SECOND_VERSION if self.generations or self.excluded else FORMAT_VERSION
 
     @property
     def evaluated(self) -> bool:
@@ -261,10 +362,18 @@ class Manifest:
         return inside(self.folder, relative, self.folder / MANIFEST_NAME)
 
     def _content(self) -> dict[str, Any]:
-        names = (f.name for f in dataclasses.fields(self) if f.name != "folder")
+        # A dataset of one job is of version 1, which earlier readers read.
+        left_out = {"folder"} if self.generations else {"folder", "generations"}
+        names = (f.name for f in dataclasses.fields(self) if f.name not in left_out)
         content = {name: _plain(getattr(self, name)) for name in names}
-        version = _version_of(self.extra)
-        return {**content, "format": MANIFEST_FORMAT, "format_version": version}
+        return {**content, "format": MANIFEST_FORMAT, "format_version": self.format_version}
+
+
+def _some(texts: Iterable[str]) -> str:
+    """The first of many texts, and how many more there are."""
+    texts = list(texts)
+    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return ", ".join(texts[:SHOWN]) + more
 
 
 def manifest_path(folder: str | Path) -> Path:
@@ -342,11 +451,10 @@ def _parse(data: bytes, path: Path) -> Manifest:
     kind, version = content.get("format"), content.get("format_version")
     if kind != MANIFEST_FORMAT:
         raise ShardError(f"{path}: expected format {MANIFEST_FORMAT!r}, got {kind!r}")
-    known = (FORMAT_VERSION, _VERSION_WITH_EXCLUDED)
-    if not is_int(version) or version not in known:
+    if not is_int(version) or version not in (FORMAT_VERSION, SECOND_VERSION):
         raise FormatVersionError(
-            f"{path}: expected format_version {known[0]} or {known[1]}, got {version!r}; a newer "
-            f"vaeaug may read it"
+            f"{path}: expected format_version {FORMAT_VERSION} or {SECOND_VERSION}, got "
+            f"{version!r}; a newer vaeaug may read it"
         )
     if content.get(_SEAL) != seal_of(content, _SEAL):
         raise ShardError(
@@ -355,10 +463,11 @@ def _parse(data: bytes, path: Path) -> Manifest:
         )
     manifest = _fields(content, path)
     _check_paths(manifest, path)
-    if version != _version_of(manifest.extra):
+    if version != manifest.format_version:
         raise ShardError(
-            f"{path}: expected format_version {_version_of(manifest.extra)} for a manifest "
-            f"{'with' if manifest.excluded else 'without'} excluded samples, got {version}"
+            f"{path}: expected format_version {manifest.format_version} for a manifest "
+            f"{'with' if manifest.excluded else 'without'} excluded samples and with "
+            f"{len(manifest.history)} generations, got {version}"
         )
     sizes = {entry.path: entry.n for entry in manifest.shards}
     for name, rows in manifest.excluded.items():
@@ -368,10 +477,6 @@ def _parse(data: bytes, path: Path) -> Manifest:
                 f"[0, {sizes.get(name, 0)}), got {rows[-1]}"
             )
     return manifest
-
-
-def _version_of(extra: Mapping[str, Any]) -> int:
-    return _VERSION_WITH_EXCLUDED if extra.get(EXCLUDED) else FORMAT_VERSION
 
 
 def _read_json(data: bytes, path: Path) -> dict[str, Any]:
@@ -391,10 +496,13 @@ def _fields(content: Mapping[str, Any], path: Path) -> Manifest:
         for name, value in content.items()
         if name not in ("format", "format_version", _SEAL)
     }
+    optional = ("folder", "generations")
     for entry in dataclasses.fields(Manifest):
         # Fields with a default may be omitted in Python, but never in a file.
-        if entry.name not in ("folder", *fields):
+        if entry.name not in (*optional, *fields):
             raise ShardError(f"{path}: expected the field {entry.name!r}, which is missing")
+    if fields.get("generations", [None]) == []:
+        raise ShardError(f"{path}: generations: expected at least one where the field is there")
     names = fields["class_names"]
     if not isinstance(names, list):
         raise ShardError(f"{path}: class_names: expected a list of names, got {short(names)}")
@@ -408,10 +516,62 @@ def _fields(content: Mapping[str, Any], path: Path) -> Manifest:
         )
     check_gate(manifest.gate, str(path))
     check_extra(manifest.extra, str(path))
-    labels = [entry.label for entry in manifest.classes]
-    if len(set(labels)) != len(labels):
-        raise ShardError(f"{path}: classes: expected each class once, got labels {labels}")
+    for part, entries in (("classes", manifest.classes), *_classes_of(manifest.generations)):
+        labels = [entry.label for entry in entries]
+        if len(set(labels)) != len(labels):
+            raise ShardError(f"{path}: {part}: expected each class once, got labels {labels}")
+    if manifest.generations:
+        _check_generations(manifest, path)
     return manifest
+
+
+def _classes_of(
+    generations: tuple[Generation, ...],
+) -> Iterator[tuple[str, tuple[ClassEntry, ...]]]:
+    for i, generation in enumerate(generations):
+        yield f"generations[{i}]: classes", generation.classes
+
+
+def _check_generations(manifest: Manifest, path: Path) -> None:
+    """Check that each shard is of one generation, and that the last one is that of the manifest."""
+    named = [relative for generation in manifest.generations for relative in generation.shards]
+    entries = {entry.path: entry for entry in manifest.shards}
+    if sorted(named) != sorted(entries):
+        raise ShardError(
+            f"{path}: generations: expected each of the {len(entries)} shards in one of them, got "
+            f"{short(sorted(set(named) ^ set(entries)) or named)}"
+        )
+    for i, generation in enumerate(manifest.generations):
+        where = f"{path}: generations[{i}]"
+        names = check_class_names(list(generation.class_names), f"{where}: class_names")
+        if len(generation.real_counts) != len(names):
+            raise ShardError(
+                f"{where}: real_counts: expected {len(names)} integers >= 0, one for each class, "
+                f"got {short(generation.real_counts)}"
+            )
+        there = {entries[relative].class_name for relative in generation.shards}
+        if unknown := sorted(there - {*names}):
+            raise ShardError(
+                f"{where}: class_names: expected those of its shards, got none of {unknown}"
+            )
+        if lost := sorted({*names} - {*manifest.class_names}):
+            raise ShardError(f"{where}: class_names: expected names of the manifest, got {lost}")
+        in_shards = Counter[int]()
+        for relative in generation.shards:
+            in_shards[entries[relative].label] += entries[relative].n
+        accepted = {entry.label: entry.accepted for entry in generation.classes if entry.accepted}
+        if accepted != dict(in_shards):
+            raise ShardError(
+                f"{where}: classes: expected as many accepted samples as are in its shards, by "
+                f"label {dict(sorted(in_shards.items()))}, got {accepted}"
+            )
+    last = manifest.generations[-1]
+    for name in (*PROVENANCE, "class_names", "real_counts"):
+        if getattr(last, name) != getattr(manifest, name):
+            raise ShardError(
+                f"{path}: {name}: expected that of the last generation, "
+                f"{short(getattr(last, name))}, got {short(getattr(manifest, name))}"
+            )
 
 
 def read_class(

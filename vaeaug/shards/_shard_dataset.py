@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64, Shaped, UInt64
 
 from vaeaug.shards._excluded import kept_rows
 from vaeaug.shards._format import COLUMNS, VECTORS, ShardError, one_hot
-from vaeaug.shards._manifest import Manifest, ShardEntry
+from vaeaug.shards._manifest import PROVENANCE, Manifest, ShardEntry
 from vaeaug.shards._reader import ImageStore, Shard
 
 
@@ -31,6 +31,7 @@ class ShardDataset:
 
     Attributes:
         manifest: The manifest of the run.
+        entries: The shards that are read, in order.
         class_names: Names of all classes of the run, in the order of the labels.
         value_range: Smallest and largest value that an image may have.
         fingerprint: Fingerprint of the training split of the generator.
@@ -67,25 +68,29 @@ class ShardDataset:
         self._rows: list[np.ndarray | None] = []
         parts: list[dict[str, np.ndarray]] = []
         samplers = []
-        entries = [entry for entry in manifest.shards if entry.label in selected]
-        for entry in entries:
+        self.entries = [entry for entry in manifest.shards if entry.label in selected]
+        for entry in self.entries:
             shard = _open_as(manifest, entry)
             self._stores.append(shard.store)
             samplers.append(str(shard.attributes["sampler"]))
             rows = kept_rows(manifest, entry.path, len(shard))
             self._rows.append(rows)
-            parts.append(
-                shard.arrays
-                if rows is None
-                else {name: values[rows] for name, values in shard.arrays.items()}
-            )
+            arrays = _in_classes_of(manifest, entry, shard)
+            if rows is not None:
+                arrays = {name: values[rows] for name, values in arrays.items()}
+            parts.append(arrays)
         self.samplers = tuple(samplers)
         self._starts = np.cumsum([0, *(len(part["labels"]) for part in parts)])
         self._bounds: list[int] = self._starts.tolist()
-        self._arrays = _concatenate(parts, entries)
+        self._arrays = _concatenate(parts, self.entries)
 
     def __len__(self) -> int:
         return self._bounds[-1]
+
+    @property
+    def shard_lengths(self) -> list[int]:
+        """Samples of the dataset in each of `entries`."""
+        return np.diff(self._starts).tolist()
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return a copy of one image in the layout of the run, transformed, and its label."""
@@ -276,25 +281,37 @@ def disagreements(shard: Shard, manifest: Manifest, entry: ShardEntry) -> list[s
     Returns:
         Descriptions such as "layout: expected ..., got ...".
     """
+    generation = manifest.generation_of[entry.path]
+    label = generation.class_names.index(entry.class_name)
     pairs: list[tuple[str, Any, Any]] = [
         ("number of samples", entry.n, len(shard)),
-        ("class", entry.label, shard.label),
-        ("class_names", manifest.class_names, shard.class_names),
+        ("class", label, shard.label),
+        ("class_names", generation.class_names, shard.class_names),
         ("layout", manifest.layout, shard.layout),
         ("dtype", manifest.dtype, shard.dtype),
         ("image shape", manifest.image_shape, shard.image_shape),
         ("value range", manifest.value_range, shard.value_range),
-        *(
-            (name, getattr(manifest, name), shard.attributes[name])
-            for name in ("data_fingerprint", "model_sha256", "config_sha256", "run_seed")
-        ),
+        *((name, getattr(generation, name), shard.attributes[name]) for name in PROVENANCE),
         ("synthetic", True, shard.attributes["synthetic"]),
     ]
     differences = [f"{field}: expected {a!r}, got {b!r}" for field, a, b in pairs if a != b]
-    other = np.unique(shard.labels[shard.labels != entry.label])
+    other = np.unique(shard.labels[shard.labels != label])
     if other.size:
-        differences.append(f"labels: expected only {entry.label}, got also {other[:5].tolist()}")
+        differences.append(f"labels: expected only {label}, got also {other[:5].tolist()}")
     return differences
+
+
+def _in_classes_of(manifest: Manifest, entry: ShardEntry, shard: Shard) -> dict[str, np.ndarray]:
+    """The arrays of a shard with labels of the manifest, which may have more classes than it."""
+    if shard.class_names == manifest.class_names:
+        return shard.arrays
+    arrays = {**shard.arrays, "labels": np.full_like(shard.labels, entry.label)}
+    if shard.soft_labels is not None:
+        columns = [manifest.class_names.index(name) for name in shard.class_names]
+        soft_labels = np.zeros((len(shard), len(manifest.class_names)), shard.soft_labels.dtype)
+        soft_labels[:, columns] = shard.soft_labels
+        arrays["soft_labels"] = soft_labels
+    return arrays
 
 
 def _concatenate(

@@ -181,7 +181,7 @@ def _check_shard(manifest: Manifest, entry: ShardEntry) -> list[Problem]:
             ]
             if shard.soft_labels is not None:
                 try:
-                    check_soft_labels(shard.soft_labels, entry.label, "soft_labels")
+                    check_soft_labels(shard.soft_labels, shard.label, "soft_labels")
                 except ShardError as error:
                     content.append(Problem("content", entry.path, str(error)))
             decoded = shard.sha256_decoded()

@@ -3,20 +3,28 @@
 Nothing here knows a run folder: what is drawn is handed out, and whoever asked for it stores it.
 """
 
-from vaeaug.stages.drawing import CHUNK, AcceptedSamples, RejectedToKeep, draw_class
+from vaeaug.stages.drawing import (
+    CHUNK,
+    AcceptedSamples,
+    EarlierSamples,
+    RejectedToKeep,
+    draw_class,
+)
 from vaeaug.stages.planning import bytes_per_sample, plan_of, shards_of, suited, with_front_end
 from vaeaug.stages.split import SplitStages, SyntheticSet
-from vaeaug.stages.training import fit, fit_restorer, load_or_train, new_screener
+from vaeaug.stages.training import fit, fit_added, fit_restorer, load_or_train, new_screener
 
 __all__ = [
     "CHUNK",
     "AcceptedSamples",
+    "EarlierSamples",
     "RejectedToKeep",
     "SplitStages",
     "SyntheticSet",
     "bytes_per_sample",
     "draw_class",
     "fit",
+    "fit_added",
     "fit_restorer",
     "load_or_train",
     "new_screener",

@@ -2,12 +2,12 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Shaped
 
 from vaeaug.config import AugmentConfig
 from vaeaug.generator import (
@@ -102,6 +102,22 @@ class RejectedToKeep:
         )
 
 
+@dataclass(frozen=True)
+class EarlierSamples:
+    """Samples of one class that an earlier job accepted, to go on after them.
+
+    Attributes:
+        candidates: Candidates of this seed that were drawn: the index of the next one.
+        accepted: Samples of this seed that were accepted; they count towards the plan.
+        images: All samples of the class, whatever their seed, in parts: no new one may nearly equal
+            one of them.
+    """
+
+    candidates: int = 0
+    accepted: int = 0
+    images: Iterable[Shaped[np.ndarray, "n *space c"]] = ()
+
+
 def draw_class(
     class_plan: ClassPlan,
     generator: Synthesizer,
@@ -110,6 +126,7 @@ def draw_class(
     *,
     report: ScreeningReport,
     rejected: "RejectedToKeep | None" = None,
+    earlier: EarlierSamples | None = None,
     progress: Progress | None = None,
 ) -> Iterator[AcceptedSamples]:
     """Draw and screen the samples of one class.
@@ -125,6 +142,7 @@ def draw_class(
         config: Sampler, temperature, budget.
         report: Counts candidates, accepted and rejected samples as they are drawn.
         rejected: Keeps some of those that are rejected; None keeps none.
+        earlier: What an earlier job drew of the class; only the rest is drawn.
         progress: Reports accepted of wanted samples; None is silent.
 
     Yields:
@@ -135,11 +153,17 @@ def draw_class(
     screening = screener.new_class(
         class_plan.label, bounded=automatic, brief=not config.recipe.soft
     )
-    for sampler in _samplers(generator, class_plan.label, config):
-        missing = class_plan.n_synthetic - report.accepted
-        budget = report.candidates + int(config.screening.max_candidates_ratio * missing)
-        while report.accepted < class_plan.n_synthetic and report.candidates < budget:
-            missing = class_plan.n_synthetic - report.accepted
+    earlier = earlier or EarlierSamples()
+    for images in earlier.images:
+        screening.remember(images)
+    wanted, ratio = class_plan.n_synthetic - earlier.accepted, config.screening.max_candidates_ratio
+    # The first sampler may judge as many as if all had been asked for at once.
+    budget = int(ratio * class_plan.n_synthetic) - earlier.candidates
+    for i, sampler in enumerate(_samplers(generator, class_plan.label, config)):
+        if i:
+            budget = report.candidates + int(ratio * (wanted - report.accepted))
+        while report.accepted < wanted and report.candidates < budget:
+            missing = wanted - report.accepted
             n = _chunk(missing, budget - report.candidates, math.prod(generator.image_shape))
             batch = sample_configured(
                 generator,
@@ -148,14 +172,14 @@ def draw_class(
                 n,
                 sampler=sampler,
                 seed=config.seed,
-                start=report.candidates,
+                start=earlier.candidates + report.candidates,
             )
             name = f"{sampler}+residual" if keeps_detail(config.sampling, sampler) else sampler
             accepted = _accepted(name, batch, screening, missing, report, rejected)
             if len(accepted.samples):
                 yield accepted if not config.recipe.soft else _softened(accepted, class_plan.label)
             if progress is not None:
-                progress(f"drawing {class_plan.name}", report.accepted, class_plan.n_synthetic, {})
+                progress(f"drawing {class_plan.name}", report.accepted, wanted, {})
 
 
 def _samplers(generator: Synthesizer, label: int, config: AugmentConfig) -> list[str]:

@@ -20,11 +20,14 @@ from vaeaug.training import (
     resolve_device,
     restoration_steps,
     train,
+    train_added,
     train_restorer,
 )
 
 log = logging.getLogger("vaeaug")
 
+# Latents of one image, encoded in other company, differ less.
+_SAME_LATENT = 1e-4
 # Sounds on which the front end is measured.
 _SOUNDS = 32
 
@@ -106,6 +109,88 @@ def fit(
         encoded=None if space is None else samples,
         restorer=restorer,
     )
+
+
+def fit_added(
+    start: Synthesizer,
+    data: LabelledImages,
+    config: AugmentConfig,
+    *,
+    device: str | torch.device = "auto",
+    folder: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Synthesizer:
+    """Fit what is new in data that has more classes or images than a generator knows.
+
+    New classes are adapted with the trunk frozen, and the densities of classes with other images
+    are fitted anew; what the generator makes of its other classes stays the same.
+
+    Args:
+        start: The generator.
+        data: The training split; it has all classes of the generator.
+        config: The job of the generator.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        folder: As for `fit`.
+        progress: Reports on the training; None is silent.
+
+    Returns:
+        A generator of this data, on `device`; `start` is not changed.
+
+    Raises:
+        TrainingError: If training fails.
+    """
+    space, samples = start.codec.latent_space, data
+    if space is not None:
+        samples = space.encoded(data, device=resolve_device(device))
+    known = {
+        data.class_names.index(name): label
+        for label, name in enumerate(start.class_names)
+        if len(start.rows[label])
+    }
+    trained = train_added(
+        samples,
+        config,
+        start=start.model,
+        known=known,
+        latents=start.means[start.labels >= 0],
+        with_flow=start.flow is not None,
+        device=device,
+        folder=None if folder is None else Path(folder),
+        progress=progress,
+    )
+    counts = data.counts
+    added = [name for c, name in enumerate(data.class_names) if c not in known and counts[c]]
+    line = f"classes added to a trained generator, its trunk frozen: {', '.join(added)}"
+    for text in (*trained.summary(), *([line] if added else [])):
+        log.info("%s", text)
+    generator = Synthesizer.from_training(
+        trained.model,
+        data,
+        seed=config.seed,
+        flow=trained.flow,
+        pool_labels=_pool_labels(start, data),
+        kind=config.density.kind,
+        notes=(*start.notes, *trained.remarks, *([line] if added else [])),
+        latent_space=space,
+        encoded=None if space is None else samples,
+        restorer=start.restorer,
+    )
+    densities = list(generator.densities)
+    for label, before in known.items():
+        ours, theirs = generator.means[generator.rows[label]], start.means[start.rows[before]]
+        if ours.shape == theirs.shape and np.allclose(ours, theirs, atol=_SAME_LATENT):
+            densities[label] = start.densities[before]
+    generator.densities = tuple(densities)
+    return generator
+
+
+def _pool_labels(start: Synthesizer, data: LabelledImages) -> np.ndarray | None:
+    """Classes of the pool as the generator knows them; none where it is another pool."""
+    pool = start.labels[start.n_real :]
+    if data.unlabelled is None or len(pool) != len(data.unlabelled):
+        return None
+    now = np.array([data.class_names.index(name) for name in start.class_names])
+    return np.where(pool < 0, -1, now[pool.clip(0)]).astype(np.int64)
 
 
 def _some_sounds(data: LabelledImages) -> torch.Tensor:

@@ -8,7 +8,14 @@ from vaeaug.training._batches import resolve_device
 from vaeaug.training._elbo import ACTIVE_VARIANCE
 from vaeaug.training._restoration import BUDGET_SHARE, restoration_steps, train_restorer
 from vaeaug.training._state import TrainingError
-from vaeaug.training._train import Trained, check_config, default_steps, style_units, train
+from vaeaug.training._train import (
+    Trained,
+    check_config,
+    default_steps,
+    style_units,
+    train,
+    train_added,
+)
 
 __all__ = [
     "ACTIVE_VARIANCE",
@@ -21,5 +28,6 @@ __all__ = [
     "restoration_steps",
     "style_units",
     "train",
+    "train_added",
     "train_restorer",
 ]

@@ -10,6 +10,7 @@ to show that class.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ from vaeaug.memory import blocks
 from vaeaug.models import CVAE, SmallClassifier, gaussian_kl, mean_codes, optimal_log_sigma2
 from vaeaug.training._augmentation import augmented
 from vaeaug.training._batches import Batches
-from vaeaug.training._elbo import ElboObjective, as_cvae
+from vaeaug.training._elbo import ElboObjective, as_cvae, held_out_terms
+from vaeaug.training._scores import by_class, keep_best_rows, mean_finite
 from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
 
 # Maximum number of images whose mean content code describes a class.
@@ -204,6 +206,91 @@ class StyleObjective(ElboObjective):
         name = f"{self.stage.name}/swap"
         y = self.batches.draw_classes(name, step, len(z))
         decoded = model.generate(model.style_only(z), y, self._codes(model, y, step, name))
+        return F.cross_entropy(self.swap_judge(model.likelihood.mean(decoded.raw)), y)
+
+
+class AddedStyleObjective(ElboObjective):
+    """The parameters of classes that are added to a model with a style, its trunk frozen.
+
+    The content of a class that the content encoder never saw begins as the mean of its codes and is
+    then learned like the FiLM rows: half of a batch is reconstructed from its style alone, and
+    styles of other classes have to show the new one.
+
+    Args:
+        batches: Images of the new classes.
+        config: The job.
+        stage: The stage.
+        judge: A classifier of the real images of all classes.
+        styles: Latents of images of other classes, (m, z).
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        config: AugmentConfig,
+        stage: Stage,
+        judge: SmallClassifier,
+        styles: Float[Tensor, "m z"],
+    ) -> None:
+        super().__init__(batches, config, stage)
+        self.swap_judge, self.styles = judge.requires_grad_(False), styles
+        n = max(MIN_SWAPPED, round(SWAP_SHARE * config.training.batch_size))
+        # Made once: a recorded step of a card copies nothing to it.
+        self.swapped = torch.from_numpy(np.resize(stage.classes, n)).to(batches.device)
+
+    def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
+        """Return the rows of the classes, their embeddings included."""
+        return model.class_parameters()
+
+    def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
+        """Reconstruct a batch, half of it from the style alone, and show the class in others."""
+        model, name = as_cvae(state.model), self.stage.name
+        x, y = self.batches.draw(self.stage, step)
+        mean, logvar = model.posterior(self.encoder_input(x, name, step), y)
+        noise = self.batches.noise(name, step, (len(x), model.latent_dim))
+        z, half = mean + torch.exp(0.5 * logvar) * noise, len(x) // 2
+        decoded = model.generate(torch.cat([model.style_only(z[:half]), z[half:]]), y)
+        squared = (x - model.likelihood.mean(decoded.raw)).square().flatten(1).sum(dim=1)
+        sigma_of_style = optimal_log_sigma2(squared[:half], x[0].numel())
+        from_style = -model.likelihood.log_prob(decoded.raw[:half], x[:half], sigma_of_style)
+        from_all = -model.likelihood.log_prob(decoded.raw[half:], x[half:])
+        kl = gaussian_kl(mean, logvar, decoded.mean, decoded.logvar).sum(dim=1).mean()
+        weight, _ = self.kl_cost(state, done)
+        swap = self._swap(model, step)
+        loss = 0.5 * (from_style.mean() + from_all.mean()) + weight * kl
+        loss = loss + self.config.training.label_swap * swap
+        error = squared[half:].detach().mean()
+        metrics = {
+            "reconstruction": from_all.detach().mean(),
+            "kl": kl.detach(),
+            "style_mean_squared_error": squared[:half].detach().mean() / x[0].numel(),
+            "label_swap": swap.detach(),
+        }
+        return StepLoss(loss / x[0].numel(), as_guard(error, kl.detach()), metrics)
+
+    @torch.no_grad()
+    def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
+        """Score each class by its held-out images: their ELBO, and how well style alone tells."""
+        model = as_cvae(state.average.eval())
+        images, labels = self.batches.held_out(self.stage)
+        elbo, _ = held_out_terms(self.batches, model, images, labels)
+        alone = []
+        for rows in blocks(len(images), images[:1].numel(), 512):
+            x, y = self.batches.scale(images[rows]), labels[rows]
+            raw = model.generate(model.style_only(model.posterior(x, y)[0]), y).raw
+            error = (x - model.likelihood.mean(raw)).square().flatten(1).sum(dim=1)
+            sigma = optimal_log_sigma2(error, x[0].numel())
+            alone.append(model.likelihood.log_prob(raw, x, sigma))
+        scores = by_class(0.5 * (elbo + torch.cat(alone)), labels, model.n_classes)
+        keep_best_rows(state, scores)
+        return {"held_out_elbo": float(elbo.mean()), "held_out_score": mean_finite(scores)}
+
+    def _swap(self, model: CVAE, step: int) -> Tensor:
+        """How far the styles of other classes show the new ones."""
+        y = self.swapped
+        drawn = self.batches.uniform(f"{self.stage.name}/swap", step, (len(y),))
+        rows = (drawn * len(self.styles)).long()
+        decoded = model.generate(model.style_only(self.styles[rows]), y)
         return F.cross_entropy(self.swap_judge(model.likelihood.mean(decoded.raw)), y)
 
 
