@@ -43,7 +43,11 @@ SETTINGS = {
     "recipe.min_label_probability": 0.0,
     "plan.sampling_strategy": {"0": 90, "1": 90, "2": 90},
 }
-JOB = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+MORE = SETTINGS | {"plan.sampling_strategy": {"0": 110, "1": 90, "2": 130}}
+JOB, LARGER = (
+    [word for key, value in each.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    for each in (SETTINGS, MORE)
+)
 MEASURED = ["--splits", "2", "--steps", "2", "--workers", "1"]
 SIGNALS = {
     "SIGKILL": (signal.SIGKILL,),
@@ -96,7 +100,13 @@ COMMANDS = (
         ("augment", "digits", *JOB, "--search", "--evaluate", *MEASURED[:4], "--out", "OUT"),
         weight=2,
     ),
-    Command("generate", ("generate", "RUN", "digits", *JOB, "--out", "OUT")),
+    Command(
+        "augment --add",
+        ("augment", "digits", *LARGER, "--add", "--out", "OUT"),
+        begins_with=True,
+        weight=2,
+    ),
+    Command("generate", ("generate", "RUN", "digits", *JOB, "--seed", "1", "--out", "OUT")),
     Command("evaluate", ("evaluate", "digits", "OUT", *MEASURED), begins_with=True),
     Command("merge", ("merge", "digits", "RUN", "--to", "OUT"), is_file=True),
     Command("export", ("export", "RUN", "--to", "OUT", "--format", "imagefolder"), is_file=True),

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("augment", "generate", "merge", "export", "report")
+COMMANDS = ("augment", "augment --add", "generate", "merge", "export", "report")
 
 
 def test_twenty_killed_commands_end_as_if_nobody_had_touched_them(tmp_path: Path) -> None:

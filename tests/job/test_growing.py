@@ -12,6 +12,7 @@ from small_job import as_options, contents, digits, tiny_config
 import vaeaug
 from vaeaug.cli import main
 from vaeaug.job.inspection import describe
+from vaeaug.merging._joined import JoinedShards
 from vaeaug.shards import Manifest, ShardDataset
 
 FEW = {"zero": 30, "one": 24, "two": 16, "three": 5}
@@ -79,6 +80,23 @@ def test_a_raised_plan_draws_the_samples_of_a_run_that_asked_for_all(data, small
     assert describe(grown.out_dir)["generations"]["2"].startswith(line)
     for name in ("README.md", "report.html"):
         assert line in (grown.out_dir / name).read_text(encoding="utf-8").replace("\\", "")
+
+
+def test_what_was_thrown_out_stays_out_of_the_grown_dataset(data, out, grown):
+    path = Manifest.load(out).shards[0].path
+    vaeaug.exclude(out, {path: [1, 3]}, data)
+    left = grow(data, out, job(MORE), add=True).manifest
+    assert left.excluded == {path: [1, 3]}
+    assert left.n_images == grown.manifest.n_images - 2
+    assert [generation.classes for generation in left.generations] == [
+        generation.classes for generation in grown.manifest.generations
+    ]
+    assert vaeaug.verify(out).ok
+    assert len(ShardDataset(out)) == left.n_images
+    # In the other run they were not thrown out: each sample of either is there once.
+    assert len(JoinedShards([ShardDataset(out), ShardDataset(grown.out_dir)])) == left.n_images + 2
+    back = vaeaug.exclude(out, None, data)
+    assert back.classes == grown.manifest.classes
 
 
 def test_the_same_again_adds_nothing(data, grown):
