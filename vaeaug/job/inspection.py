@@ -87,14 +87,14 @@ def describe(path: str | Path) -> dict[str, Any]:
     if (path / "manifest.json").exists():
         stored = Manifest.load(path)
         manifest = json.loads(stored.to_bytes())
-        numbered = enumerate(stored.generations, 1)
+        history = {str(i): str(generation) for i, generation in enumerate(stored.generations, 1)}
         counts = {row["name"]: row["accepted"] for row in manifest["classes"]}
         return {
             "run": str(path),
             "state": "complete" if manifest["complete"] else "complete, some classes fell short",
             "n": sum(counts.values()),
             "classes": counts,
-            "excluded": sum(map(len, Manifest.load(path).excluded.values())),
+            "excluded": sum(map(len, stored.excluded.values())),
             "gate": gate if isinstance(gate := manifest["gate"], str) else gate.get("sentence"),
             "recipe": manifest["extra"].get("recipe"),
             **{
@@ -102,7 +102,7 @@ def describe(path: str | Path) -> dict[str, Any]:
                 for key in ("complete", "image_shape", "dtype", "run_seed", "versions")
             },
             "samplers": manifest["extra"].get("samplers", {}),
-            "generations": {str(i): str(generation) for i, generation in numbered},
+            **({"generations": history} if history else {}),
         }
     is_generator = any((path / name).exists() for name in ("config.json", "model/config.json"))
     if (path / "run.json").exists():
