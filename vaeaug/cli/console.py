@@ -289,6 +289,8 @@ def print_sweep(points: "Sequence[SweepPoint]", out: Path, as_json: bool) -> Non
 def reports_table(classes: dict[str, Any]) -> str:
     """Format the counts of each class: real, requested, accepted, drawn and rejected by reason.
 
+    Reasons for which nothing was rejected have no column, so that the table fits a terminal.
+
     Args:
         classes: Counts by class name.
 
@@ -297,7 +299,9 @@ def reports_table(classes: dict[str, Any]) -> str:
     """
     from vaeaug.screening import REASONS
 
-    reasons_given = {reason for row in classes.values() for reason in row["rejected"]}
+    reasons_given = {
+        reason for row in classes.values() for reason, count in row["rejected"].items() if count
+    }
     reasons = [reason for reason in REASONS if reason in reasons_given]
     with_real = all("real" in row for row in classes.values())
     with_near = any(row.get("near") is not None for row in classes.values())
