@@ -5,7 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vaeaug.report.document import ClassMeasures, ClassPart, Document, MergedClass
-from vaeaug.report.words import NONE, count, kind, num, of_kind, one_of, pct, points, several, total
+from vaeaug.report.words import (
+    NONE,
+    count,
+    kind,
+    num,
+    of_kind,
+    one_of,
+    pct,
+    points,
+    several,
+    total,
+    with_minus,
+)
 from vaeaug.shards import how_to_evaluate
 
 MAX_ROWS = 150
@@ -96,8 +108,12 @@ def cautions(document: Document) -> list[tuple[str, str]]:
     if document.shortcut and document.shortcut.warning:
         found.append((f"shortcut: {document.shortcut.warning}", "shortcut"))
     if document.diagnostics:
-        found += [(f"generator: {line}", "generator") for line in document.diagnostics.warnings]
-    return found
+        undertrained = [
+            line for line in document.diagnostics.training if line.startswith("undertrained")
+        ]
+        lines = [*undertrained, *document.diagnostics.warnings]
+        found += [(f"generator: {line}", "generator") for line in lines]
+    return [(with_minus(text), section) for text, section in found]
 
 
 def not_measured(document: Document) -> str:
