@@ -6,11 +6,13 @@ Nothing here knows a run folder: what is drawn is handed out, and whoever asked 
 from vaeaug.stages.drawing import CHUNK, AcceptedSamples, draw_class
 from vaeaug.stages.planning import bytes_per_sample, plan_of, shards_of, suited, with_front_end
 from vaeaug.stages.split import SplitStages, SyntheticSet
+from vaeaug.stages.timing import JobTime, time_job
 from vaeaug.stages.training import fit, fit_restorer, load_or_train, new_screener
 
 __all__ = [
     "CHUNK",
     "AcceptedSamples",
+    "JobTime",
     "SplitStages",
     "SyntheticSet",
     "bytes_per_sample",
@@ -22,5 +24,6 @@ __all__ = [
     "plan_of",
     "shards_of",
     "suited",
+    "time_job",
     "with_front_end",
 ]

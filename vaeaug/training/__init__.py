@@ -8,11 +8,13 @@ from vaeaug.training._batches import resolve_device
 from vaeaug.training._elbo import ACTIVE_VARIANCE
 from vaeaug.training._restoration import BUDGET_SHARE, restoration_steps, train_restorer
 from vaeaug.training._state import TrainingError
+from vaeaug.training._timing import StageTime, time_training, with_steps
 from vaeaug.training._train import Trained, check_config, default_steps, style_units, train
 
 __all__ = [
     "ACTIVE_VARIANCE",
     "BUDGET_SHARE",
+    "StageTime",
     "Trained",
     "TrainingError",
     "check_config",
@@ -20,6 +22,8 @@ __all__ = [
     "resolve_device",
     "restoration_steps",
     "style_units",
+    "time_training",
     "train",
     "train_restorer",
+    "with_steps",
 ]
