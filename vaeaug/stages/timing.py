@@ -10,7 +10,6 @@ import logging
 import os
 import platform
 import resource
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,12 +21,12 @@ import torch
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.files import publish, read_whole
-from vaeaug.files.json_text import JSONTextError, parse_strict
+from vaeaug.files.json_text import parse_strict
 from vaeaug.generator import ImageCodec, LatentSpace, SoundCodec
 from vaeaug.memory import sized
 from vaeaug.screening import Screener
 from vaeaug.stages.planning import bytes_per_sample, plan_of, suited, with_front_end
-from vaeaug.training import StageTime, resolve_device, time_training, with_steps
+from vaeaug.training import StageTime, clock_of, resolve_device, time_training, with_steps
 
 log = logging.getLogger("vaeaug")
 
@@ -160,7 +159,7 @@ def _timed(
     data: LabelledImages, job: AugmentConfig, device: torch.device
 ) -> tuple[list[StageTime], int]:
     """Seconds of training and screening, and bytes of memory."""
-    some = _some(data)
+    some, now = _some(data), clock_of(device)
     fixed = with_steps(data, job)
     stages: list[StageTime] = []
     samples = some
@@ -170,9 +169,9 @@ def _timed(
             if job.model.codec is not None
             else SoundCodec(data.spectrogram)
         )
-        began = time.perf_counter()
+        began = now()
         _, samples = LatentSpace.fitted(codec, some, device=device)
-        seconds = (time.perf_counter() - began) * len(data) / len(some)
+        seconds = (now() - began) * len(data) / len(some)
         stages.append(StageTime("encoding", 1, seconds))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -188,12 +187,12 @@ def _screening(
     data: LabelledImages, some: LabelledImages, job: AugmentConfig, device: torch.device
 ) -> StageTime:
     """The classifiers of screening: what their steps take, and what does not depend on them."""
-    seconds = []
+    seconds, now = [], clock_of(device)
     few = [min(steps, job.screening.classifier_steps) for steps in _CLASSIFIER_STEPS]
     for steps in few:
-        began = time.perf_counter()
+        began = now()
         Screener.for_job(some, job.changed(**{"screening.classifier_steps": steps}), device=device)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(now() - began)
     each = max(0.0, seconds[1] - seconds[0]) / max(1, few[1] - few[0])
     fixed = max(0.0, seconds[0] - few[0] * each) * len(data) / len(some)
     return StageTime("screening", job.screening.classifier_steps, each, 1, fixed)
@@ -230,7 +229,7 @@ def _remembered() -> dict[str, Any]:
     """What was timed on this machine; what cannot be read counts as nothing."""
     try:
         content = parse_strict(read_whole(_cache()))
-    except (OSError, RuntimeError, JSONTextError):
+    except (OSError, RuntimeError, ValueError):
         return {}
     return dict(content) if isinstance(content, Mapping) else {}
 

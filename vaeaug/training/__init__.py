@@ -8,7 +8,7 @@ from vaeaug.training._batches import resolve_device
 from vaeaug.training._elbo import ACTIVE_VARIANCE
 from vaeaug.training._restoration import BUDGET_SHARE, restoration_steps, train_restorer
 from vaeaug.training._state import TrainingError
-from vaeaug.training._timing import StageTime, time_training, with_steps
+from vaeaug.training._timing import StageTime, clock_of, time_training, with_steps
 from vaeaug.training._train import Trained, check_config, default_steps, style_units, train
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Trained",
     "TrainingError",
     "check_config",
+    "clock_of",
     "default_steps",
     "resolve_device",
     "restoration_steps",

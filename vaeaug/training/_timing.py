@@ -1,6 +1,8 @@
 """How long a training would take: a few steps of every stage, by the pipeline that trains."""
 
+import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -84,6 +86,20 @@ def time_training(
     return times
 
 
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """Choose the clock of a timing.
+
+    Args:
+        device: Where the networks run.
+
+    Returns:
+        Processor time where one thread computes, which other processes do not lengthen; elsewhere
+        the time that passes.
+    """
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time if alone else time.perf_counter
+
+
 def with_steps(data: LabelledImages, config: AugmentConfig) -> AugmentConfig:
     """Fix the numbers of steps that follow from the number of images.
 
@@ -105,7 +121,7 @@ class _TimedLoop(Loop):
 
     def __init__(self, batches: Batches, config: AugmentConfig, held_out: float) -> None:
         super().__init__(batches, config, None, None)
-        self.held_out = held_out
+        self.held_out, self.now = held_out, clock_of(batches.device)
         self.times: list[StageTime] = []
 
     def run(self, stage: Stage, model: nn.Module, objective: Objective) -> StageRecord:
@@ -115,10 +131,10 @@ class _TimedLoop(Loop):
             if alike is None:
                 objective.start(state)
                 step_seconds = self._seconds_of_a_step(stage, state)
-                began = time.perf_counter()
+                began = self.now()
                 objective.evaluate(state, 0.5)
                 self._wait()
-                evaluation = self.held_out * (time.perf_counter() - began)
+                evaluation = self.held_out * (self.now() - began)
                 alike = StageTime(stage.name, stage.steps, step_seconds, 0, evaluation)
             training = self.config.training
             evaluations = EVALUATIONS if training.eval_every is None else MIN_EVALUATIONS
@@ -149,17 +165,17 @@ class _TimedLoop(Loop):
         for number in range(n_first):
             state.watch.read(state.record, take(middle + number, 0.5))
         self._wait()
-        began = time.perf_counter()
+        began = self.now()
         seconds: list[float] = []
         # A short stage is not timed for longer than a part of what it takes.
         most = min(STEPS, max(FEWEST, stage.steps // 10))
         while len(seconds) < FEWEST or (len(seconds) < most and sum(seconds) < SECONDS):
             take(middle + n_first + len(seconds), 0.5)
             self._wait()
-            now = time.perf_counter()
+            now = self.now()
             seconds.append(now - began)
             began = now
-        return sum(seconds) / len(seconds)
+        return statistics.median(seconds)
 
     def _wait(self) -> None:
         if self.on_cuda:
