@@ -22,6 +22,8 @@ from vaeaug.cli._options import (
     resume_option,
     seeds_of,
     strategy_option,
+    timing_option,
+    told_in_advance,
     track_option,
     values_of,
 )
@@ -47,7 +49,8 @@ if TYPE_CHECKING:
 @device_option
 @resume_option
 @track_option
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@timing_option
+@click.option("--dry-run", is_flag=True, help="Print the plan and its time, and stop.")
 @click.option(
     "--search", is_flag=True, help="First search for the best way to draw and use the samples."
 )
@@ -61,6 +64,7 @@ def augment(
     device: str,
     resume: bool,
     callbacks: "list[Progress]",
+    timing: bool,
     dry_run: bool,
     search: bool,
     evaluate: bool,
@@ -80,8 +84,9 @@ def augment(
 
     config, images = request(data, **configuration)
     if dry_run:
-        print_plan(images, config, as_json)
+        print_plan(images, config, as_json, device if timing else None)
         return
+    expected = told_in_advance(images, config, out, device) if timing else None
     workers = configuration["workers"]
     result = run(
         images,
@@ -102,6 +107,7 @@ def augment(
         resume=resume,
         progress=progress_enabled(),
         callbacks=callbacks,
+        expected=expected and expected.expected,
     )
     sys.exit(print_result(result, as_json))
 
@@ -211,11 +217,13 @@ def report(data: str, out: Path, pool: str | None) -> None:
 @click.argument("data", type=DATA)
 @configured
 @strategy_option
+@device_option
+@timing_option
 @json_option
-def plan(*, data: str, as_json: bool, **configuration: Any) -> None:
-    """Print how many samples of each class would be generated, and why."""
+def plan(*, data: str, device: str, timing: bool, as_json: bool, **configuration: Any) -> None:
+    """Print how many samples of each class would be generated, why, and how long it takes."""
     config, images = request(data, **configuration)
-    print_plan(images, config, as_json)
+    print_plan(images, config, as_json, device if timing else None)
 
 
 @click.command()
@@ -226,6 +234,7 @@ def plan(*, data: str, as_json: bool, **configuration: Any) -> None:
 @device_option
 @resume_option
 @track_option
+@timing_option
 @json_option
 def train(
     *,
@@ -234,6 +243,7 @@ def train(
     device: str,
     resume: bool,
     callbacks: "list[Progress]",
+    timing: bool,
     as_json: bool,
     **configuration: Any,
 ) -> None:
@@ -241,6 +251,7 @@ def train(
     from vaeaug.job.pipeline import train_only
 
     config, images = request(data, **configuration)
+    expected = told_in_advance(images, config, out, device, training=True) if timing else None
     model = train_only(
         images,
         out,
@@ -249,6 +260,7 @@ def train(
         resume=resume,
         progress=progress_enabled(),
         callbacks=callbacks,
+        expected=expected and expected.expected,
     )
     print_document({"model": str(model)}, f"generator: {model}", as_json)
 

@@ -39,7 +39,11 @@ NOT_EVALUATED = "Not evaluated: it is not known whether this data helps"
 _VERDICTS = {
     "helps": ("Helps", "helps", "M8.5 15.5 13 20 21.5 10.5"),
     "does not help": ("Does not help", "harms", "M10 10 20 20M20 10 10 20"),
-    "unsure": ("Cannot tell yet", "unsure", "M11 12a4 4 0 1 1 5.8 3.6c-1.2.6-1.8 1.1-1.8 2.2M15 22v.1"),
+    "unsure": (
+        "Cannot tell yet",
+        "unsure",
+        "M11 12a4 4 0 1 1 5.8 3.6c-1.2.6-1.8 1.1-1.8 2.2M15 22v.1",
+    ),
 }
 _UNKNOWN = ("Not evaluated", "unknown", "M9.5 15H20.5")
 _METRICS: dict[str, tuple[str, str | None]] = {

@@ -137,9 +137,7 @@ def _render(
         "verdict": gate_view.verdict(gate),
         "nearness": adapted(document.nearness.sentence),
         "command": run_view.evaluate_command(document),
-        "contents": [
-            (anchor, adapted(name)) for anchor, name in _CONTENTS if anchor not in absent
-        ],
+        "contents": [(anchor, adapted(name)) for anchor, name in _CONTENTS if anchor not in absent],
         "shown_anchors": {anchor for anchor, _ in _CONTENTS} - absent,
         "cautions": run_view.cautions(document),
         "not_measured": run_view.not_measured(document),

@@ -65,9 +65,9 @@ class JobTime:
         return sum(stage.seconds for stage in self.stages)
 
     @property
-    def training_seconds(self) -> float:
-        """Seconds of the training of the generator and of what belongs to it."""
-        return sum(stage.seconds for stage in self.stages if stage.name not in _LATER)
+    def expected(self) -> dict[str, float]:
+        """Seconds by the name of the stage, in order."""
+        return {stage.name: stage.seconds for stage in self.stages}
 
     def training_only(self) -> "JobTime":
         """Return the same for `train`, which draws nothing.
@@ -241,7 +241,9 @@ def _remember(key: str, value: Mapping[str, Any]) -> None:
         _cache().parent.mkdir(parents=True, exist_ok=True)
         publish(_cache(), json.dumps(kept).encode())
     except (OSError, RuntimeError) as error:
-        log.debug("timing: %s cannot be written (%s); it is measured again next time", _cache(), error)
+        log.debug(
+            "timing: %s cannot be written (%s); it is measured again next time", _cache(), error
+        )
 
 
 def _key(data: LabelledImages, job: AugmentConfig, device: torch.device) -> str:

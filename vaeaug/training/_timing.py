@@ -13,8 +13,12 @@ from vaeaug.data import LabelledImages
 from vaeaug.memory import kept_memory
 from vaeaug.training._batches import MAX_HELD_OUT, Batches
 from vaeaug.training._loop import EVAL_EVERY, EVALUATIONS, MIN_EVALUATIONS, Loop
-from vaeaug.training._restoration import new_restorer, restoration_stage, restoration_steps
-from vaeaug.training._restoration import RestorationObjective
+from vaeaug.training._restoration import (
+    RestorationObjective,
+    new_restorer,
+    restoration_stage,
+    restoration_steps,
+)
 from vaeaug.training._state import Objective, Stage, StageRecord
 from vaeaug.training._train import TrainingPipeline, training_steps
 
