@@ -227,7 +227,7 @@ def _bars(console: Any, whole: Whole | None) -> Iterator[Progress]:
             return Text(f"{task.completed:.0f} %") if is_whole else super().render(task)
 
     class Left(TimeRemainingColumn):
-        max_refresh = None
+        max_refresh = 0.5
 
         def render(self, task: Any) -> Text:
             left = task.fields["left"]

@@ -107,7 +107,7 @@ def augment(
         resume=resume,
         progress=progress_enabled(),
         callbacks=callbacks,
-        expected=expected and expected.expected,
+        expected=None if expected is None else expected.expected,
     )
     sys.exit(print_result(result, as_json))
 
@@ -260,7 +260,7 @@ def train(
         resume=resume,
         progress=progress_enabled(),
         callbacks=callbacks,
-        expected=expected and expected.expected,
+        expected=None if expected is None else expected.expected,
     )
     print_document({"model": str(model)}, f"generator: {model}", as_json)
 

@@ -80,7 +80,7 @@ def headline_of(gate: Gate) -> Headline:
         return Headline(word, said)
     ends = None if first is None else (first.difference, first.low, first.high)
     known = None if ends is None or None in ends else ends
-    outlook = gate.outlook and Outlook(**vars(gate.outlook))
+    outlook = None if gate.outlook is None else Outlook(**vars(gate.outlook))
     return headline(
         gate.verdict,
         difference=known,  # type: ignore[arg-type]

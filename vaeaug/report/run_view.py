@@ -84,7 +84,7 @@ def tiles(document: Document) -> list[Tile]:
 
 
 def cautions(document: Document) -> list[tuple[str, str]]:
-    """Return the warnings that belong beside the verdict: of the gate, copying, shortcuts, training.
+    """Return the warnings beside the verdict: gate, copying, shortcuts, training.
 
     Args:
         document: The report.

@@ -5,7 +5,7 @@ TERMS = {
     "Balanced accuracy": "Mean over the classes of the share that is recognised; every class "
     "counts the same.",
     "Point": "A hundredth: from 85.0 % to 86.4 % is +1.4 points.",
-    "Interval": "Where the true value lies in 95 of 100 such measurements, unless stated otherwise.",
+    "Interval": "Where the true value lies in 95 of 100 such measurements.",
     "Split": "One way to divide the real images into those to train on and those held out.",
     "Baseline": "The best training without synthetic images, of all that were tried.",
     "Equal steps": "Synthetic images take the place of real ones in a batch: the same computing.",
@@ -33,7 +33,7 @@ TERMS = {
     "ELBO": "Evidence lower bound: how probable the model finds images, in nats; higher is better.",
     "KL": "How much information the latents hold about an image, in nats.",
     "Importance-weighted bound": "A tighter bound than the ELBO, from several draws.",
-    "Bits per value": "The bound as the length of a code for one value of an image; lower is better.",
+    "Bits per value": "The bound as the length of a code for one value; lower is better.",
     "Active latent units": "Latent units that carry information about the image.",
     "Highest information of one unit": "Above 0, a latent unit tells classes apart.",
     "What units change most": "The visible property that a latent unit moves.",

@@ -163,12 +163,12 @@ def _timed(
     fixed = with_steps(data, job)
     stages: list[StageTime] = []
     samples = some
-    if job.model.codec is not None or data.spectrogram is not None:
-        codec = (
-            ImageCodec.load(job.model.codec)
-            if job.model.codec is not None
-            else SoundCodec(data.spectrogram)
-        )
+    codec: ImageCodec | SoundCodec | None = None
+    if job.model.codec is not None:
+        codec = ImageCodec.load(job.model.codec)
+    elif data.spectrogram is not None:
+        codec = SoundCodec(data.spectrogram)
+    if codec is not None:
         began = now()
         _, samples = LatentSpace.fitted(codec, some, device=device)
         seconds = (now() - began) * len(data) / len(some)

@@ -22,7 +22,7 @@ from vaeaug.training._restoration import (
 from vaeaug.training._state import Objective, Stage, StageRecord
 from vaeaug.training._train import TrainingPipeline, training_steps
 
-# Steps that are timed in a stage, at least and at most, and the seconds after which they are enough.
+# Steps timed in a stage, at least and at most, and the seconds after which they are enough.
 FEWEST, STEPS, SECONDS = 2, 20, 0.4
 # Steps before them: buffers are allocated, and on a card the step is recorded and captured.
 FIRST, FIRST_ON_CUDA = 1, 6
