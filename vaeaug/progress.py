@@ -259,6 +259,8 @@ def _bars(console: Any, whole: Whole | None) -> Iterator[Progress]:
                 bars.update(tasks[what], metrics=f"ELBO {metrics['held_out_elbo']:.1f}")
 
         yield report
+        if in_all is not None:
+            bars.update(in_all, completed=100, left="")
 
 
 @contextmanager
