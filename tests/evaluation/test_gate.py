@@ -326,6 +326,8 @@ def test_what_cannot_be_told_yet_says_what_it_takes() -> None:
     timed = 0
     for result in unsure:
         outlook = result.settings["outlook"]
+        if outlook is None:  # another reason, or splits that agree
+            continue
         line = result.sentence.split(". ")[0]
         assert line.startswith("Cannot tell yet: ")
         if outlook["splits"] is None:

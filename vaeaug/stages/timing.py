@@ -11,7 +11,7 @@ import os
 import platform
 import resource
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class JobTime:
         stages: The stages in order.
         memory: Bytes of memory at the peak, as far as training is concerned: of the card on CUDA.
         disk: Bytes of the shards.
+        busy: What else the machine does, in words; "" if it has a core to spare.
     """
 
     device: str
@@ -58,6 +59,7 @@ class JobTime:
     stages: tuple[StageTime, ...]
     memory: int
     disk: int
+    busy: str = field(default="", compare=False)
 
     @property
     def seconds(self) -> float:
@@ -87,6 +89,7 @@ class JobTime:
         return (
             f"{self.device}: {self.n_images:,} images, {steps:,} training steps, "
             f"{_minutes(self.seconds)} in all at most ({parts}); memory {sized(self.memory)}{disk}"
+            f"{'; ' if self.busy else ''}{self.busy}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -152,7 +155,7 @@ def time_job(
         StageTime("report", 1, _REPORT_SECONDS),
     ]
     disk = plan.n_synthetic * bytes_per_sample(data, job)
-    return JobTime(_named(device), len(data), tuple(stages), memory, disk)
+    return JobTime(_named(device), len(data), tuple(stages), memory, disk, _busy(device))
 
 
 def _timed(
@@ -268,6 +271,16 @@ def _named(device: torch.device) -> str:
         return f"{device} ({torch.cuda.get_device_name(device)})"
     n = torch.get_num_threads()
     return f"CPU with {n} {'thread' if n == 1 else 'threads'}"
+
+
+def _busy(device: torch.device) -> str:
+    """Whether other processes keep the cores busy, which lengthens the job."""
+    if device.type != "cpu" or not hasattr(os, "getloadavg"):
+        return ""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load < cores + 0.5:
+        return ""
+    return f"longer while the machine is busy, as now (load {load:.1f} on {cores} cores)"
 
 
 def _by_kind(stages: Sequence[StageTime]) -> list[StageTime]:
