@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from vaeaug.cli.console import waiting
+
 if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig, EvaluationConfig
     from vaeaug.data import LabelledImages
@@ -311,11 +313,9 @@ def progress_enabled() -> bool:
 
 def say_that_it_starts() -> None:
     """Import torch, which takes seconds, and show on a terminal that something happens."""
-    if "torch" in sys.modules or not sys.stderr.isatty() or not progress_enabled():
+    if "torch" in sys.modules:
         return
-    from rich.console import Console
-
-    with Console(stderr=True).status("starting"):
+    with waiting("starting"):
         import torch  # noqa: F401
 
 
@@ -344,7 +344,8 @@ def told_in_advance(
     log = logging.getLogger("vaeaug")
     if (out / "manifest.json").exists() or not log.isEnabledFor(logging.INFO):
         return None
-    expected = time_job(data, config, device=device)
+    with waiting("timing a few steps"):
+        expected = time_job(data, config, device=device)
     expected = expected.training_only() if training else expected
     log.info("%s", expected)
     return expected

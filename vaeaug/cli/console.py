@@ -2,8 +2,10 @@
 
 import io
 import json
+import logging
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,22 @@ if TYPE_CHECKING:
     from vaeaug.plan import Plan
 
 NO_HELP, PARTIAL = 3, 4
+
+
+def waiting(text: str) -> AbstractContextManager[Any]:
+    """Show on a terminal that something happens which has no steps to count.
+
+    Args:
+        text: What happens.
+
+    Returns:
+        A context manager; elsewhere it shows nothing.
+    """
+    if not sys.stderr.isatty() or not logging.getLogger("vaeaug").isEnabledFor(logging.INFO):
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status(text)
 
 
 def print_plan(
@@ -71,7 +89,8 @@ def print_plan(
     )
     document: dict[str, Any] = {"classes": rows, **total}
     if device is not None and total["n_synthetic"]:
-        expected = time_job(data, config, device=device)
+        with waiting("timing a few steps"):
+            expected = time_job(data, config, device=device)
         document["time"] = expected.to_json()
         text += f"\n{expected}"
     print_document(document, text, as_json)
