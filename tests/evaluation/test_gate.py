@@ -335,7 +335,7 @@ def test_what_cannot_be_told_yet_says_what_it_takes() -> None:
             continue
         timed += 1
         assert "2 splits are too few; less than a minute more would do" in line
-        assert f"`--splits {outlook['splits']}`" in result.sentence
+        assert f"With --splits {outlook['splits']} " in result.sentence
         # Splits of the simulation take milliseconds.
         assert 0 < outlook["seconds"] < 60
     assert timed

@@ -396,7 +396,7 @@ def test_headings_and_tables_have_their_order(tmp_path):
             {"splits": 12, "limit": 100, "seconds": 1490.0},
             "Cannot tell yet: 5 splits are too few; about 25 minutes more would do",
             "So far +0.4 points (−1.2 to 2.0): balanced accuracy against oversampling + classic, "
-            "the best training without synthetic data, over 5 splits. `--splits 12` gives that",
+            "the best training without synthetic data, over 5 splits. With --splits 12 it gets",
             "unsure",
         ),
         (

@@ -123,7 +123,7 @@ def _of_splits(n_splits: int, outlook: Outlook | None) -> tuple[str, str]:
     more = "more splits" if outlook.seconds is None else more_time(outlook.seconds)
     return (
         f"{few}; {more} would do",
-        f"`--splits {outlook.splits}` gives that time, if other splits are like these.",
+        f"With --splits {outlook.splits} it gets that time, if other splits are like these.",
     )
 
 
