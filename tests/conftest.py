@@ -9,6 +9,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # One thread here and in the processes that tests start: sums in another order round otherwise.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Jobs are timed in advance where that is tested.
+os.environ["VAEAUG_TIMING"] = "0"
 
 import pytest
 import torch

@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -39,6 +40,44 @@ def test_a_line_now_and_then_where_no_one_watches(monkeypatch, caplog):
     assert caplog.messages == said, "nothing is said afterwards"
 
 
+def test_the_time_left_is_that_of_all_stages(monkeypatch, caplog):
+    now = [100.0]
+    monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
+    expected = {"classifier": 10.0, "trunk": 60.0, "screening": 20.0, "drawing": 10.0}
+    whole = room.Whole(expected)
+    assert whole.seconds_left == 100
+    whole.report("classifier", 5, 10)
+    assert whole.done == pytest.approx(0.05)
+    whole.report("trunk", 30, 60)
+    assert whole.done == pytest.approx(0.4)
+    now[0] += 80  # twice as slow as it was expected to be
+    assert whole.seconds_left == pytest.approx(120)
+    assert str(whole) == "about 2 min left"
+    # The classifiers of screening report by the name of that of training.
+    whole.report("classifier", 10, 20)
+    assert whole.done == pytest.approx(0.8)
+    whole.report("drawing [/b]", 1, 3)
+    assert 0.9 < whole.done < 1
+    assert whole.is_known
+    whole.report("probes", 1, 30)
+    assert not whole.is_known
+
+
+def test_lines_say_the_time_left(monkeypatch, caplog):
+    monkeypatch.setattr(room, "EVERY", 0.05)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    caplog.set_level(logging.INFO, logger="vaeaug")
+    with shown(None, expected={"trunk": 600.0}) as report:
+        report("trunk", 5, 20, {})
+        deadline = time.monotonic() + 30
+        while not any("trunk: 5 of 20 (" in line for line in caplog.messages):
+            assert time.monotonic() < deadline, caplog.messages
+            time.sleep(0.01)
+    assert any(
+        "in all; about 7 min left)" in line or "8 min left" in line for line in caplog.messages
+    )
+
+
 def test_false_is_silent_and_a_function_is_itself(monkeypatch, caplog):
     monkeypatch.setattr(room, "EVERY", 0.02)
     caplog.set_level(logging.INFO, logger="vaeaug")
@@ -62,7 +101,8 @@ def test_bars_on_a_terminal(tmp_path, quiet):
         "from dataclasses import replace\n"
         "import vaeaug\n"
         "data = replace(digits(), class_names=('[/b]', 'one', '[red]two', 'three'))\n"
-        "vaeaug.augment(data, sys.argv[1], tiny_config(), progress=sys.argv[3] == 'False' and None)"
+        "vaeaug.augment(data, sys.argv[1], tiny_config(), progress=sys.argv[3] == 'False' and None,"
+        " expected={'trunk': 5.0, 'adapt': 2.0, 'screening': 1.0, 'drawing': 1.0})"
     )
     leader, follower = pty.openpty()
     arguments = [str(tmp_path / "out"), str(Path(__file__).parent), str(quiet)]
@@ -91,7 +131,10 @@ def test_bars_on_a_terminal(tmp_path, quiet):
     else:
         assert "trunk" in text
         assert "drawing [/b]" in text
-        assert "12/12" in text
+        assert "10/10" in text
+        assert "100 %" in text
+        assert "in all" in text
+        assert re.search(r"about \d+ s left", text)
 
 
 @pytest.mark.parametrize("given", [{"model.width": 8, "training.steps": 9}, "yaml", "path"])

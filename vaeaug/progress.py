@@ -79,11 +79,81 @@ def from_two_arguments(progress: Callable[..., None] | None) -> Progress | None:
     return progress
 
 
+class Whole:
+    """How far a job of several stages has come, and how long the rest will take.
+
+    Args:
+        expected: Seconds that its stages are expected to take, by name, in order.
+    """
+
+    def __init__(self, expected: Mapping[str, float]) -> None:
+        self._names, self._seconds = list(expected), list(expected.values())
+        self._at, self._part = 0, 0.0
+        self._began = time.monotonic()
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """Take note of a stage.
+
+        Args:
+            what: The stage, as a `Progress` is called with it.
+            done: Steps of it that are done.
+            total: All its steps.
+        """
+        for number in range(self._at, len(self._names)):
+            if self._is(what, self._names[number]):
+                part = done / max(1, total)
+                # Of classes that are drawn one after another, each has a stage of its own.
+                is_one = self._names[number] == what or what == "classifier"
+                self._at, self._part = number, part if is_one else 0.5
+                return
+        self._at, self._part = len(self._names), 0.0
+
+    @staticmethod
+    def _is(what: str, name: str) -> bool:
+        if what == "classifier":
+            return name in ("classifier", "screening")
+        return what == name or (name == "drawing" and what.startswith("drawing "))
+
+    @property
+    def done(self) -> float:
+        """Fraction that is done, 0 to 1."""
+        return self._behind() / max(1e-9, sum(self._seconds))
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds that are left: as expected, corrected by the pace so far."""
+        behind, everything = self._behind(), sum(self._seconds)
+        elapsed = time.monotonic() - self._began
+        # The pace of the first seconds says little.
+        trust = min(1.0, elapsed / 20)
+        pace = 1.0 if behind < 1 else min(5.0, max(0.2, elapsed / behind))
+        return (everything - behind) * (1 - trust + trust * pace)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the present stage is one of those expected."""
+        return self._at < len(self._names)
+
+    def _behind(self) -> float:
+        now = self._part * self._seconds[self._at] if self.is_known else 0.0
+        return sum(self._seconds[: self._at]) + now
+
+    def __str__(self) -> str:
+        return f"{_lasting(self.seconds_left)} left"
+
+
+def _lasting(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
 @contextmanager
 def shown(
     progress: Progress | bool | None,
     callbacks: Sequence[Progress] = (),
     about: Mapping[str, Any] | None = None,
+    expected: Mapping[str, float] | None = None,
 ) -> Iterator[Progress | None]:
     """Show how far long work has come; a context manager.
 
@@ -94,6 +164,8 @@ def shown(
         callbacks: More functions to call. One with a method ``begin(about)`` is told of the work
             before, one with ``end(error)`` after it: None, or the exception that ended it.
         about: What is told of the work: plain JSON.
+        expected: Seconds that the stages are expected to take, by name, in order: bars and lines
+            then say how much time is left in all. None: not known.
 
     Yields:
         What the work calls; None where nothing is shown.
@@ -104,7 +176,7 @@ def shown(
                 callback.begin(dict(about or {}))
             if hasattr(callback, "end"):
                 ending.push(_told(callback.end))
-        report = ending.enter_context(_displayed(progress))
+        report = ending.enter_context(_displayed(progress, expected))
         functions = [report, *callbacks] if report is not None else list(callbacks)
         if len(functions) < 2:
             yield functions[0] if functions else None
@@ -123,7 +195,9 @@ def _told(end: Callable[[BaseException | None], None]) -> Callable[..., None]:
 
 
 @contextmanager
-def _displayed(progress: Progress | bool | None) -> Iterator[Progress | None]:
+def _displayed(
+    progress: Progress | bool | None, expected: Mapping[str, float] | None
+) -> Iterator[Progress | None]:
     """Bars, lines or the user's function."""
     if progress is False:
         yield None
@@ -134,34 +208,63 @@ def _displayed(progress: Progress | bool | None) -> Iterator[Progress | None]:
     from rich.console import Console
 
     console = Console(stderr=True)
-    with _bars(console) if console.is_terminal or console.is_jupyter else _lines() as report:
+    whole = Whole(expected) if expected else None
+    watched = console.is_terminal or console.is_jupyter
+    with _bars(console, whole) if watched else _lines(whole) as report:
         yield report
 
 
 @contextmanager
-def _bars(console: Any) -> Iterator[Progress]:
-    """A bar per stage."""
+def _bars(console: Any, whole: Whole | None) -> Iterator[Progress]:
+    """A bar per stage; where the whole is known, a bar of it and below it the present stage's."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
+    from rich.text import Text
+
+    class Count(MofNCompleteColumn):
+        def render(self, task: Any) -> Text:
+            is_whole = task.fields["left"] is not None
+            return Text(f"{task.completed:.0f} %") if is_whole else super().render(task)
+
+    class Left(TimeRemainingColumn):
+        max_refresh = 0.5
+
+        def render(self, task: Any) -> Text:
+            left = task.fields["left"]
+            return super().render(task) if left is None else Text(left)
 
     # A class may be called "[/b]", which is no markup.
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), Count(), Left())
     metrics_column = TextColumn("{task.fields[metrics]}")
-    with Bars(*columns, TimeRemainingColumn(), metrics_column, console=console) as bars:
+    with Bars(*columns, metrics_column, console=console) as bars:
         tasks: dict[str, Any] = {}
+        fields: dict[str, Any] = {"metrics": "", "left": None}
+        in_all = None
+        if whole is not None:
+            in_all = bars.add_task("in all", total=100, **(fields | {"left": str(whole)}))
 
         def report(what: str, done: int, total: int, metrics: dict[str, float]) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(printable(what), total=total, metrics="")
+                if whole is not None:
+                    for task in tasks.values():
+                        bars.update(task, visible=False)
+                tasks[what] = bars.add_task(printable(what), total=total, **fields)
+            if whole is not None and in_all is not None:
+                whole.report(what, done, total)
+                left = str(whole) if whole.is_known else "what follows was not timed"
+                bars.update(in_all, completed=100 * whole.done, left=left)
+                bars.update(tasks[what], visible=True)
             bars.update(tasks[what], completed=done, total=total)
             if "held_out_elbo" in metrics:
                 bars.update(tasks[what], metrics=f"ELBO {metrics['held_out_elbo']:.1f}")
 
         yield report
+        if in_all is not None:
+            bars.update(in_all, completed=100, left="")
 
 
 @contextmanager
-def _lines() -> Iterator[Progress]:
+def _lines(whole: Whole | None) -> Iterator[Progress]:
     """A line every `EVERY` seconds, from a thread: some work calls nothing for minutes."""
     began = time.monotonic()
     latest: list[tuple[str, int, int]] = []
@@ -169,17 +272,21 @@ def _lines() -> Iterator[Progress]:
 
     def report(what: str, done: int, total: int, metrics: dict[str, float]) -> None:
         latest[:] = [(what, done, total)]
+        if whole is not None:
+            whole.report(what, done, total)
 
     def speak() -> None:
         while not ended.wait(EVERY):
             seconds = time.monotonic() - began
             since = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
+            left = f"; {whole}" if whole is not None and whole.is_known else ""
             if not latest:
-                log.info("at work for %s", since)
+                log.info("at work for %s%s", since, left)
                 continue
             what, done, total = latest[0]
             after = "" if done < total else ", what follows it is under way"
-            log.info("%s: %d of %d%s (%s in all)", printable(what), done, total, after, since)
+            name = printable(what)
+            log.info("%s: %d of %d%s (%s in all%s)", name, done, total, after, since, left)
 
     speaker = threading.Thread(target=speak, name="vaeaug-progress", daemon=True)
     speaker.start()

@@ -316,6 +316,31 @@ def test_the_budget_decides_how_many_splits() -> None:
     assert (few.settings["n_splits"], many.settings["n_splits"]) == (3, 8)
 
 
+def test_what_cannot_be_told_yet_says_what_it_takes() -> None:
+    unsure = [
+        result
+        for seed in range(12)
+        if (result := gate(seed, duplicates, min_splits=2, max_splits=2)).verdict == "unsure"
+    ]
+    assert unsure
+    timed = 0
+    for result in unsure:
+        outlook = result.settings["outlook"]
+        if outlook is None:  # another reason, or splits that agree
+            continue
+        line = result.sentence.split(". ")[0]
+        assert line.startswith("Cannot tell yet: ")
+        if outlook["splits"] is None:
+            assert "no number of splits up to 100 would do" in line
+            continue
+        timed += 1
+        assert "2 splits are too few; less than a minute more would do" in line
+        assert f"With --splits {outlook['splits']} " in result.sentence
+        # Splits of the simulation take milliseconds.
+        assert 0 < outlook["seconds"] < 60
+    assert timed
+
+
 def test_baselines_that_have_not_converged_are_told() -> None:
     def slow(train, synthetic, held_out, arm, *, seed, steps):
         # Knows more the longer it trains; synthetic data helps it as well.

@@ -12,6 +12,7 @@ from vaeaug.evaluation.statistics import (
     corrected_t_interval,
     judge,
     paired_gain_interval,
+    splits_to_decide,
     wilson_interval,
 )
 
@@ -176,3 +177,34 @@ def test_without_images_there_is_no_interval() -> None:
     none = np.ones(0, bool)
     with pytest.raises(ValueError, match=r"per label, at least one, got shapes \(0,\), \(0,\)"):
         paired_gain_interval(none, none, np.zeros(0, np.int64))
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread"), [(0.02, 0.012), (0.0, 0.004), (-0.01, 0.012), (0.004, 0.0006)]
+)
+def test_as_many_splits_as_are_said_to_decide_do(mean: float, spread: float) -> None:
+    ratio, least = 0.25, 0.005
+
+    def of(n: int) -> np.ndarray:
+        """So many differences of just this mean and variance."""
+        values = np.tile([1.0, -1.0], n)[:n]
+        values = values - values.mean()
+        return mean + spread * values / values.std(ddof=1)
+
+    def verdict(n: int) -> str:
+        return judge(corrected_t_interval(of(n), test_to_train=ratio), min_effect=least)
+
+    assert verdict(2) == "unsure"
+    n = splits_to_decide(of(2), test_to_train=ratio, min_effect=least, limit=500)
+    assert n is not None
+    assert verdict(n) != "unsure"
+    assert verdict(n - 1) == "unsure"
+    less = splits_to_decide(of(2), test_to_train=ratio, min_effect=least, limit=n - 1)
+    assert less is None
+
+
+def test_where_splits_differ_too_much_no_number_of_them_decides() -> None:
+    # The corrected variance stays above a quarter of theirs: 1.96 * 0.5 * spread is more than 0.02.
+    values = 0.02 + 0.03 * np.array([1.0, -1.0]) / np.sqrt(2)
+    assert splits_to_decide(values, test_to_train=0.25, min_effect=0.005, limit=1000) is None
+    assert splits_to_decide(values, test_to_train=0.0, min_effect=0.005, limit=1000) is not None

@@ -23,6 +23,8 @@ from vaeaug.cli._options import (
     resume_option,
     seeds_of,
     strategy_option,
+    timing_option,
+    told_in_advance,
     track_option,
     values_of,
 )
@@ -48,12 +50,13 @@ if TYPE_CHECKING:
 @device_option
 @resume_option
 @track_option
+@timing_option
 @click.option(
     "--add",
     is_flag=True,
     help="Add to the finished run in OUT what DATA or these options ask for beyond it.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and its time, and stop.")
 @click.option(
     "--search", is_flag=True, help="First search for the best way to draw and use the samples."
 )
@@ -68,6 +71,7 @@ def augment(
     resume: bool,
     callbacks: "list[Progress]",
     add: bool,
+    timing: bool,
     dry_run: bool,
     search: bool,
     evaluate: bool,
@@ -87,8 +91,11 @@ def augment(
 
     config, images = request(data, run=out if add else None, **configuration)
     if dry_run:
-        print_plan(images, config, as_json)
+        print_plan(images, config, as_json, device if timing else None)
         return
+    # What is added to a run is seldom the whole job again.
+    told = timing and not add
+    expected = told_in_advance(images, config, out, device) if told else None
     workers = configuration["workers"]
     result = run(
         images,
@@ -110,6 +117,7 @@ def augment(
         resume=resume,
         progress=progress_enabled(),
         callbacks=callbacks,
+        expected=None if expected is None else expected.expected,
     )
     sys.exit(print_result(result, as_json))
 
@@ -209,11 +217,13 @@ def report(data: str, out: Path, pool: str | None) -> None:
 @click.argument("data", type=DATA)
 @configured
 @strategy_option
+@device_option
+@timing_option
 @json_option
-def plan(*, data: str, as_json: bool, **configuration: Any) -> None:
-    """Print how many samples of each class would be generated, and why."""
+def plan(*, data: str, device: str, timing: bool, as_json: bool, **configuration: Any) -> None:
+    """Print how many samples of each class would be generated, why, and how long it takes."""
     config, images = request(data, **configuration)
-    print_plan(images, config, as_json)
+    print_plan(images, config, as_json, device if timing else None)
 
 
 @click.command()
@@ -224,6 +234,7 @@ def plan(*, data: str, as_json: bool, **configuration: Any) -> None:
 @device_option
 @resume_option
 @track_option
+@timing_option
 @json_option
 def train(
     *,
@@ -232,6 +243,7 @@ def train(
     device: str,
     resume: bool,
     callbacks: "list[Progress]",
+    timing: bool,
     as_json: bool,
     **configuration: Any,
 ) -> None:
@@ -239,6 +251,7 @@ def train(
     from vaeaug.job.pipeline import train_only
 
     config, images = request(data, **configuration)
+    expected = told_in_advance(images, config, out, device, training=True) if timing else None
     model = train_only(
         images,
         out,
@@ -247,6 +260,7 @@ def train(
         resume=resume,
         progress=progress_enabled(),
         callbacks=callbacks,
+        expected=None if expected is None else expected.expected,
     )
     print_document({"model": str(model)}, f"generator: {model}", as_json)
 

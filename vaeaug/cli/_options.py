@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from vaeaug.cli.console import waiting
+
 if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig, EvaluationConfig
     from vaeaug.data import LabelledImages
     from vaeaug.evaluation import ProbeFactory
     from vaeaug.generator import Synthesizer
     from vaeaug.merging import Balance
+    from vaeaug.stages import JobTime
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -183,6 +187,12 @@ resume_option = click.option(
     show_default=True,
     help="Resume the run in OUT, or delete it and start again.",
 )
+timing_option = click.option(
+    "--timing/--no-timing",
+    default=True,
+    envvar="VAEAUG_TIMING",
+    help="Tell from a few steps how long it will take. Default: yes.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 out_option = click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Run folder."
@@ -307,6 +317,46 @@ def progress_enabled() -> bool:
     return logging.getLogger("vaeaug").isEnabledFor(logging.INFO)
 
 
+def say_that_it_starts() -> None:
+    """Import torch, which takes seconds, and show on a terminal that something happens."""
+    if "torch" in sys.modules:
+        return
+    with waiting("starting"):
+        import torch  # noqa: F401
+
+
+def told_in_advance(
+    data: "LabelledImages",
+    config: "AugmentConfig",
+    out: Path,
+    device: str,
+    *,
+    training: bool = False,
+) -> "JobTime | None":
+    """Log what a job will cost, before it begins.
+
+    Args:
+        data: The training split.
+        config: The job.
+        out: The run folder; nothing is said of a run that is finished.
+        device: Where it will run.
+        training: Whether the generator alone is trained.
+
+    Returns:
+        What it will cost; None if it is not told.
+    """
+    from vaeaug.stages import time_job
+
+    log = logging.getLogger("vaeaug")
+    if (out / "manifest.json").exists() or not log.isEnabledFor(logging.INFO):
+        return None
+    with waiting("timing a few steps"):
+        expected = time_job(data, config, device=device)
+    expected = expected.training_only() if training else expected
+    log.info("%s", expected)
+    return expected
+
+
 def request(
     source: str,
     pool: str | None,
@@ -328,6 +378,7 @@ def request(
     Returns:
         The configuration and the data.
     """
+    say_that_it_starts()
     from vaeaug.data import read_configured
 
     config = config_of(**configuration)
@@ -357,6 +408,7 @@ def data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "L
     Returns:
         The data.
     """
+    say_that_it_starts()
     from vaeaug.config import make_config
     from vaeaug.data import read_configured
     from vaeaug.job.folder import read_run

@@ -2,8 +2,10 @@
 
 import io
 import json
+import logging
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +26,34 @@ if TYPE_CHECKING:
 NO_HELP, PARTIAL = 3, 4
 
 
-def print_plan(data: "LabelledImages", config: "AugmentConfig", as_json: bool) -> None:
-    """Print how many samples of each class would be generated, and why.
+def waiting(text: str) -> AbstractContextManager[Any]:
+    """Show on a terminal that something happens which has no steps to count.
+
+    Args:
+        text: What happens.
+
+    Returns:
+        A context manager; elsewhere it shows nothing.
+    """
+    if not sys.stderr.isatty() or not logging.getLogger("vaeaug").isEnabledFor(logging.INFO):
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status(text)
+
+
+def print_plan(
+    data: "LabelledImages", config: "AugmentConfig", as_json: bool, device: str | None = None
+) -> None:
+    """Print how many samples of each class would be generated, why, and how long it takes.
 
     Args:
         data: The training split.
         config: The job.
         as_json: Whether to print JSON.
+        device: Where it would run, to be timed; None: no time is told.
     """
-    from vaeaug.stages import bytes_per_sample, plan_of, shards_of
+    from vaeaug.stages import bytes_per_sample, plan_of, shards_of, time_job
 
     plan: Plan = plan_of(data, config)
     size = bytes_per_sample(data, config)
@@ -66,7 +87,13 @@ def print_plan(data: "LabelledImages", config: "AugmentConfig", as_json: bool) -
         f"{total['shards']} shards or more (one for each sampler of a class). `together` is the "
         "default size in `vaeaug merge`."
     )
-    print_document({"classes": rows, **total}, text, as_json)
+    document: dict[str, Any] = {"classes": rows, **total}
+    if device is not None and total["n_synthetic"]:
+        with waiting("timing a few steps"):
+            expected = time_job(data, config, device=device)
+        document["time"] = expected.to_json()
+        text += f"\n{expected}"
+    print_document(document, text, as_json)
 
 
 def print_merged(

@@ -253,6 +253,41 @@ def half_of(strata: Int64[np.ndarray, " n"], rng: np.random.Generator) -> Int64[
     return np.sort(ordered[place < np.repeat(sizes // 2, sizes)])
 
 
+def splits_to_decide(
+    differences: Float[np.ndarray, " j"] | Sequence[float],
+    *,
+    test_to_train: float,
+    min_effect: float,
+    limit: int,
+    confidence: float = CONFIDENCE,
+) -> int | None:
+    """Count the splits after which `judge` would no longer be unsure.
+
+    It is taken that mean and variance stay what they are. The corrected variance does not fall
+    below ``test_to_train`` times that of the splits, so that no number of them may do.
+
+    Args:
+        differences: One per split that was measured, at least 2.
+        test_to_train: As for `corrected_t_interval`.
+        min_effect: Smallest gain that counts, in the unit of the differences.
+        limit: Largest number of splits to consider.
+        confidence: Confidence of the interval, 0 to 1.
+
+    Returns:
+        The number in all, more than were measured; None if none up to `limit` would do.
+    """
+    from scipy.stats import t
+
+    values = np.asarray(differences, np.float64)
+    mean, variance = float(values.mean()), float(values.var(ddof=1))
+    # Half of an interval that lies above 0, or below the smallest gain that counts.
+    room = mean if mean >= min_effect else min_effect - mean
+    n = np.arange(len(values) + 1, limit + 1)
+    reach = t.ppf(0.5 + confidence / 2, n - 1) * np.sqrt((1 / n + test_to_train) * variance)
+    enough = n[reach < room]
+    return int(enough[0]) if len(enough) else None
+
+
 def judge(difference: Interval, *, min_effect: float) -> Verdict:
     """Judge the difference that synthetic data makes.
 

@@ -50,6 +50,7 @@ def augment(
     resume: bool = True,
     progress: Progress | bool | None = None,
     callbacks: Sequence[Progress] = (),
+    expected: Mapping[str, float] | None = None,
 ) -> AugmentResult:
     """Turn labelled images into a folder of screened, labelled synthetic shards.
 
@@ -72,6 +73,8 @@ def augment(
             is silent; a function is called as ``progress(what, done, total, metrics)``.
         callbacks: Functions that are called as `progress` is, besides it, such as
             `vaeaug.integrations.tracking.TensorBoard`.
+        expected: Seconds of each stage, as ``vaeaug.stages.time_job(data, config).expected`` has
+            them: bars and lines then say how much time is left. They change nothing else.
 
     Returns:
         Where the run is, and its manifest.
@@ -108,7 +111,7 @@ def augment(
     needed = plan.n_synthetic * bytes_per_sample(data, job) + SPACE_FOR_MODEL
     described = describe_data(data) | ({"search": True} if search_first else {})
     with (
-        shown(progress, callbacks, _about(job, data)) as report,
+        shown(progress, callbacks, _about(job, data), expected) as report,
         RunFolder(out_dir, config=job, data=described, needed=needed, resume=resume) as run,
     ):
         measured_by = RunEvaluation(
@@ -219,6 +222,7 @@ def train_only(
     resume: bool = True,
     progress: Progress | bool | None = None,
     callbacks: Sequence[Progress] = (),
+    expected: Mapping[str, float] | None = None,
 ) -> Path:
     """The first half of `augment`, which resumes from here with the same configuration.
 
@@ -230,6 +234,7 @@ def train_only(
         resume: False deletes a run that is there and starts again.
         progress: As for `augment`.
         callbacks: As for `augment`.
+        expected: As for `augment`.
 
     Returns:
         The generator's folder.
@@ -243,7 +248,7 @@ def train_only(
     job = _with_plain_strategy(as_config(config), data)
     plan_of(data, job)  # what `augment` would refuse is refused here
     with (
-        shown(progress, callbacks, _about(job, data)) as report,
+        shown(progress, callbacks, _about(job, data), expected) as report,
         RunFolder(
             out_dir, config=job, data=describe_data(data), needed=SPACE_FOR_MODEL, resume=resume
         ) as run,

@@ -2,6 +2,7 @@
 
 from vaeaug.report.card import write_card
 from vaeaug.report.clips import are_clips, gif_bytes
+from vaeaug.report.headline import Headline, Outlook, headline, in_points
 from vaeaug.report.latent_map import write_latent_map
 from vaeaug.report.page import write_report
 from vaeaug.report.picture import (
@@ -26,11 +27,15 @@ __all__ = [
     "MAX_CLASSES",
     "SPECTROGRAM_RANGE",
     "ClassPanel",
+    "Headline",
+    "Outlook",
     "are_clips",
     "as_pictures",
     "draw_rate_distortion",
     "draw_sample",
     "gif_bytes",
+    "headline",
+    "in_points",
     "players",
     "spectrogram_panels",
     "wav_bytes",

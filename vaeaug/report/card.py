@@ -100,7 +100,7 @@ def _does_it_help(document: Document) -> str:
             "this file."
         )
         return "\n".join(lines)
-    lines.append(f"**{verdict['word']}.** {_escaped(verdict['sentence'])}")
+    lines.append(f"**{_escaped(verdict['line'])}.** {_escaped(verdict['detail'])}".rstrip())
     lines += ["", _escaped(gate_view.how_measured(gate))]
     if gate.comparisons:
         rows = [

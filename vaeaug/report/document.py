@@ -93,11 +93,23 @@ class Comparison(Part):
     p_value: Number = None
 
 
+class OutlookPart(Part):
+    """What it would take to tell."""
+
+    splits: int | None = None
+    limit: int = 0
+    seconds: Number = None
+
+
 class Gate(Part):
     """The evaluation: whether the data helps."""
 
     verdict: Text = ""
     sentence: Text = ""
+    # None in runs of earlier versions, whose sentence is shown as it is.
+    reason: Text | None = None
+    outlook: OutlookPart | None = None
+    baseline: Text = ""
     metric: Text = "balanced accuracy"
     interval: Text = ""
     confidence: Number = None

@@ -16,7 +16,18 @@ from vaeaug.report.document import (
     Search,
     Shortcut,
 )
-from vaeaug.report.words import NONE, count, duration, num, pct, sentence, several, whole
+from vaeaug.report.headline import Headline, Outlook, headline
+from vaeaug.report.words import (
+    NONE,
+    count,
+    duration,
+    num,
+    pct,
+    sentence,
+    several,
+    whole,
+    with_minus,
+)
 
 # Maximum number of rows and columns of a table, which keeps the page below five megabytes.
 MAX_ROWS = 150
@@ -28,7 +39,11 @@ NOT_EVALUATED = "Not evaluated: it is not known whether this data helps"
 _VERDICTS = {
     "helps": ("Helps", "helps", "M8.5 15.5 13 20 21.5 10.5"),
     "does not help": ("Does not help", "harms", "M10 10 20 20M20 10 10 20"),
-    "unsure": ("Unsure", "unsure", "M11 12a4 4 0 1 1 5.8 3.6c-1.2.6-1.8 1.1-1.8 2.2M15 22v.1"),
+    "unsure": (
+        "Cannot tell yet",
+        "unsure",
+        "M11 12a4 4 0 1 1 5.8 3.6c-1.2.6-1.8 1.1-1.8 2.2M15 22v.1",
+    ),
 }
 _UNKNOWN = ("Not evaluated", "unknown", "M9.5 15H20.5")
 _METRICS: dict[str, tuple[str, str | None]] = {
@@ -49,6 +64,33 @@ _KINDS = {
 _GOOD = {"higher": "higher", "lower": "lower", "half": "near 0.5"}
 
 
+def headline_of(gate: Gate) -> Headline:
+    """Return the headline of an evaluation.
+
+    Args:
+        gate: The evaluation.
+
+    Returns:
+        The headline; that of an earlier version, which said more in one sentence, as it was.
+    """
+    first = gate.comparisons[0] if gate.comparisons else None
+    if gate.reason is None or gate.verdict not in _VERDICTS:
+        word = _VERDICTS.get(gate.verdict, _VERDICTS["unsure"])[0]
+        said = sentence(gate.sentence) if gate.sentence else ""
+        return Headline(word, said)
+    ends = None if first is None else (first.difference, first.low, first.high)
+    known = None if ends is None or None in ends else ends
+    outlook = None if gate.outlook is None else Outlook(**vars(gate.outlook))
+    return headline(
+        gate.verdict,
+        difference=known,  # type: ignore[arg-type]
+        baseline="" if first is None else first.baseline,
+        n_splits=int(gate.n_splits or 0),
+        reason=gate.reason,
+        outlook=outlook,
+    )
+
+
 def verdict(gate: Gate | None) -> dict[str, str]:
     """Return the verdict at the top of the page.
 
@@ -56,13 +98,25 @@ def verdict(gate: Gate | None) -> dict[str, str]:
         gate: The evaluation; None if there is none.
 
     Returns:
-        ``word``, ``kind`` (a class of the style sheet), ``icon`` and ``sentence``.
+        ``word``, ``kind`` (a class of the style sheet), ``icon``, ``line`` (the word, and after it
+        the number or the reason) and ``detail``.
     """
     if gate is None:
         word, kind, icon = _UNKNOWN
-        return {"word": word, "kind": kind, "icon": icon, "sentence": NOT_EVALUATED}
-    word, kind, icon = _VERDICTS.get(gate.verdict, _VERDICTS["unsure"])
-    return {"word": word, "kind": kind, "icon": icon, "sentence": sentence(gate.sentence or word)}
+        line, detail = NOT_EVALUATED, ""
+    else:
+        word, kind, icon = _VERDICTS.get(gate.verdict, _VERDICTS["unsure"])
+        said = headline_of(gate)
+        line, detail = with_minus(said.line), with_minus(said.detail)
+    rest = line.removeprefix(word).removeprefix(":").strip()
+    return {
+        "word": word,
+        "kind": kind,
+        "icon": icon,
+        "line": line,
+        "rest": rest,
+        "detail": detail,
+    }
 
 
 def how_measured(gate: Gate) -> str:
@@ -137,7 +191,8 @@ def arms(gate: Gate) -> dict[str, Any]:
         gate: The evaluation.
 
     Returns:
-        Its columns and rows; each row names the columns in which it is best.
+        Its columns, the ``rows`` of the trainings that the verdict is about, and the others,
+        ``folded``; each row names the columns in which it is best.
     """
     shown = gate.arms[:MAX_ARMS]
     keys = [key for arm in shown for key in arm.metrics]
@@ -164,7 +219,17 @@ def arms(gate: Gate) -> dict[str, Any]:
         }
         for arm in shown
     ]
-    return {"columns": columns, "rows": rows}
+    baseline = _best_baseline(gate, shown)
+    told = {arm.name for arm in shown if arm.kind == "merged"}
+    told |= {"none"} if baseline is None else {"none", baseline.name}
+    folded = [row for row in rows if row["name"] not in told]
+    if len(folded) < 2:
+        return {"columns": columns, "rows": rows, "folded": []}
+    return {
+        "columns": columns,
+        "rows": [row for row in rows if row["name"] in told],
+        "folded": folded,
+    }
 
 
 def recall(gate: Gate, classes: Sequence[ClassPart]) -> dict[str, Any] | None:

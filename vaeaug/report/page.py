@@ -15,6 +15,7 @@ from vaeaug.report.document import Document
 from vaeaug.report.embedded import embedded_picture, panel_pictures
 from vaeaug.report.picture import MAX_CLASSES, ClassPanel
 from vaeaug.report.sounds import Player
+from vaeaug.report.terms import TERMS
 from vaeaug.shards import publish_bytes
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ _CONTENTS = (
     ("privacy", "Copies"),
     ("shortcut", "Shortcuts"),
     ("generator", "Generator"),
-    ("provenance", "Provenance"),
+    ("provenance", "Origin"),
+    ("terms", "Terms"),
 )
 
 
@@ -116,6 +118,18 @@ def _render(
     def adapted(text: str) -> str:
         return words.of_kind(text, document)
 
+    # What was not measured gets no section.
+    absent = {
+        name
+        for name, part in {
+            "samples": panels,
+            "gate": gate or document.prediction,
+            "fidelity": document.fidelity,
+            "privacy": document.privacy,
+            "shortcut": document.shortcut,
+        }.items()
+        if not part
+    }
     shown = {
         "title": document.title or "a dataset",
         "style": style,
@@ -123,7 +137,11 @@ def _render(
         "verdict": gate_view.verdict(gate),
         "nearness": adapted(document.nearness.sentence),
         "command": run_view.evaluate_command(document),
-        "contents": [(anchor, adapted(name)) for anchor, name in _CONTENTS],
+        "contents": [(anchor, adapted(name)) for anchor, name in _CONTENTS if anchor not in absent],
+        "shown_anchors": {anchor for anchor, _ in _CONTENTS} - absent,
+        "cautions": run_view.cautions(document),
+        "not_measured": run_view.not_measured(document),
+        "terms": {name: adapted(meaning) for name, meaning in TERMS.items()},
         "tiles": run_view.tiles(document),
         "counts": run_view.counts(document),
         "panels_left_out": max(0, len(panels) - MAX_CLASSES),
@@ -168,6 +186,7 @@ def _template(layout: str) -> "jinja2.Template":
     )
     environment.filters |= _FILTERS
     environment.filters["sentence"] = words.sentence
+    environment.filters["of_kind"] = lambda text: words.of_layout(text, layout)
     environment.filters["apply"] = lambda value, show: _FILTERS[show](value)
     parts = _CODE.split((_HERE / "page.html").read_text(encoding="utf-8"))
     # Only the page's own text is adapted; content of the run is inserted by the code.

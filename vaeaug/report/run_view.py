@@ -5,10 +5,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vaeaug.report.document import ClassMeasures, ClassPart, Document, MergedClass
-from vaeaug.report.words import NONE, count, kind, num, of_kind, one_of, pct, points, several, total
+from vaeaug.report.words import (
+    NONE,
+    count,
+    kind,
+    num,
+    of_kind,
+    one_of,
+    pct,
+    points,
+    several,
+    total,
+    with_minus,
+)
 from vaeaug.shards import how_to_evaluate
 
 MAX_ROWS = 150
+# Rows of a longer table that are not folded.
+SHORT_TABLE = 12
 # Maximum number of characters of a value in the tables of keys; report.json has all of it.
 _MAX_VALUE = 600
 _MAX_KEYS = 400
@@ -62,10 +76,65 @@ def tiles(document: Document) -> list[Tile]:
     if candidates := total(classes, "candidates"):
         passed = f"{pct(accepted / candidates)} %"
         shown.append(("Passed screening", passed, "of all candidates"))
-    for comparison in document.gate.comparisons[:2] if document.gate else ():
+    # The first comparison is the headline's.
+    for comparison in document.gate.comparisons[1:2] if document.gate else ():
         between = f"points, {points(comparison.low)} to {points(comparison.high)}"
         shown.append((f"Gain at {comparison.name}", points(comparison.difference), between))
     return shown
+
+
+def cautions(document: Document) -> list[tuple[str, str]]:
+    """Return the warnings beside the verdict: gate, copying, shortcuts, training.
+
+    Args:
+        document: The report.
+
+    Returns:
+        (text, section of the page with the measurement) of each.
+    """
+    gate, found = document.gate, []
+    if gate is not None:
+        found += [(line, "gate") for line in gate.warnings]
+        if gate.converged is False and not any("converged" in line for line in gate.warnings):
+            found.append(
+                (
+                    "the classifiers had not converged when they were compared; more steps could "
+                    "change the answer",
+                    "gate",
+                )
+            )
+    if document.privacy and document.privacy.warning:
+        found.append((f"copying: {document.privacy.warning}", "privacy"))
+    if document.shortcut and document.shortcut.warning:
+        found.append((f"shortcut: {document.shortcut.warning}", "shortcut"))
+    if document.diagnostics:
+        undertrained = [
+            line for line in document.diagnostics.training if line.startswith("undertrained")
+        ]
+        lines = [*undertrained, *document.diagnostics.warnings]
+        found += [(f"generator: {line}", "generator") for line in lines]
+    return [(with_minus(text), section) for text, section in found]
+
+
+def not_measured(document: Document) -> str:
+    """Say in one line what this report has no section for.
+
+    Args:
+        document: The report.
+
+    Returns:
+        The sentence, or "" if everything was measured.
+    """
+    parts = {
+        "the effect on a classifier": document.gate,
+        "likeness to real images": document.fidelity,
+        "copies": document.privacy,
+        "shortcuts": document.shortcut,
+    }
+    missing = [name for name, part in parts.items() if part is None]
+    if not missing:
+        return ""
+    return of_kind(f"Not measured: {', '.join(missing)}.", document)
 
 
 def counts(document: Document) -> dict[str, Any]:
@@ -97,14 +166,17 @@ def counts(document: Document) -> dict[str, Any]:
                 "used": now.synthetic,
                 "repeated": now.repeated,
                 "total": now.together,
+                "before": f"{100 * row.real / max(1, largest):.2f}",
                 "bars": [(name, f"{100 * n / max(1, largest):.2f}") for name, n in bars.items()],
                 "sampler": document.samplers.get(row.name),
                 "reason": reasons.get(row.name),
             }
         )
     sentence = of_kind(_counts_sentence(classes, list(after.values())), document)
+    n_first = len(rows) if len(rows) <= SHORT_TABLE + 3 else SHORT_TABLE
     return {
         "rows": rows,
+        "n_first": n_first,
         "left_out": len(classes) - len(shown),
         # Values that all classes share are stated once, above the table.
         "has_sampler": len({row["sampler"] for row in rows}) > 1,

@@ -217,5 +217,17 @@ def total(classes: Iterable[ClassPart], key: str) -> int:
     return int(sum(getattr(row, key) for row in classes))
 
 
+def with_minus(text: str) -> str:
+    """Write the signs of negative numbers as minus signs, not as hyphens.
+
+    Args:
+        text: A text with numbers.
+
+    Returns:
+        Text.
+    """
+    return re.sub(r"(?<![\w-])-(?=\d)", "−", text)
+
+
 def _minus(text: str) -> str:
     return text.replace("-", "−")

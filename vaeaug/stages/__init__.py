@@ -12,12 +12,14 @@ from vaeaug.stages.drawing import (
 )
 from vaeaug.stages.planning import bytes_per_sample, plan_of, shards_of, suited, with_front_end
 from vaeaug.stages.split import SplitStages, SyntheticSet
+from vaeaug.stages.timing import JobTime, time_job
 from vaeaug.stages.training import fit, fit_added, fit_restorer, load_or_train, new_screener
 
 __all__ = [
     "CHUNK",
     "AcceptedSamples",
     "EarlierSamples",
+    "JobTime",
     "RejectedToKeep",
     "SplitStages",
     "SyntheticSet",
@@ -31,5 +33,6 @@ __all__ = [
     "plan_of",
     "shards_of",
     "suited",
+    "time_job",
     "with_front_end",
 ]

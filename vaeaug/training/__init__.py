@@ -8,6 +8,7 @@ from vaeaug.training._batches import resolve_device
 from vaeaug.training._elbo import ACTIVE_VARIANCE
 from vaeaug.training._restoration import BUDGET_SHARE, restoration_steps, train_restorer
 from vaeaug.training._state import TrainingError
+from vaeaug.training._timing import StageTime, clock_of, time_training, with_steps
 from vaeaug.training._train import (
     Trained,
     check_config,
@@ -20,14 +21,18 @@ from vaeaug.training._train import (
 __all__ = [
     "ACTIVE_VARIANCE",
     "BUDGET_SHARE",
+    "StageTime",
     "Trained",
     "TrainingError",
     "check_config",
+    "clock_of",
     "default_steps",
     "resolve_device",
     "restoration_steps",
     "style_units",
+    "time_training",
     "train",
     "train_added",
     "train_restorer",
+    "with_steps",
 ]

@@ -94,6 +94,49 @@ def restoration_steps(data: LabelledImages, config: AugmentConfig) -> int:
     return math.ceil(share * training_steps(data, config))
 
 
+def restoration_stage(data: LabelledImages, config: AugmentConfig) -> Stage:
+    """Describe the training of the restorer.
+
+    Args:
+        data: The training split.
+        config: The job.
+
+    Returns:
+        The stage.
+    """
+    settings, budget = config.restoration, config.training.budget_seconds
+    return Stage(
+        NAME,
+        restoration_steps(data, config),
+        classes=tuple(range(data.n_classes)),
+        learning_rate=settings.learning_rate,
+        class_power=1.0,  # the mean of the samples as they are
+        budget=None if budget is None else BUDGET_SHARE * budget,
+        weight_decay=(
+            WEIGHT_DECAY if config.training.weight_decay is None else config.training.weight_decay
+        ),
+    )
+
+
+def new_restorer(data: LabelledImages, config: AugmentConfig, device: torch.device) -> Restorer:
+    """Build a restorer with the weights that its training starts from.
+
+    Args:
+        data: The training split.
+        config: The job.
+        device: Device of the weights.
+
+    Returns:
+        The restorer.
+    """
+    with seeded_torch(mix(config.seed, f"weights/{NAME}", 0)):
+        return Restorer(
+            data.image_shape,
+            width=config.restoration.width,
+            convolution=convolution_of(data, config),
+        ).to(device)
+
+
 def train_restorer(
     data: LabelledImages,
     config: AugmentConfig,
@@ -121,22 +164,8 @@ def train_restorer(
         TrainingError: If the loss stays non-finite, or a checkpoint cannot be used.
     """
     batches = Batches(data, config, resolve_device(device))
-    settings, budget = config.restoration, config.training.budget_seconds
-    stage = Stage(
-        NAME,
-        restoration_steps(data, config),
-        classes=tuple(range(data.n_classes)),
-        learning_rate=settings.learning_rate,
-        class_power=1.0,  # the mean of the samples as they are
-        budget=None if budget is None else BUDGET_SHARE * budget,
-        weight_decay=(
-            WEIGHT_DECAY if config.training.weight_decay is None else config.training.weight_decay
-        ),
-    )
-    with seeded_torch(mix(config.seed, f"weights/{NAME}", 0)):
-        restorer = Restorer(
-            data.image_shape, width=settings.width, convolution=convolution_of(data, config)
-        ).to(batches.device)
+    settings, stage = config.restoration, restoration_stage(data, config)
+    restorer = new_restorer(data, config, batches.device)
     if start is not None and start.architecture == restorer.architecture:
         restorer.load_state_dict(start.state_dict())
     with kept_memory(4 * settings.batch_size * math.prod(data.image_shape)):

@@ -209,6 +209,21 @@ class Bench:
         self.prepare(splits, arms, recipe, progress)
         return splits
 
+    def split_seconds(self, splits: Sequence[Split], arms: Sequence[Arm], recipe: Recipe) -> float:
+        """Give the time that one split took, its generator and every training on it.
+
+        Args:
+            splits: Splits that were measured.
+            arms: Arms that were trained on them.
+            recipe: Recipe of the samples that were drawn.
+
+        Returns:
+            Seconds by the clock, with as many processes as the bench has.
+        """
+        tasks = [self._generator_task(split, [recipe]) for split in splits]
+        tasks += [self._probe_task(split, arm, self.steps) for arm in arms for split in splits]
+        return self._seconds(tasks) / (self.n_workers * len(splits))
+
     def prepare(
         self,
         splits: Sequence[Split],

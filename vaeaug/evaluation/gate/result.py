@@ -7,13 +7,9 @@ from typing import Any
 from vaeaug._moved import renamed_attribute
 from vaeaug.config import Recipe
 from vaeaug.evaluation.statistics import Interval, Verdict
+from vaeaug.report import in_points
 
 INTERVAL = "corrected resampled t (Nadeau & Bengio 2003)"
-_BEGINNINGS: dict[Verdict, str] = {
-    "helps": "Synthetic data helps",
-    "does not help": "Synthetic data does not help",
-    "unsure": "Unsure whether synthetic data helps",
-}
 
 
 @dataclass(frozen=True)
@@ -168,26 +164,6 @@ def signed_points(interval: Interval) -> str:
         interval: The difference, -1 to 1.
 
     Returns:
-        Such as "+1.2 points (-0.3 to +2.7)".
+        Such as "+1.2 points (-0.3 to 2.7)".
     """
-    mean, low, high = (100 * value for value in (interval.mean, interval.low, interval.high))
-    return f"{mean:+.1f} points ({low:+.1f} to {high:+.1f})"
-
-
-def verdict_sentence(verdict: Verdict, comparison: Comparison, n_splits: int, reason: str) -> str:
-    """Say the verdict in one sentence.
-
-    Args:
-        verdict: The verdict.
-        comparison: The comparison that decides.
-        n_splits: Splits that were measured.
-        reason: Why the verdict is not what the comparison says; "" where it is.
-
-    Returns:
-        The sentence.
-    """
-    return (
-        f"{_BEGINNINGS[verdict]}: balanced accuracy {signed_points(comparison.difference)} against "
-        f"{comparison.baseline}, the best training without it, over {n_splits} splits"
-        f"{'; ' + reason if reason else ''}."
-    )
+    return in_points(interval.mean, interval.low, interval.high)

@@ -7,7 +7,7 @@ is all that differs.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ from vaeaug.evaluation.gate.result import (
     GateResult,
     mean_and_ends,
     signed_points,
-    verdict_sentence,
 )
 from vaeaug.evaluation.gate.splits import Split
 from vaeaug.evaluation.matching import shared_images
@@ -31,13 +30,17 @@ from vaeaug.evaluation.statistics import (
     Verdict,
     corrected_t_interval,
     judge,
+    splits_to_decide,
     wilson_interval,
 )
 from vaeaug.progress import Progress
+from vaeaug.report import Outlook, headline
 
 EQUAL_STEPS, EQUAL_REAL = "equal steps", "equal real draws"
 # The best baseline is trained for this many times the steps, to see whether it had converged.
 LONGER = 2.0
+# Splits up to which it is said how many would decide: ten times ten folds (Bouckaert & Frank 2004).
+MOST_SPLITS = 100
 
 
 def run_gate(
@@ -132,10 +135,21 @@ class _Measurement:
         converged = longer_helps != "helps"
         n_leaks = self._n_leaks()
         verdict, reason = self._verdict(comparisons[0], converged=converged, n_leaks=n_leaks)
+        difference = comparisons[0].difference
+        outlook = self._outlook(recipe) if verdict == "unsure" and not reason else None
         kinds = {self.longer: "check", **dict.fromkeys(self.merged, "merged")}
         return GateResult(
             verdict=verdict,
-            sentence=verdict_sentence(verdict, comparisons[0], len(self.splits), reason),
+            sentence=str(
+                headline(
+                    verdict,
+                    difference=(difference.mean, difference.low, difference.high),
+                    baseline=self.best.name,
+                    n_splits=len(self.splits),
+                    reason=reason,
+                    outlook=outlook,
+                )
+            ),
             comparisons=comparisons,
             arms=tuple(self._arm_result(arm, kinds.get(arm, "baseline")) for arm in self.scores),
             recipe=recipe,
@@ -146,6 +160,8 @@ class _Measurement:
                 "min_held_out": self._fewest_held_out,
                 "seed": bench.config.seed,
                 "baseline": self.best.name,
+                "reason": reason,
+                "outlook": outlook and asdict(outlook),
             },
             warnings=self._warnings(comparisons, longer, converged=converged, n_leaks=n_leaks),
             class_names=bench.data.class_names,
@@ -167,15 +183,37 @@ class _Measurement:
     def _difference(self, arm: Arm) -> tuple[Interval, Verdict]:
         """Balanced accuracy of an arm less that of the best baseline, and what it says."""
         config, n_present = self.bench.config, int((self.bench.data.counts > 0).sum())
-        pairs = zip(self.scores[arm], self.scores[self.best], strict=True)
         difference = corrected_t_interval(
-            [ours.balanced_accuracy - theirs.balanced_accuracy for ours, theirs in pairs],
+            self._by_split(arm),
             test_to_train=self._test_to_train,
             confidence=config.confidence,
             # What a single held-out image of the smallest class changes.
             resolution=1 / (max(1, self._fewest_held_out) * n_present),
         )
         return difference, judge(difference, min_effect=config.min_effect)
+
+    def _by_split(self, arm: Arm) -> list[float]:
+        """Balanced accuracy of an arm less that of the best baseline, on each split."""
+        pairs = zip(self.scores[arm], self.scores[self.best], strict=True)
+        return [ours.balanced_accuracy - theirs.balanced_accuracy for ours, theirs in pairs]
+
+    def _outlook(self, recipe: Recipe) -> Outlook | None:
+        """How many splits would decide, and in what time; None where these do not say."""
+        config, differences = self.bench.config, self._by_split(self.merged[0])
+        if np.ptp(differences) < 1e-12:
+            return None
+        limit = max(MOST_SPLITS, config.max_splits)
+        wanted = splits_to_decide(
+            differences,
+            test_to_train=self._test_to_train,
+            min_effect=config.min_effect,
+            limit=limit,
+            confidence=config.confidence,
+        )
+        if wanted is None:
+            return Outlook(None, limit)
+        each = self.bench.split_seconds(self.splits, list(self.scores), recipe)
+        return Outlook(wanted, limit, each * (wanted - len(self.splits)))
 
     def _n_leaks(self) -> int:
         """Held-out images in the pool; copies among labelled images stay on one side of a split."""
@@ -191,13 +229,17 @@ class _Measurement:
         """The verdict, and why it is not simply that of the comparison."""
         fewest = self._fewest_held_out
         if fewest < self.bench.config.min_held_out:
-            return "unsure", f"too few: a class has {fewest} held-out images in a split"
+            return "unsure", (
+                f"too few: a class has {fewest} held-out images in a split, and "
+                f"{self.bench.config.min_held_out} are needed"
+            )
         if comparison.verdict == "helps" and n_leaks:
-            return "unsure", "held-out images are in the pool that the generators learn from"
+            return "unsure", (
+                "held-out images are in the pool that the generators learn from; take them out"
+            )
         if comparison.verdict == "helps" and not converged:
-            return "unsure", "the baselines had not converged"
-        if comparison.verdict == "unsure":
-            return "unsure", "more splits would narrow it: a larger budget"
+            steps = round(LONGER * self.bench.steps)
+            return "unsure", f"the baselines had not converged; raise the steps (--steps {steps})"
         return comparison.verdict, ""
 
     def _warnings(
@@ -270,15 +312,14 @@ def _as_share(interval: Interval) -> Interval:
 
 def _nothing_to_measure(bench: Bench, recipe: Recipe) -> GateResult:
     """Where the recipe is "none" the answer is known."""
+    reason = "of all recipes tried, training without it was the best"
     return GateResult(
         verdict="does not help",
-        sentence=(
-            "Synthetic data does not help: of all recipes tried, training without it was the best."
-        ),
+        sentence=str(headline("does not help", reason=reason)),
         comparisons=(),
         arms=(),
         recipe=recipe,
-        settings=_settings(bench, 0),
+        settings={**_settings(bench, 0), "reason": reason},
         class_names=bench.data.class_names,
     )
 
