@@ -8,7 +8,6 @@ from vaeaug.report.picture import (
     COLUMNS,
     MAX_CLASSES,
     ClassPanel,
-    draw_sample,
     write_samples,
 )
 from vaeaug.report.rate_distortion import draw_rate_distortion
@@ -20,6 +19,7 @@ from vaeaug.report.sounds import (
     wav_bytes,
 )
 from vaeaug.report.strips import write_strips
+from vaeaug.tiles import draw_sample
 
 __all__ = [
     "COLUMNS",
