@@ -59,6 +59,16 @@ class SampleBatch:
             soft_labels=soft_labels,
         )
 
+    @property
+    def shown_range(self) -> tuple[int | float, int | float]:
+        """Values shown as black and white; without a known range, what the values span."""
+        if self.value_range is not None:
+            return self.value_range
+        if self.images.dtype == np.uint8 or not self.images.size:
+            return 0, 255
+        low, high = float(self.images.min()), float(self.images.max())
+        return low, high if high > low else low + 1
+
     def _repr_html_(self) -> str:
         return self._card().to_html()
 
@@ -96,9 +106,4 @@ class SampleBatch:
         return self.class_names[label] if label < len(self.class_names) else str(label)
 
     def _strip(self, images: Shaped[np.ndarray, "m *space c"], name: str, n: int) -> Picture | None:
-        value_range = self.value_range
-        if value_range is None:  # of a batch made by hand: what its values span
-            low, high = float(self.images.min()), float(self.images.max())
-            is_uint8 = self.images.dtype == np.uint8
-            value_range = (0, 255) if is_uint8 else (low, high if high > low else low + 1)
-        return strip(images, value_range, alt=f"Synthetic {name}", columns=12, n=n)
+        return strip(images, self.shown_range, alt=f"Synthetic {name}", columns=12, n=n)

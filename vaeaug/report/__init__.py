@@ -1,6 +1,7 @@
 """The report page, the dataset card and the pictures of a run."""
 
 from vaeaug.report.card import write_card
+from vaeaug.report.charts import logged_curves
 from vaeaug.report.clips import are_clips, gif_bytes
 from vaeaug.report.latent_map import write_latent_map
 from vaeaug.report.page import write_report
@@ -31,6 +32,7 @@ __all__ = [
     "draw_rate_distortion",
     "draw_sample",
     "gif_bytes",
+    "logged_curves",
     "players",
     "spectrogram_panels",
     "wav_bytes",
