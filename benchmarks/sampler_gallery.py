@@ -2,8 +2,8 @@
 
     python -m benchmarks.sampler_gallery --to docs/images/samplers.png
 
-Needs the Debian package dataset-fashion-mnist, or another source that `vaeaug.read` takes. The samples are
-the first ones of each sampler, not chosen.
+Needs the Debian package dataset-fashion-mnist, or another source that `vaeaug.read` takes. The
+samples are the first ones of each sampler, not chosen.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--rare", default=RARE)
     parser.add_argument("--images", type=int, default=300, help="of each class but the rare one")
     parser.add_argument("--rare-images", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--columns", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--to", type=Path, required=True)
@@ -59,11 +59,9 @@ def main() -> None:
     )
     generator = vaeaug.fit(data, config).attach(data)
     strips = []
-    for name, n in (
-        (arguments.frequent, arguments.images),
-        (arguments.rare, arguments.rare_images),
-    ):
-        rows = np.flatnonzero(data.labels == data.class_names.index(name))[: arguments.columns]
+    for name in (arguments.frequent, arguments.rare):
+        of_class = np.flatnonzero(data.labels == data.class_names.index(name))
+        rows = of_class[: arguments.columns]
         drawn = [data.images[rows]]
         for _, sampler, residual in ROWS:
             batch = generator.sample(
@@ -71,7 +69,7 @@ def main() -> None:
             )
             drawn.append(batch.images)
         names = ["real", *(row[0] for row in ROWS)]
-        strips.append((f"{name}, {n} training images", names, np.stack(drawn)))
+        strips.append((f"{name}, {len(of_class)} training images", names, np.stack(drawn)))
     write_strips(arguments.to, strips, value_range=data.value_range)
     with Image.open(arguments.to) as picture:
         gray = picture.convert("L") if data.image_shape[-1] == 1 else picture.convert("RGB")
