@@ -23,6 +23,7 @@ COLUMNS = 6
 MAX_ROWS = 12
 _SIDE = 48  # longest side of a tile, pixels
 _GAP = 2
+_PLOT_COLOURS = 16
 
 # Text inherits the colour of the page; lines and bars are readable on white and on black.
 _TEMPLATE = """\
@@ -243,6 +244,8 @@ def strip(
             tile = tile.resize((width, height), Image.Resampling.BOX)
         row, column = divmod(number, columns)
         sheet.paste(tile, (column * (width + _GAP), row * (height + _GAP)))
+    if len(shape) == 2:  # the soft edges of a plot's lines are most of its bytes
+        sheet = sheet.quantize(_PLOT_COLOURS, method=Image.Quantize.FASTOCTREE)
     return Picture(_uri(sheet), sheet.width, sheet.height, f"{alt}: {len(shown)} samples")
 
 
@@ -262,9 +265,10 @@ def counted(n: int, noun: str) -> str:
 
 
 def _uri(picture: Any) -> str:
-    red, green, blue, _ = picture.split()
-    if red.tobytes() == green.tobytes() == blue.tobytes():
-        picture = picture.convert("LA")
+    if picture.mode == "RGBA":
+        red, green, blue, _ = picture.split()
+        if red.tobytes() == green.tobytes() == blue.tobytes():
+            picture = picture.convert("LA")
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
