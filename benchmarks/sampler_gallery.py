@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--data", default=FASHION_MNIST)
     parser.add_argument("--frequent", default=FREQUENT)
     parser.add_argument("--rare", default=RARE)
-    parser.add_argument("--images", type=int, default=300, help="of each class but the rare one")
+    parser.add_argument("--images", type=int, default=200, help="of each class but the rare one")
     parser.add_argument("--rare-images", type=int, default=30)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--columns", type=int, default=8)
@@ -54,9 +54,13 @@ def main() -> None:
         for name in whole.class_names
     ]
     data = whole.imbalanced(counts, seed=arguments.seed)
-    config = vaeaug.AugmentConfig().changed(
-        **{"training.steps": arguments.steps, "density.kind": "flow", "seed": arguments.seed}
-    )
+    settings = {
+        "training.steps": arguments.steps,
+        "density.kind": "flow",
+        "restoration.steps": 0,
+        "seed": arguments.seed,
+    }
+    config = vaeaug.AugmentConfig().changed(**settings)
     generator = vaeaug.fit(data, config).attach(data)
     strips = []
     for name in (arguments.frequent, arguments.rare):
