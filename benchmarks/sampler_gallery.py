@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--rare", default=RARE)
     parser.add_argument("--images", type=int, default=200, help="of each class but the rare one")
     parser.add_argument("--rare-images", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--columns", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--to", type=Path, required=True)
