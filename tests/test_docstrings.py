@@ -17,6 +17,7 @@ ROOMS = {
     "vaeaug.integrations.albumentations": ("LatentAugment", "SyntheticPool", "worker_init_fn"),
     "vaeaug.integrations.hub": ("to_hub", "from_hub", "write_for_hub"),
     "vaeaug.integrations.lightning": ("MergedDataModule",),
+    "vaeaug.plot": None,
     "vaeaug.job.applications": (
         "encode_to",
         "decode_from",

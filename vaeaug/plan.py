@@ -11,9 +11,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from vaeaug.notebook import Bar, Card, Table, counted
 
 # Default synthetic share of every class if the strategy is a rule (see `make_plan`).
 DEFAULT_SHARE = 0.3
@@ -87,6 +90,30 @@ class Plan:
     def n_synthetic(self) -> int:
         """Number of samples to generate for all classes."""
         return sum(row.n_synthetic for row in self.classes)
+
+    def _repr_html_(self) -> str:
+        return self._card().to_html()
+
+    def show(self) -> Path | None:
+        """Show the classes with the parts that they are merged from.
+
+        Returns:
+            None in a notebook, which shows it below the cell; elsewhere a page in a temporary
+            file, whose name is printed.
+        """
+        return self._card().show()
+
+    def _card(self) -> Card:
+        largest = max((row.target_count for row in self), default=0) or 1
+        rows = []
+        for row in self:
+            parts = (row.real, row.repeated, row.n_synthetic)
+            title = f"{row.real} real, {row.repeated} repeated, {row.n_synthetic} synthetic"
+            bar = Bar(tuple(part / largest for part in parts), title)
+            rows.append((row.name, *parts, row.target_count, bar, row.reason))
+        headers = ("class", "real", "repeated", "synthetic", "together", "", "why")
+        title = f"Plan of {counted(self.n_synthetic, 'synthetic samples')}"
+        return Card(title, tables=[Table(headers, rows, ("real", "repeated", "synthetic"))])
 
     def to_json(self) -> list[dict[str, Any]]:
         """Convert the plan to JSON types.

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vaeaug.report import COLUMNS, MAX_CLASSES, ClassPanel, write_samples
-from vaeaug.report.picture import _PLOT, _plot, _tile, _tile_size
+from vaeaug.tiles import _PLOT, _plot, draw_tile, tile_size
 
 SHAPES = [(50, 2), (50, 1), (1, 3), (8, 8, 1), (20, 10, 3), (6, 6, 2), (4, 8, 8, 1), (5, 6, 7, 3)]
 
@@ -21,12 +21,12 @@ def test_samples_of_each_rank_are_drawn(tmp_path, shape):
     write_samples(tmp_path / "samples.png", panels, value_range=(0, 255))
     with Image.open(tmp_path / "samples.png") as picture:
         assert picture.mode == "RGB"
-        width, height = _tile_size(shape)
+        width, height = tile_size(shape)
         assert picture.width >= 100 + COLUMNS * (width + 2)
         assert picture.height >= 2 * 3 * (height + 2)
         first = picture.crop((100, 22, 100 + width, 22 + height))
         np.testing.assert_array_equal(
-            np.asarray(first), np.asarray(_tile(some[0], (0, 255), (width, height)))
+            np.asarray(first), np.asarray(draw_tile(some[0], (0, 255), (width, height)))
         )
     assert [path.name for path in tmp_path.iterdir()] == ["samples.png"]
 
@@ -34,7 +34,7 @@ def test_samples_of_each_rank_are_drawn(tmp_path, shape):
 def test_a_volume_is_its_middle_slice():
     volume = np.zeros((5, 8, 8, 1), np.uint8)
     volume[2] = 200
-    tile = np.asarray(_tile(volume, (0, 255), _tile_size(volume.shape)))
+    tile = np.asarray(draw_tile(volume, (0, 255), tile_size(volume.shape)))
     assert tile.shape == (48, 48, 3)
     assert (tile == 200).all()
 

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from vaeaug.data.checks import DataError, Range, check_class_names, check_inside
 from vaeaug.shapes import are_features
 
 if TYPE_CHECKING:
+    from vaeaug.notebook import Card
     from vaeaug.spectrogram import Spectrogram
 
 # By the rank of the array: signals, images, volumes or short video.
@@ -183,6 +185,53 @@ class LabelledImages:
             f"{'x'.join(map(str, self.image_shape))} {self.images.dtype}, {pool}"
             f"{self.n_classes} classes, split={self.split!r}, source={self.source!r}{notes})"
         )
+
+    def _repr_html_(self) -> str:
+        return self._card().to_html()
+
+    def show(self, n: int = 12) -> Path | None:
+        """Show the classes with their counts and some samples of each, the first ones.
+
+        Args:
+            n: Samples of each class.
+
+        Returns:
+            None in a notebook, which shows it below the cell; elsewhere a page in a temporary
+            file, whose name is printed.
+
+        Raises:
+            DataError: If n is below 1.
+        """
+        if n < 1:
+            raise DataError(f"show: expected n of at least 1, got {n}")
+        return self._card(n).show()
+
+    def _card(self, n: int | None = None) -> "Card":
+        from vaeaug.notebook import COLUMNS, MAX_ROWS, Bar, Card, Table, counted, strip
+
+        largest = int(self.counts.max())
+        rows = []
+        for label, (name, count) in enumerate(
+            zip(self.class_names, self.counts.tolist(), strict=True)
+        ):
+            picture = None
+            if label < MAX_ROWS:
+                shown = np.flatnonzero(self.labels == label)[: n or COLUMNS]
+                images = self.images[shown]
+                picture = strip(images, self.value_range, alt=f"Class {name}", columns=12, n=n)
+            bar = Bar((count / largest,), f"{count} of {largest}")
+            rows.append((name, count, bar, picture))
+        low, high = self.value_range
+        lines = [
+            f"shape {' x '.join(map(str, self.image_shape))}, {self.images.dtype}, values from "
+            f"{low:g} to {high:g}; split {self.split or 'unknown'}; "
+            f"{self.source or 'from memory'}"
+        ]
+        if self.unlabelled is not None:
+            lines.append(f"{len(self.unlabelled):,} without labels")
+        table = Table(("class", "count", "", ""), rows)
+        title = f"{counted(len(self), self.noun)} of {counted(self.n_classes, 'classes')}"
+        return Card(title, lines, [table], notes=self.notes)
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from vaeaug.generator.exemplars import sample_like
 from vaeaug.generator.from_data import FROM_DATA, DataSampler
 from vaeaug.generator.image_codec import ImageCodec, LatentSpace
 from vaeaug.generator.latents import Latents
+from vaeaug.generator.presentation import samples_card, summary_card
 from vaeaug.generator.restoration import Noise, Restoration
 from vaeaug.generator.samplers import (
     EDITING,
@@ -575,7 +577,7 @@ class Synthesizer:
                 "sample: expected a label, or exemplars of a class that the generator does not know"
             )
         if exemplars is not None:
-            return sample_like(
+            like = sample_like(
                 self.codec,
                 self.latents,
                 exemplars,
@@ -585,6 +587,7 @@ class Synthesizer:
                 temperature=temperature,
                 start=start,
             )
+            return replace(like, class_names=self.class_names, value_range=self.value_range)
         assert label is not None
         label = self.index_of(label)
         if not len(self.rows[label]):
@@ -639,7 +642,41 @@ class Synthesizer:
             seed=np.arange(start, start + n, dtype=np.uint64),
             sampler=sampler,
             soft_labels=None if soft_labels is None else soft_labels[kept],
+            class_names=self.class_names,
+            value_range=self.value_range,
         )
+
+    # -- In notebooks --------------------------------------------------------------------------
+
+    def _repr_html_(self) -> str:
+        return summary_card(self).to_html()
+
+    def show(
+        self,
+        label: int | str | None = None,
+        n: int = 12,
+        *,
+        seed: int = 0,
+        sampler: str = "auto",
+    ) -> Path | None:
+        """Draw some samples and show them, above those that they were drawn around.
+
+        Args:
+            label: Class index or name; None: every class with training images.
+            n: Samples of each class.
+            seed: As in `sample`.
+            sampler: As in `sample`.
+
+        Returns:
+            None in a notebook, which shows it below the cell; elsewhere a page in a temporary
+            file, whose name is printed.
+
+        Raises:
+            SamplingError: As `sample`.
+        """
+        return samples_card(self, label, n, seed=seed, sampler=sampler).show()
+
+    # -- Samplers ------------------------------------------------------------------------------
 
     def sampler(self) -> LatentSampler | CodeSampler:
         """What draws the latents of this generator's samples.

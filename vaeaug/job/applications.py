@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32, Float64, Shaped
 
 from vaeaug.attributes import attributes_of
 from vaeaug.data import DataError, LabelledImages
@@ -464,6 +464,20 @@ def write_latents(path: str | Path, generator: Synthesizer) -> Path:
     Returns:
         The path.
     """
+    points, axes_names = latent_plane(generator)
+    labels = generator.labels[: generator.n_real]
+    return write_latent_map(path, points, labels, generator.class_names, axes_names=axes_names)
+
+
+def latent_plane(generator: Synthesizer) -> tuple[Float64[np.ndarray, "n 2"], tuple[str, str]]:
+    """Project the latents of the training samples onto their two widest directions.
+
+    Args:
+        generator: The generator; of one whose style is in use, the style is taken.
+
+    Returns:
+        (coordinates of each labelled training sample, what the axes are).
+    """
     z = generator.means[: generator.n_real].astype(np.float64)
     style = generator.model.style_dim if active_styles(generator) > 1 else 0
     z = z[:, :style] if style else z
@@ -473,13 +487,7 @@ def write_latents(path: str | Path, generator: Synthesizer) -> Path:
     if points.shape[1] < 2:
         points = np.column_stack([points, np.zeros(len(points))])
     what = "style" if style else "latents"
-    return write_latent_map(
-        path,
-        points,
-        generator.labels[: generator.n_real],
-        generator.class_names,
-        axes_names=(f"{what}, first principal direction", "second principal direction"),
-    )
+    return points, (f"{what}, first principal direction", "second principal direction")
 
 
 def write_traversal(

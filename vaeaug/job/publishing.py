@@ -253,7 +253,7 @@ def _document(run: RunFolder, result: RunResult) -> dict[str, Any]:
         "prediction": read_json(run.prediction, unsealed),
         **{name: result.measures.get(name) for name in MEASURES},
         "diagnostics": read_json(run.diagnostics, unsealed),
-        "curves": _logged(run.path / "metrics.jsonl"),
+        "curves": logged_rows(run.path / "metrics.jsonl"),
         "provenance": {
             "seed": manifest.run_seed,
             "data": described["data"],
@@ -268,8 +268,15 @@ def _document(run: RunFolder, result: RunResult) -> dict[str, Any]:
     }
 
 
-def _logged(path: Path) -> list[Mapping[str, Any]]:
-    """The lines of JSON of a log; those that were cut off or damaged are left out."""
+def logged_rows(path: Path) -> list[Mapping[str, Any]]:
+    """The lines of JSON of a log.
+
+    Args:
+        path: ``metrics.jsonl`` of a run.
+
+    Returns:
+        Its lines; those that were cut off or damaged are left out, with a warning in the log.
+    """
     lines = []
     for line in read_whole(path).splitlines() if path.exists() else ():
         try:

@@ -16,6 +16,7 @@ from vaeaug.evaluation import GateResult, SearchResult
 from vaeaug.files import read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict, unsealed
 from vaeaug.job.folder import RunError, RunFolder, run_versions
+from vaeaug.job.presentation import result_card
 from vaeaug.job.writing import WrittenClasses
 from vaeaug.plan import Plan
 from vaeaug.screening import NEAR_CLASS
@@ -63,6 +64,18 @@ class AugmentResult:
             for entry in self.manifest.classes
             if entry.accepted < entry.n_synthetic
         ]
+
+    def _repr_html_(self) -> str:
+        return result_card(self).to_html()
+
+    def show(self) -> Path | None:
+        """Show the verdict, and samples of each class.
+
+        Returns:
+            None in a notebook, which shows it below the cell; elsewhere a page in a temporary
+            file, whose name is printed. The whole report is ``report.html`` in the run folder.
+        """
+        return result_card(self).show()
 
     def to_json(self) -> dict[str, Any]:
         """The result for other programs.

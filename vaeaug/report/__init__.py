@@ -1,6 +1,7 @@
 """The report page, the dataset card and the pictures of a run."""
 
 from vaeaug.report.card import write_card
+from vaeaug.report.charts import logged_curves
 from vaeaug.report.clips import are_clips, gif_bytes
 from vaeaug.report.headline import Headline, Outlook, headline, in_points
 from vaeaug.report.latent_map import write_latent_map
@@ -9,7 +10,6 @@ from vaeaug.report.picture import (
     COLUMNS,
     MAX_CLASSES,
     ClassPanel,
-    draw_sample,
     write_samples,
 )
 from vaeaug.report.rate_distortion import draw_rate_distortion
@@ -21,6 +21,7 @@ from vaeaug.report.sounds import (
     wav_bytes,
 )
 from vaeaug.report.strips import write_strips
+from vaeaug.tiles import draw_sample
 
 __all__ = [
     "COLUMNS",
@@ -36,6 +37,7 @@ __all__ = [
     "gif_bytes",
     "headline",
     "in_points",
+    "logged_curves",
     "players",
     "spectrogram_panels",
     "wav_bytes",

@@ -120,10 +120,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Curve], int]:
     Returns:
         The charts, and the number of stages without charts.
     """
-    stages: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if is_number(row.get("step")):
-            stages.setdefault(str(row.get("stage", "training")), []).append(row)
+    stages = _by_stage(rows)
     curves: list[Curve] = []
     for stage, logged in list(stages.items())[:MAX_STAGES]:
         for title, lines in _charts_of(logged):
@@ -138,6 +135,32 @@ def draw_curves(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Curve], int]:
 
 
 Points = list[tuple[float, float]]
+
+
+def logged_curves(
+    rows: Sequence[Mapping[str, Any]],
+) -> list[tuple[str, str, list[tuple[str, Points]]]]:
+    """Take from the training log what `draw_curves` draws, of all stages.
+
+    Args:
+        rows: Lines of ``metrics.jsonl``.
+
+    Returns:
+        For each chart the stage, the quantity with its unit, and named lines of (step, value).
+    """
+    return [
+        (stage, title, lines)
+        for stage, logged in _by_stage(rows).items()
+        for title, lines in _charts_of(logged)
+    ]
+
+
+def _by_stage(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    stages: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if is_number(row.get("step")):
+            stages.setdefault(str(row.get("stage", "training")), []).append(row)
+    return stages
 
 
 def _charts_of(

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeaug.report.clips import are_clips, gif_bytes, shown_frames
-from vaeaug.report.picture import _GAP, MAX_CLASSES, ClassPanel, bounded_tile_size, sheet
+from vaeaug.report.picture import _GAP, MAX_CLASSES, ClassPanel, sheet
+from vaeaug.tiles import bounded_tile_size
 
 if TYPE_CHECKING:
     from PIL import Image

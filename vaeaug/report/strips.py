@@ -10,7 +10,8 @@ from jaxtyping import Shaped
 from vaeaug.files import new_file
 from vaeaug.files.names import printable
 from vaeaug.report.clips import are_clips, shown_frames, write_gif
-from vaeaug.report.picture import _GAP, _INK, _PAPER, _QUIET, _tile, _tile_size
+from vaeaug.report.picture import _GAP, _INK, _PAPER, _QUIET
+from vaeaug.tiles import draw_tile, tile_size
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -62,7 +63,7 @@ def _drawn(
 ) -> "Image.Image":
     from PIL import Image, ImageDraw, ImageFont
 
-    width, height = _tile_size(strips[0][2].shape[2:])
+    width, height = tile_size(strips[0][2].shape[2:])
     columns = max(images.shape[1] for _, _, images in strips)
     rows = sum(len(images) for _, _, images in strips)
     sheet = Image.new(
@@ -78,7 +79,7 @@ def _drawn(
         for name, row in zip(names, images, strict=True):
             draw.text((8, y + height / 2 - 9), printable(name), _QUIET, font)
             for column, sample in enumerate(row):
-                tile = _tile(sample, value_range, (width, height))
+                tile = draw_tile(sample, value_range, (width, height))
                 sheet.paste(tile, (_LEFT + column * (width + _GAP), y))
             y += height + _GAP
     return sheet

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from vaeaug._moved import renamed_attribute
 from vaeaug.config import Recipe
 from vaeaug.evaluation.statistics import Interval, Verdict
+from vaeaug.notebook import Card, Table
 from vaeaug.report import in_points
 
 INTERVAL = "corrected resampled t (Nadeau & Bengio 2003)"
@@ -126,6 +128,38 @@ class GateResult:
     def __str__(self) -> str:
         return self.sentence
 
+    def _repr_html_(self) -> str:
+        return self._card().to_html()
+
+    def show(self) -> Path | None:
+        """Show the verdict, each way to train, and the recall of each class.
+
+        Returns:
+            None in a notebook, which shows it below the cell; elsewhere a page in a temporary
+            file, whose name is printed.
+        """
+        return self._card().show()
+
+    def _card(self) -> Card:
+        arms = [
+            (arm.name, arm.kind, _percent(arm.metrics.get("balanced_accuracy")))
+            for arm in self.arms
+        ]
+        tables = [Table(("training", "kind", "balanced accuracy"), arms)]
+        by_name = {arm.name: arm for arm in self.arms}
+        first = self.comparisons[0] if self.comparisons else None
+        if first is not None and {first.arm, first.baseline} <= by_name.keys():
+            merged, baseline = by_name[first.arm], by_name[first.baseline]
+            recalls = [
+                (name, n, _percent(before), _percent(after))
+                for name, n, before, after in zip(
+                    self.class_names, merged.held_out, baseline.recall, merged.recall, strict=True
+                )
+            ]
+            headers = ("recall of class", "held out", first.baseline, first.arm)
+            tables.append(Table(headers, recalls))
+        return Card(f"Verdict: {self.verdict}", [self.sentence], tables, notes=self.warnings)
+
     def to_json(self) -> dict[str, Any]:
         """Give plain JSON types; metrics that cannot be computed are left out.
 
@@ -143,6 +177,13 @@ class GateResult:
             "warnings": list(self.warnings),
             **self.settings,
         }
+
+
+def _percent(interval: Interval | None) -> str:
+    if interval is None:
+        return "never held out"
+    mean, low, high = (100 * value for value in (interval.mean, interval.low, interval.high))
+    return f"{mean:.1f} % ({low:.1f} to {high:.1f})"
 
 
 def mean_and_ends(interval: Interval) -> dict[str, float]:
