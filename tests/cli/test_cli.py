@@ -93,7 +93,7 @@ def test_usage_errors_exit_2(tmp_path):
 
 
 def command(out):
-    options = ["--set", "training.steps=200", "--set", "training.adapt_steps=20", "--json"]
+    options = ["--set", "training.steps=100", "--set", "training.adapt_steps=20", "--json"]
     return [sys.executable, "-m", "vaeaug", *JOB, "--out", str(out), *options]
 
 

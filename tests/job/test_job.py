@@ -314,7 +314,7 @@ def by_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         # While the trunk trains: in test_cli.py. At random moments: in test_torture.py.
         (signal.SIGINT, "checkpoints/adapt.pt", 130),
-        (signal.SIGHUP, "checkpoints/classes.json", -signal.SIGHUP),
+        (signal.SIGHUP, "checkpoints/adapt.pt", -signal.SIGHUP),
     ],
 )
 def test_a_signal_loses_nothing(

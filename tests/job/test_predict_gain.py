@@ -59,7 +59,7 @@ def test_a_prediction_is_kept_and_shown_and_the_run_stays_not_evaluated(run):
     assert gain["mean"] == pytest.approx([*merged.values()][2] - baseline)
     assert [row["class"] for row in prediction["classes"] if row["rare"]] == ["three"]
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "Not evaluated: it is not known whether this data helps" in page
+    assert "Not evaluated: there is no verdict, only a prediction." in page
     assert prediction["sentence"] in page
     assert prediction["limits"] in page
     document = json.loads((run / "report.json").read_text(encoding="utf-8"))
