@@ -489,6 +489,20 @@ def test_a_gate_without_figures_is_shown(tmp_path):
     assert "so none was left to measure." in page.text
 
 
+def test_many_warnings_are_folded_after_the_first_four(tmp_path):
+    document = whole()
+    document["diagnostics"]["warnings"] = [f"class {number} fell back" for number in range(9)]
+    html = page_of(tmp_path, document)
+    assert Page(html).wrong == []
+    shown, _, folded = html.partition("more warnings</summary>")
+    assert html.count('class="caution"') == shown.count('class="caution"') + folded.count(
+        'class="caution"'
+    )
+    assert shown.count('<p class="caution">') == 4
+    assert all(f"class {number} fell back" in html for number in range(9))
+    assert int(re.search(r"(\d+) $", shown)[1]) == folded.count('<li><p class="caution">')
+
+
 def test_a_prediction_stands_beside_the_gate_and_is_no_verdict(tmp_path):
     document = whole()
     text = re.sub(r"\s+", " ", Page(page_of(tmp_path / "both", document)).text)
