@@ -6,6 +6,7 @@ from vaeaug.config.loading import (
     as_config,
     as_overrides,
     changed_keys,
+    flat,
     json_schema,
     load_config,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "as_config",
     "as_overrides",
     "changed_keys",
+    "flat",
     "json_schema",
     "load_config",
     "make_config",

@@ -101,7 +101,7 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     Returns:
         A line ``key: old -> new`` for every key that differs.
     """
-    before, after = _flat(old), _flat(new)
+    before, after = flat(old), flat(new)
     missing = "(absent)"
     return [
         f"{key}: {before.get(key, missing)!r} -> {after.get(key, missing)!r}"
@@ -119,7 +119,7 @@ def as_overrides(config: AugmentConfig) -> list[str]:
     Returns:
         Texts ``key=value``, the value in JSON, which is YAML too.
     """
-    defaults, given = _flat(AugmentConfig().to_json()), _flat(config.to_json())
+    defaults, given = flat(AugmentConfig().to_json()), flat(config.to_json())
     return [
         f"{key}={json.dumps(value)}"
         for key, value in sorted(given.items())
@@ -147,12 +147,21 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return document
 
 
-def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Give the keys of a configuration their dotted names.
+
+    Args:
+        document: A configuration as plain JSON types.
+        prefix: What stands before every key.
+
+    Returns:
+        Values by dotted key; mappings below the second level are values.
+    """
+    pairs: dict[str, Any] = {}
     for key, value in document.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and name.count(".") < 1:
-            flat.update(_flat(value, f"{name}."))
+            pairs.update(flat(value, f"{name}."))
         else:
-            flat[name] = value
-    return flat
+            pairs[name] = value
+    return pairs

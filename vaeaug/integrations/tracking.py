@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vaeaug.config import flat
+
 log = logging.getLogger("vaeaug")
 
 # Steps between two that are written; held-out scores and the last step of a stage always are.
@@ -167,7 +169,8 @@ class MLflow(_Tracker):
         )
         self.run_id = self._client.create_run(experiment, run_name=self.run_name).info.run_id
         parameters = [
-            Param(name, str(value)[:LONGEST]) for name, value in _flat(about.get("config", {}))
+            Param(name, str(value)[:LONGEST])
+            for name, value in flat(about.get("config", {})).items()
         ]
         for first in range(0, len(parameters), MOST_PARAMETERS):
             self._client.log_batch(self.run_id, params=parameters[first : first + MOST_PARAMETERS])
@@ -240,14 +243,3 @@ def tracker(text: str) -> _Tracker:
         known = ", ".join(f"{name}:..." for name in TRACKERS)
         raise ValueError(f"expected one of {known}, got {text!r}")
     return TRACKERS[name](where)
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted keys and values."""
-    pairs: list[tuple[str, Any]] = []
-    for name, value in config.items():
-        if isinstance(value, Mapping) and not prefix:
-            pairs += _flat(value, f"{name}.")
-        else:
-            pairs.append((f"{prefix}{name}", value))
-    return pairs

@@ -137,11 +137,9 @@ class RecallDisplay:
                 color=colours[number % len(colours)],
                 label=as_name(name),
             )
-        ax.set_yticks(np.arange(k), [as_name(name) for name in self.class_names])
-        ax.set_ylim(k - 0.5, -0.5)
+        _label_classes(ax, self.class_names)
         ax.set_xlim(-0.02, 1.02)
         ax.set_xlabel("recall on held-out images, with its 95 % interval")
-        ax.grid(axis="x", alpha=0.3)
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
         self.ax_, self.figure_ = ax, ax.figure
         return self
@@ -205,11 +203,16 @@ class BeforeAfterDisplay:
             part = self.after[:, number]
             ax.barh(at + 0.2, part, 0.34, left=left, color=COLOURS[number], label=f"after: {name}")
             left = left + part
-        ax.set_yticks(at, [as_name(name) for name in self.class_names])
-        ax.set_ylim(k - 0.5, -0.5)
+        _label_classes(ax, self.class_names)
         ax.set_xlabel("samples of an epoch")
-        ax.grid(axis="x", alpha=0.3)
         ax.set_axisbelow(True)
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, fontsize=9)
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+
+def _label_classes(ax: "Axes", class_names: Sequence[str]) -> None:
+    """A line for each class, the first at the top."""
+    ax.set_yticks(np.arange(len(class_names)), [as_name(name) for name in class_names])
+    ax.set_ylim(len(class_names) - 0.5, -0.5)
+    ax.grid(axis="x", alpha=0.3)
