@@ -1,5 +1,6 @@
 """The command line: verbs, streams, exit codes, interruption."""
 
+import itertools
 import json
 import os
 import re
@@ -324,3 +325,30 @@ def test_a_merged_file_is_inspected_and_nothing_is_printed_as_python(finished, d
     for what in (path, finished.out_dir, next((finished.out_dir / "shards").iterdir())):
         text = run("inspect", what).stdout
         assert not set("{}[]'") & set(text.replace(str(what), "")), text
+
+
+@pytest.mark.parametrize(
+    ("errors", "code", "said"),
+    [
+        ([ImportError("initialization failed"), KeyboardInterrupt()], 130, "interrupted"),
+        ([ImportError("initialization failed"), KeyboardInterrupt("SIGTERM")], 143, "interrupted"),
+        ([vaeaug.DataError("x is missing"), ImportError(), KeyboardInterrupt()], 130, "interrupted"),
+        ([vaeaug.DataError("x is missing"), ImportError()], 1, "x is missing"),
+        ([OSError("disk full"), KeyboardInterrupt()], 1, "disk full"),
+    ],
+)
+def test_an_interrupt_in_a_compiled_import_is_an_interrupt(errors, code, said):
+    """pybind11's modules fail with an ImportError that an interrupt has caused."""
+    for error, cause in itertools.pairwise(errors):
+        error.__cause__ = cause
+
+    @click.group(cls=type(main))
+    def group():
+        pass
+
+    @group.command()
+    def draws():
+        raise errors[0]
+
+    result = CliRunner().invoke(group, ["draws"])
+    assert (result.exit_code, result.stderr) == (code, f"vaeaug: {said}\n")

@@ -5,6 +5,8 @@ import logging
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -51,7 +53,8 @@ class _Group(click.Group):
         signal.signal(signal.SIGTERM, _terminate)
         failure = _Failure(as_json="--json" in (*ctx._protected_args, *ctx.args))
         try:
-            return super().invoke(ctx)
+            with _interrupts_behind_imports():
+                return super().invoke(ctx)
         except click.UsageError as error:
             if not _logs_json():
                 error.show()
@@ -75,6 +78,25 @@ class _Group(click.Group):
             if not type(error).__module__.startswith("vaeaug.") and not isinstance(error, OSError):
                 raise
             failure.end(type(error).__name__, str(error), FAILED)
+
+
+@contextmanager
+def _interrupts_behind_imports() -> Iterator[None]:
+    """Raise the interrupt itself where a compiled module's import made another error of it.
+
+    Such an import fails as an ImportError, caused by what was raised in it: nothing is missing.
+    """
+    try:
+        yield
+    except Exception as error:
+        behind: BaseException | None = error
+        imports = False
+        while behind is not None and not isinstance(behind, KeyboardInterrupt):
+            imports = imports or isinstance(behind, ImportError)
+            behind = behind.__cause__
+        if behind is None or not imports:
+            raise
+        raise behind from None
 
 
 @dataclass(frozen=True)
