@@ -332,7 +332,11 @@ def test_a_merged_file_is_inspected_and_nothing_is_printed_as_python(finished, d
     [
         ([ImportError("initialization failed"), KeyboardInterrupt()], 130, "interrupted"),
         ([ImportError("initialization failed"), KeyboardInterrupt("SIGTERM")], 143, "interrupted"),
-        ([vaeaug.DataError("x is missing"), ImportError(), KeyboardInterrupt()], 130, "interrupted"),
+        (
+            [vaeaug.DataError("x is missing"), ImportError(), KeyboardInterrupt()],
+            130,
+            "interrupted",
+        ),
         ([vaeaug.DataError("x is missing"), ImportError()], 1, "x is missing"),
         ([OSError("disk full"), KeyboardInterrupt()], 1, "disk full"),
     ],
