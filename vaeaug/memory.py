@@ -5,11 +5,9 @@ the process when it is used. The size is therefore compared with the available m
 """
 
 import ctypes
-import logging
 import math
 import os
 import resource
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +15,6 @@ from typing import Any
 
 import numpy as np
 
-log = logging.getLogger("vaeaug")
-
-# The environment variable that names the folder for samples that do not fit into memory.
-CACHE = "VAEAUG_CACHE"
-# Part of the available memory that samples may take; more of them are mapped from a file.
-RESIDENT_SHARE = 0.5
 _MEMINFO = Path("/proc/meminfo")
 _GROUPS = Path("/sys/fs/cgroup")
 _KIB = 1024
@@ -67,55 +59,6 @@ def require_memory(n_bytes: int, where: str, what: str, error: type[Exception]) 
             f"{where}: expected what memory can hold, got {what}, which take {sized(n_bytes)}; "
             f"{sized(available)} are available"
         )
-
-
-def room_for(
-    shape: Sequence[int], dtype: np.dtype[Any], where: str, what: str, error: type[Exception]
-) -> np.ndarray[Any, Any]:
-    """Allocate an array of samples: in memory, or where they are many in a file that is mapped.
-
-    The file lies in the folder that the environment variable VAEAUG_CACHE names, or in the one for
-    temporary files; it has no name there, so that nothing is left when the process ends, however it
-    ends. The system keeps in memory what of it is used and there is room for.
-
-    Args:
-        shape: Shape of the array.
-        dtype: Its type.
-        where: The source, for messages.
-        what: What takes the room, such as "1,000 images of uint8 and shape (64, 64, 3)".
-        error: Type of the error.
-
-    Returns:
-        The array; its values are not defined.
-
-    Raises:
-        Exception: Of type `error`, if neither memory nor disk can hold it.
-    """
-    n_bytes, available = math.prod(int(n) for n in shape) * dtype.itemsize, available_memory()
-    if available is None or n_bytes <= available * RESIDENT_SHARE or not n_bytes:
-        require_memory(array_bytes(shape, dtype), where, what, error)
-        return np.empty(shape, dtype)
-    folder = os.environ.get(CACHE) or tempfile.gettempdir()
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            # Now rather than when a page is written, which would end the process.
-            os.posix_fallocate(file.fileno(), 0, n_bytes)
-            mapped = np.memmap(file, dtype, "r+", shape=tuple(int(n) for n in shape))
-    except OSError as cause:
-        raise error(
-            f"{where}: expected what memory can hold, or a file in {folder}, got {what}, which "
-            f"take {sized(n_bytes)}; {sized(available)} are available, and the file ends with: "
-            f"{cause.strerror}; the environment variable {CACHE} names another folder"
-        ) from cause
-    log.info(
-        "%s: %s take %s of %s available: they are kept in a file in %s, which is mapped",
-        where,
-        what,
-        sized(n_bytes),
-        sized(available),
-        folder,
-    )
-    return np.asarray(mapped)
 
 
 @contextmanager

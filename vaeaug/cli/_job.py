@@ -89,7 +89,7 @@ def augment(
     """
     from vaeaug.job.pipeline import augment as run
 
-    config, images = request(data, run=out if add else None, **configuration)
+    config, images = request(data, beside=out, run=out if add else None, **configuration)
     if dry_run:
         print_plan(images, config, as_json, device if timing else None)
         return
@@ -250,7 +250,7 @@ def train(
     """Train only the generator, and save it in OUT/model."""
     from vaeaug.job.pipeline import train_only
 
-    config, images = request(data, **configuration)
+    config, images = request(data, beside=out, **configuration)
     expected = told_in_advance(images, config, out, device, training=True) if timing else None
     model = train_only(
         images,
@@ -299,7 +299,7 @@ def sweep(
     from vaeaug.job.sweep import sweep as run
 
     keys = dict(values_of(text, "--vary") for text in varied)
-    config, images = request(data, **configuration)
+    config, images = request(data, beside=out, **configuration)
     points = run(
         images,
         out,
@@ -340,7 +340,7 @@ def generate(
     """
     from vaeaug.job.pipeline import generate as run
 
-    config, images = request(data, run=model, **configuration)
+    config, images = request(data, beside=model, run=model, **configuration)
     result = run(
         model,
         images,
@@ -365,7 +365,7 @@ def screen(*, data: str, out: Path, device: str, as_json: bool, **configuration:
     from vaeaug.job.inspection import rescreen
     from vaeaug.training import resolve_device
 
-    config, images = request(data, run=out, **configuration)
+    config, images = request(data, beside=out, run=out, **configuration)
     reports = rescreen(images, out, config, device=resolve_device(device))
     document = {name: report.to_json() for name, report in reports.items()}
     print_document(document, reports_table(document), as_json)

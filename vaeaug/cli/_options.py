@@ -1,6 +1,7 @@
 """Options that commands share, and their conversion to configuration, data and generator."""
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from vaeaug.cli.console import waiting
 if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig, EvaluationConfig
     from vaeaug.data import LabelledImages
+    from vaeaug.data.request import Cache
     from vaeaug.evaluation import ProbeFactory
     from vaeaug.generator import Synthesizer
     from vaeaug.merging import Balance
@@ -144,6 +146,14 @@ def configured(command: Command) -> Command:
             "--workers",
             type=click.IntRange(min=0),
             help="Processes that decode image files. Default: one per core for large folders.",
+        ),
+        click.option(
+            "--cache",
+            envvar="VAEAUG_CACHE",
+            type=click.Path(file_okay=False, path_type=Path),
+            metavar="DIR",
+            help="Keep decoded files in DIR for the next command. Default: beside OUT, if they are "
+            "more than memory has room for.",
         ),
     ]
     for option in reversed(options):
@@ -361,7 +371,9 @@ def request(
     source: str,
     pool: str | None,
     workers: int | None,
+    cache: Path | None,
     *,
+    beside: Path | None = None,
     run: Path | None = None,
     **configuration: Any,
 ) -> tuple["AugmentConfig", "LabelledImages"]:
@@ -371,6 +383,8 @@ def request(
         source: A path or the name of built-in data.
         pool: Path of unlabelled images.
         workers: Processes that decode image files.
+        cache: Folder that keeps decoded files.
+        beside: The run folder beside which it is otherwise.
         run: A run folder, or the generator in it, whose images these are: `data.class_counts` keeps
             the same of them whatever the seed.
         **configuration: Arguments of `config_of`.
@@ -393,6 +407,7 @@ def request(
         pool=pool,
         workers=workers,
         progress=progress_enabled(),
+        cache=_cache(cache, beside),
     )
 
 
@@ -421,7 +436,20 @@ def data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "L
         pool=pool,
         workers=workers,
         progress=progress_enabled(),
+        cache=_cache(None, out),
     )
+
+
+def _cache(folder: Path | None, beside: Path | None) -> "Cache | None":
+    """Where decoded files are kept: a folder that was asked for, or one beside a run folder."""
+    from vaeaug.data.request import Cache
+    from vaeaug.mapping import CACHE
+
+    if folder is not None:
+        return Cache(folder)
+    if beside is None or os.environ.get(CACHE):
+        return None  # or the one that the environment names
+    return Cache(beside.with_name(f"{beside.name}.cache"), only_large=True)
 
 
 def evaluation_of(

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import numpy as np
 from jaxtyping import Shaped
 
+from vaeaug.mapping import release
+
 Range = tuple[float, float]
 
 # Whole-array checks and hashes go in slices of about this many bytes.
@@ -52,6 +54,7 @@ def slices(array: Shaped[np.ndarray, "n ..."]) -> Iterator[Shaped[np.ndarray, "m
     step = max(1, _SLICE_BYTES // max(1, array[:1].nbytes))
     for start in range(0, len(array), step):
         yield array[start : start + step]
+        release(array)
 
 
 def extent(images: Shaped[np.ndarray, "n ..."]) -> Range:

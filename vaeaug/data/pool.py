@@ -23,7 +23,7 @@ from vaeaug.data.formats.media import MEDIA_ENDINGS, decode_media
 from vaeaug.data.formats.npz import load_npy, read_npz_images
 from vaeaug.data.formats.video import ENDINGS as VIDEO_ENDINGS
 from vaeaug.data.formats.walk import walk, walk_notes
-from vaeaug.data.request import Request, make_request
+from vaeaug.data.request import Cache, Request, make_request
 from vaeaug.data.split_names import begins, canonical, require_split, without_splits
 from vaeaug.data.values import CONVENTIONS
 from vaeaug.memory import memory_errors
@@ -54,6 +54,7 @@ def read_pool(
     frames: int | None = None,
     frame_step: int = 1,
     sample_rate: int | None = None,
+    cache: "str | os.PathLike[str] | Cache | None" = None,
 ) -> Shaped[np.ndarray, "m *space c"]:
     """Read images without labels, as `LabelledImages.with_unlabelled` takes them.
 
@@ -86,6 +87,7 @@ def read_pool(
         frames: As for `read`.
         frame_step: As for `read`.
         sample_rate: As for `read`; without it, that of `like`.
+        cache: As for `read`.
 
     Returns:
         The images, shape (M, *like.image_shape), in the type and value range of `like`.
@@ -109,6 +111,7 @@ def read_pool(
         frames=frames,
         frame_step=frame_step,
         sample_rate=sample_rate or like.sample_rate,
+        cache=cache,
         needed_keys=("images",),
     )
     if isinstance(source, LabelledImages):

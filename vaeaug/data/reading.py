@@ -26,7 +26,7 @@ from vaeaug.data.formats.tar import is_tar
 from vaeaug.data.formats.torch_dataset import is_map_style, read_torch
 from vaeaug.data.formats.webdataset import has_shards, read_webdataset
 from vaeaug.data.pixels import check_frames, check_resizable, resize_all
-from vaeaug.data.request import Request, make_request
+from vaeaug.data.request import Cache, Request, make_request
 from vaeaug.data.values import in_range
 from vaeaug.memory import memory_errors
 
@@ -67,6 +67,7 @@ def read(
     frame_step: int = 1,
     sample_rate: int | None = None,
     front_end: str | None = None,
+    cache: "str | os.PathLike[str] | Cache | None" = None,
 ) -> LabelledImages:
     """Read labelled images, signals or volumes from whatever they are kept in.
 
@@ -142,6 +143,10 @@ def read(
             it says what their rate is. Without it, files of several rates are an error.
         front_end: "stft": generators learn spectrograms of the signals, and judges see them. The
             signals themselves stay as they are.
+        cache: A folder that keeps decoded files, unpacked and resized, so that the next reading
+            maps them from there. None: the one that the environment variable VAEAUG_CACHE names,
+            or none. They are decoded anew where a file or an option has changed. The result is the
+            same.
 
     Returns:
         The images, uint8 or float32, shape (N, H, W, C) or (N, L, C) or (N, D, H, W, C), with
@@ -167,6 +172,7 @@ def read(
         frame_step=frame_step,
         sample_rate=sample_rate,
         front_end=front_end,
+        cache=cache,
     )
     if isinstance(source, LabelledImages):
         return _read_again(source, request)

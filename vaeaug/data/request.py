@@ -1,7 +1,9 @@
 """The options of `read`, checked once."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from vaeaug.data.checks import DataError, Range
 from vaeaug.data.dataset import FRONT_ENDS
 from vaeaug.data.decode import ALPHA, MODES, RESIZE, DecodeOptions
 from vaeaug.data.split_names import check_split
+from vaeaug.mapping import CACHE
 
 # Sounds are sampled no faster.
 FASTEST = 1_000_000
@@ -24,6 +27,19 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "layout": (*STORED_LAYOUTS, None),
     "front_end": (*FRONT_ENDS, None),
 }
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder that keeps decoded files for the next command.
+
+    Attributes:
+        folder: The folder, which is made when it is needed.
+        only_large: Keep only what memory has no room for; else everything.
+    """
+
+    folder: Path
+    only_large: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,12 @@ class Request:
     frame_step: int = 1
     sample_rate: int | None = None
     front_end: str | None = None
+    cache: Cache | None = None
+
+    @property
+    def room(self) -> Path | None:
+        """Where decoded files are mapped from, if they are many; None: see `room_for`."""
+        return None if self.cache is None else self.cache.folder
 
     @property
     def decoding(self) -> DecodeOptions:
@@ -102,6 +124,7 @@ def make_request(*, needed_keys: tuple[str, ...] = ("images", "labels"), **optio
         "keys": _check_keys(options["keys"], needed_keys),
         "class_names": _check_class_names(options["class_names"]),
         "value_range": _check_range(options["value_range"]),
+        "cache": _check_cache(options.get("cache")),
     }
     return Request(**(options | checked))
 
@@ -140,6 +163,17 @@ def _check_range(value_range: Any) -> Range | None:
     if not (np.isfinite([low, high]).all() and low < high):
         raise DataError(f"value_range: expected (low, high), low < high, got {value_range!r}")
     return low, high
+
+
+def _check_cache(cache: Any) -> Cache | None:
+    if cache is None:
+        folder = os.environ.get(CACHE)
+        return Cache(Path(folder)) if folder else None
+    if isinstance(cache, Cache):
+        return cache
+    if not isinstance(cache, str | os.PathLike) or cache == "":
+        raise DataError(f"cache: expected a folder, got {cache!r}")
+    return Cache(Path(cache))
 
 
 def _check_size(size: Any) -> tuple[int, int] | None:

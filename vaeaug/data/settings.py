@@ -7,6 +7,7 @@ from typing import Any
 from vaeaug.data.dataset import LabelledImages
 from vaeaug.data.pool import read_pool
 from vaeaug.data.reading import read
+from vaeaug.data.request import Cache
 
 log = logging.getLogger("vaeaug")
 
@@ -25,6 +26,7 @@ def read_by(
     seed: int,
     workers: int | None = None,
     progress: bool = True,
+    cache: Cache | None = None,
 ) -> LabelledImages:
     """Read a source as the part `data` of a job's configuration states.
 
@@ -35,6 +37,7 @@ def read_by(
             the part has no seed of its own.
         workers: As for `read`.
         progress: As for `read`.
+        cache: As for `read`.
 
     Returns:
         The labelled images.
@@ -43,7 +46,7 @@ def read_by(
         DataError: As for `read`.
     """
     options = _options(settings, (*_SHARED, *_LABELLED))
-    data = read(source, workers=workers, progress=progress, **options)
+    data = read(source, workers=workers, progress=progress, cache=cache, **options)
     counts = settings.get("class_counts")
     if counts is None:
         return data
@@ -61,6 +64,7 @@ def read_configured(
     pool: Any = None,
     workers: int | None = None,
     progress: bool = True,
+    cache: Cache | None = None,
 ) -> LabelledImages:
     """Read a source, and a pool beside it, as a job's configuration states, and log the notes.
 
@@ -71,6 +75,7 @@ def read_configured(
         pool: Images without labels: anything that `read_pool` takes; None for no pool.
         workers: As for `read`.
         progress: As for `read`.
+        cache: As for `read`.
 
     Returns:
         The labelled images, with the pool.
@@ -78,13 +83,13 @@ def read_configured(
     Raises:
         DataError: As for `read` and `read_pool`.
     """
-    data = read_by(source, settings, seed=seed, workers=workers, progress=progress)
+    data = read_by(source, settings, seed=seed, workers=workers, progress=progress, cache=cache)
     for note in data.notes:
         log.info("%s", note)
     if pool is None:
         return data
     options = _options(settings, _SHARED)
-    images = read_pool(pool, data, workers=workers, progress=progress, **options)
+    images = read_pool(pool, data, workers=workers, progress=progress, cache=cache, **options)
     log.info("pool: %d images without labels", len(images))
     return data.with_unlabelled(images)
 

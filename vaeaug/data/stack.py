@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Shaped
 
 from vaeaug.data.checks import DataError, Range
-from vaeaug.memory import room_for
+from vaeaug.mapping import room_for
 
 _LISTED = 20
 # A side that is still trained in minutes.
@@ -110,10 +111,20 @@ class Stack:
         where: The source, for messages.
         on_error: "raise" or "skip" unreadable samples.
         noun: What a sample is.
+        folder: Where they are mapped from if they are many; see `room_for`.
     """
 
-    def __init__(self, n: int, where: str, on_error: str, noun: str = "image") -> None:
+    def __init__(
+        self,
+        n: int,
+        where: str,
+        on_error: str,
+        noun: str = "image",
+        *,
+        folder: Path | None = None,
+    ) -> None:
         self._noun = noun
+        self._folder = folder
         self._n = n
         self._where = where
         self._faults = Faults(where, on_error)
@@ -166,7 +177,9 @@ class Stack:
         if self._images is None:
             shape = (self._n - self._kept.count(False), *image.shape)
             what = f"{shape[0]:,} images of {image.dtype} and shape {image.shape}"
-            self._images = room_for(shape, image.dtype, self._where, what, DataError)
+            self._images = room_for(
+                shape, image.dtype, self._where, what, DataError, folder=self._folder
+            )
             self._first = name
         self._check_kind(self._images, image, name)
         size = image.shape[:-1]

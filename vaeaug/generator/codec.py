@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
 from vaeaug.generator.image_codec import LatentSpace
+from vaeaug.mapping import as_tensor, release
 from vaeaug.memory import blocks
 from vaeaug.models import (
     CVAE,
@@ -93,7 +94,7 @@ class Codec:
         Returns:
             float32 in [0, 1], channels first, on the device.
         """
-        block = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        block = as_tensor(np.ascontiguousarray(images)).to(self.device)
         return scale_images(block, self.value_range)
 
     def enter(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n d *grid"]:
@@ -329,6 +330,7 @@ class Codec:
                 torch.from_numpy(y[rows]).to(self.device),
                 rows.start,
             )
+            release(images)
 
     def _noise(self, n: int, seed: int) -> Tensor:
         """Standard normal latents, drawn on the CPU: the same on every device."""

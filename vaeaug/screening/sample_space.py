@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float32, Int64, Shaped
 
 from vaeaug.data import LabelledImages
+from vaeaug.mapping import release
 from vaeaug.models import scale_images
 from vaeaug.screening.nearest_points import NearestPoints
 from vaeaug.spectrogram import Spectrogram
@@ -205,3 +206,4 @@ def image_blocks(
     step = max(1, min(most, BLOCK_VALUES // max(1, images[:1].size)))
     for begin in range(0, len(images) if n is None else n, step):
         yield slice(begin, begin + step)
+        release(images)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
+from vaeaug.mapping import Touched, as_tensor, is_mapped, will_need
 from vaeaug.models import scale_images
 from vaeaug.training._state import Stage, TrainingError
 from vaeaug.training._tape import Tape
@@ -45,6 +46,9 @@ class Batches:
         )
         self.value_range = data.value_range
         self.n_classes = data.n_classes
+        self._stored = data.images
+        self._is_mapped = is_mapped(data.images) and device.type == "cpu"
+        self._touched = Touched(data.images)
         fit, held_out = data.split_rows(config.training.held_out, seed=config.seed)
         if len(held_out) > MAX_HELD_OUT:
             held_out = _thinned(data.labels, held_out, MAX_HELD_OUT, config.seed)
@@ -120,6 +124,9 @@ class Batches:
             Row numbers, on the device.
         """
         size = size or self.config.training.batch_size
+        if self._is_mapped:
+            # What the next step reads is brought from the disk meanwhile.
+            will_need(self._stored, self._rows_of(stage, step + 1, size).numpy())
         return self.tape.tensor(lambda step, _: self._rows_of(stage, step, size), step=step)
 
     def _rows_of(self, stage: Stage, step: int, size: int) -> Int64[Tensor, " n"]:
@@ -186,7 +193,10 @@ class Batches:
         Returns:
             Images scaled to [0, 1], on the device.
         """
-        return self.scale(self.images[rows])
+        images = self.images[rows]
+        if self._is_mapped:
+            self._touched.add(images.nbytes)
+        return self.scale(images)
 
     def labels_of(self, rows: Int64[Tensor, " n"]) -> Int[Tensor, " n"]:
         """Select the labels of training images.
@@ -325,7 +335,7 @@ class Batches:
         return torch.Generator(self.device).manual_seed(seed)
 
     def _resident(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        return as_tensor(np.ascontiguousarray(array)).to(self.device)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaeaug.data import DataError, LabelledImages
+from vaeaug.mapping import Touched, as_tensor
 from vaeaug.memory import blocks, kept_memory
 from vaeaug.models import SmallClassifier, exact_float32, scale_images, small_classifier
 from vaeaug.progress import Progress, silent
@@ -105,11 +106,15 @@ def train_classifier(
     rows = rows[np.argsort(data.labels[rows], kind="stable")]
     _, first, counts = np.unique(data.labels[rows], return_index=True, return_counts=True)
 
+    touched = Touched(data.images)
+
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for _ in range(steps):
             classes = rng.integers(len(first), size=batch_size)
             chosen = rows[first[classes] + rng.integers(counts[classes])]
-            x = as_input(data.images[chosen], data.value_range, device)
+            images = data.images[chosen]
+            touched.add(images.nbytes)
+            x = as_input(images, data.value_range, device)
             x = shifted(x, rng) if data.spectrogram is None else delayed(x, rng)
             yield x, torch.from_numpy(data.labels[chosen]).to(device)
 
@@ -170,7 +175,7 @@ def as_input(
     Returns:
         The images with channels first, scaled to [0, 1], on the device.
     """
-    return scale_images(torch.from_numpy(np.ascontiguousarray(images)).to(device), value_range)
+    return scale_images(as_tensor(np.ascontiguousarray(images)).to(device), value_range)
 
 
 def block_size(device: torch.device | str) -> int:

@@ -12,7 +12,7 @@ from vaeaug.data.decode import BadImageError, decode_bytes, decode_file
 from vaeaug.data.formats.image_files import decode_images
 from vaeaug.data.request import Request
 from vaeaug.data.stack import Decoded, Stack
-from vaeaug.memory import array_bytes, require_memory
+from vaeaug.mapping import room_for
 
 # Rows of a block, whose encoded bytes are in memory twice.
 _ROWS = 256
@@ -73,7 +73,7 @@ def decode_image_column(
         if len(paths) == len(dataset):
             return decode_images(paths, where, request)
         rows = iter(rest)
-    stack = Stack(len(dataset), where, request.on_error)
+    stack = Stack(len(dataset), where, request.on_error, folder=request.room)
     for i, row in enumerate(itertools.chain([first], rows)):
         at = f"{where}[{i}]"
         try:
@@ -89,12 +89,15 @@ def decode_image_column(
     return stack.finish()
 
 
-def load_array_column(dataset: Any, name: str, where: str) -> Shaped[np.ndarray, "n ..."]:
+def load_array_column(
+    dataset: Any, name: str, request: Request, where: str
+) -> Shaped[np.ndarray, "n ..."]:
     """Load a column of arrays.
 
     Args:
         dataset: The rows.
         name: The column.
+        request: The options of `read`.
         where: Its place, for messages.
 
     Returns:
@@ -110,8 +113,7 @@ def load_array_column(dataset: Any, name: str, where: str) -> Shaped[np.ndarray,
         if arrays is None:
             shape = (len(dataset), *part.shape[1:])
             what = f"arrays of {part.dtype} of shape {shape}"
-            require_memory(array_bytes(shape, part.dtype), where, what, DataError)
-            arrays = np.empty(shape, dtype=part.dtype)
+            arrays = room_for(shape, part.dtype, where, what, DataError, folder=request.room)
         if part.shape[1:] != arrays.shape[1:] or part.dtype != arrays.dtype:
             raise DataError(
                 f"{where}: expected arrays of one shape and type, got {arrays.dtype} of shape "

@@ -43,7 +43,7 @@ def decode_sounds(paths: Sequence[str], where: str, request: Request) -> Decoded
     """
     library = import_extra("soundfile", "audio", where, "sound files")
     length = _length(request, where)
-    stack = Stack(len(paths), where, request.on_error, "signal")
+    stack = Stack(len(paths), where, request.on_error, "signal", folder=request.room)
     first: tuple[int, str] | None = None
     for path in paths:
         try:

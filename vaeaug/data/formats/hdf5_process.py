@@ -18,7 +18,8 @@ from jaxtyping import Shaped
 
 from vaeaug.data.checks import DataError
 from vaeaug.data.formats import hdf5_child
-from vaeaug.memory import array_bytes, available_memory, require_memory, room_for
+from vaeaug.mapping import room_for
+from vaeaug.memory import array_bytes, available_memory, require_memory
 
 # Time limit of each answer, and of each part of an array of some megabytes.
 SECONDS = 8.0

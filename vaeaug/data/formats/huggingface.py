@@ -159,7 +159,7 @@ def _read(
     return RawData(
         source=where,
         split=split,
-        images=decode if is_files else load_array_column(rows, image_name, images_at),
+        images=decode if is_files else load_array_column(rows, image_name, request, images_at),
         images_at=images_at,
         labels=labels,
         labels_at=labels_at,

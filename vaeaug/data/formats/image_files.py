@@ -59,7 +59,7 @@ def decode_images(paths: Sequence[str], where: str, request: Request) -> Decoded
         results = _in_threads(paths, n_threads, request.decoding)
     else:
         results = (_decode_one(path, request.decoding) for path in paths)
-    stack = Stack(len(paths), where, request.on_error)
+    stack = Stack(len(paths), where, request.on_error, folder=request.room)
     # Closing ends the workers at once when an error leaves images unread.
     with contextlib.closing(results):
         shown = _with_bar(results, len(paths), request.progress)

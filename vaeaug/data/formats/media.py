@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from vaeaug.data.checks import DataError
 from vaeaug.data.decode import ENDINGS as IMAGE_ENDINGS
+from vaeaug.data.decoded_cache import decoded
 from vaeaug.data.formats.audio import ENDINGS as SOUND_ENDINGS
 from vaeaug.data.formats.audio import decode_sounds
 from vaeaug.data.formats.image_files import decode_images
@@ -47,4 +48,4 @@ def decode_media(paths: Sequence[str], where: str, request: Request) -> Decoded:
             f"{where}: expected {kind} or {others[0]}, got both: {by_kind[kind][0]} and "
             f"{by_kind[others[0]][0]}, {len(by_kind[others[0]])} {others[0]} of {len(paths)} files"
         )
-    return _DECODERS[kind](paths, where, request)
+    return decoded(paths, where, request, _DECODERS[kind])

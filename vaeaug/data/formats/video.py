@@ -48,7 +48,7 @@ def decode_videos(paths: Sequence[str], where: str, request: Request) -> Decoded
     Raises:
         DataError: Naming all bad files, or two of different lengths or sizes.
     """
-    stack = Stack(len(paths), where, request.on_error, "clip")
+    stack = Stack(len(paths), where, request.on_error, "clip", folder=request.room)
     rates: Counter[float] = Counter()
     with _Decoder() as decoder:
         for path in paths:

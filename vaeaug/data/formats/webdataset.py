@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from vaeaug.data.checks import DataError, data_errors
 from vaeaug.data.decode import ENDINGS, BadImageError, decode_bytes
+from vaeaug.data.decoded_cache import decoded
 from vaeaug.data.finish import RawData
 from vaeaug.data.formats.extras import import_extra
 from vaeaug.data.formats.npz import parse_npy
@@ -18,7 +20,7 @@ from vaeaug.data.labels import UNLABELLED, is_whole
 from vaeaug.data.metadata import SourceMetadata, class_names_beside, parse_json
 from vaeaug.data.request import Request
 from vaeaug.data.split_names import canonical, mentioned, select_split
-from vaeaug.data.stack import Stack
+from vaeaug.data.stack import Decoded, Stack
 from vaeaug.data.vocabulary import LABELS, find
 
 _IMAGES = (*(ending.removeprefix(".") for ending in ENDINGS), "npy")
@@ -75,23 +77,27 @@ def read_webdataset(path: Path, request: Request) -> RawData:
             f"skipped {len(pickles)} pickled members (the first is {pickles[0]!r}): unpickling can "
             f"run any code",
         )
-    samples = _Samples(n, where, request)
-    for index in indices:
-        for sample in read_samples(index.path):
-            samples.add(sample, f"{index.path}[{sample['__key__']}]")
+    fresh: list[_Samples] = []
+
+    def decode(_: Sequence[str], where: str, request: Request) -> Decoded:
+        stack = Stack(n, where, request.on_error, folder=request.room)
+        fresh.append(_Samples(indices, request, stack))
+        return stack.finish()
+
+    images = decoded([str(index.path) for index in indices], where, request, decode)
+    samples = fresh[0] if fresh else _Samples(indices, request, images.kept)
     class_names = None
     if not request.class_names:
         class_names = metadata.class_names or class_names_beside(files[0].parent) or samples.names()
-    decoded = samples.stack.finish()
     if samples.is_arrays:
         # Their axes are settled now that all are there; until now all of them were space.
-        images: Any = decoded.images[..., 0]
+        content: Any = images.images[..., 0]
     else:
-        images = decoded.all_kept()
+        content = images.all_kept()
     return RawData(
         source=where,
         split=split,
-        images=images,
+        images=content,
         labels=np.array(samples.labels),
         metadata=replace(metadata, class_names=class_names),
         notes=notes,
@@ -160,40 +166,66 @@ def _common_metadata(indices: Sequence[TarIndex]) -> SourceMetadata:
 
 
 class _Samples:
-    """Collects images and labels, one sample after the other."""
+    """The samples of archives: their images go to a stack, and their labels are kept here.
 
-    def __init__(self, n: int, where: str, request: Request) -> None:
-        self.stack = Stack(n, where, request.on_error)
+    Args:
+        indices: The archives.
+        request: The options of `read`.
+        images: The stack; or which samples have images, where they are decoded already.
+    """
+
+    def __init__(
+        self, indices: Sequence[TarIndex], request: Request, images: Stack | Bool[np.ndarray, " m"]
+    ) -> None:
         self.labels: list[int | str] = []
         self.is_arrays: bool | None = None
         self._request = request
         self._names: dict[int, str] = {}
         self._has_renamed = False
+        number = 0
+        for index in indices:
+            for sample in read_samples(index.path):
+                self._add(
+                    sample,
+                    f"{index.path}[{sample['__key__']}]",
+                    images if isinstance(images, Stack) else bool(images[number]),
+                )
+                number += 1
 
-    def add(self, sample: dict[str, Any], at: str) -> None:
-        """Decode one sample."""
+    def _add(self, sample: dict[str, Any], at: str, image: Stack | bool) -> None:
+        """Take one sample; its image goes to the stack, or there is one or none."""
         suffix = self._image_member(sample, at)
         is_array = suffix.split(".")[-1] == "npy"
         if self.is_arrays not in (None, is_array):
             raise DataError(f"{at}: expected image files or .npy arrays throughout, got both")
         self.is_arrays = is_array
-        notes: list[str] = []
-        if is_array:
-            image = parse_npy(sample[suffix], f"{at}.{suffix}")[..., None]
-        else:
-            try:
-                options = self._request.decoding
-                image, notes = decode_bytes(sample[suffix], f"{at}.{suffix}", options)
-            except BadImageError as error:
-                self.stack.leave_out(error)
-                return
-        self.stack.add(image, at, notes)
+        has_image = (
+            self._decode(sample[suffix], f"{at}.{suffix}", at, image)
+            if isinstance(image, Stack)
+            else image
+        )
+        if not has_image:
+            return
         label = self._label(sample, at)
         if self.labels and type(label) is not type(self.labels[0]):
             raise DataError(
                 f"{at}: expected labels of one kind, got {label!r} after {self.labels[0]!r}"
             )
         self.labels.append(label)
+
+    def _decode(self, content: bytes, name: str, at: str, stack: Stack) -> bool:
+        """Add an image to the stack; whether it can be read."""
+        notes: list[str] = []
+        if self.is_arrays:
+            image = parse_npy(content, name)[..., None]
+        else:
+            try:
+                image, notes = decode_bytes(content, name, self._request.decoding)
+            except BadImageError as error:
+                stack.leave_out(error)
+                return False
+        stack.add(image, at, notes)
+        return True
 
     def names(self) -> tuple[str, ...] | None:
         """Class names from the samples, where every label has one name, and one name one label."""

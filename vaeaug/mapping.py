@@ -1,0 +1,198 @@
+"""Arrays that are mapped from files: room for samples that memory does not hold.
+
+What of a mapped file was touched counts as memory of the process until the system wants it back.
+`release` gives it back at once, and `will_need` has the system read ahead what comes next; both do
+nothing for arrays in memory.
+"""
+
+import logging
+import math
+import mmap
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+
+from vaeaug.memory import array_bytes, available_memory, require_memory, sized
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger("vaeaug")
+
+# The environment variable that names the folder for samples that do not fit into memory.
+CACHE = "VAEAUG_CACHE"
+# Part of the available memory that samples may take; more of them are mapped from a file.
+RESIDENT_SHARE = 0.5
+# Bytes of a mapped array that are touched before they are given back.
+TOUCHED = 2**28
+
+
+def room_for(
+    shape: Sequence[int],
+    dtype: np.dtype[Any],
+    where: str,
+    what: str,
+    error: type[Exception],
+    *,
+    folder: Path | None = None,
+) -> np.ndarray[Any, Any]:
+    """Allocate an array of samples: in memory, or where they are many in a file that is mapped.
+
+    The file has no name, so that nothing is left when the process ends, however it ends. The system
+    keeps in memory what of it is used and there is room for.
+
+    Args:
+        shape: Shape of the array.
+        dtype: Its type.
+        where: The source, for messages.
+        what: What takes the room, such as "1,000 images of uint8 and shape (64, 64, 3)".
+        error: Type of the error.
+        folder: Where the file lies; None: in the folder that the environment variable VAEAUG_CACHE
+            names, or in the one for temporary files.
+
+    Returns:
+        The array; its values are not defined.
+
+    Raises:
+        Exception: Of type `error`, if neither memory nor disk can hold it.
+    """
+    n_bytes, available = math.prod(int(n) for n in shape) * dtype.itemsize, available_memory()
+    if available is None or n_bytes <= available * RESIDENT_SHARE or not n_bytes:
+        require_memory(array_bytes(shape, dtype), where, what, error)
+        return np.empty(shape, dtype)
+    folder = folder or Path(os.environ.get(CACHE) or tempfile.gettempdir())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            # Now rather than when a page is written, which would end the process.
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+            mapped = np.memmap(file, dtype, "r+", shape=tuple(int(n) for n in shape))
+    except OSError as cause:
+        raise error(
+            f"{where}: expected what memory can hold, or a file in {folder}, got {what}, which "
+            f"take {sized(n_bytes)}; {sized(available)} are available, and the file ends with: "
+            f"{cause.strerror}; the environment variable {CACHE} names another folder"
+        ) from cause
+    log.info(
+        "%s: %s take %s of %s available: they are kept in a file in %s, which is mapped",
+        where,
+        what,
+        sized(n_bytes),
+        sized(available),
+        folder,
+    )
+    return np.asarray(mapped)
+
+
+def mapped(
+    file: BinaryIO | Path, shape: Sequence[int], dtype: np.dtype[Any]
+) -> np.ndarray[Any, Any]:
+    """Map a file for reading.
+
+    Args:
+        file: The file, which holds nothing but the values.
+        shape: Shape of the array.
+        dtype: Its type.
+
+    Returns:
+        The array, which cannot be written to.
+
+    Raises:
+        OSError: If it cannot be opened.
+        ValueError: If the file is shorter than the array.
+    """
+    return np.asarray(np.memmap(file, dtype, "r", shape=tuple(int(n) for n in shape)))
+
+
+def is_mapped(array: Shaped[np.ndarray, "..."]) -> bool:
+    """Whether an array, or what it is a view of, is mapped from a file.
+
+    Args:
+        array: The array.
+
+    Returns:
+        True where it is.
+    """
+    return _mapping(array) is not None
+
+
+def will_need(array: Shaped[np.ndarray, "n ..."], rows: Int64[np.ndarray, " m"]) -> None:
+    """Have the system read rows of a mapped array ahead, while this process goes on.
+
+    Args:
+        array: The array; nothing is done where it is in memory.
+        rows: Row numbers.
+    """
+    mapping = _mapping(array)
+    if mapping is None or not array.flags.c_contiguous:
+        return
+    base = np.frombuffer(mapping, np.uint8).ctypes.data
+    first, n_bytes = array.ctypes.data - base, array.strides[0]
+    for row in rows.tolist():
+        begin = first + row * n_bytes
+        page = begin - begin % mmap.PAGESIZE
+        mapping.madvise(mmap.MADV_WILLNEED, page, begin + n_bytes - page)
+
+
+def release(array: Shaped[np.ndarray, "..."]) -> None:
+    """Give back the memory that a mapped array's touched pages take; its values stay.
+
+    Args:
+        array: The array; nothing is done where it is in memory.
+    """
+    mapping = _mapping(array)
+    if mapping is not None:
+        # Of a shared mapping of a file, changed pages included, this loses nothing.
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
+class Touched:
+    """Gives back what rows of an array take that are read here and there.
+
+    Args:
+        array: The array.
+    """
+
+    def __init__(self, array: Shaped[np.ndarray, "..."]) -> None:
+        self._array, self._n_bytes = array, 0
+
+    def add(self, n_bytes: int) -> None:
+        """Count what was read, and give it back where it has become much.
+
+        Args:
+            n_bytes: Bytes.
+        """
+        self._n_bytes += n_bytes
+        if self._n_bytes > TOUCHED:
+            release(self._array)
+            self._n_bytes = 0
+
+
+def as_tensor(array: Shaped[np.ndarray, "..."]) -> "Tensor":
+    """Take an array as a tensor without a copy, though it may not be written to.
+
+    Args:
+        array: The array.
+
+    Returns:
+        The tensor, which shares its memory: nothing may be written to it.
+    """
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _mapping(array: Any) -> mmap.mmap | None:
+    while array is not None:
+        if isinstance(array, mmap.mmap):
+            return array if hasattr(array, "madvise") else None
+        array = array.obj if isinstance(array, memoryview) else getattr(array, "base", None)
+    return None
