@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int64, Shaped
@@ -29,6 +29,9 @@ log = logging.getLogger("vaeaug")
 CACHE = "VAEAUG_CACHE"
 # Part of the available memory that samples may take; more of them are mapped from a file.
 RESIDENT_SHARE = 0.5
+# How much more than on disk an array may take to be given a file: a small file may declare, or
+# expand to, terabytes.
+MOST_PACKED = 20
 # Bytes of a mapped array that are touched before they are given back.
 TOUCHED = 2**28
 
@@ -62,10 +65,11 @@ def room_for(
     Raises:
         Exception: Of type `error`, if neither memory nor disk can hold it.
     """
-    n_bytes, available = math.prod(int(n) for n in shape) * dtype.itemsize, available_memory()
-    if available is None or n_bytes <= available * RESIDENT_SHARE or not n_bytes:
+    n_bytes = math.prod(int(n) for n in shape) * dtype.itemsize
+    if not exceeds_room(n_bytes):
         require_memory(array_bytes(shape, dtype), where, what, error)
         return np.empty(shape, dtype)
+    available = sized(available_memory() or 0)
     folder = folder or Path(os.environ.get(CACHE) or tempfile.gettempdir())
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +80,7 @@ def room_for(
     except OSError as cause:
         raise error(
             f"{where}: expected what memory can hold, or a file in {folder}, got {what}, which "
-            f"take {sized(n_bytes)}; {sized(available)} are available, and the file ends with: "
+            f"take {sized(n_bytes)}; {available} are available, and the file ends with: "
             f"{cause.strerror}; the environment variable {CACHE} names another folder"
         ) from cause
     log.info(
@@ -84,21 +88,35 @@ def room_for(
         where,
         what,
         sized(n_bytes),
-        sized(available),
+        available,
         folder,
     )
     return np.asarray(mapped)
 
 
+def exceeds_room(n_bytes: int) -> bool:
+    """Whether samples take more than half of the memory that is available, and are better mapped.
+
+    Args:
+        n_bytes: What they take.
+
+    Returns:
+        True where they do.
+    """
+    available = available_memory()
+    return available is not None and n_bytes > available * RESIDENT_SHARE
+
+
 def mapped(
-    file: BinaryIO | Path, shape: Sequence[int], dtype: np.dtype[Any]
+    file: Path, shape: Sequence[int], dtype: np.dtype[Any], *, offset: int = 0
 ) -> np.ndarray[Any, Any]:
     """Map a file for reading.
 
     Args:
-        file: The file, which holds nothing but the values.
+        file: The file.
         shape: Shape of the array.
         dtype: Its type.
+        offset: Where in the file the values begin, bytes.
 
     Returns:
         The array, which cannot be written to.
@@ -107,7 +125,7 @@ def mapped(
         OSError: If it cannot be opened.
         ValueError: If the file is shorter than the array.
     """
-    return np.asarray(np.memmap(file, dtype, "r", shape=tuple(int(n) for n in shape)))
+    return np.asarray(np.memmap(file, dtype, "r", offset, shape=tuple(int(n) for n in shape)))
 
 
 def is_mapped(array: Shaped[np.ndarray, "..."]) -> bool:

@@ -71,13 +71,31 @@ def test_training_neither_copies_nor_changes_them(folder, little_memory):
     assert again.fingerprint == fingerprint
 
 
-def test_hdf5_that_holds_them_is_mapped(folder, tmp_path, little_memory):
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("contiguous.h5", "are mapped from the file itself"),
+        ("gzip.h5", "they are kept in a file in"),
+        ("packed.npz", "they are kept in a file in"),
+        ("stored.npz", "they are kept in a file in"),
+    ],
+)
+def test_arrays_of_files_are_mapped(name, how, folder, tmp_path, little_memory, caplog):
     data = vaeaug.read(folder)
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["images"], file["labels"] = data.images, data.labels
-    again = vaeaug.read(tmp_path / "a.h5")
+    path, arrays = tmp_path / name, {"images": data.images, "labels": data.labels}
+    if path.suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            for key, array in arrays.items():
+                file.create_dataset(key, data=array, compression="gzip" if "gzip" in name else None)
+    else:
+        (np.savez_compressed if "packed" in name else np.savez)(path, **arrays)
+    caplog.set_level("INFO")
+    caplog.clear()
+    again = vaeaug.read(path)
+    assert how in caplog.text
     assert is_mapped(again.images)
     np.testing.assert_array_equal(again.images, data.images)
+    vaeaug.fit(again, tiny_config(), device="cpu", progress=False)
 
 
 def test_a_disk_that_cannot_hold_them_is_told(folder, little_memory, monkeypatch):
@@ -205,7 +223,7 @@ def test_many_files_are_kept_beside_the_run(folder, tmp_path, monkeypatch, littl
 
 def test_a_cache_that_cannot_be_written_is_told(folder, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="to hold the decoded files, which take 90.0 KiB"):
+    with pytest.raises(DataError, match=r"to hold the decoded files, which take 90\.0 KiB"):
         vaeaug.read(folder, cache=tmp_path / "file")
     with pytest.raises(DataError, match="cache: expected a folder, got ''"):
         vaeaug.read(folder, cache="")

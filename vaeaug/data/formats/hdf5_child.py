@@ -73,13 +73,14 @@ class _Answers:
         return kinds
 
     def describe(self, name: str) -> dict[str, Any]:
-        """Shape, type (None for text), bytes of a value and of a part of a dataset."""
+        """Shape, type (None for text), bytes of a value and of a part, and place of a dataset."""
         dataset = self._dataset(name)
         return {
             "shape": [int(n) for n in dataset.shape],
             "dtype": None if self._is_text(dataset) else dataset.dtype.str,
             "itemsize": int(dataset.dtype.itemsize),
             "part": _step(dataset) * _row_bytes(dataset),
+            "offset": _offset(dataset),
         }
 
     def attribute(self, name: str | None, attribute: str) -> list[Any] | None:
@@ -213,6 +214,17 @@ class _Answers:
 
 def _row_bytes(dataset: "h5py.Dataset") -> int:
     return max(1, math.prod(int(n) for n in dataset.shape[1:]) * dataset.dtype.itemsize)
+
+
+def _offset(dataset: "h5py.Dataset") -> int | None:
+    """Where the values lie in the file one after the other, bytes; None where they do not."""
+    import h5py
+
+    layout = dataset.id.get_create_plist().get_layout()
+    if layout != h5py.h5d.CONTIGUOUS or dataset.external or dataset.file.userblock_size:
+        return None
+    offset: int | None = dataset.id.get_offset()
+    return offset
 
 
 def _step(dataset: "h5py.Dataset") -> int:

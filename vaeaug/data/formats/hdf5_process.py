@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import os
 import selectors
@@ -16,10 +17,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from vaeaug.data.checks import DataError
+from vaeaug.data.checks import DataError, data_errors
 from vaeaug.data.formats import hdf5_child
-from vaeaug.mapping import room_for
+from vaeaug.mapping import MOST_PACKED, exceeds_room, mapped, room_for
 from vaeaug.memory import array_bytes, available_memory, require_memory
+
+log = logging.getLogger("vaeaug")
 
 # Time limit of each answer, and of each part of an array of some megabytes.
 SECONDS = 8.0
@@ -30,8 +33,6 @@ _START_SECONDS = 120.0
 # Importing one of these registers its filters for HDF5.
 _PLUGINS = ("hdf5plugin",)
 _PIPE_BYTES = 2**20
-# A file is taken for one that holds what it declares where compression made it this much smaller.
-_MOST_PACKED = 20
 
 
 class ForeignHDF5:
@@ -139,10 +140,14 @@ class ForeignHDF5:
         what = f"{about['dtype'] or 'text'} of shape {shape}"
         # A small file may declare terabytes; only one that holds them is given a file of its own.
         on_disk = 512 * Path(self._where).stat().st_blocks
-        is_held = _MOST_PACKED * on_disk >= math.prod(shape) * dtype.itemsize
+        is_held = MOST_PACKED * on_disk >= math.prod(shape) * dtype.itemsize
         if not is_held or about["dtype"] is None:
             require_memory(array_bytes(shape, dtype), where, what, DataError)
         seconds = SECONDS + about["part"] / _SLOWEST
+        if about["offset"] is not None and exceeds_room(math.prod(shape) * dtype.itemsize):
+            log.info("%s: %s are mapped from the file itself", where, what)
+            with data_errors(where, "a whole file", OSError, ValueError):
+                return mapped(Path(self._where), shape, dtype, offset=about["offset"])
         self._request(seconds, "load", name)
         if about["dtype"] is None:
             texts = [text for part in self._parts("texts", where, what, seconds) for text in part]

@@ -17,6 +17,7 @@ from vaeaug.data.finish import RawData, RawImages
 from vaeaug.data.formats.named_arrays import choose_arrays, choose_images, load_arrays
 from vaeaug.data.metadata import SourceMetadata, parse_metadata
 from vaeaug.data.request import STORED_LAYOUTS, Request
+from vaeaug.mapping import MOST_PACKED, exceeds_room, room_for
 from vaeaug.memory import array_bytes, require_memory
 
 # Errors come from NumPy's parser of headers, from zip and from zlib.
@@ -24,6 +25,8 @@ _ARRAY = "a NumPy array"
 _Binary = io.BufferedIOBase | IO[bytes]
 # NumPy's own limit; the header of an array of numbers is always shorter.
 _MOST_HEADER = 10_000
+# Bytes that are unpacked at a time.
+_PIECE = 2**24
 # Arrays that `vaeaug export` writes beside images and labels: their kind of type and their rank.
 _STATED = {"class_names": ("U", 1), "layout": ("U", 0), "image_value_range": ("f", 1)}
 
@@ -82,7 +85,8 @@ def load_npy(path: Path) -> Shaped[np.ndarray, "..."]:
     """
     where = str(path)
     with data_errors(where, _ARRAY), open(path, "rb") as file:
-        return _load_array(file, path.stat().st_size, where)
+        n_bytes = path.stat().st_size
+        return _load_array(file, n_bytes, n_bytes, where)
 
 
 def parse_npy(data: bytes, where: str) -> Shaped[np.ndarray, "..."]:
@@ -99,7 +103,7 @@ def parse_npy(data: bytes, where: str) -> Shaped[np.ndarray, "..."]:
         DataError: As `load_npy`.
     """
     with data_errors(where, _ARRAY):
-        return _load_array(io.BytesIO(data), len(data), where)
+        return _load_array(io.BytesIO(data), len(data), len(data), where)
 
 
 def _metadata(archive: zipfile.ZipFile, where: str) -> SourceMetadata:
@@ -143,17 +147,19 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
 def _load_member(archive: zipfile.ZipFile, where: str, name: str) -> Shaped[np.ndarray, "..."]:
     info = archive.getinfo(f"{name}.npy")
     with data_errors(f"{where}[{name}]", _ARRAY), archive.open(info) as file:
-        return _load_array(file, info.file_size, f"{where}[{name}]")
+        return _load_array(file, info.file_size, info.compress_size, f"{where}[{name}]")
 
 
-def _load_array(file: _Binary, n_bytes: int, where: str) -> Shaped[np.ndarray, "..."]:
-    """One array; its header is checked before any data is read."""
+def _load_array(
+    file: _Binary, n_bytes: int, n_packed: int, where: str
+) -> Shaped[np.ndarray, "..."]:
+    """One array; its header is checked before any data is read. On disk it takes `n_packed`."""
     version = np.lib.format.read_magic(file)
     _check_header(file, version, where)
     if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
     elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(file)
     else:
         raise ValueError(f"array format version {version} is for structured arrays")
     if dtype.hasobject:
@@ -167,9 +173,22 @@ def _load_array(file: _Binary, n_bytes: int, where: str) -> Shaped[np.ndarray, "
             f"its header declares {expected} bytes ({dtype}, shape {shape}), it has {n_bytes}"
         )
     what = f"an array of {dtype} of shape {shape}"
-    require_memory(array_bytes(shape, dtype), where, what, DataError)
-    file.seek(0)
-    array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    n_values_bytes = math.prod(shape) * dtype.itemsize
+    if is_fortran or dtype.kind in "SU" or not exceeds_room(n_values_bytes):
+        require_memory(array_bytes(shape, dtype), where, what, DataError)
+        file.seek(0)
+        array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+        return array
+    # A small file may expand to terabytes; only one that holds them is given a file of its own.
+    if n_values_bytes > MOST_PACKED * n_packed:
+        require_memory(array_bytes(shape, dtype), where, what, DataError)
+    array = room_for(shape, dtype, where, what, DataError)
+    view, n_read = array.reshape(-1).view(np.uint8), 0
+    while piece := file.read(_PIECE):
+        view[n_read : n_read + len(piece)] = np.frombuffer(piece, np.uint8)
+        n_read += len(piece)
+    if n_read != len(view):
+        raise ValueError(f"its values are {n_values_bytes:,} bytes, it has {n_read:,} of them")
     return array
 
 
