@@ -32,8 +32,9 @@ RESIDENT_SHARE = 0.5
 # How much more than on disk an array may take to be given a file: a small file may declare, or
 # expand to, terabytes.
 MOST_PACKED = 20
-# Bytes of a mapped array that are touched before they are given back.
-TOUCHED = 2**28
+# Rows of a mapped array that are read here and there before they are given back: the system maps up
+# to a megabyte around each of them.
+TOUCHED = 512
 
 
 def room_for(
@@ -170,6 +171,33 @@ def release(array: Shaped[np.ndarray, "..."]) -> None:
         mapping.madvise(mmap.MADV_DONTNEED)
 
 
+def taken(
+    array: Shaped[np.ndarray, "n ..."], rows: Int64[np.ndarray, " m"], where: str = "rows"
+) -> Shaped[np.ndarray, "m ..."]:
+    """Copy rows of an array; a mapped one takes little memory meanwhile.
+
+    Args:
+        array: The array.
+        rows: Row numbers.
+        where: Where the array is from, for messages.
+
+    Returns:
+        The rows; see `room_for`.
+
+    Raises:
+        OSError: If neither memory nor disk can hold them.
+    """
+    if not is_mapped(array):
+        return array[rows]
+    what = f"{len(rows):,} samples of {array.dtype} and shape {array.shape[1:]}"
+    copy = room_for((len(rows), *array.shape[1:]), array.dtype, where, what, OSError)
+    for begin in range(0, len(rows), TOUCHED):
+        copy[begin : begin + TOUCHED] = array[rows[begin : begin + TOUCHED]]
+        release(array)
+        release(copy)
+    return copy
+
+
 class Touched:
     """Gives back what rows of an array take that are read here and there.
 
@@ -178,18 +206,18 @@ class Touched:
     """
 
     def __init__(self, array: Shaped[np.ndarray, "..."]) -> None:
-        self._array, self._n_bytes = array, 0
+        self._array, self._n_rows = array, 0
 
-    def add(self, n_bytes: int) -> None:
-        """Count what was read, and give it back where it has become much.
+    def add(self, n_rows: int) -> None:
+        """Count rows that were read, and give them back where they have become many.
 
         Args:
-            n_bytes: Bytes.
+            n_rows: How many were read since.
         """
-        self._n_bytes += n_bytes
-        if self._n_bytes > TOUCHED:
+        self._n_rows += n_rows
+        if self._n_rows >= TOUCHED:
             release(self._array)
-            self._n_bytes = 0
+            self._n_rows = 0
 
 
 def as_tensor(array: Shaped[np.ndarray, "..."]) -> "Tensor":

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
 from vaeaug.data.checks import DataError, Range, check_class_names, check_inside, encodable, slices
+from vaeaug.mapping import taken
 from vaeaug.shapes import are_features
 
 if TYPE_CHECKING:
@@ -362,7 +363,7 @@ class LabelledImages:
             )
         images = np.empty((len(rows), *self.image_shape), dtype=self.images.dtype)
         is_labelled = rows < len(self)
-        images[is_labelled] = self.images[rows[is_labelled]]
+        images[is_labelled] = taken(self.images, rows[is_labelled], self.source)
         if self.unlabelled is not None:
             images[~is_labelled] = self.unlabelled[rows[~is_labelled] - len(self)]
         return images
@@ -397,7 +398,8 @@ class LabelledImages:
                 f"got {index.min()} to {index.max()}"
             )
         groups = None if self.groups is None else self.groups[index]
-        return replace(self, images=self.images[index], labels=self.labels[index], groups=groups)
+        images = taken(self.images, index, self.source)
+        return replace(self, images=images, labels=self.labels[index], groups=groups)
 
     def imbalanced(
         self, counts: Sequence[int] | Mapping[int, int], *, seed: int

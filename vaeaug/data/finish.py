@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
-from vaeaug.data.checks import DataError, Range
+from vaeaug.data.checks import DataError, Range, slices
 from vaeaug.data.dataset import LabelledImages
 from vaeaug.data.labels import UNLABELLED, normalise_labels
 from vaeaug.data.metadata import NO_METADATA, SourceMetadata
@@ -235,7 +235,7 @@ def _note_repeats(
     """A note on images that are there under several labels, which no generator can tell apart."""
     first: dict[bytes, int] = {}
     pairs: list[tuple[int, int]] = []
-    for i, image in enumerate(images):
+    for i, image in enumerate(image for piece in slices(images) for image in piece):
         digest = hashlib.blake2b(np.ascontiguousarray(image).data.cast("B"), digest_size=16)
         earlier = first.setdefault(digest.digest(), i)
         if labels[earlier] != labels[i]:

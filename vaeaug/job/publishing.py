@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int64, Shaped
 
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation import Prediction
@@ -18,6 +18,7 @@ from vaeaug.generator import Synthesizer
 from vaeaug.job.applications import write_latents, write_styles, write_traversal
 from vaeaug.job.folder import RunFolder, read_run
 from vaeaug.job.result import MEASURES, RunResult, plain, read_json
+from vaeaug.memory import blocks
 from vaeaug.merging import counts_of_run
 from vaeaug.report import (
     COLUMNS,
@@ -47,6 +48,8 @@ _ONCE = (
     "latents.png",
     "styles.png",
 )
+# Images that samples are compared with at once.
+_COMPARED = 1024
 _REPORT = ("report.html", "report.json", "README.md", "samples.png", "samples.gif")
 
 
@@ -159,7 +162,8 @@ def panels_of(folder: Path, manifest: Manifest, data: LabelledImages) -> list[Cl
                 if origins[first_shards[label].path] == manifest.data_fingerprint:
                     nearest = data.images_at(shard.nn_index[shown])
                 else:  # its rows are those of the data before it grew
-                    nearest = _nearest(synthetic, data.images[data.labels == label])
+                    of_class = np.flatnonzero(data.labels == label)
+                    nearest = _nearest(synthetic, data.images, of_class)
         panels.append(
             ClassPanel(
                 name=entry.name,
@@ -173,15 +177,19 @@ def panels_of(folder: Path, manifest: Manifest, data: LabelledImages) -> list[Cl
 
 
 def _nearest(
-    samples: Shaped[np.ndarray, "n *space c"], images: Shaped[np.ndarray, "m *space c"]
+    samples: Shaped[np.ndarray, "n *space c"],
+    images: Shaped[np.ndarray, "m *space c"],
+    rows: Int64[np.ndarray, " r"],
 ) -> Shaped[np.ndarray, "n *space c"]:
-    """The nearest of some images to each sample, by the squared difference of their values."""
-    flat = images.reshape(len(images), -1).astype(np.float32)
-    rows = [
-        int(np.square(flat - sample.reshape(-1).astype(np.float32)).sum(axis=1).argmin())
-        for sample in samples
-    ]
-    return images[rows]
+    """The nearest of some rows to each sample, by the squared difference of their values."""
+    least, nearest = np.full(len(samples), np.inf), np.zeros(len(samples), np.int64)
+    for part in blocks(len(rows), images[:1].size, _COMPARED):
+        block = images[rows[part]].reshape(-1, images[:1].size).astype(np.float32)
+        for i, sample in enumerate(samples):
+            squares = np.square(block - sample.reshape(-1).astype(np.float32)).sum(axis=1)
+            if squares.min() < least[i]:
+                least[i], nearest[i] = squares.min(), rows[part][squares.argmin()]
+    return images[nearest]
 
 
 def _write_pictures(

@@ -19,6 +19,7 @@ import numpy as np
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.generator import FROM_DATA, Synthesizer, edits_images, sample_configured
+from vaeaug.mapping import taken
 from vaeaug.screening import NEAR_CLASS, Screener
 from vaeaug.stages.dispersion import MOST_IMAGES, Dispersion, dispersion
 from vaeaug.stages.label_control import LOW_CONTROL, LabelControl, measure_label_control
@@ -302,7 +303,7 @@ class _Trial:
             # Views of one image cover each other: one of each says how well images do.
             rows = rows[np.unique(data.groups[rows], return_index=True)[1]]
         rng = np.random.default_rng([config.seed, label])
-        images = data.images[rng.permutation(rows)[: 2 * COVERAGE_IMAGES]]
+        images = taken(data.images, rng.permutation(rows)[: 2 * COVERAGE_IMAGES])
         self.images = images[:MOST_IMAGES]
         self.n = max(MIN_COVERAGE_IMAGES, len(images) // 2)
         self.real: np.ndarray | None = None

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int64
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.generator import Synthesizer
+from vaeaug.mapping import taken
 from vaeaug.memory import blocks
 from vaeaug.models import CVAE, perplexity
 from vaeaug.screening import Screener
@@ -233,7 +234,7 @@ def _latents(generator: Synthesizer, data: LabelledImages, seed: int) -> dict[st
     rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:LATENT_IMAGES])
     means, labels = generator.means[rows], data.labels[rows]
     few = rows[:: max(1, len(rows) // BOUND_IMAGES)]
-    kl, _ = generator.rates(data.images[few], data.labels[few], seed=seed, bits=False)
+    kl, _ = generator.rates(taken(data.images, few), data.labels[few], seed=seed, bits=False)
     codes = {} if not generator.model.is_discrete else {"codes": _codes(generator, means, kl)}
     return codes | {
         "units": int(means.shape[1]),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
-from vaeaug.mapping import Touched, as_tensor, is_mapped, will_need
+from vaeaug.mapping import Touched, as_tensor, is_mapped, taken, will_need
 from vaeaug.models import scale_images
 from vaeaug.training._state import Stage, TrainingError
 from vaeaug.training._tape import Tape
@@ -54,7 +54,7 @@ class Batches:
             held_out = _thinned(data.labels, held_out, MAX_HELD_OUT, config.seed)
         # All images, which on a processor are those of the data: what is held out has no rows.
         self.images, self.labels = self._resident(data.images), self._resident(data.labels)
-        self.held_images = self._resident(data.images[held_out])
+        self.held_images = self._resident(taken(data.images, held_out))
         self.held_labels = self._resident(data.labels[held_out])
         self._set_rows([fit[data.labels[fit] == label] for label in range(data.n_classes)])
         self.pool = None if data.unlabelled is None else self._resident(data.unlabelled)
@@ -70,6 +70,7 @@ class Batches:
             return
         index = torch.from_numpy(rows).to(self.device)
         first = len(self.images)
+        self._is_mapped = False
         self.images = torch.cat([self.images, self.pool[index]])
         self.labels = torch.cat([self.labels, torch.from_numpy(labels).to(self.device)])
         self._set_rows(
@@ -195,8 +196,21 @@ class Batches:
         """
         images = self.images[rows]
         if self._is_mapped:
-            self._touched.add(images.nbytes)
+            self._touched.add(len(images))
         return self.scale(images)
+
+    def stored(self, rows: Int64[Tensor, " n"]) -> Tensor:
+        """Select training images as they are stored.
+
+        Args:
+            rows: Row numbers, on the device.
+
+        Returns:
+            Images, (n, *space, c), on the device.
+        """
+        if self._is_mapped:
+            return torch.from_numpy(taken(self._stored, rows.numpy()))
+        return self.images[rows]
 
     def labels_of(self, rows: Int64[Tensor, " n"]) -> Int[Tensor, " n"]:
         """Select the labels of training images.
@@ -283,7 +297,7 @@ class Batches:
         rng = np.random.default_rng([self.config.seed, len(rows)])
         index = torch.from_numpy(np.sort(rng.permutation(rows)[:limit])).to(self.device)
         labels = torch.zeros_like(index) if stage.is_one_class else self.labels[index]
-        return self.images[index], labels
+        return self.stored(index), labels
 
     def held_out(self, stage: Stage) -> tuple[Tensor, Tensor]:
         """Return the held-out images of a stage.

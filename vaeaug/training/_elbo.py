@@ -337,7 +337,7 @@ def match_priors(batches: Batches, model: CVAE) -> None:
             continue
         index = torch.from_numpy(rows[:PRIOR_IMAGES]).to(batches.device)
         y = torch.full((len(index),), label, device=batches.device)
-        mean, logvar = encode(batches, model, batches.images[index], y)
+        mean, logvar = encode(batches, model, batches.stored(index), y)
         mean, variance = mean[:, :size], logvar[:, :size].exp()
         share = len(mean) / (len(mean) + PRIOR_WEIGHT)
         spread = variance.mean(dim=0) + mean.var(dim=0, correction=0)

@@ -306,7 +306,7 @@ def fill_class_codes(batches: Batches, model: CVAE) -> None:
     for label, rows in enumerate(batches.rows):
         if len(rows):
             index = torch.from_numpy(rows[:CODE_IMAGES]).to(batches.device)
-            images = batches.images[index]
+            images = batches.stored(index)
             codes = [
                 model.content(batches.scale(images[part]))
                 for part in blocks(len(images), images[:1].numel(), 512)

@@ -113,7 +113,7 @@ def train_classifier(
             classes = rng.integers(len(first), size=batch_size)
             chosen = rows[first[classes] + rng.integers(counts[classes])]
             images = data.images[chosen]
-            touched.add(images.nbytes)
+            touched.add(len(images))
             x = as_input(images, data.value_range, device)
             x = shifted(x, rng) if data.spectrogram is None else delayed(x, rng)
             yield x, torch.from_numpy(data.labels[chosen]).to(device)
