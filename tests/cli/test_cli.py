@@ -5,10 +5,12 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 import pytest
@@ -18,6 +20,7 @@ from click.testing import CliRunner
 import vaeaug
 from vaeaug.cli import main
 from vaeaug.cli._group import SECTIONS
+from vaeaug.config import AugmentConfig
 
 VERBS = sorted(main.commands)
 JOB = [
@@ -297,9 +300,8 @@ def test_the_sampling_strategy_is_offered_where_it_is_used():
     assert offered == {"augment", "plan", "train", "generate"}
 
 
-@pytest.mark.parametrize("verb", ["augment", "plan", "merge", "evaluate", "encode"])
-def test_data_is_completed_by_paths_and_by_what_is_built_in(verb):
-    words = ["vaeaug", verb, *(["model"] if verb == "encode" else []), "di"]
+def completed(words):
+    """What bash is told of the last word."""
     environment = {
         **os.environ,
         "_VAEAUG_COMPLETE": "bash_complete",
@@ -310,7 +312,51 @@ def test_data_is_completed_by_paths_and_by_what_is_built_in(verb):
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["plain,digits", "file,di"]
+    return done.stdout
+
+
+@pytest.mark.parametrize("verb", ["augment", "plan", "merge", "evaluate", "encode"])
+def test_data_is_completed_by_paths_and_by_what_is_built_in(verb):
+    words = ["vaeaug", verb, *(["model"] if verb == "encode" else []), "di"]
+    assert completed(words).split() == ["plain,digits", "file,di"]
+
+
+@pytest.mark.parametrize("before", [("augment", "digits", "--set"), ("sweep", "digits", "--vary")])
+def test_keys_of_a_configuration_are_completed(before):
+    said = completed(["vaeaug", *before, "training.st"]).split()
+    assert said == ["plain,training.steps="]
+    said = completed(["vaeaug", *before, "data."]).split()
+    assert said == [f"plain,data.{name}=" for name in type(AugmentConfig().data).model_fields]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_takes_the_completion(shell, tmp_path):
+    """The words of the documentation, in the shell itself."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    page = Path(__file__).parents[2] / "docs" / "configuration.md"
+    (line,) = re.findall(rf"^eval .*{shell}_source.*$", page.read_text(), re.MULTILINE)
+    asked = {
+        "bash": "COMP_WORDS=(vaeaug augment digits --set training.st) COMP_CWORD=4; "
+        'complete -p vaeaug; _vaeaug_completion vaeaug; printf "%s\\n" "${COMPREPLY[@]}"',
+        # Outside of a line that is typed, zsh completes nothing: what it would show is printed.
+        "zsh": "words=(vaeaug augment digits --set training.st) CURRENT=5; "
+        "print ${_comps[vaeaug]}; "
+        'compadd() { print -r -- "$@" }; _describe() { print -r -- ${(P)3} }; '
+        "_vaeaug_completion",
+    }[shell]
+    start = "autoload -U compinit; compinit -u -d $HOME/dump; " if shell == "zsh" else ""
+    (tmp_path / "vaeaug").write_text(f'#!/bin/sh\nexec {sys.executable} -m vaeaug "$@"\n')
+    (tmp_path / "vaeaug").chmod(0o755)
+    done = subprocess.run(
+        [shell, *(["--norc"] if shell == "bash" else ["-f"]), "-c", f"{start}{line}\n{asked}"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "_vaeaug_completion" in done.stdout, done.stderr
+    assert "training.steps=" in done.stdout, (done.stdout, done.stderr)
 
 
 def test_a_merged_file_is_inspected_and_nothing_is_printed_as_python(finished, digits, tmp_path):

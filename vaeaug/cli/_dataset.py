@@ -11,6 +11,7 @@ from vaeaug.cli._group import FAILED
 from vaeaug.cli._options import (
     DATA,
     balance_of,
+    complete_key,
     data_of,
     generator_argument,
     json_option,
@@ -260,7 +261,12 @@ def inspect(*, path: Path, as_json: bool) -> None:
     help="Configuration file.",
 )
 @click.option(
-    "--set", "overrides", multiple=True, metavar="a.b=c", help="Set one configuration key."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="a.b=c",
+    shell_complete=complete_key,
+    help="Set one configuration key.",
 )
 def show_config(schema: bool, config_file: str | None, overrides: tuple[str, ...]) -> None:
     """Print a complete configuration, with every default, as YAML; or the schema."""

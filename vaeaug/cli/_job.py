@@ -8,6 +8,7 @@ import click
 
 from vaeaug.cli._options import (
     DATA,
+    complete_key,
     configured,
     data_of,
     device_option,
@@ -274,6 +275,7 @@ def train(
     multiple=True,
     required=True,
     metavar="a.b=c,d,...",
+    shell_complete=complete_key,
     help="A configuration key and the values it takes; may be repeated: every combination.",
 )
 @click.option(

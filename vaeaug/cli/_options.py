@@ -45,6 +45,28 @@ class DataType(click.ParamType):
 DATA = DataType()
 
 
+def complete_key(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the keys of a configuration; shells that can show what each one means.
+
+    Args:
+        ctx: The context of the command.
+        parameter: The option.
+        incomplete: What is typed of it.
+
+    Returns:
+        The keys that begin so.
+    """
+    from vaeaug.config import known_keys
+
+    return [
+        CompletionItem(f"{key}=", help=meaning)
+        for key, meaning in known_keys().items()
+        if key.startswith(incomplete)
+    ]
+
+
 # Key of --codec in the context of a command.
 _CODEC = "vaeaug.codec"
 
@@ -86,7 +108,12 @@ def configured(command: Command) -> Command:
             help="Configuration file.",
         ),
         click.option(
-            "--set", "overrides", multiple=True, metavar="a.b=c", help="Set one configuration key."
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="a.b=c",
+            shell_complete=complete_key,
+            help="Set one configuration key.",
         ),
         click.option("--seed", type=click.IntRange(min=0), help="Seed of the run."),
         click.option(

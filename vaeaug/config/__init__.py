@@ -1,7 +1,7 @@
 """One job, declared: every key, its meaning, its default and its bounds."""
 
 from vaeaug.config.evaluation import EvaluationConfig
-from vaeaug.config.job import AugmentConfig, ConfigError, make_config
+from vaeaug.config.job import AugmentConfig, ConfigError, known_keys, make_config
 from vaeaug.config.loading import (
     as_config,
     as_overrides,
@@ -48,6 +48,7 @@ __all__ = [
     "changed_keys",
     "flat",
     "json_schema",
+    "known_keys",
     "load_config",
     "make_config",
 ]

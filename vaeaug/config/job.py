@@ -248,7 +248,7 @@ def _explain(problem: Mapping[str, Any]) -> list[str]:
 
 
 def _unknown(key: str) -> str:
-    known = _known_keys()
+    known = list(known_keys())
     last = key.rpartition(".")[2]
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or [
         name
@@ -262,14 +262,20 @@ def _unknown(key: str) -> str:
     return f"unknown key {key!r}; {hint}"
 
 
-def _known_keys() -> list[str]:
-    keys: list[str] = []
+def known_keys() -> dict[str, str]:
+    """All keys of a job.
+
+    Returns:
+        What each one means, by key, in the order of the configuration.
+    """
+    keys: dict[str, str] = {}
     for name, field in AugmentConfig.model_fields.items():
         part = field.annotation
         if isinstance(part, type) and issubclass(part, BaseModel):
-            keys.extend(f"{name}.{inner}" for inner in part.model_fields)
+            for inner, inner_field in part.model_fields.items():
+                keys[f"{name}.{inner}"] = inner_field.description or ""
         else:
-            keys.append(name)
+            keys[name] = field.description or ""
     return keys
 
 
