@@ -27,7 +27,9 @@ _PARALLEL_FROM = 64
 _MOST_THREADS = 8
 # Room for a worker to run ahead of the parent; a hint that some systems ignore.
 _PIPE_BYTES = 2**20
-# Images that a thread may be ahead of the reader.
+# Images that a thread decodes at a time: handing over a small one takes as long as decoding it.
+_TOGETHER = 16
+# Parts that a thread may be ahead of the reader.
 _AHEAD = 2
 
 # An image or clip with its notes, or why it cannot be used.
@@ -79,6 +81,10 @@ def _decode_one(path: str, options: DecodeOptions) -> _Result:
         return error
 
 
+def _decode_some(paths: Sequence[str], options: DecodeOptions) -> list[_Result]:
+    return [_decode_one(path, options) for path in paths]
+
+
 def _threads_for(n_files: int) -> int:
     if n_files <= _PARALLEL_FROM:
         return 1
@@ -93,16 +99,17 @@ def _in_threads(
     # Pillow decodes and resizes without Python's lock. Threads start at once and share memory. Its
     # list of formats is made by one of them alone.
     decode.known_formats()
+    some = [paths[begin : begin + _TOGETHER] for begin in range(0, len(paths), _TOGETHER)]
     with ThreadPoolExecutor(n_threads, "decoding") as executor:
         ahead = deque(
-            executor.submit(_decode_one, path, options) for path in paths[: _AHEAD * n_threads]
+            executor.submit(_decode_some, part, options) for part in some[: _AHEAD * n_threads]
         )
         try:
-            for path in paths[len(ahead) :]:
-                yield ahead.popleft().result()
-                ahead.append(executor.submit(_decode_one, path, options))
+            for part in some[len(ahead) :]:
+                yield from ahead.popleft().result()
+                ahead.append(executor.submit(_decode_some, part, options))
             while ahead:
-                yield ahead.popleft().result()
+                yield from ahead.popleft().result()
         finally:
             executor.shutdown(cancel_futures=True)
 
