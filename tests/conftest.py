@@ -9,6 +9,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # One thread here and in the processes that tests start: sums in another order round otherwise.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Threads that wait sleep: several processes of tests share the cores.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 # Jobs are timed in advance where that is tested.
 os.environ["VAEAUG_TIMING"] = "0"
 
@@ -56,6 +58,18 @@ Loop._with_memory = _step_with_few_checks
 # A fixed number of threads: sums in another order would round otherwise.
 torch.set_num_threads(1)
 
+# Files of tests that take longest: they begin first, so that none of them is left at the end.
+LONGEST = (
+    *("test_torture", "test_evaluate", "test_style", "test_pipelines", "test_job", "test_loader"),
+    *("test_gate", "test_variants", "test_notebooks", "test_tape", "test_semi_supervised"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
+
+
 COUNTS = [60, 50, 40, 35, 30, 30, 25, 20, 16, 12]
 SMALL = [
     "model.width=8",
@@ -63,6 +77,7 @@ SMALL = [
     "training.adapt_steps=40",
     "training.eval_every=40",
     "screening.classifier_steps=40",
+    "restoration.steps=20",
 ]
 
 

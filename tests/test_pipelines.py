@@ -25,6 +25,7 @@ PUBLIC = (
 )
 TINY = [
     *("model.width=8", "training.steps=10", "training.adapt_steps=4", "training.eval_every=5"),
+    "restoration.steps=4",
     *("screening.classifier_steps=4", "screening.folds=2", "recipe.min_label_probability=0"),
     # Of a generator that has learned so little, edits are near-copies; and bounds take their time.
     *("screening.near_copy_factor=0", "screening.duplicate_factor=0", "training.bound_samples=2"),

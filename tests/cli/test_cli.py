@@ -27,7 +27,7 @@ JOB = [
     *("augment", "digits", "--set", "data.class_counts=[40,40,40,40,40,30,30,30,20,20]"),
     *("--set", "model.width=8", "--set", "screening.classifier_steps=20"),
     *("--set", "training.steps=300", "--set", "training.adapt_steps=60"),
-    *("--set", "training.checkpoint_every=10", "--device", "cpu"),
+    *("--set", "training.checkpoint_every=10", "--set", "restoration.steps=4", "--device", "cpu"),
 ]
 
 

@@ -132,8 +132,8 @@ def gate(
 
 @pytest.mark.slow
 def test_useless_data_is_called_helpful_in_at_most_one_run_of_twenty() -> None:
-    verdicts = [gate(seed, duplicates).verdict for seed in range(120)]
-    assert verdicts.count("helps") <= 6
+    verdicts = [gate(seed, duplicates).verdict for seed in range(60)]
+    assert verdicts.count("helps") <= 3
 
 
 def test_useless_data_is_told_where_there_is_enough_to_tell_by() -> None:

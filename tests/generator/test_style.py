@@ -81,7 +81,10 @@ def toy():
 
 @pytest.fixture(scope="module")
 def generator(toy):
-    config = {"model.width": 16, "training.steps": 600, "model.grouping": "shared"}
+    config = {
+        **{"model.width": 12, "model.grouping": "shared", "restoration.steps": 10},
+        **{"training.steps": 450, "training.batch_size": 32},
+    }
     return vaeaug.fit(toy, vaeaug.AugmentConfig().changed(**config), device="cpu")
 
 
@@ -159,7 +162,8 @@ def test_exemplars_that_cannot_be_used_are_refused(generator, keys, message):
 
 
 def test_a_generator_without_a_style_takes_no_exemplars(toy):
-    config = {"model.width": 8, "training.steps": 2, "model.style_dim": 0}
+    steps = {"training.steps": 2, "restoration.steps": 2}
+    config = {"model.width": 8, "model.style_dim": 0, **steps}
     plain = vaeaug.fit(toy, vaeaug.AugmentConfig().changed(**config), device="cpu")
     with pytest.raises(
         SamplingError,

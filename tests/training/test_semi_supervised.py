@@ -316,7 +316,7 @@ def test_a_pool_makes_a_better_classifier_of_a_few_labels():
     for weight in (0.0, 1.0):
         config = quick(
             f"semi_supervised.consistency={weight}",
-            "semi_supervised.classifier_steps=300",
+            "semi_supervised.classifier_steps=150",
             "semi_supervised.threshold=0.6",
             "training.steps=2",
         )
