@@ -192,6 +192,8 @@ def test_what_has_changed_is_decoded_anew(change, folder, tmp_path, caplog):
     again = vaeaug.read(folder, cache=cache, **options)
     assert "the decoded files are kept in" in caplog.text
     assert again.fingerprint == vaeaug.read(folder, **options).fingerprint
+    # What was kept of files as they were is removed; that of another size is as good as before.
+    assert len(list(cache.glob("*.values"))) == (2 if options else 1)
 
 
 def test_a_generator_of_kept_files_is_the_same(folder, tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ log = logging.getLogger("vaeaug")
 
 # Of the files in the folder; a change of how anything is decoded counts it up.
 VERSION = 1
-_DECODERS = ("pillow", "av", "soundfile")
+_DECODERS = ("pillow", "opencv-python-headless", "soundfile", "scipy")
 _DIGITS, _HEAD = 32, ".json"
 
 
@@ -65,12 +65,14 @@ def decoded(
     fresh = decode(paths, where, request)
     if request.cache.only_large and not is_mapped(fresh.images):
         return fresh
-    return _keep(fresh, where, values)
+    return _keep(fresh, where, values, _options(request))
 
 
-def _keep(fresh: Decoded, where: str, values: Path) -> Decoded:
+def _keep(fresh: Decoded, where: str, values: Path, options: dict[str, Any]) -> Decoded:
     images, folder = fresh.images, values.parent
     document = {
+        "source": str(Path(where).absolute()),
+        "options": options,
         "shape": list(images.shape),
         "dtype": images.dtype.str,
         "n": len(fresh.kept),
@@ -85,6 +87,7 @@ def _keep(fresh: Decoded, where: str, values: Path) -> Decoded:
         with new_file(values) as file:
             images.tofile(file)
         publish(values.with_suffix(_HEAD), sealed(document))
+        _remove_former(values, document)
     except OSError as error:
         raise DataError(
             f"{where}: expected {folder} to hold the decoded files, which take "
@@ -98,6 +101,19 @@ def _keep(fresh: Decoded, where: str, values: Path) -> Decoded:
         sized(images.nbytes),
     )
     return _kept(values) or fresh
+
+
+def _remove_former(values: Path, document: dict[str, Any]) -> None:
+    """Remove what was kept of the same source, decoded in the same way, before files changed."""
+    for head in values.parent.glob(f"*{_HEAD}"):
+        try:
+            other = unsealed(read_whole(head))
+        except (OSError, ValueError):
+            continue
+        is_former = all(other.get(key) == document[key] for key in ("source", "options"))
+        if is_former and head.stem != values.stem:
+            for path in (head, head.with_suffix(values.suffix)):
+                path.unlink(missing_ok=True)
 
 
 def _kept(values: Path) -> Decoded | None:
@@ -127,16 +143,7 @@ def _kept(values: Path) -> Decoded | None:
 
 def _name(paths: Sequence[str], request: Request) -> str | None:
     """A digest of all that the decoded values depend on; None where a file is missing."""
-    digest = hashlib.sha256()
-    options: dict[str, Any] = {
-        "version": VERSION,
-        "libraries": {name: _version(name) for name in _DECODERS},
-        "decoding": asdict(request.decoding),
-        "keys": request.keys,
-        "on_error": request.on_error,
-        "sample_rate": request.sample_rate,
-    }
-    digest.update(json.dumps(options, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(_options(request), sort_keys=True).encode())
     for path in paths:
         try:
             file = Path(path).absolute()
@@ -146,6 +153,19 @@ def _name(paths: Sequence[str], request: Request) -> str | None:
         of_file = f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
         digest.update(of_file.encode(errors="surrogateescape"))
     return digest.hexdigest()[:_DIGITS]
+
+
+def _options(request: Request) -> dict[str, Any]:
+    """What decoding depends on beside the files, as JSON."""
+    decoding = asdict(request.decoding)
+    return {
+        "version": VERSION,
+        "libraries": {name: _version(name) for name in _DECODERS},
+        "decoding": decoding | {"size": None if request.size is None else list(request.size)},
+        "keys": request.keys,
+        "on_error": request.on_error,
+        "sample_rate": request.sample_rate,
+    }
 
 
 def _version(library: str) -> str | None:
