@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from vaeaug.data import DataError, LabelledImages, read, read_pool
     from vaeaug.embedding import EmbeddingError, embed
+    from vaeaug.engines import Engine, EngineError
     from vaeaug.evaluation import EvaluationError, GateResult, Prediction
     from vaeaug.export import Exported, ExportError, export_dataset
     from vaeaug.generator import SampleBatch, SamplingError, Synthesizer
@@ -71,6 +72,8 @@ _HOME = {
     "DataError": "data",
     "Diagnostics": "stages.diagnosis",
     "EmbeddingError": "embedding",
+    "Engine": "engines",
+    "EngineError": "engines",
     "EvaluationConfig": "config",
     "EvaluationError": "evaluation",
     "ExportError": "export",
@@ -137,6 +140,8 @@ __all__ = [
     "DataError",
     "Diagnostics",
     "EmbeddingError",
+    "Engine",
+    "EngineError",
     "EvaluationConfig",
     "EvaluationError",
     "ExportError",

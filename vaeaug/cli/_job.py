@@ -11,9 +11,11 @@ from vaeaug.cli._options import (
     configured,
     data_of,
     device_option,
+    engine_of,
     evaluated,
     evaluation_of,
     json_option,
+    on_engine,
     out_option,
     pool_option,
     probe_of,
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 )
 @click.option("--evaluate", is_flag=True, help="Afterwards measure whether the samples help.")
 @evaluated
+@on_engine
 @json_option
 def augment(
     *,
@@ -80,6 +83,8 @@ def augment(
     steps: int | None,
     min_effect: float | None,
     probe: str | None,
+    engine: str | None,
+    engine_options: dict[str, Any],
     as_json: bool,
     **configuration: Any,
 ) -> None:
@@ -89,6 +94,7 @@ def augment(
     """
     from vaeaug.job.pipeline import augment as run
 
+    on = engine_of(engine, configuration["workers"], engine_options)
     config, images = request(data, run=out if add else None, **configuration)
     if dry_run:
         print_plan(images, config, as_json, device if timing else None)
@@ -118,6 +124,7 @@ def augment(
         progress=progress_enabled(),
         callbacks=callbacks,
         expected=None if expected is None else expected.expected,
+        engine=on,
     )
     sys.exit(print_result(result, as_json))
 
@@ -145,6 +152,7 @@ def augment(
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Number of processes. Default: one per core."
 )
+@on_engine
 @device_option
 @json_option
 def evaluate(
@@ -161,6 +169,8 @@ def evaluate(
     seed: int | None,
     pool: str | None,
     workers: int | None,
+    engine: str | None,
+    engine_options: dict[str, Any],
     device: str,
     as_json: bool,
 ) -> None:
@@ -179,6 +189,7 @@ def evaluate(
 
     if quick:
         refuse_with_quick(budget=budget, splits=splits, min_effect=min_effect)
+    on = engine_of(engine, workers, engine_options)
     images = data_of(data, out, pool, workers)
     recipe = None if share is None else recipe_of_run(out).model_copy(update={"share": share})
     config = evaluation_of(
@@ -194,6 +205,7 @@ def evaluate(
         "probe": probe_of(probe),
         "device": device,
         "progress": progress_enabled(),
+        "engine": on,
     }
     if quick:
         prediction = predict_gain(images, out, config, **settings)
@@ -321,6 +333,7 @@ def sweep(
 @device_option
 @resume_option
 @track_option
+@on_engine
 @json_option
 def generate(
     *,
@@ -330,6 +343,8 @@ def generate(
     device: str,
     resume: bool,
     callbacks: "list[Progress]",
+    engine: str | None,
+    engine_options: dict[str, Any],
     as_json: bool,
     **configuration: Any,
 ) -> None:
@@ -340,6 +355,7 @@ def generate(
     """
     from vaeaug.job.pipeline import generate as run
 
+    on = engine_of(engine, configuration["workers"], engine_options)
     config, images = request(data, run=model, **configuration)
     result = run(
         model,
@@ -350,6 +366,7 @@ def generate(
         resume=resume,
         progress=progress_enabled(),
         callbacks=callbacks,
+        engine=on,
     )
     sys.exit(print_result(result, as_json))
 

@@ -1,9 +1,10 @@
 """Options that commands share, and their conversion to configuration, data and generator."""
 
+import functools
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -15,6 +16,7 @@ from vaeaug.cli.console import waiting
 if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig, EvaluationConfig
     from vaeaug.data import LabelledImages
+    from vaeaug.engines import Engine
     from vaeaug.evaluation import ProbeFactory
     from vaeaug.generator import Synthesizer
     from vaeaug.merging import Balance
@@ -143,7 +145,8 @@ def configured(command: Command) -> Command:
         click.option(
             "--workers",
             type=click.IntRange(min=0),
-            help="Processes that decode image files. Default: one per core for large folders.",
+            help="Processes that decode image files, train for --search and --evaluate, and draw "
+            "with --engine process. Default: one per core.",
         ),
     ]
     for option in reversed(options):
@@ -266,6 +269,84 @@ def generator_argument(command: Command) -> Command:
     """
     folder = click.Path(exists=True, file_okay=False, path_type=Path)
     return click.argument("model", type=folder)(_with_codec(command))
+
+
+def on_engine(command: Command) -> Command:
+    """Add the options of an engine; the command gets ``engine`` and ``engine_options``.
+
+    Args:
+        command: The command.
+
+    Returns:
+        The command with these options.
+    """
+
+    @functools.wraps(command)
+    def with_options(
+        *args: Any,
+        address: str | None,
+        task_cpus: float | None,
+        task_gpus: float | None,
+        **values: Any,
+    ) -> Any:
+        options = {"address": address, "cpus": task_cpus, "gpus": task_gpus}
+        return command(*args, engine_options=options, **values)
+
+    options = [
+        click.option(
+            "--engine",
+            type=click.Choice(["local", "process", "ray"]),
+            help="Where classes are drawn and evaluations train: in this process, in --workers "
+            "processes, or on Ray. It changes no byte. Default: here, and processes that train.",
+        ),
+        click.option(
+            "--address",
+            metavar="ADDRESS",
+            help="Of the Ray cluster, such as auto or ray://host:10001. Default: Ray is started "
+            "here.",
+        ),
+        click.option(
+            "--task-cpus",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="N",
+            help="Cores of the Ray cluster that a task takes. Default: 1.",
+        ),
+        click.option(
+            "--task-gpus",
+            type=click.FloatRange(min=0),
+            metavar="N",
+            help="GPUs of the Ray cluster that a task takes, such as 0.25. Default: 0.",
+        ),
+    ]
+    wrapped: Any = with_options
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def engine_of(name: str | None, workers: int | None, options: Mapping[str, Any]) -> "Engine | None":
+    """Build the engine from the options of `on_engine`.
+
+    Args:
+        name: Its name; None: each part of the job has its own default.
+        workers: Tasks at once.
+        options: Address, cores and GPUs; None where they were not given.
+
+    Returns:
+        The engine; None where none was named.
+
+    Raises:
+        UsageError: If the options do not go together.
+    """
+    from vaeaug.engines import Engine, EngineError
+
+    given = {key: value for key, value in options.items() if value is not None}
+    if name is None and not given:
+        return None
+    try:
+        return Engine(name or "local", workers=workers or None, **given)
+    except EngineError as error:
+        raise click.UsageError(str(error)) from None
 
 
 to_option = click.option(

@@ -7,6 +7,7 @@ or read, not when this package is imported.
 from vaeaug.shards._excluded import LIST_NAME, kept_rows, read_list, save_list, with_excluded
 from vaeaug.shards._extra import EXCLUDED
 from vaeaug.shards._format import (
+    SHARDS_FOLDER,
     FormatVersionError,
     ShardError,
     ShardProvenance,
@@ -21,11 +22,12 @@ from vaeaug.shards._rejected import RejectedSamples, read_rejected, write_reject
 from vaeaug.shards._shard_dataset import ShardDataset
 from vaeaug.shards._verdict import described_run, how_to_evaluate, warn_if_unhelpful
 from vaeaug.shards._verify import Problem, VerifyReport, verify
-from vaeaug.shards._writer import ShardWriter
+from vaeaug.shards._writer import ShardWriter, renumber, shard_name
 
 __all__ = [
     "EXCLUDED",
     "LIST_NAME",
+    "SHARDS_FOLDER",
     "ClassEntry",
     "FormatVersionError",
     "Generation",
@@ -48,8 +50,10 @@ __all__ = [
     "read_class",
     "read_list",
     "read_rejected",
+    "renumber",
     "save_list",
     "sha256_file",
+    "shard_name",
     "verify",
     "warn_if_unhelpful",
     "with_excluded",
