@@ -51,8 +51,9 @@ if TYPE_CHECKING:
         write_merged,
     )
     from vaeaug.plan import ClassPlan, Plan, PlanError, make_plan
+    from vaeaug.remote import RemoteError
     from vaeaug.screening import Screener, ScreeningReport, screen
-    from vaeaug.shards import Manifest, ShardDataset, ShardError, ShardWriter, verify
+    from vaeaug.shards import Manifest, ShardDataset, ShardError, ShardWriter, push, verify
     from vaeaug.stages import fit, fit_restorer
     from vaeaug.stages.diagnosis import Diagnostics, diagnose
     from vaeaug.training import TrainingError
@@ -89,6 +90,7 @@ _HOME = {
     "PlanError": "plan",
     "Prediction": "evaluation",
     "Recipe": "config",
+    "RemoteError": "remote",
     "RunError": "job.folder",
     "SampleBatch": "generator",
     "SamplingError": "generator",
@@ -121,6 +123,7 @@ _HOME = {
     "make_plan": "plan",
     "merge": "merging",
     "predict_gain": "job.finished",
+    "push": "shards",
     "read": "data",
     "read_pool": "data",
     "screen": "screening",
@@ -157,6 +160,7 @@ __all__ = [
     "PlanError",
     "Prediction",
     "Recipe",
+    "RemoteError",
     "RunError",
     "SampleBatch",
     "SamplingError",
@@ -191,6 +195,7 @@ __all__ = [
     "make_plan",
     "merge",
     "predict_gain",
+    "push",
     "read",
     "read_pool",
     "screen",

@@ -8,6 +8,8 @@ import click
 
 from vaeaug.cli._options import (
     DATA,
+    RUN,
+    RunType,
     configured,
     data_of,
     device_option,
@@ -20,6 +22,8 @@ from vaeaug.cli._options import (
     pool_option,
     probe_of,
     progress_enabled,
+    publish_option,
+    pushed,
     refuse_with_quick,
     request,
     resume_option,
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
 @click.option("--evaluate", is_flag=True, help="Afterwards measure whether the samples help.")
 @evaluated
 @on_engine
+@publish_option
 @json_option
 def augment(
     *,
@@ -85,6 +90,7 @@ def augment(
     probe: str | None,
     engine: str | None,
     engine_options: dict[str, Any],
+    publish: str | None,
     as_json: bool,
     **configuration: Any,
 ) -> None:
@@ -126,6 +132,8 @@ def augment(
         expected=None if expected is None else expected.expected,
         engine=on,
     )
+    if publish is not None:
+        pushed(out, publish)
     sys.exit(print_result(result, as_json))
 
 
@@ -325,7 +333,7 @@ def sweep(
 
 
 @click.command()
-@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("model", type=RunType(("model/", "run.json")))
 @click.argument("data", type=DATA)
 @out_option
 @configured
@@ -334,6 +342,7 @@ def sweep(
 @resume_option
 @track_option
 @on_engine
+@publish_option
 @json_option
 def generate(
     *,
@@ -345,6 +354,7 @@ def generate(
     callbacks: "list[Progress]",
     engine: str | None,
     engine_options: dict[str, Any],
+    publish: str | None,
     as_json: bool,
     **configuration: Any,
 ) -> None:
@@ -368,12 +378,14 @@ def generate(
         callbacks=callbacks,
         engine=on,
     )
+    if publish is not None:
+        pushed(out, publish)
     sys.exit(print_result(result, as_json))
 
 
 @click.command()
 @click.argument("data", type=DATA)
-@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("out", type=RUN)
 @configured
 @device_option
 @json_option

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vaeaug.evaluation import ProbeFactory
     from vaeaug.generator import Synthesizer
     from vaeaug.merging import Balance
+    from vaeaug.shards import Pushed
     from vaeaug.stages import JobTime
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -43,6 +44,49 @@ class DataType(click.ParamType):
 
 
 DATA = DataType()
+
+
+class RunType(click.ParamType):
+    """A run folder; or the address of a run in an object store, which is copied to this machine.
+
+    For commands that change nothing in it.
+
+    Args:
+        only: Beginnings of the names of files that are needed. None: all.
+        is_copied: False gives the address itself, as text.
+        file_okay: Whether a file will do.
+    """
+
+    name = "run"
+
+    def __init__(
+        self,
+        only: tuple[str, ...] | None = None,
+        *,
+        is_copied: bool = True,
+        file_okay: bool = False,
+    ) -> None:
+        self._only, self._is_copied = only, is_copied
+        self._folder = click.Path(exists=True, file_okay=file_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the folder."""
+        if "://" in str(value):
+            from vaeaug.remote import is_url
+            from vaeaug.shards import fetch
+
+            if is_url(value):
+                return fetch(value, only=self._only) if self._is_copied else value
+        return self._folder.convert(value, param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete files and folders."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+RUN = RunType()
 
 
 # Key of --codec in the context of a command.
@@ -241,6 +285,23 @@ def evaluated(command: Command) -> Command:
     return command
 
 
+def pushed(out: Path, url: str) -> "Pushed":
+    """Send a finished run to an object store, with progress on a terminal.
+
+    Args:
+        out: The run folder.
+        url: Where to.
+
+    Returns:
+        What was sent.
+    """
+    from vaeaug.progress import shown
+    from vaeaug.shards import push
+
+    with shown(progress_enabled()) as report:
+        return push(out, url, progress=report)
+
+
 def refuse_with_quick(**options: float | None) -> None:
     """Refuse options of the verdict where --quick asks for a prediction.
 
@@ -267,8 +328,26 @@ def generator_argument(command: Command) -> Command:
     Returns:
         The command with the argument.
     """
-    folder = click.Path(exists=True, file_okay=False, path_type=Path)
-    return click.argument("model", type=folder)(_with_codec(command))
+    return click.argument("model", type=RunType(("model/", "run.json")))(_with_codec(command))
+
+
+def run_argument(command: Command) -> Command:
+    """Add the argument MODEL where the samples of the run are needed too.
+
+    Args:
+        command: The command.
+
+    Returns:
+        The command with the argument.
+    """
+    return click.argument("model", type=RUN)(_with_codec(command))
+
+
+publish_option = click.option(
+    "--publish",
+    metavar="URL",
+    help="Afterwards send the run to an object store, as `push` does.",
+)
 
 
 def on_engine(command: Command) -> Command:

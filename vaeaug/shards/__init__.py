@@ -19,6 +19,7 @@ from vaeaug.shards._images import write_images
 from vaeaug.shards._manifest import ClassEntry, Generation, Manifest, ShardEntry, read_class
 from vaeaug.shards._reader import Shard
 from vaeaug.shards._rejected import RejectedSamples, read_rejected, write_rejected
+from vaeaug.shards._remote import GENERATOR, Pushed, fetch, push
 from vaeaug.shards._shard_dataset import ShardDataset
 from vaeaug.shards._verdict import described_run, how_to_evaluate, warn_if_unhelpful
 from vaeaug.shards._verify import Problem, VerifyReport, verify
@@ -26,6 +27,7 @@ from vaeaug.shards._writer import ShardWriter, renumber, shard_name
 
 __all__ = [
     "EXCLUDED",
+    "GENERATOR",
     "LIST_NAME",
     "SHARDS_FOLDER",
     "ClassEntry",
@@ -33,6 +35,7 @@ __all__ = [
     "Generation",
     "Manifest",
     "Problem",
+    "Pushed",
     "RejectedSamples",
     "Shard",
     "ShardDataset",
@@ -42,11 +45,13 @@ __all__ = [
     "ShardWriter",
     "VerifyReport",
     "described_run",
+    "fetch",
     "how_to_evaluate",
     "kept_rows",
     "library_versions",
     "publish_bytes",
     "published_hdf5",
+    "push",
     "read_class",
     "read_list",
     "read_rejected",
