@@ -12,7 +12,6 @@ there are not measured again.
 import argparse
 import json
 import math
-import resource
 import tempfile
 import time
 from dataclasses import replace
@@ -28,13 +27,13 @@ from vaeaug.engines._payload import Payload
 from vaeaug.job.class_tasks import ClassJob, DrawClass, _take
 from vaeaug.job.writing import WrittenClasses
 from vaeaug.shards import ClassEntry, Manifest, ShardEntry, ShardProvenance
-from vaeaug.stages import EarlierSamples, new_screener
+from vaeaug.stages import EarlierSamples, new_screener, time_job
 
 SIZES = (64, 1024)
 SHAPES = ((28, 28, 1), (32, 32, 3))
 CLASSES = (10, 40, 160, 640, 1280)
-# Classes of 30 images for the steps of training.
-TRAINED = (100, 300, 900)
+# Classes of 30 images.
+TRAINED = (125, 250, 500, 1000)
 SHARDS = (1_000, 4_000, 16_000)
 FEW_STEPS = {
     "training.steps": 20,
@@ -99,24 +98,15 @@ def drawing(shape: tuple[int, int, int], k: int, sampler: str) -> dict[str, Any]
 
 
 def training(k: int) -> dict[str, Any]:
-    """A step of the trunk and one of the adaptation, and bytes of the generator for each class."""
+    """Seconds of a training, as the library expects them of a few steps, and the memory."""
     data = images_of(30 * k, n_classes=k, shape=(28, 28, 1))
-    seconds: dict[tuple[int, int], float] = {}
-    for steps, adapt_steps in ((4, 4), (14, 4), (4, 14)):
-        keys = {**FEW_STEPS, "training.steps": steps, "training.adapt_steps": adapt_steps}
-        config = vaeaug.AugmentConfig().changed(**keys, **{"training.eval_every": 1000})
+    found: dict[str, Any] = {}
+    for grouping in ("shared", "adapted"):
+        config = vaeaug.AugmentConfig().changed(**{"model.grouping": grouping})
         with one_thread():
-            taken, generator = cpu(
-                lambda config=config: vaeaug.fit(data, config, progress=False, device="cpu")
-            )
-        seconds[steps, adapt_steps] = taken
-    parameters = sum(tensor.nbytes for tensor in generator.model.state_dict().values())
-    return {
-        "trunk_step_s": (seconds[14, 4] - seconds[4, 4]) / 10,
-        "adapt_step_s": (seconds[4, 14] - seconds[4, 4]) / 10,
-        "model_bytes": parameters,
-        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-    }
+            expected = time_job(data, config, device="cpu").expected
+        found[f"{grouping}_s"] = expected["trunk"] + expected.get("adapt", 0.0)
+    return found | {"screening_s": expected["screening"]}
 
 
 def manifest(n_shards: int) -> dict[str, Any]:
@@ -212,14 +202,10 @@ def sums(lines: list[dict[str, Any]], k: int, n: int) -> None:
             f"a second and core; {1 / line['per_sample_s']:,.0f} with 10 classes), "
             f"{n * line['bytes_per_sample'] / 1e12:.2f} TB in {shards:,} shards"
         )
-    trained = [line for line in lines if "trained" in line["key"]]
-    for name in ("trunk_step_s", "adapt_step_s", "model_bytes", "peak_bytes"):
-        fitted = line_of([line["key"]["trained"] for line in trained], [t[name] for t in trained])
-        print(
-            f"{name}: {trained[-1][name]:.3g} with {trained[-1]['key']['trained']} classes, ",
-            end="",
-        )
-        print(f"{fitted(k):.3g} with {k:,}, by the line")
+    for line in lines:
+        if "trained" in line["key"]:
+            each = {name: f"{value:,.0f}" for name, value in line.items() if name != "key"}
+            print(f"training on {line['key']['trained']:,} classes of 30 images: {each}")
 
 
 def main() -> None:

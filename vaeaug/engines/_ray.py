@@ -88,9 +88,14 @@ class Cluster:
         try:
             self._ray.init(address=engine.address or "local", **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise EngineError(
-                f"engine 'ray': expected a cluster at {engine.address!r}, got: {error}"
-            ) from error
+            where = (
+                "to start on this machine"
+                if engine.address is None
+                else (
+                    f"to answer at {engine.address!r} (RAY_AUTH_MODE has to be the same everywhere)"
+                )
+            )
+            raise EngineError(f"engine 'ray': expected Ray {where}, got: {error}") from error
         return True
 
     def _check_room(self, engine: Engine) -> None:
