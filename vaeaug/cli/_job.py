@@ -107,7 +107,7 @@ def augment(
         return
     # What is added to a run is seldom the whole job again.
     told = timing and not add
-    expected = told_in_advance(images, config, out, device) if told else None
+    expected = told_in_advance(images, config, out, device, engine=on) if told else None
     workers = configuration["workers"]
     result = run(
         images,

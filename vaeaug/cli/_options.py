@@ -492,6 +492,7 @@ def told_in_advance(
     device: str,
     *,
     training: bool = False,
+    engine: "Engine | None" = None,
 ) -> "JobTime | None":
     """Log what a job will cost, before it begins.
 
@@ -501,6 +502,7 @@ def told_in_advance(
         out: The run folder; nothing is said of a run that is finished.
         device: Where it will run.
         training: Whether the generator alone is trained.
+        engine: Where classes are drawn.
 
     Returns:
         What it will cost; None if it is not told.
@@ -513,6 +515,8 @@ def told_in_advance(
     with waiting("timing a few steps"):
         expected = time_job(data, config, device=device)
     expected = expected.training_only() if training else expected
+    if engine is not None and (engine.name == "process" or engine.workers):
+        expected = expected.drawn_by(min(engine.at_once, data.n_classes))
     log.info("%s", expected)
     return expected
 
