@@ -73,6 +73,7 @@ DONE = "expected no such file"
 STARTED = 0.1
 # The exit code of each way to end; a command that was done before the signal ends with its own.
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
+TWO_WORKERS = ("--engine", "process", "--workers", "2")
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,10 @@ COMMANDS = (
         weight=2,
     ),
     Command("generate", ("generate", "RUN", "digits", *JOB, "--seed", "1", "--out", "OUT")),
+    Command(
+        "generate --engine process",
+        (*("generate", "RUN", "digits", *JOB, "--seed", "1"), *TWO_WORKERS, "--out", "OUT"),
+    ),
     Command("evaluate", ("evaluate", "digits", "OUT", *MEASURED), begins_with=True),
     Command("merge", ("merge", "digits", "RUN", "--to", "OUT"), is_file=True),
     Command("export", ("export", "RUN", "--to", "OUT", "--format", "imagefolder"), is_file=True),

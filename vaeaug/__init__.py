@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from vaeaug.data import DataError, LabelledImages, read, read_pool
     from vaeaug.embedding import EmbeddingError, embed
+    from vaeaug.engines import Engine, EngineError
     from vaeaug.evaluation import EvaluationError, GateResult, Prediction
     from vaeaug.export import Exported, ExportError, export_dataset
     from vaeaug.generator import SampleBatch, SamplingError, Synthesizer
@@ -50,8 +51,9 @@ if TYPE_CHECKING:
         write_merged,
     )
     from vaeaug.plan import ClassPlan, Plan, PlanError, make_plan
+    from vaeaug.remote import RemoteError
     from vaeaug.screening import Screener, ScreeningReport, screen
-    from vaeaug.shards import Manifest, ShardDataset, ShardError, ShardWriter, verify
+    from vaeaug.shards import Manifest, ShardDataset, ShardError, ShardWriter, push, verify
     from vaeaug.stages import fit, fit_restorer
     from vaeaug.stages.diagnosis import Diagnostics, diagnose
     from vaeaug.training import TrainingError
@@ -71,6 +73,8 @@ _HOME = {
     "DataError": "data",
     "Diagnostics": "stages.diagnosis",
     "EmbeddingError": "embedding",
+    "Engine": "engines",
+    "EngineError": "engines",
     "EvaluationConfig": "config",
     "EvaluationError": "evaluation",
     "ExportError": "export",
@@ -86,6 +90,7 @@ _HOME = {
     "PlanError": "plan",
     "Prediction": "evaluation",
     "Recipe": "config",
+    "RemoteError": "remote",
     "RunError": "job.folder",
     "SampleBatch": "generator",
     "SamplingError": "generator",
@@ -118,6 +123,7 @@ _HOME = {
     "make_plan": "plan",
     "merge": "merging",
     "predict_gain": "job.finished",
+    "push": "shards",
     "read": "data",
     "read_pool": "data",
     "screen": "screening",
@@ -137,6 +143,8 @@ __all__ = [
     "DataError",
     "Diagnostics",
     "EmbeddingError",
+    "Engine",
+    "EngineError",
     "EvaluationConfig",
     "EvaluationError",
     "ExportError",
@@ -152,6 +160,7 @@ __all__ = [
     "PlanError",
     "Prediction",
     "Recipe",
+    "RemoteError",
     "RunError",
     "SampleBatch",
     "SamplingError",
@@ -186,6 +195,7 @@ __all__ = [
     "make_plan",
     "merge",
     "predict_gain",
+    "push",
     "read",
     "read_pool",
     "screen",

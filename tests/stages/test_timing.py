@@ -128,3 +128,9 @@ def test_the_command_line_tells_it(monkeypatch, tmp_path):
     first = result.stderr.splitlines()[0]
     assert first.startswith("CPU with 1 thread: 58 images, ")
     assert "drawing" not in first
+
+
+def test_classes_that_are_drawn_side_by_side_take_less():
+    stages = (StageTime("trunk", 5, 2.0), StageTime("drawing", 1, 8.0))
+    told = timing.JobTime("CPU", 10, stages, memory=1, disk=1)
+    assert told.drawn_by(4).expected == {"trunk": 2.0, "drawing": 2.0}

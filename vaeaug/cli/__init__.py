@@ -21,6 +21,7 @@ for _command in (
     _job.screen,
     _dataset.merge,
     _dataset.export,
+    _dataset.push,
     _dataset.verify,
     _dataset.exclude,
     _dataset.studio,

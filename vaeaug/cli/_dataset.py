@@ -10,13 +10,16 @@ import click
 from vaeaug.cli._group import FAILED
 from vaeaug.cli._options import (
     DATA,
+    RUN,
+    RunType,
     balance_of,
     complete_key,
     data_of,
-    generator_argument,
     json_option,
     loaded,
     pool_option,
+    pushed,
+    run_argument,
     share_of,
     to_option,
     workers_option,
@@ -31,7 +34,7 @@ from vaeaug.files.names import for_stream
     "out",
     nargs=-1,
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=RUN,
 )
 @to_option
 @click.option(
@@ -79,7 +82,7 @@ def merge(
 
 
 @click.command()
-@generator_argument
+@run_argument
 @click.option(
     "--to", required=True, type=click.Path(path_type=Path), help="File or folder to write."
 )
@@ -142,9 +145,26 @@ def export(
 
 @click.command()
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("url")
 @json_option
-def verify(*, out: Path, as_json: bool) -> None:
-    """Check every byte of a finished run, and report each wrong file."""
+def push(*, out: Path, url: str, as_json: bool) -> None:
+    """Send the finished run OUT to an object store, such as s3://BUCKET/NAME; its manifest last.
+
+    What is there already is not sent again. `merge`, `verify`, `inspect`, `export`, `screen` and
+    commands on a generator take the URL in the place of a run folder.
+    """
+    result = pushed(out, url)
+    print_document(vars(result), str(result), as_json)
+
+
+@click.command()
+@click.argument("out", type=RunType(is_copied=False))
+@json_option
+def verify(*, out: Path | str, as_json: bool) -> None:
+    """Check every byte of a finished run, and report each wrong file.
+
+    OUT is a run folder, or the URL of a run in an object store.
+    """
     from vaeaug.shards import verify as check
 
     report = check(out)
@@ -241,10 +261,10 @@ def studio(*, out: Path, data: str | None, pool: str | None, port: int, opened: 
 
 
 @click.command()
-@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.argument("path", type=RunType(is_copied=False, file_okay=True))
 @json_option
-def inspect(*, path: Path, as_json: bool) -> None:
-    """Describe a run folder, a generator, one shard or a merged file."""
+def inspect(*, path: Path | str, as_json: bool) -> None:
+    """Describe a run folder or its URL, a generator, one shard or a merged file."""
     from vaeaug.job.inspection import describe
 
     document = describe(path)

@@ -20,7 +20,7 @@ FAILED, USAGE = 1, 2
 # Commands by what they are for, in the order of `--help`.
 SECTIONS = {
     "Job": ("augment", "plan", "train", "generate", "evaluate", "sweep", "config"),
-    "Data": ("merge", "exclude", "export", "embed", "verify", "screen"),
+    "Data": ("merge", "exclude", "export", "push", "embed", "verify", "screen"),
     "Generator": ("denoise", "encode", "decode", "reconstruct", "coder", "compress", "decompress"),
     "Look": ("studio", "report", "inspect", "traverse", "styles"),
 }

@@ -8,17 +8,23 @@ import click
 
 from vaeaug.cli._options import (
     DATA,
+    RUN,
+    RunType,
     complete_key,
     configured,
     data_of,
     device_option,
+    engine_of,
     evaluated,
     evaluation_of,
     json_option,
+    on_engine,
     out_option,
     pool_option,
     probe_of,
     progress_enabled,
+    publish_option,
+    pushed,
     refuse_with_quick,
     request,
     resume_option,
@@ -63,6 +69,8 @@ if TYPE_CHECKING:
 )
 @click.option("--evaluate", is_flag=True, help="Afterwards measure whether the samples help.")
 @evaluated
+@on_engine
+@publish_option
 @json_option
 def augment(
     *,
@@ -81,6 +89,9 @@ def augment(
     steps: int | None,
     min_effect: float | None,
     probe: str | None,
+    engine: str | None,
+    engine_options: dict[str, Any],
+    publish: str | None,
     as_json: bool,
     **configuration: Any,
 ) -> None:
@@ -90,13 +101,14 @@ def augment(
     """
     from vaeaug.job.pipeline import augment as run
 
+    on = engine_of(engine, configuration["workers"], engine_options)
     config, images = request(data, beside=out, run=out if add else None, **configuration)
     if dry_run:
         print_plan(images, config, as_json, device if timing else None)
         return
     # What is added to a run is seldom the whole job again.
     told = timing and not add
-    expected = told_in_advance(images, config, out, device) if told else None
+    expected = told_in_advance(images, config, out, device, engine=on) if told else None
     workers = configuration["workers"]
     result = run(
         images,
@@ -119,7 +131,10 @@ def augment(
         progress=progress_enabled(),
         callbacks=callbacks,
         expected=None if expected is None else expected.expected,
+        engine=on,
     )
+    if publish is not None:
+        pushed(out, publish)
     sys.exit(print_result(result, as_json))
 
 
@@ -146,6 +161,7 @@ def augment(
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Number of processes. Default: one per core."
 )
+@on_engine
 @device_option
 @json_option
 def evaluate(
@@ -162,6 +178,8 @@ def evaluate(
     seed: int | None,
     pool: str | None,
     workers: int | None,
+    engine: str | None,
+    engine_options: dict[str, Any],
     device: str,
     as_json: bool,
 ) -> None:
@@ -180,6 +198,7 @@ def evaluate(
 
     if quick:
         refuse_with_quick(budget=budget, splits=splits, min_effect=min_effect)
+    on = engine_of(engine, workers, engine_options)
     images = data_of(data, out, pool, workers)
     recipe = None if share is None else recipe_of_run(out).model_copy(update={"share": share})
     config = evaluation_of(
@@ -195,6 +214,7 @@ def evaluate(
         "probe": probe_of(probe),
         "device": device,
         "progress": progress_enabled(),
+        "engine": on,
     }
     if quick:
         prediction = predict_gain(images, out, config, **settings)
@@ -315,7 +335,7 @@ def sweep(
 
 
 @click.command()
-@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("model", type=RunType(("model/", "run.json")))
 @click.argument("data", type=DATA)
 @out_option
 @configured
@@ -323,6 +343,8 @@ def sweep(
 @device_option
 @resume_option
 @track_option
+@on_engine
+@publish_option
 @json_option
 def generate(
     *,
@@ -332,6 +354,9 @@ def generate(
     device: str,
     resume: bool,
     callbacks: "list[Progress]",
+    engine: str | None,
+    engine_options: dict[str, Any],
+    publish: str | None,
     as_json: bool,
     **configuration: Any,
 ) -> None:
@@ -342,7 +367,8 @@ def generate(
     """
     from vaeaug.job.pipeline import generate as run
 
-    config, images = request(data, beside=model, run=model, **configuration)
+    on = engine_of(engine, configuration["workers"], engine_options)
+    config, images = request(data, beside=out, run=model, **configuration)
     result = run(
         model,
         images,
@@ -352,13 +378,16 @@ def generate(
         resume=resume,
         progress=progress_enabled(),
         callbacks=callbacks,
+        engine=on,
     )
+    if publish is not None:
+        pushed(out, publish)
     sys.exit(print_result(result, as_json))
 
 
 @click.command()
 @click.argument("data", type=DATA)
-@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("out", type=RUN)
 @configured
 @device_option
 @json_option

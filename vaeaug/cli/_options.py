@@ -1,10 +1,11 @@
 """Options that commands share, and their conversion to configuration, data and generator."""
 
+import functools
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig, EvaluationConfig
     from vaeaug.data import LabelledImages
     from vaeaug.data.request import Cache
+    from vaeaug.engines import Engine
     from vaeaug.evaluation import ProbeFactory
     from vaeaug.generator import Synthesizer
     from vaeaug.merging import Balance
+    from vaeaug.shards import Pushed
     from vaeaug.stages import JobTime
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -65,6 +68,49 @@ def complete_key(
         for key, meaning in known_keys().items()
         if key.startswith(incomplete)
     ]
+
+
+class RunType(click.ParamType):
+    """A run folder; or the address of a run in an object store, which is copied to this machine.
+
+    For commands that change nothing in it.
+
+    Args:
+        only: Beginnings of the names of files that are needed. None: all.
+        is_copied: False gives the address itself, as text.
+        file_okay: Whether a file will do.
+    """
+
+    name = "run"
+
+    def __init__(
+        self,
+        only: tuple[str, ...] | None = None,
+        *,
+        is_copied: bool = True,
+        file_okay: bool = False,
+    ) -> None:
+        self._only, self._is_copied = only, is_copied
+        self._folder = click.Path(exists=True, file_okay=file_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the folder."""
+        if "://" in str(value):
+            from vaeaug.remote import is_url
+            from vaeaug.shards import fetch
+
+            if is_url(value):
+                return fetch(value, only=self._only) if self._is_copied else value
+        return self._folder.convert(value, param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete files and folders."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+RUN = RunType()
 
 
 # Key of --codec in the context of a command.
@@ -172,7 +218,8 @@ def configured(command: Command) -> Command:
         click.option(
             "--workers",
             type=click.IntRange(min=0),
-            help="Processes that decode image files. Default: one per core for large folders.",
+            help="Processes that decode image files, train for --search and --evaluate, and draw "
+            "with --engine process. Default: one per core.",
         ),
         click.option(
             "--cache",
@@ -275,6 +322,23 @@ def evaluated(command: Command) -> Command:
     return command
 
 
+def pushed(out: Path, url: str) -> "Pushed":
+    """Send a finished run to an object store, with progress on a terminal.
+
+    Args:
+        out: The run folder.
+        url: Where to.
+
+    Returns:
+        What was sent.
+    """
+    from vaeaug.progress import shown
+    from vaeaug.shards import push
+
+    with shown(progress_enabled()) as report:
+        return push(out, url, progress=report)
+
+
 def refuse_with_quick(**options: float | None) -> None:
     """Refuse options of the verdict where --quick asks for a prediction.
 
@@ -301,8 +365,104 @@ def generator_argument(command: Command) -> Command:
     Returns:
         The command with the argument.
     """
-    folder = click.Path(exists=True, file_okay=False, path_type=Path)
-    return click.argument("model", type=folder)(_with_codec(command))
+    return click.argument("model", type=RunType(("model/", "run.json")))(_with_codec(command))
+
+
+def run_argument(command: Command) -> Command:
+    """Add the argument MODEL where the samples of the run are needed too.
+
+    Args:
+        command: The command.
+
+    Returns:
+        The command with the argument.
+    """
+    return click.argument("model", type=RUN)(_with_codec(command))
+
+
+publish_option = click.option(
+    "--publish",
+    metavar="URL",
+    help="Afterwards send the run to an object store, as `push` does.",
+)
+
+
+def on_engine(command: Command) -> Command:
+    """Add the options of an engine; the command gets ``engine`` and ``engine_options``.
+
+    Args:
+        command: The command.
+
+    Returns:
+        The command with these options.
+    """
+
+    @functools.wraps(command)
+    def with_options(
+        *args: Any,
+        address: str | None,
+        task_cpus: float | None,
+        task_gpus: float | None,
+        **values: Any,
+    ) -> Any:
+        options = {"address": address, "cpus": task_cpus, "gpus": task_gpus}
+        return command(*args, engine_options=options, **values)
+
+    options = [
+        click.option(
+            "--engine",
+            type=click.Choice(["local", "process", "ray"]),
+            help="Where classes are drawn and evaluations train: in this process, in --workers "
+            "processes, or on Ray. It changes no byte. Default: here, and processes that train.",
+        ),
+        click.option(
+            "--address",
+            metavar="ADDRESS",
+            help="Of the Ray cluster, such as auto or ray://host:10001. Default: Ray is started "
+            "here.",
+        ),
+        click.option(
+            "--task-cpus",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="N",
+            help="Cores of the Ray cluster that a task takes. Default: 1.",
+        ),
+        click.option(
+            "--task-gpus",
+            type=click.FloatRange(min=0),
+            metavar="N",
+            help="GPUs of the Ray cluster that a task takes, such as 0.25. Default: 0.",
+        ),
+    ]
+    wrapped: Any = with_options
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def engine_of(name: str | None, workers: int | None, options: Mapping[str, Any]) -> "Engine | None":
+    """Build the engine from the options of `on_engine`.
+
+    Args:
+        name: Its name; None: each part of the job has its own default.
+        workers: Tasks at once.
+        options: Address, cores and GPUs; None where they were not given.
+
+    Returns:
+        The engine; None where none was named.
+
+    Raises:
+        UsageError: If the options do not go together.
+    """
+    from vaeaug.engines import Engine, EngineError
+
+    given = {key: value for key, value in options.items() if value is not None}
+    if name is None and not given:
+        return None
+    try:
+        return Engine(name or "local", workers=workers or None, **given)
+    except EngineError as error:
+        raise click.UsageError(str(error)) from None
 
 
 to_option = click.option(
@@ -369,6 +529,7 @@ def told_in_advance(
     device: str,
     *,
     training: bool = False,
+    engine: "Engine | None" = None,
 ) -> "JobTime | None":
     """Log what a job will cost, before it begins.
 
@@ -378,6 +539,7 @@ def told_in_advance(
         out: The run folder; nothing is said of a run that is finished.
         device: Where it will run.
         training: Whether the generator alone is trained.
+        engine: Where classes are drawn.
 
     Returns:
         What it will cost; None if it is not told.
@@ -390,6 +552,8 @@ def told_in_advance(
     with waiting("timing a few steps"):
         expected = time_job(data, config, device=device)
     expected = expected.training_only() if training else expected
+    if engine is not None and (engine.name == "process" or engine.workers):
+        expected = expected.drawn_by(min(engine.at_once, data.n_classes))
     log.info("%s", expected)
     return expected
 

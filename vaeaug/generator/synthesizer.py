@@ -36,6 +36,8 @@ from vaeaug.generator.samplers import (
 from vaeaug.generator.sound_codec import SoundCodec
 from vaeaug.memory import blocks
 from vaeaug.models import CVAE, LatentFlow, Restorer, SeparateCVAE
+from vaeaug.remote import is_url
+from vaeaug.shards import GENERATOR, fetch
 from vaeaug.spectrogram import Spectrogram
 
 # Latents that are decoded before their images are stored.
@@ -851,7 +853,8 @@ class Synthesizer:
         """Read what `save` wrote.
 
         Args:
-            folder: The generator's folder, or a run folder.
+            folder: The generator's folder, or a run folder; or the address of a run in an object
+                store, whose generator is copied to this machine.
             codec: The image codec that it was trained with, or where that is, where that is a
                 Python file: such a file is run only where it is named.
 
@@ -862,6 +865,8 @@ class Synthesizer:
             SamplingError: If the folder holds no generator, a damaged one, or one of an unknown
                 version.
         """
+        if isinstance(folder, str) and is_url(folder):
+            folder = fetch(folder, only=GENERATOR)
         folder = Path(folder)
         if not (folder / "config.json").exists() and (folder / "model" / "config.json").exists():
             folder = folder / "model"

@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
+from vaeaug.engines import Engine
 from vaeaug.evaluation import SearchResult
 from vaeaug.files.json_text import sealed
 from vaeaug.generator import Synthesizer
+from vaeaug.job.class_tasks import forget_drawn, write_classes_on
 from vaeaug.job.folder import RunError, RunFolder, run_versions
 from vaeaug.job.result import RunResult, result_of
 from vaeaug.job.writing import WrittenClasses, write_classes
@@ -15,7 +18,7 @@ from vaeaug.plan import Plan
 from vaeaug.progress import Progress
 from vaeaug.screening import Screener
 from vaeaug.shards import ShardProvenance, publish_bytes
-from vaeaug.stages import EarlierSamples, new_screener, plan_of
+from vaeaug.stages import EarlierSamples, bytes_per_sample, new_screener, plan_of
 from vaeaug.stages.diagnosis import diagnose
 
 log = logging.getLogger("vaeaug")
@@ -32,6 +35,7 @@ def draw(
     plan: Plan | None = None,
     earlier: Mapping[int, EarlierSamples] | None = None,
     first_shard: int = 0,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Diagnose the generator, then draw, screen and write each class, by the recipe found.
@@ -46,6 +50,7 @@ def draw(
         plan: How many samples of each class are wanted. Default: as the job says.
         earlier: By label, what earlier jobs drew; only the rest of the plan is drawn.
         first_shard: Number of the first shard.
+        engine: Where classes are drawn. Default: here, one after another.
         progress: Reports on it; None is silent.
 
     Returns:
@@ -53,6 +58,7 @@ def draw(
 
     Raises:
         RunError: If the samples of the recipe's sampler would be mislabelled.
+        EngineError: If the engine cannot be started, or a class ends its worker every time.
         ShardError: If a shard cannot be written.
     """
     drawn_by = job if search is None or search.recipe.is_none else job.with_recipe(search.recipe)
@@ -72,7 +78,15 @@ def draw(
     generator.attach(data)
     if not diagnosed:
         generator = _diagnosed(run, generator, data, drawn_by, screener)
-    write_classes(written, plan, generator, screener, drawn_by, earlier=earlier, progress=progress)
+    settings: dict[str, Any] = {"earlier": earlier, "progress": progress}
+    if engine is None or engine.name == "local" or screener is None or not written.lacks(plan):
+        write_classes(written, plan, generator, screener, drawn_by, **settings)
+    else:
+        size = bytes_per_sample(data, drawn_by)
+        write_classes_on(
+            engine, written, plan, generator, screener, drawn_by, sample_bytes=size, **settings
+        )
+    forget_drawn(run.path)
     return result_of(
         run, written, data, plan, provenance, job=job, drawn_by=drawn_by, search=search
     )

@@ -15,6 +15,7 @@ import torch
 
 from vaeaug.config import AugmentConfig, EvaluationConfig, Recipe
 from vaeaug.data import LabelledImages
+from vaeaug.engines import Engine
 from vaeaug.evaluation import (
     Bench,
     GateResult,
@@ -59,6 +60,7 @@ class RunEvaluation:
         probe: Builds the user's own classifier; None for the built-in one.
         device: Where to train.
         progress: Reports on the trainings; None is silent.
+        engine: Where they run. Default: in `config.workers` processes.
     """
 
     folder: Path
@@ -68,6 +70,7 @@ class RunEvaluation:
     probe: ProbeFactory | None = None
     device: torch.device | str = "cpu"
     progress: Progress | None = None
+    engine: Engine | None = None
 
     @property
     def stages(self) -> SplitStages:
@@ -279,4 +282,5 @@ class RunEvaluation:
             among=among,
             factory=self.probe,
             device=self.device,
+            engine=self.engine,
         )

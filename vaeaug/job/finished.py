@@ -10,6 +10,7 @@ import torch
 
 from vaeaug.config import AugmentConfig, EvaluationConfig, Recipe, make_config
 from vaeaug.data import LabelledImages, read_configured
+from vaeaug.engines import Engine, as_engine
 from vaeaug.evaluation import GateResult, Prediction, ProbeFactory
 from vaeaug.job.evaluation import RunEvaluation
 from vaeaug.job.folder import RunError, RunFolder, read_run
@@ -31,6 +32,7 @@ def evaluate(
     probe: ProbeFactory | None = None,
     device: str | torch.device = "auto",
     progress: Progress | bool | None = None,
+    engine: Engine | str | None = None,
 ) -> GateResult:
     """Measure whether the synthetic data of a run helps on this data, with an interval.
 
@@ -50,6 +52,8 @@ def evaluate(
         device: "auto", "cpu", "cuda" or "cuda:N".
         progress: None shows bars on a terminal and elsewhere logs a line every 30 seconds; False
             is silent; a function is called as ``progress(what, done, total, metrics)``.
+        engine: Where trainings run: an `vaeaug.Engine`, or "local", "process" or "ray". It changes
+            no outcome. Default: in `config.workers` processes.
 
     Returns:
         The verdict, its interval and every way of training that was compared.
@@ -58,8 +62,10 @@ def evaluate(
         ShardError: If the run is not finished.
         RunError: If the data is not what the run was made from.
         EvaluationError: If the data is too small to be split.
+        EngineError: If the engine cannot be started, or a task ends its worker every time.
     """
-    with _measuring(data, out_dir, config, probe, device, progress) as (run, measured_by, result):
+    measuring = _measuring(data, out_dir, config, probe, device, progress, as_engine(engine))
+    with measuring as (run, measured_by, result):
         result, gate = measured_by.evaluated(result, recipe or result.recipe)
         publish(run, result, measured_by.data)
         return gate
@@ -74,6 +80,7 @@ def predict_gain(
     probe: ProbeFactory | None = None,
     device: str | torch.device = "auto",
     progress: Progress | bool | None = None,
+    engine: Engine | str | None = None,
 ) -> Prediction:
     """Predict from one split whether the synthetic data of a run helps; no verdict.
 
@@ -90,6 +97,7 @@ def predict_gain(
         probe: As for `evaluate`.
         device: "auto", "cpu", "cuda" or "cuda:N".
         progress: As for `evaluate`.
+        engine: As for `evaluate`.
 
     Returns:
         The gain in balanced accuracy with an interval over the held-out images of the split, and
@@ -99,8 +107,10 @@ def predict_gain(
         ShardError: If the run is not finished.
         RunError: If the data is not what the run was made from.
         EvaluationError: If the data is too small to be split.
+        EngineError: If the engine cannot be started, or a task ends its worker every time.
     """
-    with _measuring(data, out_dir, config, probe, device, progress) as (run, measured_by, result):
+    measuring = _measuring(data, out_dir, config, probe, device, progress, as_engine(engine))
+    with measuring as (run, measured_by, result):
         prediction = measured_by.prediction(recipe or result.recipe, searched=result.searched)
         keep_prediction(run, prediction)
         publish(run, result, measured_by.data)
@@ -153,6 +163,7 @@ def _measuring(
     probe: ProbeFactory | None,
     device: str | torch.device,
     progress: Progress | bool | None,
+    engine: Engine | None,
 ) -> Iterator[tuple[RunFolder, RunEvaluation, RunResult]]:
     """A finished run, locked, with what measures it and what is known of it."""
     job, data = job_of(data, out_dir)
@@ -173,6 +184,7 @@ def _measuring(
             probe=probe,
             device=resolve_device(device),
             progress=report,
+            engine=engine,
         )
         yield run, measured_by, RunResult.load(run, job)
 

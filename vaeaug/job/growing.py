@@ -20,6 +20,7 @@ from jaxtyping import Shaped
 
 from vaeaug.config import AugmentConfig, ConfigError, changed_keys, make_config
 from vaeaug.data import LabelledImages
+from vaeaug.engines import Engine
 from vaeaug.files import new_file, open_regular
 from vaeaug.generator import Synthesizer
 from vaeaug.job.drawing import draw
@@ -79,6 +80,7 @@ def add_to(
     *,
     device: torch.device | str,
     resume: bool = True,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> AugmentResult:
     """Add to a finished run what the data or the job has more than it.
@@ -89,6 +91,7 @@ def add_to(
         job: The job, as it would make the whole dataset.
         device: Where the networks run.
         resume: False starts an interrupted addition again.
+        engine: Where classes are drawn. Default: here.
         progress: Reports on it; None is silent.
 
     Returns:
@@ -139,6 +142,7 @@ def add_to(
                 plan=to_draw,
                 earlier=earlier,
                 first_shard=former.n_numbers,
+                engine=engine,
                 progress=progress,
             )
             for entry in former.manifest.shards:
@@ -329,7 +333,9 @@ class _Former:
         for row in plan:
             if row.n_synthetic:
                 there = self._of_seed(row.name, seed)
-                images = _ImagesOfClass(self.manifest, row.name)
+                # Read wherever the class is drawn.
+                manifest = replace(self.manifest, folder=self.folder.absolute())
+                images = _ImagesOfClass(manifest, row.name)
                 found[row.label] = EarlierSamples(there.candidates, there.accepted, images)
         return found
 

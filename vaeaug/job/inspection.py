@@ -14,8 +14,9 @@ from vaeaug.job.folder import RunError
 from vaeaug.job.state import state_of
 from vaeaug.merging import counts_of_file, is_merged
 from vaeaug.progress import Progress
+from vaeaug.remote import is_url
 from vaeaug.screening import Screener, ScreeningReport
-from vaeaug.shards import Manifest, Shard, ShardDataset
+from vaeaug.shards import Manifest, Shard, ShardDataset, fetch
 from vaeaug.stages import CHUNK
 
 
@@ -65,7 +66,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     """Describe a run folder, a generator's folder, a shard or a merged file.
 
     Args:
-        path: Any of them.
+        path: Any of them; or the address of a run in an object store.
 
     Returns:
         What it is, in words and numbers; plain JSON types.
@@ -73,6 +74,8 @@ def describe(path: str | Path) -> dict[str, Any]:
     Raises:
         RunError: If it is none of them.
     """
+    if isinstance(path, str) and is_url(path):
+        return describe(fetch(path, only=())) | {"run": path}
     path = Path(path)
     if path.is_file() and is_merged(path):
         classes = counts_of_file(path)

@@ -13,6 +13,7 @@ import torch
 
 from vaeaug.config import AugmentConfig, ConfigError, EvaluationConfig, as_config
 from vaeaug.data import LabelledImages, read_configured
+from vaeaug.engines import Engine, as_engine
 from vaeaug.evaluation import ProbeFactory
 from vaeaug.generator import Synthesizer
 from vaeaug.job.drawing import draw
@@ -51,6 +52,7 @@ def augment(
     progress: Progress | bool | None = None,
     callbacks: Sequence[Progress] = (),
     expected: Mapping[str, float] | None = None,
+    engine: Engine | str | None = None,
 ) -> AugmentResult:
     """Turn labelled images into a folder of screened, labelled synthetic shards.
 
@@ -75,6 +77,9 @@ def augment(
             `vaeaug.integrations.tracking.TensorBoard`.
         expected: Seconds of each stage, as ``vaeaug.stages.time_job(data, config).expected`` has
             them: bars and lines then say how much time is left. They change nothing else.
+        engine: Where classes are drawn and the trainings of search and gate run: an
+            `vaeaug.Engine`, or "local", "process" or "ray". It changes no byte. Default: classes
+            are drawn here, trainings run in `evaluation.workers` processes.
 
     Returns:
         Where the run is, and its manifest.
@@ -87,7 +92,9 @@ def augment(
         RunError: If the folder cannot be used, nothing is to be made, or the label does not decide
             the class of what the recipe's sampler draws.
         EvaluationError: If the data is too small to be evaluated.
+        EngineError: If the engine cannot be started, or a task ends its worker every time.
     """
+    engine = as_engine(engine)
     job = as_config(config)
     if add:
         job = with_images_of(out_dir, job)
@@ -103,9 +110,19 @@ def augment(
                 f"{out_dir}: search: expected none with add, which keeps the recipe of the run"
             )
         with shown(progress, callbacks, _about(job, data)) as report:
-            grown = add_to(out_dir, data, job, device=device, resume=resume, progress=report)
+            grown = add_to(
+                out_dir, data, job, device=device, resume=resume, engine=engine, progress=report
+            )
         if evaluate_after and not grown.manifest.evaluated:
-            evaluate(data, out_dir, evaluation, probe=probe, device=device, progress=progress)
+            evaluate(
+                data,
+                out_dir,
+                evaluation,
+                probe=probe,
+                device=device,
+                progress=progress,
+                engine=engine,
+            )
             grown = replace(grown, manifest=Manifest.load(out_dir))
         return grown
     needed = plan.n_synthetic * bytes_per_sample(data, job) + SPACE_FOR_MODEL
@@ -122,6 +139,7 @@ def augment(
             probe=probe,
             device=device,
             progress=report,
+            engine=engine,
         )
         resumed = run.is_complete
         if resumed:
@@ -133,7 +151,7 @@ def augment(
             generator = load_or_train(
                 run.model, data, job, checkpoints=run.path, device=device, progress=report
             )
-            result = draw(run, generator, data, job, search=search, progress=report)
+            result = draw(run, generator, data, job, search=search, engine=engine, progress=report)
         if evaluate_after and not result.manifest.evaluated:
             result, _ = measured_by.evaluated(result, result.recipe)
         elif resumed:
@@ -153,6 +171,7 @@ def generate(
     resume: bool = True,
     progress: Progress | bool | None = None,
     callbacks: Sequence[Progress] = (),
+    engine: Engine | str | None = None,
 ) -> AugmentResult:
     """Draw a dataset from a trained generator, screened against the data it was trained on.
 
@@ -168,6 +187,7 @@ def generate(
             is silent; a function is called as ``progress(what, done, total, metrics)``.
         callbacks: Functions that are called as `progress` is, besides it, such as
             `vaeaug.integrations.tracking.TensorBoard`.
+        engine: Where classes are drawn, as for `augment`.
 
     Returns:
         Where the run is, and its manifest.
@@ -177,7 +197,9 @@ def generate(
         PlanError: If the sampling strategy cannot be satisfied.
         RunError: If the data is not what the generator was trained on, the folder cannot be used,
             or nothing is to be made.
+        EngineError: If the engine cannot be started, or a class ends its worker every time.
     """
+    engine = as_engine(engine)
     job = as_config(config)
     if not isinstance(model, Synthesizer):
         job = with_images_of(model, job)
@@ -208,7 +230,7 @@ def generate(
         space = generator.codec.latent_space
         codec = None if space is None else space.codec
         copied = Synthesizer.load(run.model, codec=codec).to(resolve_device(device))
-        result = draw(run, copied, data, job, screener=screener, progress=report)
+        result = draw(run, copied, data, job, screener=screener, engine=engine, progress=report)
         manifest = publish(run, result, data)
         return AugmentResult(run.path, manifest, source=data.source)
 

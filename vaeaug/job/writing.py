@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vaeaug.config import AugmentConfig
+from vaeaug.engines import one_thread
 from vaeaug.files import read_whole
 from vaeaug.files.json_text import sealed, unsealed
 from vaeaug.generator import Synthesizer
@@ -84,6 +85,26 @@ class WrittenClass:
             "near": self.near,
         }
 
+    @classmethod
+    def from_json(
+        cls, content: Mapping[str, Any], class_names: tuple[str, ...], where: str
+    ) -> "WrittenClass":
+        """The same from what `to_json` gave.
+
+        Args:
+            content: A line of ``checkpoints/classes.json``.
+            class_names: Of the run.
+            where: What it was read from, for messages.
+
+        Returns:
+            The class.
+
+        Raises:
+            ShardError: If a value is not what it should be; a KeyError, if one is missing.
+        """
+        entry, shards = read_class(content["class"], content["shards"], class_names, where)
+        return cls(entry, shards, str(content["sampler"]), int(content["near"]))
+
 
 def write_classes(
     written: "WrittenClasses",
@@ -109,7 +130,7 @@ def write_classes(
     Raises:
         ShardError: If a shard cannot be written.
     """
-    waiting: deque[_DrawnClass] = deque()
+    waiting: deque[DrawnClass] = deque()
 
     def record(most: int) -> None:
         """Record the classes that are on disk, in order; wait until at most `most` are not."""
@@ -119,10 +140,20 @@ def write_classes(
     # One thread writes and hashes the shards of a class while the next one is drawn.
     with ThreadPoolExecutor(1, "shards") as executor:
         try:
-            writer = _ClassWriter(written, generator, config, executor, earlier or {})
+            writer = ClassWriter(
+                written.folder,
+                generator,
+                config,
+                written.provenance,
+                executor=executor,
+                next_shard=written.next_shard,
+            )
             for class_plan in plan:
                 if class_plan.label not in written.classes:
-                    waiting.append(writer.write(class_plan, screener, progress))
+                    before = (earlier or {}).get(class_plan.label)
+                    with one_thread():
+                        drawn = writer.write(class_plan, screener, before, progress)
+                    waiting.append(drawn)
                     record(MOST_WAITING)
             record(0)
         finally:
@@ -131,8 +162,15 @@ def write_classes(
 
 
 @dataclass(frozen=True)
-class _DrawnClass:
-    """A class whose samples are drawn, and whose shards are being written."""
+class DrawnClass:
+    """A class whose samples are drawn, and whose shards are being written.
+
+    Attributes:
+        class_plan: How many samples were wanted.
+        report: How many were drawn, accepted and rejected.
+        writers: What writes its shards, one for each sampler.
+        n_earlier: Samples that earlier jobs drew of it.
+    """
 
     class_plan: ClassPlan
     report: ScreeningReport
@@ -141,10 +179,18 @@ class _DrawnClass:
 
     @property
     def is_written(self) -> bool:
+        """Whether its shards are on the disk, or could not be written."""
         return all(writer.is_published for writer in self.writers)
 
     def written(self) -> WrittenClass:
-        """The class; waits for its shards."""
+        """Wait for its shards.
+
+        Returns:
+            The class.
+
+        Raises:
+            ShardError: If a shard could not be written.
+        """
         class_plan, report = self.class_plan, self.report
         entry = ClassEntry(
             label=class_plan.label,
@@ -161,29 +207,54 @@ class _DrawnClass:
         return WrittenClass(entry, shards, samplers, report.near)
 
 
-class _ClassWriter:
-    """Writes the shards of one class after another, numbered on after those that are there."""
+class ClassWriter:
+    """Writes the shards of one class after another.
+
+    Args:
+        folder: Shards go to ``folder/shards``, rejected samples to ``folder/checkpoints``.
+        generator: Draws the samples.
+        config: Sampler, budget and shards.
+        provenance: What the shards say of their origin.
+        executor: Writes shards while the next ones are drawn; None: they are written in between.
+        next_shard: Number of the first shard.
+    """
 
     def __init__(
         self,
-        written: "WrittenClasses",
+        folder: Path,
         generator: Synthesizer,
         config: AugmentConfig,
-        executor: Executor,
-        earlier: Mapping[int, EarlierSamples],
+        provenance: ShardProvenance,
+        *,
+        executor: Executor | None = None,
+        next_shard: int = 0,
     ) -> None:
-        self.folder, self.provenance = written.folder, written.provenance
+        self.folder, self.provenance = folder, provenance
         self.generator, self.config, self.executor = generator, config, executor
-        self.earlier = earlier
-        self._n_shards = written.first_shard + len(written.shards)
+        self._next_shard = next_shard
 
     def write(
-        self, class_plan: ClassPlan, screener: Screener | None, progress: Progress | None
-    ) -> _DrawnClass:
+        self,
+        class_plan: ClassPlan,
+        screener: Screener | None,
+        earlier: EarlierSamples | None = None,
+        progress: Progress | None = None,
+    ) -> DrawnClass:
+        """Draw, screen and write a class.
+
+        Args:
+            class_plan: The class and how many samples of it are wanted.
+            screener: Judges them; may be None where none are missing.
+            earlier: What earlier jobs drew of it.
+            progress: Reports accepted of wanted samples.
+
+        Returns:
+            The class, whose shards may still be on their way to the disk.
+        """
         report = ScreeningReport()
         writers: list[ShardWriter] = []
         rejected = RejectedToKeep(class_plan.label, self.config.screening.keep_rejected)
-        earlier = self.earlier.get(class_plan.label, EarlierSamples())
+        earlier = earlier or EarlierSamples()
         if class_plan.n_synthetic > earlier.accepted and screener is not None:
             drawn = draw_class(
                 class_plan,
@@ -209,10 +280,10 @@ class _ClassWriter:
                         soft_labels=part.soft_labels,
                     )
                 writer.finish()
-                self._n_shards += writer.n_shards
+                self._next_shard += writer.n_shards
                 writers.append(writer)
         self._keep(rejected)
-        return _DrawnClass(class_plan, report, writers, earlier.accepted)
+        return DrawnClass(class_plan, report, writers, earlier.accepted)
 
     def _keep(self, rejected: RejectedToKeep) -> None:
         path = rejected_path(self.folder, rejected.label)
@@ -238,7 +309,7 @@ class _ClassWriter:
             provenance=self.provenance,
             max_bytes=shards.max_bytes,
             compress=shards.compress,
-            first_index=self._n_shards,
+            first_index=self._next_shard,
             executor=self.executor,
         )
 
@@ -269,7 +340,7 @@ class WrittenClasses:
         self.classes: dict[int, WrittenClass] = {}
         self._unsaved, self._saved_at = False, -math.inf
         for finished in self._recorded(tuple(class_names)):
-            if not all(_is_whole(folder, shard) for shard in finished.shards):
+            if not all(is_whole(folder, shard) for shard in finished.shards):
                 # Shards are numbered on across classes: what follows is made again too.
                 log.warning("class %r: its shards are not whole; made again", finished.entry.name)
                 break
@@ -283,6 +354,11 @@ class WrittenClasses:
     def shards(self) -> list[ShardEntry]:
         """All shards, in order."""
         return [shard for finished in self.classes.values() for shard in finished.shards]
+
+    @property
+    def next_shard(self) -> int:
+        """Number of the next shard: they are numbered on across classes."""
+        return self.first_shard + len(self.shards)
 
     def lacks(self, plan: Plan) -> bool:
         """Whether samples of some class are still to be drawn.
@@ -332,9 +408,7 @@ class WrittenClasses:
         try:
             document = unsealed(read_whole(self.path))
             for content in document["classes"]:
-                where, sampler = str(self.path), content["sampler"]
-                entry, shards = read_class(content["class"], content["shards"], class_names, where)
-                recorded.append(WrittenClass(entry, shards, str(sampler), int(content["near"])))
+                recorded.append(WrittenClass.from_json(content, class_names, str(self.path)))
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s: cannot be read (%s); every class is made again", self.path, error)
             return []
@@ -346,7 +420,16 @@ class WrittenClasses:
         return recorded
 
 
-def _is_whole(folder: Path, entry: ShardEntry) -> bool:
+def is_whole(folder: Path, entry: ShardEntry) -> bool:
+    """Tell whether a shard is there, with the bytes that it was written with.
+
+    Args:
+        folder: The run folder.
+        entry: The shard.
+
+    Returns:
+        False if it is missing or another one.
+    """
     path = folder / entry.path
     return (
         path.exists() and path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256

@@ -10,6 +10,9 @@ from typing import Any
 from vaeaug.files import cannot_write, new_file, open_regular, publish
 from vaeaug.shards._format import ShardError
 
+# v108 has checksums of the metadata, and every HDF5 since 1.8 reads it.
+HDF5_VERSIONS = ("v108", "v110")
+
 
 def sha256_file(path: Path) -> str:
     """Hash the bytes of a file.
@@ -102,12 +105,11 @@ def published_hdf5(path: Path, *, needed: int, kept: str) -> Iterator[Any]:
     with write_errors(path, needed=needed, kept=kept), new_file(path) as out:
         sink = _Sink(out.fileno())
         try:
-            # v108 has checksums of the metadata, and every HDF5 since 1.8 reads it. Arrays
-            # start at a multiple of 64 bytes, so that memory-mapped values are aligned.
+            # Arrays start at a multiple of 64 bytes, so that memory-mapped values are aligned.
             with h5py.File(
                 sink,
                 "w",
-                libver=("v108", "v110"),
+                libver=HDF5_VERSIONS,
                 track_order=False,
                 alignment_threshold=1,
                 alignment_interval=64,

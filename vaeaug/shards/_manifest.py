@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 from vaeaug.files import read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict, seal_of
+from vaeaug.remote import is_url
 from vaeaug.shards._checked import (
     Count,
     Expected,
@@ -314,7 +315,7 @@ class Manifest:
             data = self.to_bytes()
         except (TypeError, ValueError) as error:
             raise ShardError(f"{path}: expected content that is JSON, got: {error}") from error
-        checked = _parse(data, path)
+        checked = parse_manifest(data, path)
         publish_bytes(path, data)
         return dataclasses.replace(checked, folder=folder)
 
@@ -323,7 +324,8 @@ class Manifest:
         """Read and check a manifest.
 
         Args:
-            folder: The run folder, or the file itself.
+            folder: The run folder, or the file itself; or the address of a run in an object store
+                ("s3://bucket/folder"), which is copied to this machine.
 
         Returns:
             The manifest, with ``folder`` set.
@@ -331,7 +333,12 @@ class Manifest:
         Raises:
             ShardError: If there is none, or a field violates the format.
             FormatVersionError: If it has a later major version.
+            RemoteError: If an address cannot be read.
         """
+        if isinstance(folder, str) and is_url(folder):
+            from vaeaug.shards._remote import fetch
+
+            folder = fetch(folder)
         path = manifest_path(folder)
         try:
             data = read_whole(path)
@@ -343,7 +350,7 @@ class Manifest:
             ) from error
         except OSError as error:
             raise ShardError(f"{path}: cannot be read: {error}", errno=error.errno) from error
-        return dataclasses.replace(_parse(data, path), folder=path.parent)
+        return dataclasses.replace(parse_manifest(data, path), folder=path.parent)
 
     def path_of(self, relative: str) -> Path:
         """Return the location of a file that this manifest names.
@@ -445,8 +452,20 @@ def _dump(content: Any, indent: int | None = None) -> str:
     )
 
 
-def _parse(data: bytes, path: Path) -> Manifest:
-    """Parse a manifest and check every field; ``path`` is named in errors."""
+def parse_manifest(data: bytes, path: Path | str) -> Manifest:
+    """Parse a manifest and check every field.
+
+    Args:
+        data: The file.
+        path: Where it is from, for messages.
+
+    Returns:
+        The manifest, without a folder.
+
+    Raises:
+        ShardError: If a field violates the format.
+        FormatVersionError: If it has a later major version.
+    """
     content = _read_json(data, path)
     kind, version = content.get("format"), content.get("format_version")
     if kind != MANIFEST_FORMAT:
@@ -479,7 +498,7 @@ def _parse(data: bytes, path: Path) -> Manifest:
     return manifest
 
 
-def _read_json(data: bytes, path: Path) -> dict[str, Any]:
+def _read_json(data: bytes, path: Path | str) -> dict[str, Any]:
     try:
         content = parse_strict(data)
     except JSONTextError as error:
@@ -489,7 +508,7 @@ def _read_json(data: bytes, path: Path) -> dict[str, Any]:
     return content
 
 
-def _fields(content: Mapping[str, Any], path: Path) -> Manifest:
+def _fields(content: Mapping[str, Any], path: Path | str) -> Manifest:
     """Build the manifest from content whose format and seal were checked."""
     fields = {
         name: value
@@ -532,7 +551,7 @@ def _classes_of(
         yield f"generations[{i}]: classes", generation.classes
 
 
-def _check_generations(manifest: Manifest, path: Path) -> None:
+def _check_generations(manifest: Manifest, path: Path | str) -> None:
     """Check that each shard is of one generation, and that the last one is that of the manifest."""
     named = [relative for generation in manifest.generations for relative in generation.shards]
     entries = {entry.path: entry for entry in manifest.shards}
@@ -608,7 +627,7 @@ def read_class(
     return entry, entries
 
 
-def _check_paths(manifest: Manifest, path: Path) -> None:
+def _check_paths(manifest: Manifest, path: Path | str) -> None:
     """Check that every path stays in the run folder and that no file is named twice."""
     shards = [entry.path for entry in manifest.shards]
     for relative in shards:
@@ -618,7 +637,7 @@ def _check_paths(manifest: Manifest, path: Path) -> None:
             )
     names: dict[Path, str] = {}
     for relative in [*shards, *manifest.files]:
-        resolved = inside(path.parent, relative, path).resolve()
+        resolved = inside(Path(path).parent, relative, path).resolve()
         if resolved in names:
             raise ShardError(
                 f"{path}: expected each file once, got {relative!r} and {names[resolved]!r} for "

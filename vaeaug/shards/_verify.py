@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from vaeaug.files import leftovers, read_whole
 from vaeaug.files.names import printable
+from vaeaug.remote import is_url
 from vaeaug.shards._format import (
     MANIFEST_NAME,
     SHARDS_FOLDER,
@@ -88,12 +89,20 @@ def verify(out_dir: str | Path) -> VerifyReport:
     checked against the manifest. The manifest is checked for consistency, and files that it does
     not name or that are missing are found. Damage is reported, never raised.
 
+    Of a run in an object store, every byte is read and compared by its hash; the values behind the
+    hashes were checked when it was made.
+
     Args:
-        out_dir: The run folder.
+        out_dir: The run folder, or the address of a run in an object store.
 
     Returns:
         The problems, if there are any.
+
+    Raises:
+        RemoteError: If the address cannot be read.
     """
+    if isinstance(out_dir, str) and is_url(out_dir):
+        return _verify_remote(out_dir)
     path = manifest_path(out_dir)
     folder = path.parent
     try:
@@ -114,6 +123,17 @@ def verify(out_dir: str | Path) -> VerifyReport:
         *_problems_of(SHARDS_FOLDER, lambda: _unnamed_files(manifest, folder)),
     ]
     return VerifyReport(str(folder), tuple(problems), len(manifest.shards), manifest.n_images)
+
+
+def _verify_remote(url: str) -> VerifyReport:
+    from vaeaug.shards._remote import fetch, remote_problems
+
+    try:
+        problems = tuple(Problem(*each) for each in remote_problems(url))
+        manifest = Manifest.load(fetch(url, only=()))
+    except ShardError as error:
+        return VerifyReport(url, (Problem("manifest", MANIFEST_NAME, str(error)),))
+    return VerifyReport(url, problems, len(manifest.shards), manifest.n_images)
 
 
 def _problems_of(relative: str, check: Callable[[], list[Problem]]) -> list[Problem]:

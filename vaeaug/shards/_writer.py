@@ -32,7 +32,7 @@ from vaeaug.shards._format import (
     stored_dtype,
     write_attributes,
 )
-from vaeaug.shards._hdf5_output import published_hdf5, sha256_file, write_errors
+from vaeaug.shards._hdf5_output import HDF5_VERSIONS, published_hdf5, sha256_file, write_errors
 from vaeaug.shards._manifest import ShardEntry
 
 _COLUMN_ARGUMENTS = {name: name.rpartition("/")[2] for name in COLUMNS}
@@ -351,7 +351,7 @@ class ShardWriter:
         attributes: Mapping[str, Any],
         n_before: int,
     ) -> ShardEntry:
-        path = self._shards_folder / f"shard-{index:05d}.h5"
+        path = self._shards_folder / shard_name(index)
         needed = sum(values.nbytes for values in arrays.values())
         recover(path)
         kept = f"finished shards are kept ({n_before} of this class)"
@@ -392,6 +392,44 @@ class ShardWriter:
             **sound,
             **{f"{name}_version": text for name, text in library_versions().items()},
         }
+
+
+def renumber(path: Path, entry: ShardEntry, index: int) -> ShardEntry:
+    """Give a shard that is not published yet another number, in the file alone.
+
+    Its bytes are then those of a shard that was written with this number.
+
+    Args:
+        path: The file.
+        entry: What was known of it.
+        index: The number.
+
+    Returns:
+        Its entry in a manifest, under the name of that number.
+
+    Raises:
+        ShardError: If it cannot be written.
+    """
+    import h5py
+
+    with write_errors(path, kept="finished shards are kept"):
+        with h5py.File(path, "r+", libver=HDF5_VERSIONS) as file:
+            file.attrs.modify("shard_index", np.int64(index))
+        return dataclasses.replace(
+            entry, path=f"{SHARDS_FOLDER}/{shard_name(index)}", sha256=sha256_file(path)
+        )
+
+
+def shard_name(index: int) -> str:
+    """Name the file of a shard.
+
+    Args:
+        index: Its number.
+
+    Returns:
+        A name such as "shard-00000.h5".
+    """
+    return f"shard-{index:05d}.h5"
 
 
 def _fill(

@@ -80,6 +80,23 @@ class JobTime:
         stages = tuple(stage for stage in self.stages if stage.name not in _LATER)
         return replace(self, stages=stages, disk=0)
 
+    def drawn_by(self, n: int) -> "JobTime":
+        """Return the same for classes that are drawn side by side.
+
+        Args:
+            n: How many at once.
+
+        Returns:
+            The stages, of which drawing takes so many times less.
+        """
+        stages = tuple(
+            replace(stage, step_seconds=stage.step_seconds / n)
+            if stage.name == "drawing"
+            else stage
+            for stage in self.stages
+        )
+        return replace(self, stages=stages)
+
     def __str__(self) -> str:
         parts = ", ".join(
             f"{stage.name} {_minutes(stage.seconds)}" for stage in _by_kind(self.stages)

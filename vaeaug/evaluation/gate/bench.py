@@ -17,11 +17,12 @@ from jaxtyping import Bool, Float
 
 from vaeaug.config import EvaluationConfig, Recipe
 from vaeaug.data import LabelledImages
+from vaeaug.engines import Engine
 from vaeaug.evaluation.gate.arms import Arm
 from vaeaug.evaluation.gate.probe import train_and_predict
 from vaeaug.evaluation.gate.probe_networks import ProbeFactory, default_steps, probe_name
 from vaeaug.evaluation.gate.splits import Split, fitting_folds, make_splits
-from vaeaug.evaluation.gate.tasks import Results, Task, Workers
+from vaeaug.evaluation.gate.tasks import Results, Task, Trainings
 from vaeaug.evaluation.metrics import Scores, class_groups, score
 from vaeaug.progress import Progress
 from vaeaug.stages import SyntheticSet
@@ -100,7 +101,9 @@ class Bench:
         factory: Builds the user's own probe: ``factory(image_shape, n_classes)``, a network that
             takes (n, c, *space) in [0, 1] and gives logits.
         learner: Takes the place of the probe and its training altogether.
-        device: Where probes are trained; on CUDA in this process alone.
+        device: Where probes are trained.
+        engine: Where trainings run. Default: in `config.workers` processes; on CUDA in this process
+            alone, where no engine is named.
 
     Raises:
         EvaluationError: If there are fewer than two classes, or a class has a single image.
@@ -118,6 +121,7 @@ class Bench:
         factory: ProbeFactory | None = None,
         learner: Learner | None = None,
         device: torch.device | str = "cpu",
+        engine: Engine | None = None,
     ) -> None:
         labels = data.labels if among is None else data.labels[among]
         self.held_counts = np.bincount(labels, minlength=data.n_classes)
@@ -132,7 +136,10 @@ class Bench:
         self.device = torch.device(device)
         self.folds = fitting_folds(self.held_counts, config.folds, config.min_held_out)
         self.steps = config.steps or default_steps(len(data))
-        self.n_workers = 1 if self.device.type == "cuda" else config.workers or 1
+        if engine is None:
+            alone = self.device.type == "cuda"
+            engine = Engine("process", workers=1 if alone else config.workers or 1)
+        self.n_workers = engine.at_once
         self.results = Results(folder / "results.jsonl" if folder else None)
         work = _SplitWork(
             data,
@@ -142,9 +149,9 @@ class Bench:
                 train_and_predict, config=config, factory=factory, device=str(device)
             ),
             class_groups(data.counts),
-            folder,
+            folder and folder.absolute(),
         )
-        self._workers = Workers(work, n=self.n_workers, results=self.results)
+        self._workers = Trainings(work, results=self.results, engine=engine)
 
     def __enter__(self) -> "Bench":
         return self
@@ -331,7 +338,7 @@ class Bench:
             The result.
         """
         task = Task({**key, "data": self.data.fingerprint, "job": self.identity})
-        with Workers(lambda _: work(), n=1, results=self.results) as here:
+        with Trainings(lambda _: work(), results=self.results) as here:
             return here.run([task])[0]
 
     def _probe_task(self, split: Split, arm: Arm, steps: int) -> Task:

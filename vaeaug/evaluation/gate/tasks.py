@@ -1,4 +1,4 @@
-"""Trainings that do not depend on one another: run in processes, each remembered once it is done.
+"""Trainings that do not depend on one another: each is remembered once it is done.
 
 What is remembered is a line of JSON per training, under the hash of all that decides its outcome.
 The same evaluation asked for again reads; a longer one adds.
@@ -6,21 +6,16 @@ The same evaluation asked for again reads; a longer one adds.
 
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from vaeaug.engines import Engine, Tasks
 from vaeaug.files import append, read_whole
 from vaeaug.progress import Progress, silent
-from vaeaug.threads import torch_threads
 
 # Does a task's job and gives its outcome, plain JSON.
 Work = Callable[[Any], dict[str, Any]]
@@ -116,31 +111,24 @@ def _ends_with_a_newline(path: Path) -> bool:
         return file.read(1) == b"\n"
 
 
-class Workers:
-    """Runs tasks, in this process or in others; a context manager.
+class Trainings:
+    """Does tasks on an engine; a context manager.
 
     Args:
-        work: Does a task's job; sent to the processes once.
-        n: Processes; 1 runs everything here, with one thread on the CPU as well: the outcomes are
-            the same however many there are.
+        work: Does a task's job; sent to every worker once.
         results: Where outcomes are kept.
+        engine: Where. Default: in this process. The outcomes are the same wherever it is.
     """
 
-    def __init__(self, work: Work, *, n: int, results: Results) -> None:
-        self.work, self.results, self.n = work, results, n
-        self._pool: ProcessPoolExecutor | None = None
+    def __init__(self, work: Work, *, results: Results, engine: Engine | None = None) -> None:
+        self.results = results
+        self._tasks = Tasks(_Timed(work), engine)
 
-    def __enter__(self) -> "Workers":
+    def __enter__(self) -> "Trainings":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._pool is None:
-            return
-        if kind is not None:
-            for process in list((self._pool._processes or {}).values()):
-                process.terminate()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._pool = None
+    def __exit__(self, *_: object) -> None:
+        self._tasks.close()
 
     def run(
         self, tasks: Sequence[Task], *, stage: str = "tasks", progress: Progress | None = None
@@ -154,54 +142,28 @@ class Workers:
 
         Returns:
             The outcomes, in the order of the tasks.
+
+        Raises:
+            EngineError: If the engine cannot be started, or a task ends its worker every time.
         """
         report = progress or silent
-        missing = {task.digest: task for task in tasks if self.results.get(task) is None}
+        missing = list({task.digest: task for task in tasks if not self.results.get(task)}.values())
         done = len(tasks) - len(missing)
-        for task, outcome, seconds in self._outcomes(list(missing.values())):
-            self.results.add(task, outcome, seconds)
+        for number, (outcome, seconds) in self._tasks.run([task.job for task in missing]):
+            self.results.add(missing[number], outcome, seconds)
             done += 1
             report(stage, done, len(tasks), {})
         outcomes = [self.results.get(task) for task in tasks]
         return [outcome for outcome in outcomes if outcome is not None]
 
-    def _outcomes(self, tasks: list[Task]) -> Iterator[tuple[Task, dict[str, Any], float]]:
-        if self.n == 1 or not tasks:
-            for task in tasks:
-                with torch_threads(1):
-                    outcome, seconds = _timed(self.work, task.job)
-                yield task, outcome, seconds
-            return
-        if self._pool is None:
-            # Not fork: a child of a process with threads may hang.
-            self._pool = ProcessPoolExecutor(
-                self.n,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_start_process,
-                initargs=(self.work,),
-            )
-        by_future = {self._pool.submit(_in_process, task.job): task for task in tasks}
-        for future in as_completed(by_future):
-            yield (by_future[future], *future.result())
 
+@dataclass(frozen=True)
+class _Timed:
+    """Work, and how long it took."""
 
-_work: Work | None = None
+    work: Work
 
-
-def _start_process(work: Work) -> None:
-    global _work
-    _work = work
-    # The parent receives Ctrl-C and ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-
-
-def _in_process(job: Any) -> tuple[dict[str, Any], float]:
-    assert _work is not None
-    return _timed(_work, job)
-
-
-def _timed(work: Work, job: Any) -> tuple[dict[str, Any], float]:
-    begin = time.perf_counter()
-    outcome = work(job)
-    return outcome, time.perf_counter() - begin
+    def __call__(self, job: Any) -> tuple[dict[str, Any], float]:
+        begin = time.perf_counter()
+        outcome = self.work(job)
+        return outcome, time.perf_counter() - begin

@@ -1,0 +1,16 @@
+"""Engines: where tasks that do not depend on one another run. They change no result."""
+
+from vaeaug.engines._engine import ENGINES, Engine, EngineError, as_engine
+from vaeaug.engines._one_thread import one_thread
+from vaeaug.engines._run import Tasks, Work, run_tasks
+
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "EngineError",
+    "Tasks",
+    "Work",
+    "as_engine",
+    "one_thread",
+    "run_tasks",
+]
