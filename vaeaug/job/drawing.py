@@ -7,7 +7,7 @@ from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation import SearchResult
 from vaeaug.files.json_text import sealed
-from vaeaug.generator import Synthesizer
+from vaeaug.generator import Synthesizer, draws_divided
 from vaeaug.job.folder import RunError, RunFolder, run_versions
 from vaeaug.job.result import RunResult, result_of
 from vaeaug.job.writing import WrittenClasses, write_classes
@@ -72,7 +72,10 @@ def draw(
     generator.attach(data)
     if not diagnosed:
         generator = _diagnosed(run, generator, data, drawn_by, screener)
-    write_classes(written, plan, generator, screener, drawn_by, earlier=earlier, progress=progress)
+    with draws_divided(generator, run.model, data, drawn_by):
+        write_classes(
+            written, plan, generator, screener, drawn_by, earlier=earlier, progress=progress
+        )
     return result_of(
         run, written, data, plan, provenance, job=job, drawn_by=drawn_by, search=search
     )
