@@ -74,6 +74,7 @@ class Ranks:
         size: Number of processes.
         local_rank: Number of the card that this process computes on.
         is_busy: Whether the followers are at a task.
+        is_broken: Whether an error came in the middle of what all do, so that no order can follow.
         draws: Whether the followers draw blocks of samples when they are asked to.
         kept: The data that all were given last, and how they are told from other data.
     """
@@ -82,7 +83,7 @@ class Ranks:
         self.rank, self.size, self.local_rank = rank, size, local_rank
         self.is_busy = self.draws = False
         self.kept: tuple[Any, Any] | None = None
-        self._is_broken = False
+        self.is_broken = False
         self._store: Any = None
 
     @classmethod
@@ -105,7 +106,11 @@ class Ranks:
                 "this one; a job does not go over several machines"
             )
         ranks = cls(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        backend = "gloo"
+        if torch.cuda.is_available():
+            backend = "cpu:gloo,cuda:nccl"
+            if ranks.local_rank < torch.cuda.device_count():
+                torch.cuda.set_device(ranks.local_rank)
         dist.init_process_group(backend, timeout=_FOREVER)
         ranks._store = dist.distributed_c10d._get_default_store()
         return ranks
@@ -155,7 +160,7 @@ class Ranks:
         try:
             yield
         except BaseException:
-            self._is_broken = True
+            self.is_broken = True
             raise
 
     def share(self, content: Content | None = None, device: torch.device | None = None) -> Content:
@@ -193,8 +198,8 @@ class Ranks:
         Returns:
             The array.
         """
-        about = None if array is None else {"shape": list(array.shape), "dtype": array.dtype.str}
-        about = self.share(about)
+        own: Any = None if array is None else {"shape": list(array.shape), "dtype": array.dtype.str}
+        about = self.share(own)
         if array is None:
             array = room(tuple(about["shape"]), np.dtype(about["dtype"]))
         flat = array.reshape(-1).view(np.uint8)
@@ -329,12 +334,16 @@ class Ranks:
         """
         with contextlib.suppress(RuntimeError):
             self._store.set(_EXIT, str(code))
-        if not self._is_broken:
+        if not self.is_broken:
             with contextlib.suppress(RuntimeError, Dismissed):
                 self.order(Order.END, code)
-        # Those who wait inside a step find the connection closed.
-        with contextlib.suppress(RuntimeError):
-            dist.destroy_process_group()
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave the group; others that wait for this process find the connection closed."""
+        if not (self.is_broken and torch.cuda.is_available()):  # a card may wait forever
+            with contextlib.suppress(RuntimeError):
+                dist.destroy_process_group()
 
     def exit_code(self) -> int | None:
         """Look up the exit code of the leader.
@@ -362,7 +371,7 @@ class Ranks:
         try:
             say(*arguments)
         except RuntimeError as error:
-            self._is_broken = True
+            self.is_broken = True
             self._give_up(error)
 
     def _give_up(self, error: RuntimeError) -> NoReturn:
@@ -416,6 +425,19 @@ def joined(ranks: Ranks) -> Iterator[None]:
         yield
     finally:
         _current = before
+
+
+def launcher(processes: int | None = None) -> list[str]:
+    """Say how a command is started in several processes.
+
+    Args:
+        processes: Their number. Default: that of this job.
+
+    Returns:
+        Words before the name of the program; none for one process.
+    """
+    n = _current.size if processes is None else processes
+    return [] if n == 1 else ["torchrun", "--standalone", f"--nproc-per-node={n}", "-m"]
 
 
 def row_by_row(method: Method) -> Method:

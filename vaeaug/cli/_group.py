@@ -28,7 +28,7 @@ SECTIONS = {
 # Commands that go on where they were interrupted.
 RESUMABLE = ("augment", "train", "generate", "evaluate", "sweep")
 # Commands whose work is divided over the processes of `torchrun`.
-DIVIDED = ("augment", "train", "generate", "evaluate")
+DIVIDED = ("augment", "train", "generate")
 
 
 class _Group(click.Group):
@@ -80,7 +80,10 @@ class _Group(click.Group):
             code = 143 if error.args else 130
             resumable = ctx.invoked_subcommand in RESUMABLE
             # --no-resume would delete the unfinished run.
-            command = shlex.join(["vaeaug", *(a for a in sys.argv[1:] if a != "--no-resume")])
+            words = ["vaeaug", *(a for a in sys.argv[1:] if a != "--no-resume")]
+            if _is_divided():
+                words = [*sys.modules["vaeaug.ranks"].launcher(), *words]
+            command = shlex.join(words)
             if type(error).__name__ == "TrainingInterrupted":
                 message, kept = str(error), ""
             else:

@@ -1,11 +1,13 @@
 """A command in several processes: the first one runs it, the others do their part in silence."""
 
+import contextlib
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -48,6 +50,8 @@ def divided_main(command: Callable[[], Any]) -> Any:
         # Torchrun stops all when one has ended, which must not undo how this one ends.
         _ignore_signals()
         ranks.end(code)
+        if ranks.is_broken:
+            _exit(code)
     return result
 
 
@@ -72,25 +76,36 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _follow(ranks: Ranks) -> None:
+def _follow(ranks: Ranks) -> NoReturn:
     """Do what the leader asks for, and end as it does; only the leader minds signals."""
     _ignore_signals()
     try:
         from vaeaug.stages import follow
 
         follow(ranks)
-    except Dismissed:
-        raise
+    except Dismissed as ended:
+        code = ended.code if isinstance(ended.code, int) else FAILED
     except RanksError as error:
+        code = FAILED
         _say(str(error))
-        sys.exit(FAILED)
     except Exception as error:
         is_known = type(error).__module__.startswith("vaeaug.") or isinstance(error, OSError)
         told = str(error) if is_known else traceback.format_exc()
         message = f"process {ranks.rank} of {ranks.size}: {told}"
+        code = FAILED
+        ranks.is_broken = True
         if ranks.fail(message):
             _say(message)
-        sys.exit(FAILED)
+    ranks.leave()
+    _exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    """End at once: what other processes have left unfinished is not waited for."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _say(message: str) -> None:

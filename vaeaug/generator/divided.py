@@ -79,7 +79,9 @@ def sample_divided(
     with ranks.together():
         ranks.order(Order.DRAW)
         parts = ranks.to_leader(_drawn(ranks, generator, config, ranks.share(request)))
-    arrays = {name: _joined([part[name] for part in parts if part]) for name in _ROWS}
+    arrays: dict[str, Any] = {
+        name: _joined([part[name] for part in parts if part]) for name in _ROWS
+    }
     return SampleBatch(
         **arrays,
         sampler=sampler,

@@ -127,7 +127,7 @@ def _share_data(ranks: Ranks, data: LabelledImages | None, identity: list[str]) 
     if ranks.kept is not None and ranks.kept[0] == identity:
         return ranks.kept[1] if data is None else data
     plain = ranks.share(None if data is None else {name: getattr(data, name) for name in _PLAIN})
-    arrays = {}
+    arrays: dict[str, Any] = dict.fromkeys(_ARRAYS)
     for name in _ARRAYS:
         array = None if data is None else getattr(data, name)
         if ranks.share(array is not None):
@@ -135,7 +135,7 @@ def _share_data(ranks: Ranks, data: LabelledImages | None, identity: list[str]) 
             arrays[name] = ranks.share_array(array, make)
     if data is None:
         plain = {**plain, **{name: tuple(plain[name]) for name in ("class_names", "notes")}}
-        data = LabelledImages(**(dict.fromkeys(_ARRAYS) | arrays | plain))
+        data = LabelledImages(**arrays, **plain)
         ranks.kept = identity, data
     else:
         ranks.kept = identity, None
