@@ -52,8 +52,10 @@ class _Group(click.Group):
         """Run a command; of several processes that torchrun started, the first one does."""
         if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
             return super().main(*args, **keys)
-        from vaeaug.cli._ranks import divided_main
-
+        try:
+            from vaeaug.cli._ranks import divided_main
+        except KeyboardInterrupt:  # torch is being imported, by all of them
+            sys.exit(130)
         return divided_main(lambda: super(_Group, self).main(*args, **keys))
 
     def invoke(self, ctx: click.Context) -> Any:

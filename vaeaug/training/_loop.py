@@ -146,14 +146,16 @@ class Loop:
                     metrics = state.watch.read(record, latest)
                     record.seconds = self.clock() - began
                 record.pending = metrics if is_due else None
-            self._stop_if_requested(stage, state, interruption)
             evaluated = record.pending is not None
+            is_logged = is_read and (record.bad_in_a_row or record.step % log_every == 0)
+            if is_logged and not evaluated:  # before the run may stop: no saved step is taken again
+                self.log.write(stage=stage.name, step=record.step, **metrics)
+            self._stop_if_requested(stage, state, interruption)
             if evaluated:
                 metrics = self._evaluate(stage, state, done, interruption)
                 record.seconds = self.clock() - began
                 if objective.is_divisible:
                     self._share(state)
-            if evaluated or (is_read and (record.bad_in_a_row or record.step % log_every == 0)):
                 self.log.write(stage=stage.name, step=record.step, **metrics)
             if record.bad_in_a_row >= training.max_bad_steps:
                 raise self._too_many_bad(stage, record, metrics)
