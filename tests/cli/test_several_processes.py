@@ -6,9 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
-
-import pytest
 
 import vaeaug
 from tests.small_job import as_options, contents
@@ -92,18 +89,8 @@ def test_interrupted_and_resumed(tmp_path, caplog):
     assert "the run began with 2 processes and goes on with 1" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message", "code"),
-    [
-        (["plan", "digits"], "plan: expected one process, got 2 by torchrun", 2),
-        (["train", "/nowhere", "--out", "run"], "/nowhere", 1),
-    ],
-    ids=["a command that is not divided", "an error of the first process"],
-)
-def test_refusals_are_told_once(arguments, message, code, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(vaeaug.__file__).parent.parent))
-    processes = start(*arguments)
+def test_a_command_that_is_not_divided_is_refused_once():
+    processes = start("plan", "digits")
     _, stderr = end_of(processes)
-    assert processes[0].returncode == code, stderr
-    assert message in stderr
+    assert processes[0].returncode == 2
+    assert "plan: expected one process, got 2 by torchrun" in stderr
