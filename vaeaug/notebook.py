@@ -5,6 +5,7 @@ import functools
 import io
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,6 +179,26 @@ class Card:
         publish(path, page.encode("utf-8"))
         print(f"{printable(self.title)}: {path}")
         return path
+
+
+class Shown(ABC):
+    """An object that shows itself, in notebooks and by `show`; its class says what."""
+
+    @abstractmethod
+    def _card(self) -> Card:
+        """What is shown."""
+
+    def _repr_html_(self) -> str:
+        return self._card().to_html()
+
+    def show(self) -> Path | None:
+        """Show what a notebook shows.
+
+        Returns:
+            None in a notebook, which shows it below the cell; elsewhere a page in a temporary
+            file, whose name is printed.
+        """
+        return self._card().show()
 
 
 @functools.cache

@@ -11,12 +11,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vaeaug.notebook import Bar, Card, Table, counted
+from vaeaug.notebook import Bar, Card, Shown, Table, counted
 
 # Default synthetic share of every class if the strategy is a rule (see `make_plan`).
 DEFAULT_SHARE = 0.3
@@ -72,7 +71,7 @@ class ClassPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Shown):
     """The plan of every class, in the order of their labels."""
 
     classes: tuple[ClassPlan, ...]
@@ -90,18 +89,6 @@ class Plan:
     def n_synthetic(self) -> int:
         """Number of samples to generate for all classes."""
         return sum(row.n_synthetic for row in self.classes)
-
-    def _repr_html_(self) -> str:
-        return self._card().to_html()
-
-    def show(self) -> Path | None:
-        """Show the classes with the parts that they are merged from.
-
-        Returns:
-            None in a notebook, which shows it below the cell; elsewhere a page in a temporary
-            file, whose name is printed.
-        """
-        return self._card().show()
 
     def _card(self) -> Card:
         largest = max((row.target_count for row in self), default=0) or 1

@@ -14,6 +14,7 @@ from PIL import Image
 import vaeaug
 from vaeaug.config import Recipe
 from vaeaug.evaluation import GateResult
+from vaeaug.evaluation.gate.prediction import PredictedClass
 from vaeaug.evaluation.gate.result import ArmResult, Comparison
 from vaeaug.evaluation.statistics import Interval
 from vaeaug.notebook import MAX_ROWS, Card, Table, counted, strip
@@ -174,6 +175,29 @@ def test_a_verdict_shows_each_training_and_the_recall_of_each_class():
     assert ["merged", "merged", "80.0 % (70.0 to 90.0)"] in page.rows
     assert page.rows[-2] == ["cat", "12", "50.0 % (10.0 to 95.0)", "75.0 % (10.0 to 95.0)"]
     assert page.rows[-1][2:] == ["never held out"] * 2
+
+
+def test_a_prediction_shows_its_trainings_and_that_it_is_no_verdict():
+    interval = Interval(0.75, 0.5, 0.9, 0.5)
+    classes = (
+        PredictedClass("cat", True, 12, None, interval),
+        PredictedClass(HOSTILE, False, 0, None, None),
+    )
+    prediction = vaeaug.Prediction(
+        "Synthetic data is likely to help.",
+        Recipe(),
+        gain=interval,
+        balanced_accuracy={"oversampling": 0.7, "merged": 0.8123},
+        classes=classes,
+        warnings=("few images",),
+    )
+    page = shown(prediction)
+    assert "Prediction, no verdict" in page.text
+    assert "few images" in page.text
+    assert ["merged", "81.2 %"] in page.rows
+    assert ["cat", "rare", "12", "never held out", "75.0 % (50.0 to 90.0)"] in page.rows
+    nothing = shown(vaeaug.Prediction("Nothing to predict.", Recipe()))
+    assert nothing.rows == []
 
 
 def test_a_run_shows_its_samples_and_says_where_they_are_missing(finished, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -26,6 +27,8 @@ SECTIONS = {
 }
 # Commands that go on where they were interrupted.
 RESUMABLE = ("augment", "train", "generate", "evaluate", "sweep")
+# Commands whose work is divided over the processes of `torchrun`.
+DIVIDED = ("augment", "train", "generate")
 
 
 class _Group(click.Group):
@@ -45,15 +48,27 @@ class _Group(click.Group):
                 with formatter.section(title):
                     formatter.write_dl(rows)
 
+    def main(self, *args: Any, **keys: Any) -> Any:
+        """Run a command; of several processes that torchrun started, the first one does."""
+        if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
+            return super().main(*args, **keys)
+        try:
+            from vaeaug.cli._ranks import divided_main
+        except KeyboardInterrupt:  # torch is being imported, by all of them
+            sys.exit(130)
+        return divided_main(lambda: super(_Group, self).main(*args, **keys))
+
     def invoke(self, ctx: click.Context) -> Any:
         from vaeaug.config import ConfigError
         from vaeaug.data import DataError
         from vaeaug.plan import PlanError
 
-        signal.signal(signal.SIGTERM, _terminate)
+        if not _is_divided():  # else what torchrun passes on is handled already
+            signal.signal(signal.SIGTERM, _terminate)
         failure = _Failure(as_json="--json" in (*ctx._protected_args, *ctx.args))
         try:
             with _interrupts_behind_imports():
+                _refuse_several_processes(ctx.invoked_subcommand or ctx._protected_args[0])
                 return super().invoke(ctx)
         except click.UsageError as error:
             if not _logs_json():
@@ -67,7 +82,10 @@ class _Group(click.Group):
             code = 143 if error.args else 130
             resumable = ctx.invoked_subcommand in RESUMABLE
             # --no-resume would delete the unfinished run.
-            command = shlex.join(["vaeaug", *(a for a in sys.argv[1:] if a != "--no-resume")])
+            words = ["vaeaug", *(a for a in sys.argv[1:] if a != "--no-resume")]
+            if _is_divided():
+                words = [*sys.modules["vaeaug.ranks"].launcher(), *words]
+            command = shlex.join(words)
             if type(error).__name__ == "TrainingInterrupted":
                 message, kept = str(error), ""
             else:
@@ -164,6 +182,19 @@ def main(quiet: bool, log_format: str) -> None:
         force=True,
     )
     logging.getLogger("vaeaug").setLevel(logging.ERROR if quiet else logging.INFO)
+
+
+def _is_divided() -> bool:
+    ranks = sys.modules.get("vaeaug.ranks")
+    return ranks is not None and ranks.current().are_several
+
+
+def _refuse_several_processes(command: str) -> None:
+    if _is_divided() and command not in DIVIDED:
+        raise click.UsageError(
+            f"{command}: expected one process, got {os.environ['WORLD_SIZE']} by torchrun; "
+            f"{', '.join(DIVIDED)} are divided over several"
+        )
 
 
 def _terminate(*_: object) -> NoReturn:

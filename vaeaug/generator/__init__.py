@@ -8,6 +8,7 @@ multiples, so that even floating-point rounding does not depend on how many are 
 from vaeaug.generator.batch import SampleBatch
 from vaeaug.generator.codec import BLOCK, SamplingError
 from vaeaug.generator.configured import edits_images, keeps_detail, sample_configured
+from vaeaug.generator.divided import DRAWING, draws_divided, follow_drawing, sample_divided
 from vaeaug.generator.from_data import FROM_DATA
 from vaeaug.generator.image_codec import ImageCodec, ImageCodecError, LatentSpace
 from vaeaug.generator.live import ClassMover, draw_batch
@@ -24,6 +25,7 @@ from vaeaug.generator.synthesizer import Synthesizer
 
 __all__ = [
     "BLOCK",
+    "DRAWING",
     "EDITING",
     "FILES",
     "FROM_DATA",
@@ -39,8 +41,11 @@ __all__ = [
     "SoundCodec",
     "Synthesizer",
     "draw_batch",
+    "draws_divided",
     "edits_images",
+    "follow_drawing",
     "keeps_detail",
     "sample_configured",
+    "sample_divided",
     "sample_generator",
 ]

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped, UInt64
 
-from vaeaug.notebook import COLUMNS, Card, Picture, Table, counted, strip
+from vaeaug.notebook import COLUMNS, Card, Picture, Shown, Table, counted, strip
 
 
 @dataclass(frozen=True)
-class SampleBatch:
+class SampleBatch(Shown):
     """Labelled synthetic samples.
 
     Attributes:
@@ -68,9 +68,6 @@ class SampleBatch:
             return 0, 255
         low, high = float(self.images.min()), float(self.images.max())
         return low, high if high > low else low + 1
-
-    def _repr_html_(self) -> str:
-        return self._card().to_html()
 
     def show(self, n: int = 48) -> Path | None:
         """Show samples by class.

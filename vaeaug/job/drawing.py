@@ -9,7 +9,7 @@ from vaeaug.data import LabelledImages
 from vaeaug.engines import Engine
 from vaeaug.evaluation import SearchResult
 from vaeaug.files.json_text import sealed
-from vaeaug.generator import Synthesizer
+from vaeaug.generator import Synthesizer, draws_divided
 from vaeaug.job.class_tasks import forget_drawn, write_classes_on
 from vaeaug.job.folder import RunError, RunFolder, run_versions
 from vaeaug.job.result import RunResult, result_of
@@ -80,7 +80,8 @@ def draw(
         generator = _diagnosed(run, generator, data, drawn_by, screener)
     settings: dict[str, Any] = {"earlier": earlier, "progress": progress}
     if engine is None or engine.name == "local" or screener is None or not written.lacks(plan):
-        write_classes(written, plan, generator, screener, drawn_by, **settings)
+        with draws_divided(generator, run.model, data, drawn_by):
+            write_classes(written, plan, generator, screener, drawn_by, **settings)
     else:
         size = bytes_per_sample(data, drawn_by)
         write_classes_on(

@@ -20,6 +20,7 @@ from vaeaug.config import AugmentConfig, ConfigError, changed_keys, make_config
 from vaeaug.data import LabelledImages
 from vaeaug.files import HELD, Claim, InUseError, fsync_folder, leftovers, read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict, unsealed
+from vaeaug.ranks import current
 from vaeaug.shards import Manifest, publish_bytes
 from vaeaug.threads import torch_threads
 
@@ -128,6 +129,7 @@ class RunFolder:
             self._inside.enter_context(torch_threads(threads_of(run)))
             if not self.is_complete:
                 _warn_of_other_versions(self.path, run["versions"])
+                _warn_of_other_processes(self.path, processes_of(run))
         except BaseException:
             self._lock.release()
             raise
@@ -324,6 +326,7 @@ class RunFolder:
             "data": dict(data),
             "versions": run_versions(),
             "threads": torch.get_num_threads(),
+            "processes": current().size,
         }
         publish_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
@@ -396,6 +399,31 @@ def threads_of(run: Mapping[str, Any]) -> int:
     """
     threads = run.get("threads")
     return threads if isinstance(threads, int) and threads > 0 else torch.get_num_threads()
+
+
+def processes_of(run: Mapping[str, Any]) -> int:
+    """Over how many processes the training of a run is divided.
+
+    Args:
+        run: What `read_run` gave.
+
+    Returns:
+        The number that it began with; 1 of versions that knew only one.
+    """
+    processes = run.get("processes")
+    return processes if isinstance(processes, int) and processes > 0 else 1
+
+
+def _warn_of_other_processes(path: Path, began: int) -> None:
+    if began != current().size:
+        log.warning(
+            "%s: the run began with %d %s and goes on with %d: sums over a batch are rounded "
+            "otherwise, so that what is trained from here on may differ in its last digits",
+            path,
+            began,
+            "process" if began == 1 else "processes",
+            current().size,
+        )
 
 
 def _warn_of_other_versions(path: Path, began: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from vaeaug.job.publishing import publish
 from vaeaug.job.result import AugmentResult, RunResult
 from vaeaug.plan import Plan
 from vaeaug.progress import Progress, shown
+from vaeaug.ranks import ALONE, joined
 from vaeaug.screening import Screener
 from vaeaug.shards import Manifest
 from vaeaug.stages import (
@@ -147,13 +148,15 @@ def augment(
         else:
             if evaluate_after:
                 measured_by.check()
-            search = measured_by.search() if search_first else None
+            with joined(ALONE):  # classifiers and generators of splits have processes of their own
+                search = measured_by.search() if search_first else None
             generator = load_or_train(
                 run.model, data, job, checkpoints=run.path, device=device, progress=report
             )
             result = draw(run, generator, data, job, search=search, engine=engine, progress=report)
         if evaluate_after and not result.manifest.evaluated:
-            result, _ = measured_by.evaluated(result, result.recipe)
+            with joined(ALONE):
+                result, _ = measured_by.evaluated(result, result.recipe)
         elif resumed:
             return AugmentResult(run.path, result.manifest, resumed=True, source=data.source)
         manifest = publish(run, result, data)

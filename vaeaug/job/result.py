@@ -18,6 +18,7 @@ from vaeaug.files.json_text import JSONTextError, parse_strict, unsealed
 from vaeaug.job.folder import RunError, RunFolder, run_versions
 from vaeaug.job.presentation import result_card
 from vaeaug.job.writing import WrittenClasses
+from vaeaug.notebook import Card, Shown
 from vaeaug.plan import Plan
 from vaeaug.screening import NEAR_CLASS
 from vaeaug.shards import ClassEntry, Manifest, ShardProvenance, sha256_file
@@ -29,7 +30,7 @@ MEASURES = ("search", "fidelity", "privacy", "shortcut")
 
 
 @dataclass(frozen=True)
-class AugmentResult:
+class AugmentResult(Shown):
     """What a job left.
 
     Attributes:
@@ -65,17 +66,8 @@ class AugmentResult:
             if entry.accepted < entry.n_synthetic
         ]
 
-    def _repr_html_(self) -> str:
-        return result_card(self).to_html()
-
-    def show(self) -> Path | None:
-        """Show the verdict, and samples of each class.
-
-        Returns:
-            None in a notebook, which shows it below the cell; elsewhere a page in a temporary
-            file, whose name is printed. The whole report is ``report.html`` in the run folder.
-        """
-        return result_card(self).show()
+    def _card(self) -> Card:
+        return result_card(self)
 
     def to_json(self) -> dict[str, Any]:
         """The result for other programs.

@@ -7,7 +7,8 @@ from typing import Any
 from vaeaug.config import AugmentConfig, ConfigError, as_overrides, make_config
 from vaeaug.files import is_claimed, read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict, unsealed
-from vaeaug.job.folder import LOCK, read_run, threads_of
+from vaeaug.job.folder import LOCK, processes_of, read_run, threads_of
+from vaeaug.ranks import launcher
 
 
 def state_of(out_dir: str | Path) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def state_of(out_dir: str | Path) -> dict[str, Any]:
         "data": run["data"],
         "versions": run["versions"],
         "threads": threads_of(run),
+        "processes": processes_of(run),
     }
 
 
@@ -84,4 +86,4 @@ def _command(path: Path, run: dict[str, Any]) -> str:
         config = AugmentConfig()
     for override in as_overrides(config):
         words += ["--set", override]
-    return shlex.join([*words, "--out", str(path)])
+    return shlex.join([*launcher(processes_of(run)), *words, "--out", str(path)])

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaeaug.models.blocks import Geometry, conv, fold_space, group_norm
+from vaeaug.ranks import row_by_row
 from vaeaug.shapes import are_features
 from vaeaug.spectrogram import Spectrogram
 
@@ -66,6 +67,7 @@ class SmallClassifier(nn.Module):
         )
         self.linear = nn.Linear(4 * width * 2**rank, n_classes)
 
+    @row_by_row
     def features(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n f"]:
         """Compute the penultimate layer.
 
@@ -77,6 +79,7 @@ class SmallClassifier(nn.Module):
         """
         return self.convolutions(x if self.geometry is None else self.geometry.entering(x))
 
+    @row_by_row
     def forward(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n k"]:
         """Class logits."""
         return self.linear(self.dropout(self.features(x)))
@@ -127,6 +130,7 @@ class SoundClassifier(SmallClassifier):
         super().__init__((*cells, 4 * channels), n_classes, width=width)
         self.seen = seen
 
+    @row_by_row
     def features(self, x: Float[Tensor, "n c l"]) -> Float[Tensor, "n f"]:
         """Compute the penultimate layer.
 

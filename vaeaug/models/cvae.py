@@ -28,6 +28,7 @@ from vaeaug.models.networks import (
     code_count,
     latent_groups,
 )
+from vaeaug.ranks import row_by_row
 
 NETWORKS = ("conv", "mlp")
 
@@ -212,6 +213,7 @@ class CVAE(nn.Module):
 
     # -- The three distributions ---------------------------------------------------------------
 
+    @row_by_row
     def posterior(
         self,
         x: Float[Tensor, "n c *space"],
@@ -249,6 +251,7 @@ class CVAE(nn.Module):
         y = self._rows(y)
         return self.prior_mean(y), self.prior_logvar(y).clamp(-LOGVAR_BOUND, LOGVAR_BOUND)
 
+    @row_by_row
     def generate(
         self,
         z: Float[Tensor, "n z"],
@@ -304,6 +307,7 @@ class CVAE(nn.Module):
             noise, y, self.embedding(y), mean, logvar, is_noise=True, temperature=temperature
         ).z
 
+    @row_by_row
     def codes_of(self, exemplars: Float[Tensor, "n c *space"]) -> Float[Tensor, "n e"]:
         """Compute the content codes of images; the mean code of images of a class describes it.
 
@@ -356,6 +360,7 @@ class CVAE(nn.Module):
         """Whether latents are codes of a codebook."""
         return self.codebook is not None
 
+    @row_by_row
     def features(
         self, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"]
     ) -> Float[Tensor, "n z"]:
@@ -419,6 +424,7 @@ class CVAE(nn.Module):
         """
         return self.latents_of(self.codes_at(z))
 
+    @row_by_row
     def generate_from(self, z: Float[Tensor, "n z"], y: Int[Tensor, " n"]) -> Decoded:
         """Decode latents as they are, such as those that pass a gradient straight through.
 

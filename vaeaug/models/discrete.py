@@ -15,6 +15,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vaeaug.ranks import row_by_row
+
 # Decay of the moving averages, and the part of the average use below which a code is dead.
 DECAY, DEAD = 0.99, 0.05
 # Width of a head of attention.
@@ -175,6 +177,7 @@ class CodePrior(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
+    @row_by_row
     def log_prob(
         self,
         codes: Int[Tensor, "n cells"],

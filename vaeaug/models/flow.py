@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaeaug.models.blocks import conv, group_norm, per_channel
+from vaeaug.ranks import row_by_row
 
 _FREQUENCIES = 16
 
@@ -99,6 +100,7 @@ class LatentFlow(nn.Module):
         spread = variance.mean(dim=0) + mean.var(dim=0, correction=0)
         self.scale.copy_(spread.sqrt().clamp(min=1e-3))
 
+    @row_by_row
     def loss(
         self,
         z: Float[Tensor, "n z"],

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaeaug.models.blocks import FactorisedConv, Geometry, conv, fold_space, unfold_space
+from vaeaug.ranks import row_by_row
 
 # Least noise that is told from none, and most that is learned, as fractions of the value range.
 MIN_NOISE, MAX_NOISE = 0.01, 0.7
@@ -103,6 +104,7 @@ class Restorer(nn.Module):
         self.mean.copy_(x.mean())
         self.scale.copy_(x.std(correction=0).clamp(min=MIN_NOISE))
 
+    @row_by_row
     def forward(
         self, y: Float[Tensor, "n c *space"], sigma: Float[Tensor, "n c *space"]
     ) -> Float[Tensor, "n c *space"]:
@@ -179,6 +181,7 @@ class Restorer(nn.Module):
         beyond = (told - places[-1]).clamp(min=0) + (told - places[0]).clamp(max=0)
         return (_interpolated(told, places, levels) + beyond).exp()
 
+    @row_by_row
     def log_estimate(
         self, y: Float[Tensor, "n c *space"], known: Float[Tensor, "n c *space"]
     ) -> Float[Tensor, " n"]:

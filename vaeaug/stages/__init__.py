@@ -10,6 +10,7 @@ from vaeaug.stages.drawing import (
     RejectedToKeep,
     draw_class,
 )
+from vaeaug.stages.following import follow
 from vaeaug.stages.planning import bytes_per_sample, plan_of, shards_of, suited, with_front_end
 from vaeaug.stages.split import SplitStages, SyntheticSet
 from vaeaug.stages.timing import JobTime, time_job
@@ -28,6 +29,7 @@ __all__ = [
     "fit",
     "fit_added",
     "fit_restorer",
+    "follow",
     "load_or_train",
     "new_screener",
     "plan_of",

@@ -16,7 +16,7 @@ from vaeaug.generator import (
     Synthesizer,
     edits_images,
     keeps_detail,
-    sample_configured,
+    sample_divided,
 )
 from vaeaug.memory import blocks
 from vaeaug.plan import ClassPlan
@@ -165,7 +165,7 @@ def draw_class(
         while report.accepted < wanted and report.candidates < budget:
             missing = wanted - report.accepted
             n = _chunk(missing, budget - report.candidates, math.prod(generator.image_shape))
-            batch = sample_configured(
+            batch = sample_divided(
                 generator,
                 config,
                 class_plan.label,

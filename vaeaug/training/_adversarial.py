@@ -48,6 +48,7 @@ class AdversarialObjective:
     """
 
     is_repeatable = False  # the discriminator is penalised now and then
+    is_divisible = False  # it has an optimiser of its own
 
     def __init__(
         self, batches: Batches, config: AugmentConfig, stage: Stage, discriminator: Discriminator

@@ -117,6 +117,7 @@ class CodePriorObjective:
     """
 
     is_repeatable = True
+    is_divisible = True
 
     def __init__(self, batches: Batches, config: AugmentConfig, stage: Stage, model: CVAE) -> None:
         self.batches, self.config, self.stage = batches, config, stage

@@ -50,6 +50,7 @@ class ElboObjective:
     """
 
     is_repeatable = True
+    is_divisible = True
 
     def __init__(
         self,

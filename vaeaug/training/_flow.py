@@ -25,6 +25,7 @@ class FlowObjective:
     """
 
     is_repeatable = True
+    is_divisible = True
 
     def __init__(
         self, batches: Batches, config: AugmentConfig, stage: Stage, model: nn.Module

@@ -14,6 +14,7 @@ from vaeaug.config import AugmentConfig
 from vaeaug.memory import sized
 from vaeaug.models import exact_float32
 from vaeaug.progress import Progress
+from vaeaug.ranks import ALONE, Order, Ranks
 from vaeaug.training._batches import Batches
 from vaeaug.training._interrupt import Interruption, TrainingInterrupted
 from vaeaug.training._scores import mean_finite, still_rising
@@ -24,6 +25,8 @@ from vaeaug.training._state import (
     StageRecord,
     TrainingError,
     TrainState,
+    content_of,
+    restore,
     resume,
     save,
 )
@@ -47,6 +50,8 @@ class Loop:
         config: The job.
         folder: The run folder; None: nothing is written.
         progress: Called after every step.
+        ranks: The processes over which steps are divided. In one that follows, stages do what the
+            leader's do, and nothing is written.
     """
 
     def __init__(
@@ -55,9 +60,11 @@ class Loop:
         config: AugmentConfig,
         folder: Path | None,
         progress: Progress | None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.batches = batches
         self.config = config
+        self.ranks = ranks
         self.checkpoints = None if folder is None else folder / "checkpoints"
         self.log = MetricsLog(folder)
         self.progress = progress
@@ -90,6 +97,8 @@ class Loop:
             Interruption() as interruption,
             self._stream(),
         ):
+            if not self.ranks.is_leader:
+                return self._follow(stage, model, objective)
             return self._run(stage, model, objective, interruption)
 
     @contextmanager
@@ -115,6 +124,8 @@ class Loop:
         if record.step == 0:
             with interruption.at_once():
                 objective.start(state)
+        if objective.is_divisible:
+            self._share(state)
         self.log.rewind(stage.name, record.step - (record.pending is not None))
         evaluations = EVALUATIONS if training.eval_every is None else MIN_EVALUATIONS
         eval_every = min(training.eval_every or EVAL_EVERY, max(1, stage.steps // evaluations))
@@ -135,12 +146,16 @@ class Loop:
                     metrics = state.watch.read(record, latest)
                     record.seconds = self.clock() - began
                 record.pending = metrics if is_due else None
-            self._stop_if_requested(stage, state, interruption)
             evaluated = record.pending is not None
+            is_logged = is_read and (record.bad_in_a_row or record.step % log_every == 0)
+            if is_logged and not evaluated:  # before the run may stop: no saved step is taken again
+                self.log.write(stage=stage.name, step=record.step, **metrics)
+            self._stop_if_requested(stage, state, interruption)
             if evaluated:
                 metrics = self._evaluate(stage, state, done, interruption)
                 record.seconds = self.clock() - began
-            if evaluated or (is_read and (record.bad_in_a_row or record.step % log_every == 0)):
+                if objective.is_divisible:
+                    self._share(state)
                 self.log.write(stage=stage.name, step=record.step, **metrics)
             if record.bad_in_a_row >= training.max_bad_steps:
                 raise self._too_many_bad(stage, record, metrics)
@@ -153,9 +168,36 @@ class Loop:
         if state.best:
             model.load_state_dict(state.best)
         self._save(stage, state)
+        self._share(state)
+        self.ranks.order(Order.DONE)
         model.zero_grad(set_to_none=True)
         model.requires_grad_(True)
         return record
+
+    def _follow(self, stage: Stage, model: nn.Module, objective: Objective) -> StageRecord:
+        """Take the steps that the leader takes, and end with its weights."""
+        state = self._new_state(stage, model, objective)
+        take_step = self._stepper(stage, state)
+        while True:
+            order, step, done = self.ranks.next_order()
+            if order == Order.STEP:
+                self._with_memory(take_step, step, done)
+            elif order == Order.STATE:
+                device = self.batches.device
+                restore(state, self.ranks.share(device=device), device)
+            else:
+                break
+        model.zero_grad(set_to_none=True)
+        model.requires_grad_(True)
+        return state.record
+
+    def _share(self, state: TrainState) -> None:
+        """Give the whole state to the others; after evaluations too, which change parts of it."""
+        if self.ranks.are_several:
+            state.watch.read(state.record, {})
+            with self.ranks.together():
+                self.ranks.order(Order.STATE)
+                self.ranks.share(content_of(state))
 
     def _reads(self, step: int, log_every: int) -> bool:
         """Whether the metrics of a step are read: on a card only now and then."""
@@ -234,6 +276,14 @@ class Loop:
         def take(step: int, done: float) -> Metrics:
             return self._take_step(stage, state, step, done)
 
+        def take_together(step: int, done: float) -> Metrics:
+            with self.ranks.together():
+                if self.ranks.is_leader:
+                    self.ranks.order(Order.STEP, step, done)
+                return take(step, done)
+
+        if self.ranks.are_several and state.objective.is_divisible:
+            return take_together
         if self.on_cuda and state.objective.is_repeatable:
             return Repeated(self.batches.tape, take)
         return take
@@ -252,17 +302,25 @@ class Loop:
             else:
                 group["lr"] = rate
         state.model.train()
-        with self.batches.precision():
-            step_loss = state.objective.loss(state, step, done)
+        objective = state.objective
+        ranks = self.ranks if objective.is_divisible else ALONE
+        with self.batches.precision(), ranks.divided():
+            step_loss = objective.loss(state, step, done)
         optimiser.zero_grad(set_to_none=True)
         step_loss.loss.backward()
         parameters = [
             parameter for group in optimiser.param_groups for parameter in group["params"]
         ]
+        loss, guard = step_loss.loss.detach(), step_loss.guard
+        if ranks.are_several:
+            # What a step is judged by is the leader's, to the last bit, or weights could part.
+            told = torch.cat([loss.reshape(1).to(guard.dtype), guard])
+            told = told if ranks.is_leader else torch.zeros_like(told)
+            ranks.add_up([*(each.grad for each in parameters if each.grad is not None), told])
+            loss, guard = told[0], told[1:]
         norm = nn.utils.clip_grad_norm_(parameters, self.config.training.clip)
-        loss = step_loss.loss.detach()
         # As torch's GradScaler has it: the optimiser changes nothing where this is 1.
-        optimiser.found_inf = state.watch.judge(step_loss.guard, loss, norm)  # type: ignore[attr-defined]
+        optimiser.found_inf = state.watch.judge(guard, loss, norm)  # type: ignore[attr-defined]
         optimiser.step()
         self._update_average(state, step, done)
         return {"loss": loss, **step_loss.metrics, "gradient_norm": norm, "learning_rate": rate}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,13 +28,24 @@ from vaeaug.models import (
 )
 from vaeaug.progress import Progress
 from vaeaug.randomness import seeded_torch
+from vaeaug.ranks import Ranks
 from vaeaug.training._batches import Batches, mix, resolve_device
 from vaeaug.training._loop import Loop
 from vaeaug.training._scores import keep_best, mean_finite
-from vaeaug.training._state import WEIGHT_DECAY, Stage, StepLoss, TrainState, as_guard
+from vaeaug.training._state import (
+    WEIGHT_DECAY,
+    Stage,
+    StageRecord,
+    StepLoss,
+    TrainState,
+    as_guard,
+)
+from vaeaug.training._together import released, summoned
 from vaeaug.training._train import convolution_of, training_steps
 
 NAME = "restorer"
+# Name of the task of the other processes.
+RESTORATION = "restore"
 # Fraction of a time budget that the restorer takes.
 BUDGET_SHARE = 0.1
 # Fractions of the samples in training with counting noise, and with missing values.
@@ -163,22 +175,60 @@ def train_restorer(
     Raises:
         TrainingError: If the loss stays non-finite, or a checkpoint cannot be used.
     """
-    batches = Batches(data, config, resolve_device(device))
-    settings, stage = config.restoration, restoration_stage(data, config)
-    restorer = new_restorer(data, config, batches.device)
+    device = resolve_device(device)
+    ranks = summoned(RESTORATION, data, config, device)
+    trained = _Training(data, config, device)
+    restorer = trained.restorer
     if start is not None and start.architecture == restorer.architecture:
         restorer.load_state_dict(start.state_dict())
-    with kept_memory(4 * settings.batch_size * math.prod(data.image_shape)):
-        objective = RestorationObjective(batches, config, stage)
-        clipped = config.changed(**{"training.clip": min(_CLIP, config.training.clip)})
-        record = Loop(batches, clipped, folder, progress).run(stage, restorer, objective)
-        restorer.eval()
-        objective.calibrate(restorer)
+    record = trained.run(folder, progress, ranks)
+    released(ranks)
+    restorer.eval()
+    with trained.memory():
+        trained.objective.calibrate(restorer)
     first, best = mean_finite(record.first), mean_finite(record.best)
     levels = f"noise of {NOISE_LEVELS[0]:g} to {NOISE_LEVELS[-1]:g}"
     return restorer, (
         f"{NAME}: {record.step} steps, held-out PSNR {first:.1f} -> {best:.1f} dB (mean, {levels})"
     )
+
+
+def follow_restoration(
+    data: LabelledImages, config: AugmentConfig, device: torch.device, ranks: Ranks
+) -> None:
+    """Take part in the training of a restorer by another process, which keeps it.
+
+    Args:
+        data: The training split.
+        config: The job.
+        device: The device of this process.
+        ranks: The processes.
+
+    Raises:
+        TrainingError: If a step does not fit into the memory of the device.
+    """
+    _Training(data, config, device).run(None, None, ranks)
+
+
+class _Training:
+    """The one stage of a restorer."""
+
+    def __init__(self, data: LabelledImages, config: AugmentConfig, device: torch.device) -> None:
+        self.config, self.batches = config, Batches(data, config, device)
+        self.stage = restoration_stage(data, config)
+        self.restorer = new_restorer(data, config, device)
+        self.bytes = 4 * config.restoration.batch_size * math.prod(data.image_shape)
+        with self.memory():
+            self.objective = RestorationObjective(self.batches, config, self.stage)
+
+    def memory(self) -> AbstractContextManager[None]:
+        return kept_memory(self.bytes)
+
+    def run(self, folder: Path | None, progress: Progress | None, ranks: Ranks) -> StageRecord:
+        config = self.config.changed(**{"training.clip": min(_CLIP, self.config.training.clip)})
+        loop = Loop(self.batches, config, folder, progress, ranks)
+        with self.memory():
+            return loop.run(self.stage, self.restorer, self.objective)
 
 
 class RestorationObjective:
@@ -193,6 +243,7 @@ class RestorationObjective:
     """
 
     is_repeatable = True
+    is_divisible = True
 
     def __init__(self, batches: Batches, config: AugmentConfig, stage: Stage) -> None:
         self.batches, self.config, self.stage = batches, config, stage

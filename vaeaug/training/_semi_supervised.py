@@ -44,6 +44,7 @@ class ClassifierObjective:
     """
 
     is_repeatable = True
+    is_divisible = False  # dropout draws for the batch as a whole
 
     def __init__(self, batches: Batches, stage: Stage) -> None:
         self.batches, self.stage = batches, stage

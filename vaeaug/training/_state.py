@@ -223,9 +223,12 @@ class Objective(Protocol):
 
     Attributes:
         is_repeatable: Steps differ only in what they ask of the tape, and wait for nothing.
+        is_divisible: The trained parameters are used in methods that are `row_by_row` alone, so
+            that the rows of a step can be divided over processes.
     """
 
     is_repeatable: bool
+    is_divisible: bool
 
     def trained(self, model: Any) -> Mapping[str, nn.Parameter]:
         """Return the parameters that the stage trains.
@@ -282,6 +285,46 @@ class Objective(Protocol):
         """
 
 
+def content_of(state: TrainState) -> dict[str, Any]:
+    """Return all that a stage needs to go on; of a stage that is done, only the best weights.
+
+    Args:
+        state: The training state.
+
+    Returns:
+        Tensors and plain types.
+    """
+    content: dict[str, Any] = {
+        "state": vars(state.record),
+        "best": state.best,
+        "objective": state.objective.state_dict(),
+    }
+    if not state.record.done:
+        content["model"] = state.model.state_dict()
+        content["average"] = state.average.state_dict()
+        content["optimiser"] = state.optimiser.state_dict()
+    return content
+
+
+def restore(state: TrainState, content: Mapping[str, Any], device: torch.device) -> None:
+    """Restore a state from what `content_of` returned.
+
+    Args:
+        state: The training state, changed in place.
+        content: Tensors and plain types, on the device.
+        device: Device of the weights.
+    """
+    state.record = StageRecord(**_with_current_names(content["state"]))
+    state.watch = Watch(state.record, device)
+    state.best = content["best"]
+    state.model.load_state_dict(state.best)  # fails if the stage is of another model
+    if not state.record.done:
+        state.model.load_state_dict(content["model"])
+        state.average.load_state_dict(content["average"])
+        _load_optimiser(state.optimiser, content["optimiser"])
+    state.objective.load_state_dict(content["objective"])
+
+
 def save(folder: Path | None, stage: Stage, state: TrainState) -> None:
     """Replace the checkpoint of a stage; of a stage that is done, only the best weights are saved.
 
@@ -295,15 +338,7 @@ def save(folder: Path | None, stage: Stage, state: TrainState) -> None:
     """
     if folder is None:
         return
-    content: dict[str, Any] = {
-        "state": vars(state.record),
-        "best": state.best,
-        "objective": state.objective.state_dict(),
-    }
-    if not state.record.done:
-        content["model"] = state.model.state_dict()
-        content["average"] = state.average.state_dict()
-        content["optimiser"] = state.optimiser.state_dict()
+    content = content_of(state)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{stage.name}.pt"
     try:
@@ -334,15 +369,7 @@ def resume(folder: Path | None, stage: Stage, state: TrainState, device: torch.d
     try:
         with open_regular(path) as file:
             content = torch.load(file, map_location=device, weights_only=True)
-        state.record = StageRecord(**_with_current_names(content["state"]))
-        state.watch = Watch(state.record, device)
-        state.best = content["best"]
-        state.model.load_state_dict(state.best)  # fails if the stage is of another model
-        if not state.record.done:
-            state.model.load_state_dict(content["model"])
-            state.average.load_state_dict(content["average"])
-            _load_optimiser(state.optimiser, content["optimiser"])
-        state.objective.load_state_dict(content["objective"])
+        restore(state, content, device)
     except Exception as error:  # a damaged file can raise anything
         raise TrainingError(
             f"{path}: expected a checkpoint of stage {stage.name!r}, got one that cannot be used "

@@ -28,6 +28,7 @@ from vaeaug.models import (
 )
 from vaeaug.progress import Progress
 from vaeaug.randomness import seeded_torch
+from vaeaug.ranks import ALONE, Ranks
 from vaeaug.training._adversarial import AdversarialObjective
 from vaeaug.training._batches import Batches, mix, resolve_device
 from vaeaug.training._discrete import CodebookObjective, CodePriorObjective
@@ -43,6 +44,7 @@ from vaeaug.training._semi_supervised import (
 )
 from vaeaug.training._state import WEIGHT_DECAY, Stage, StageRecord
 from vaeaug.training._style import AddedStyleObjective, StyleObjective, fill_class_codes
+from vaeaug.training._together import released, summoned
 
 # Weights by which a time budget is divided among the stages of a job.
 SHARES = {
@@ -72,6 +74,8 @@ STYLE_UNITS = 16
 ADDED_RATE = 10
 # Fraction of the default steps of a training that starts from another generator.
 INIT_SHARE = 0.25
+# Name of the task of the other processes.
+TRAINING = "train"
 
 
 @dataclass(frozen=True)
@@ -158,10 +162,33 @@ def train(
     """
     device = resolve_device(device)
     check_config(data, config)
+    ranks = summoned(TRAINING, data, config, device)
     batches = Batches(data, config, device)
-    pipeline = TrainingPipeline(data, config, batches, folder, progress, start)
+    pipeline = TrainingPipeline(data, config, batches, folder, progress, start, ranks)
     with kept_memory(4 * config.training.batch_size * math.prod(data.image_shape)):
-        return pipeline.run()
+        trained = pipeline.run()
+    released(ranks)
+    return trained
+
+
+def follow_training(
+    data: LabelledImages, config: AugmentConfig, device: torch.device, ranks: Ranks
+) -> None:
+    """Take part in the training of another process, which keeps what comes of it.
+
+    Args:
+        data: The training split.
+        config: The job.
+        device: The device of this process.
+        ranks: The processes.
+
+    Raises:
+        TrainingError: If a step does not fit into the memory of the device.
+    """
+    batches = Batches(data, config, device)
+    pipeline = TrainingPipeline(data, config, batches, None, None, ranks=ranks)
+    with kept_memory(4 * config.training.batch_size * math.prod(data.image_shape)):
+        pipeline.run()
 
 
 def train_added(
@@ -315,6 +342,8 @@ class TrainingPipeline:
         folder: The run folder; None: nothing is written.
         progress: Called after every step.
         start: A model to start from.
+        ranks: The processes over which its steps are divided. What stages begin with is the
+            leader's, so that those that follow need no start.
     """
 
     def __init__(
@@ -325,9 +354,11 @@ class TrainingPipeline:
         folder: Path | None,
         progress: Progress | None,
         start: CVAE | SeparateCVAE | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.data, self.config, self.batches, self.start = data, config, batches, start
-        self.loop = Loop(batches, config, folder, progress)
+        self.ranks = ranks
+        self.loop = Loop(batches, config, folder, progress, ranks)
         self.steps = training_steps(data, config)
         if config.training.budget_seconds is not None and config.training.steps is None:
             self.steps = 10**7  # the budget ends it
@@ -412,7 +443,11 @@ class TrainingPipeline:
         """
         assert self.batches.pool is not None
         threshold = self.config.semi_supervised.threshold
-        rows, labels = pseudo_labels(classifier, self.batches, threshold)
+        found = None
+        if self.ranks.is_leader:  # another device may round a probability to the other side
+            found = list(map(torch.from_numpy, pseudo_labels(classifier, self.batches, threshold)))
+        with self.ranks.together():
+            rows, labels = (each.numpy() for each in self.ranks.share(found))
         self.notes.append(
             f"unlabelled pool: {len(rows)} of {len(self.batches.pool)} images were given a label "
             f"(probability {threshold:g} or more)"

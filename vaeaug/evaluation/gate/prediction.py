@@ -15,10 +15,11 @@ from vaeaug.config import Recipe
 from vaeaug.data import LabelledImages
 from vaeaug.evaluation.gate.arms import Arm, quick_arms
 from vaeaug.evaluation.gate.bench import Bench
-from vaeaug.evaluation.gate.result import mean_and_ends, signed_points
+from vaeaug.evaluation.gate.result import in_percent, mean_and_ends, signed_points
 from vaeaug.evaluation.matching import shared_images
 from vaeaug.evaluation.metrics import UNEQUAL, class_groups
 from vaeaug.evaluation.statistics import Interval, paired_gain_interval, wilson_interval
+from vaeaug.notebook import Card, Shown, Table
 from vaeaug.progress import Progress
 
 INTERVAL = "paired by held-out image (Agresti & Min 2005)"
@@ -63,7 +64,7 @@ class PredictedClass:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Shown):
     """Whether synthetic data is likely to help, from one split.
 
     Attributes:
@@ -91,6 +92,29 @@ class Prediction:
 
     def __str__(self) -> str:
         return self.sentence
+
+    def _card(self) -> Card:
+        tables = []
+        if self.gain is not None:
+            rows = [
+                (name, f"{100 * value:.1f} %") for name, value in self.balanced_accuracy.items()
+            ]
+            tables.append(Table(("training", "balanced accuracy"), rows))
+            recalls = [
+                (
+                    row.name,
+                    "rare" if row.rare else "",
+                    row.n,
+                    in_percent(row.baseline),
+                    in_percent(row.merged),
+                )
+                for row in self.classes
+            ]
+            headers = ("recall of class", "", "held out", "without", "with")
+            tables.append(Table(headers, recalls))
+        return Card(
+            "Prediction, no verdict", [self.sentence], tables, notes=(*self.warnings, LIMITS)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Give plain JSON types.

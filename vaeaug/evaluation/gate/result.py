@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from vaeaug._moved import renamed_attribute
 from vaeaug.config import Recipe
 from vaeaug.evaluation.statistics import Interval, Verdict
-from vaeaug.notebook import Card, Table
+from vaeaug.notebook import Card, Shown, Table
 from vaeaug.report import in_points
 
 INTERVAL = "corrected resampled t (Nadeau & Bengio 2003)"
@@ -102,7 +101,7 @@ class ArmResult:
 
 
 @dataclass(frozen=True)
-class GateResult:
+class GateResult(Shown):
     """Whether synthetic data helps on this data.
 
     Attributes:
@@ -128,21 +127,9 @@ class GateResult:
     def __str__(self) -> str:
         return self.sentence
 
-    def _repr_html_(self) -> str:
-        return self._card().to_html()
-
-    def show(self) -> Path | None:
-        """Show the verdict, each way to train, and the recall of each class.
-
-        Returns:
-            None in a notebook, which shows it below the cell; elsewhere a page in a temporary
-            file, whose name is printed.
-        """
-        return self._card().show()
-
     def _card(self) -> Card:
         arms = [
-            (arm.name, arm.kind, _percent(arm.metrics.get("balanced_accuracy")))
+            (arm.name, arm.kind, in_percent(arm.metrics.get("balanced_accuracy")))
             for arm in self.arms
         ]
         tables = [Table(("training", "kind", "balanced accuracy"), arms)]
@@ -151,7 +138,7 @@ class GateResult:
         if first is not None and {first.arm, first.baseline} <= by_name.keys():
             merged, baseline = by_name[first.arm], by_name[first.baseline]
             recalls = [
-                (name, n, _percent(before), _percent(after))
+                (name, n, in_percent(before), in_percent(after))
                 for name, n, before, after in zip(
                     self.class_names, merged.held_out, baseline.recall, merged.recall, strict=True
                 )
@@ -179,7 +166,15 @@ class GateResult:
         }
 
 
-def _percent(interval: Interval | None) -> str:
+def in_percent(interval: Interval | None) -> str:
+    """Write an interval for a table.
+
+    Args:
+        interval: Of a fraction; None: of a class of which no image was held out.
+
+    Returns:
+        Such as "80.0 % (70.0 to 90.0)".
+    """
     if interval is None:
         return "never held out"
     mean, low, high = (100 * value for value in (interval.mean, interval.low, interval.high))
