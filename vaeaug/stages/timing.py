@@ -90,7 +90,9 @@ class JobTime:
             The stages, of which drawing takes so many times less.
         """
         stages = tuple(
-            replace(stage, seconds=stage.seconds / n) if stage.name == "drawing" else stage
+            replace(stage, step_seconds=stage.step_seconds / n)
+            if stage.name == "drawing"
+            else stage
             for stage in self.stages
         )
         return replace(self, stages=stages)
