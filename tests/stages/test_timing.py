@@ -133,4 +133,4 @@ def test_the_command_line_tells_it(monkeypatch, tmp_path):
 def test_classes_that_are_drawn_side_by_side_take_less():
     stages = (StageTime("trunk", 5, 2.0), StageTime("drawing", 1, 8.0))
     told = timing.JobTime("CPU", 10, stages, memory=1, disk=1)
-    assert told.drawn_by(4).expected == {"trunk": 2.0, "drawing": 2.0}
+    assert told.drawn_by(4).expected == {"trunk": 10.0, "drawing": 2.0}
