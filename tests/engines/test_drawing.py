@@ -148,6 +148,16 @@ def test_what_another_job_left_is_not_taken(run, model, tmp_path):
         elsewhere(job)
 
 
+def test_what_is_added_is_drawn_in_processes_too(tmp_path):
+    """A class that goes on where it was: workers read its earlier samples."""
+    more = CONFIG.changed(**{"plan.sampling_strategy": {**TOTALS, "zero": 1500, "two": 90}})
+    for name, engine in (("here", None), ("there", Engine("process", workers=2))):
+        vaeaug.augment(digits(), tmp_path / name, CONFIG, device="cpu", progress=False)
+        settings = {"device": "cpu", "progress": False, "add": True, "engine": engine}
+        vaeaug.augment(digits(), tmp_path / name, more, **settings)
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
 def test_ray_draws_the_same_bytes(run, model, ray, tmp_path):
     out = drawn(model, tmp_path / "run", Engine("ray", workers=2))
     assert contents(out) == contents(run)

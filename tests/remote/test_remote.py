@@ -11,7 +11,8 @@ from small_job import contents, digits, tiny_config
 
 import vaeaug
 from vaeaug.cli import main
-from vaeaug.remote import RemoteError, Store, cache_of
+from vaeaug.files.json_text import seal_of
+from vaeaug.remote import RemoteError, Store, _store, cache_of
 from vaeaug.shards import ShardError, _remote, fetch
 
 CONFIG = tiny_config()
@@ -188,6 +189,19 @@ def test_a_damaged_run_is_not_published(run, tmp_path):
     with pytest.raises(ShardError, match=r"as in the manifest, got .*; nothing is published"):
         vaeaug.push(out, url)
     assert "manifest.json" not in Store(url).sizes()
+
+
+def test_a_manifest_cannot_lead_out_of_the_cache_or_fill_memory(run, monkeypatch):
+    url = "memory://runs/hostile"
+    manifest = json.loads((run / "manifest.json").read_bytes())
+    manifest["files"]["../../outside"] = "0" * 64
+    manifest["manifest_sha256"] = seal_of(manifest, "manifest_sha256")
+    Store(url).write("manifest.json", json.dumps(manifest).encode())
+    with pytest.raises(ShardError, match=r"inside the run folder, got '\.\./\.\./outside'"):
+        fetch(url)
+    monkeypatch.setattr(_store, "MOST_BYTES", 100)
+    with pytest.raises(RemoteError, match="expected at most 100 bytes, got"):
+        fetch(url)
 
 
 @pytest.mark.parametrize(

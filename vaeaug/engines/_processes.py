@@ -116,6 +116,9 @@ class _Worker:
         except (BrokenPipeError, ConnectionResetError):
             self.kill()
             return False
+        except Exception:  # a task that cannot be sent
+            self.kill()
+            raise
         return True
 
     def take(self) -> Any:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vaeaug.files import new_file
+from vaeaug.files import MOST_BYTES, new_file
 from vaeaug.mapping import CACHE
 
 # A drive of Windows has one letter.
@@ -96,10 +96,15 @@ class Store:
             Its content; None if it is not there.
 
         Raises:
-            RemoteError: If the store does not answer, or refuses.
+            RemoteError: If the store does not answer, or refuses, or the object is too large.
         """
         with self._errors(name, "read"):
             try:
+                n_bytes = int(self._files.info(self._path(name))["size"])
+                if n_bytes > MOST_BYTES:
+                    raise RemoteError(
+                        f"{self.url}/{name}: expected at most {MOST_BYTES:,} bytes, got {n_bytes:,}"
+                    )
                 return bytes(self._files.cat_file(self._path(name)))
             except FileNotFoundError:
                 return None
