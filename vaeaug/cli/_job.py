@@ -25,6 +25,8 @@ from vaeaug.cli._options import (
     strategy_option,
     timing_option,
     told_in_advance,
+    told_of_draws,
+    told_of_evaluation,
     track_option,
     values_of,
 )
@@ -96,19 +98,23 @@ def augment(
     # What is added to a run is seldom the whole job again.
     told = timing and not add
     expected = told_in_advance(images, config, out, device) if told else None
-    workers = configuration["workers"]
+    settings = evaluation_of(
+        config.seed,
+        configuration["workers"],
+        budget=budget,
+        splits=splits,
+        steps=steps,
+        min_effect=min_effect,
+    )
+    if expected is not None:
+        for is_asked, keys in ((search, {"search": True}), (evaluate, {})):
+            if is_asked:
+                told_of_evaluation(images, config, settings, device, probe=probe_of(probe), **keys)
     result = run(
         images,
         out,
         config,
-        evaluation=evaluation_of(
-            config.seed,
-            workers,
-            budget=budget,
-            splits=splits,
-            steps=steps,
-            min_effect=min_effect,
-        ),
+        evaluation=settings,
         search_first=search,
         evaluate_after=evaluate,
         add=add,
@@ -142,6 +148,7 @@ def augment(
     help="Seed of the splits and classifiers. Default: the run's.",
 )
 @pool_option
+@timing_option
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Number of processes. Default: one per core."
 )
@@ -160,6 +167,7 @@ def evaluate(
     share: float | None,
     seed: int | None,
     pool: str | None,
+    timing: bool,
     workers: int | None,
     device: str,
     as_json: bool,
@@ -173,9 +181,11 @@ def evaluate(
     With --quick the first split alone is measured; a later evaluation with the same options
     reuses it.
     """
+    from vaeaug.config import make_config
     from vaeaug.job.finished import evaluate as run
     from vaeaug.job.finished import predict_gain, recipe_of_run
     from vaeaug.job.folder import read_run
+    from vaeaug.shards import Manifest
 
     if quick:
         refuse_with_quick(budget=budget, splits=splits, min_effect=min_effect)
@@ -189,6 +199,11 @@ def evaluate(
         steps=steps,
         min_effect=min_effect,
     )
+    run_of_out = read_run(out)
+    is_of_run = run_of_out["data"]["fingerprint"] == images.fingerprint  # else it is refused
+    if timing and is_of_run and (quick or not Manifest.load(out).evaluated):  # else it is read
+        job = make_config(run_of_out["config"], where=f"{out}/run.json", warn=False)
+        told_of_evaluation(images, job, config, device, quick=quick, probe=probe_of(probe))
     settings: dict[str, Any] = {
         "recipe": recipe,
         "probe": probe_of(probe),
@@ -321,6 +336,7 @@ def sweep(
 @device_option
 @resume_option
 @track_option
+@timing_option
 @json_option
 def generate(
     *,
@@ -330,6 +346,7 @@ def generate(
     device: str,
     resume: bool,
     callbacks: "list[Progress]",
+    timing: bool,
     as_json: bool,
     **configuration: Any,
 ) -> None:
@@ -341,6 +358,7 @@ def generate(
     from vaeaug.job.pipeline import generate as run
 
     config, images = request(data, run=model, **configuration)
+    expected = told_of_draws(model, images, config, out, device) if timing else None
     result = run(
         model,
         images,
@@ -350,6 +368,7 @@ def generate(
         resume=resume,
         progress=progress_enabled(),
         callbacks=callbacks,
+        expected=None if expected is None else expected.expected,
     )
     sys.exit(print_result(result, as_json))
 
