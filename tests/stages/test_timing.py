@@ -10,7 +10,7 @@ from small_job import as_options, contents, digits, tiny_config
 
 import vaeaug
 from vaeaug.cli import main
-from vaeaug.stages import time_job, timing
+from vaeaug.stages import time_draws, time_job, timing
 from vaeaug.training import StageTime
 
 
@@ -118,16 +118,36 @@ def test_the_command_line_tells_it(monkeypatch, tmp_path):
     assert told["seconds"] == pytest.approx(
         sum(stage["seconds"] for stage in told["stages"]), abs=1
     )
+    assert "a few of them are timed first" in plan.stderr
     text = CliRunner().invoke(main, ["plan", "digits", *options]).stdout
     assert "CPU with 1 thread: 58 images" in text.splitlines()[-1]
     without = CliRunner().invoke(main, ["plan", "digits", *options, "--no-timing", "--json"])
     assert "time" not in json.loads(without.stdout)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
     words = ["train", "digits", "--out", str(tmp_path / "run"), *options]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0
     first = result.stderr.splitlines()[0]
-    assert first.startswith("CPU with 1 thread: 58 images, ")
-    assert "drawing" not in first
+    # At once, and then in full; the second time nothing is timed.
+    assert first == "CPU with 1 thread: 58 images, 12 training steps; a few of them are timed first"
+    full = result.stderr.splitlines()[1]
+    assert full.startswith("CPU with 1 thread: 58 images, ")
+    assert "drawing" not in full
+    again = CliRunner().invoke(main, words)
+    assert "timed first" not in again.stderr
+    assert full.split(";")[0] in again.stderr
+
+
+def test_draws_of_a_generator_are_told(synthesizer, small_config, request):
+    data = request.getfixturevalue("digits")
+    generator = synthesizer.with_choices()
+    told = time_draws(generator, data, small_config, device="cpu")
+    assert list(told.expected) == ["screening", "diagnosis", "drawing", "report"]
+    assert all(seconds > 0 for seconds in told.expected.values())
+    assert told.disk > 0
+    other = data.subset(range(20))
+    with pytest.raises(vaeaug.SamplingError, match="that the generator was trained on"):
+        time_draws(generator, other, small_config, device="cpu")
 
 
 def test_classes_that_are_drawn_side_by_side_take_less():

@@ -68,7 +68,7 @@ class _Group(click.Group):
         failure = _Failure(as_json="--json" in (*ctx._protected_args, *ctx.args))
         try:
             with _interrupts_behind_imports():
-                _refuse_several_processes(ctx.invoked_subcommand or ctx._protected_args[0])
+                _refuse_several_processes(ctx._protected_args)
                 return super().invoke(ctx)
         except click.UsageError as error:
             if not _logs_json():
@@ -189,10 +189,10 @@ def _is_divided() -> bool:
     return ranks is not None and ranks.current().are_several
 
 
-def _refuse_several_processes(command: str) -> None:
-    if _is_divided() and command not in DIVIDED:
+def _refuse_several_processes(words: list[str]) -> None:
+    if _is_divided() and words and words[0] not in DIVIDED:
         raise click.UsageError(
-            f"{command}: expected one process, got {os.environ['WORLD_SIZE']} by torchrun; "
+            f"{words[0]}: expected one process, got {os.environ['WORLD_SIZE']} by torchrun; "
             f"{', '.join(DIVIDED)} are divided over several"
         )
 

@@ -32,6 +32,8 @@ from vaeaug.cli._options import (
     strategy_option,
     timing_option,
     told_in_advance,
+    told_of_draws,
+    told_of_evaluation,
     track_option,
     values_of,
 )
@@ -109,19 +111,23 @@ def augment(
     # What is added to a run is seldom the whole job again.
     told = timing and not add
     expected = told_in_advance(images, config, out, device, engine=on) if told else None
-    workers = configuration["workers"]
+    settings = evaluation_of(
+        config.seed,
+        configuration["workers"],
+        budget=budget,
+        splits=splits,
+        steps=steps,
+        min_effect=min_effect,
+    )
+    if expected is not None:
+        for is_asked, keys in ((search, {"search": True}), (evaluate, {})):
+            if is_asked:
+                told_of_evaluation(images, config, settings, device, probe=probe_of(probe), **keys)
     result = run(
         images,
         out,
         config,
-        evaluation=evaluation_of(
-            config.seed,
-            workers,
-            budget=budget,
-            splits=splits,
-            steps=steps,
-            min_effect=min_effect,
-        ),
+        evaluation=settings,
         search_first=search,
         evaluate_after=evaluate,
         add=add,
@@ -158,6 +164,7 @@ def augment(
     help="Seed of the splits and classifiers. Default: the run's.",
 )
 @pool_option
+@timing_option
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Number of processes. Default: one per core."
 )
@@ -177,6 +184,7 @@ def evaluate(
     share: float | None,
     seed: int | None,
     pool: str | None,
+    timing: bool,
     workers: int | None,
     engine: str | None,
     engine_options: dict[str, Any],
@@ -192,9 +200,11 @@ def evaluate(
     With --quick the first split alone is measured; a later evaluation with the same options
     reuses it.
     """
+    from vaeaug.config import make_config
     from vaeaug.job.finished import evaluate as run
     from vaeaug.job.finished import predict_gain, recipe_of_run
     from vaeaug.job.folder import read_run
+    from vaeaug.shards import Manifest
 
     if quick:
         refuse_with_quick(budget=budget, splits=splits, min_effect=min_effect)
@@ -209,6 +219,11 @@ def evaluate(
         steps=steps,
         min_effect=min_effect,
     )
+    run_of_out = read_run(out)
+    is_of_run = run_of_out["data"]["fingerprint"] == images.fingerprint  # else it is refused
+    if timing and is_of_run and (quick or not Manifest.load(out).evaluated):  # else it is read
+        job = make_config(run_of_out["config"], where=f"{out}/run.json", warn=False)
+        told_of_evaluation(images, job, config, device, quick=quick, probe=probe_of(probe))
     settings: dict[str, Any] = {
         "recipe": recipe,
         "probe": probe_of(probe),
@@ -345,6 +360,7 @@ def sweep(
 @track_option
 @on_engine
 @publish_option
+@timing_option
 @json_option
 def generate(
     *,
@@ -357,6 +373,7 @@ def generate(
     engine: str | None,
     engine_options: dict[str, Any],
     publish: str | None,
+    timing: bool,
     as_json: bool,
     **configuration: Any,
 ) -> None:
@@ -369,6 +386,7 @@ def generate(
 
     on = engine_of(engine, configuration["workers"], engine_options)
     config, images = request(data, beside=out, run=model, **configuration)
+    expected = told_of_draws(model, images, config, out, device, engine=on) if timing else None
     result = run(
         model,
         images,
@@ -379,6 +397,7 @@ def generate(
         progress=progress_enabled(),
         callbacks=callbacks,
         engine=on,
+        expected=None if expected is None else expected.expected,
     )
     if publish is not None:
         pushed(out, publish)

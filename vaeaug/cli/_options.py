@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from vaeaug.cli.console import waiting
+from vaeaug.cli.console import timed_job, waiting
+from vaeaug.files.names import printable
 
 if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig, EvaluationConfig
@@ -514,10 +515,16 @@ def progress_enabled() -> bool:
     return logging.getLogger("vaeaug").isEnabledFor(logging.INFO)
 
 
-def say_that_it_starts() -> None:
-    """Import torch, which takes seconds, and show on a terminal that something happens."""
+def say_that_it_starts(source: str) -> None:
+    """Import torch, which takes seconds, and say that something happens.
+
+    Args:
+        source: What is read then.
+    """
     if "torch" in sys.modules:
         return
+    if not sys.stderr.isatty():
+        logging.getLogger("vaeaug").info("%s is read", printable(source))
     with waiting("starting"):
         import torch  # noqa: F401
 
@@ -544,18 +551,86 @@ def told_in_advance(
     Returns:
         What it will cost; None if it is not told.
     """
-    from vaeaug.stages import time_job
+    log = logging.getLogger("vaeaug")
+    if (out / "manifest.json").exists() or not log.isEnabledFor(logging.INFO):
+        return None
+    expected = timed_job(data, config, device)
+    expected = expected.training_only() if training else _side_by_side(expected, data, engine)
+    log.info("%s", expected)
+    return expected
+
+
+def _side_by_side(
+    expected: "JobTime", data: "LabelledImages", engine: "Engine | None"
+) -> "JobTime":
+    if engine is None or not (engine.name == "process" or engine.workers):
+        return expected
+    return expected.drawn_by(min(engine.at_once, data.n_classes))
+
+
+def told_of_draws(
+    model: Path,
+    data: "LabelledImages",
+    config: "AugmentConfig",
+    out: Path,
+    device: str,
+    *,
+    engine: "Engine | None" = None,
+) -> "JobTime | None":
+    """Log what drawing a dataset from a generator will cost, before it begins.
+
+    Args:
+        model: Folder of the generator, or a run folder.
+        data: The training split.
+        config: The job.
+        out: The run folder; nothing is said of a run that is finished.
+        device: Where it will run.
+        engine: Where classes are drawn.
+
+    Returns:
+        What it will cost; None if it is not told.
+
+    Raises:
+        SamplingError: If the generator cannot be read.
+    """
+    from vaeaug.stages import time_draws
 
     log = logging.getLogger("vaeaug")
     if (out / "manifest.json").exists() or not log.isEnabledFor(logging.INFO):
         return None
-    with waiting("timing a few steps"):
-        expected = time_job(data, config, device=device)
-    expected = expected.training_only() if training else expected
-    if engine is not None and (engine.name == "process" or engine.workers):
-        expected = expected.drawn_by(min(engine.at_once, data.n_classes))
+    generator = loaded(model, device)
+    if generator.data_fingerprint != data.fingerprint:
+        return None  # that is refused
+    with waiting("timing a few draws"):
+        expected = time_draws(generator, data, config, device=device)
+    expected = _side_by_side(expected, data, engine)
     log.info("%s", expected)
     return expected
+
+
+def told_of_evaluation(
+    data: "LabelledImages",
+    job: "AugmentConfig",
+    config: "EvaluationConfig",
+    device: str,
+    **keys: Any,
+) -> None:
+    """Log what an evaluation or a search will cost, before it begins.
+
+    Args:
+        data: The training split.
+        job: The job.
+        config: Settings of the evaluation.
+        device: Where it will run.
+        **keys: What else `time_evaluation` takes.
+    """
+    from vaeaug.job.timing import time_evaluation
+
+    log = logging.getLogger("vaeaug")
+    if log.isEnabledFor(logging.INFO):
+        with waiting("timing a few steps"):
+            expected = time_evaluation(data, job, config, device=device, **keys)
+        log.info("%s", expected)
 
 
 def request(
@@ -583,7 +658,7 @@ def request(
     Returns:
         The configuration and the data.
     """
-    say_that_it_starts()
+    say_that_it_starts(source)
     from vaeaug.data import read_configured
 
     config = config_of(**configuration)
@@ -614,7 +689,7 @@ def data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "L
     Returns:
         The data.
     """
-    say_that_it_starts()
+    say_that_it_starts(source)
     from vaeaug.config import make_config
     from vaeaug.data import read_configured
     from vaeaug.job.folder import read_run

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vaeaug.job.sweep import SweepPoint
     from vaeaug.merging import ClassCounts
     from vaeaug.plan import Plan
+    from vaeaug.stages import JobTime
 
 NO_HELP, PARTIAL = 3, 4
 
@@ -42,6 +43,25 @@ def waiting(text: str) -> AbstractContextManager[Any]:
     return Console(stderr=True).status(text)
 
 
+def timed_job(data: "LabelledImages", config: "AugmentConfig", device: str) -> "JobTime":
+    """Time a job, and say at once what it is.
+
+    Args:
+        data: The training split.
+        config: The job.
+        device: Where it will run.
+
+    Returns:
+        What it will cost.
+    """
+    from vaeaug.stages import before_timing, time_job
+
+    if (line := before_timing(data, config, device=device)) is not None:
+        logging.getLogger("vaeaug").info("%s", line)
+    with waiting("timing a few steps"):
+        return time_job(data, config, device=device)
+
+
 def print_plan(
     data: "LabelledImages", config: "AugmentConfig", as_json: bool, device: str | None = None
 ) -> None:
@@ -53,7 +73,7 @@ def print_plan(
         as_json: Whether to print JSON.
         device: Where it would run, to be timed; None: no time is told.
     """
-    from vaeaug.stages import bytes_per_sample, plan_of, shards_of, time_job
+    from vaeaug.stages import bytes_per_sample, plan_of, shards_of
 
     plan: Plan = plan_of(data, config)
     size = bytes_per_sample(data, config)
@@ -89,8 +109,7 @@ def print_plan(
     )
     document: dict[str, Any] = {"classes": rows, **total}
     if device is not None and total["n_synthetic"]:
-        with waiting("timing a few steps"):
-            expected = time_job(data, config, device=device)
+        expected = timed_job(data, config, device)
         document["time"] = expected.to_json()
         text += f"\n{expected}"
     print_document(document, text, as_json)

@@ -6,6 +6,7 @@ from vaeaug.evaluation.fidelity.judges import real_features, train_on_synthetic
 from vaeaug.evaluation.fidelity.measure import Fidelity, measure_fidelity
 from vaeaug.evaluation.gate.arms import Arm
 from vaeaug.evaluation.gate.bench import Bench, EvaluationError
+from vaeaug.evaluation.gate.cost import cost_of_gate, cost_of_search, seconds_of_probe
 from vaeaug.evaluation.gate.prediction import Prediction, predict
 from vaeaug.evaluation.gate.probe_networks import FileProbe, ProbeError, ProbeFactory
 from vaeaug.evaluation.gate.result import GateResult
@@ -36,6 +37,8 @@ __all__ = [
     "SyntheticSet",
     "as_judged",
     "check_shortcut",
+    "cost_of_gate",
+    "cost_of_search",
     "coverage",
     "default_candidates",
     "density",
@@ -52,6 +55,7 @@ __all__ = [
     "recall",
     "run_gate",
     "search_recipe",
+    "seconds_of_probe",
     "shared_images",
     "train_on_synthetic",
 ]

@@ -175,6 +175,7 @@ def generate(
     progress: Progress | bool | None = None,
     callbacks: Sequence[Progress] = (),
     engine: Engine | str | None = None,
+    expected: Mapping[str, float] | None = None,
 ) -> AugmentResult:
     """Draw a dataset from a trained generator, screened against the data it was trained on.
 
@@ -191,6 +192,7 @@ def generate(
         callbacks: Functions that are called as `progress` is, besides it, such as
             `vaeaug.integrations.tracking.TensorBoard`.
         engine: Where classes are drawn, as for `augment`.
+        expected: Seconds of each stage, as ``vaeaug.stages.time_draws(...).expected`` has them.
 
     Returns:
         Where the run is, and its manifest.
@@ -221,7 +223,7 @@ def generate(
     described = {**describe_data(data), "generator": generator.sha256}
     needed = plan.n_synthetic * bytes_per_sample(data, job) + SPACE_FOR_MODEL
     with (
-        shown(progress, callbacks, _about(job, data)) as report,
+        shown(progress, callbacks, _about(job, data), expected) as report,
         RunFolder(out_dir, config=job, data=described, needed=needed, resume=resume) as run,
     ):
         if run.is_complete:

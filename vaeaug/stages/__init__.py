@@ -13,7 +13,7 @@ from vaeaug.stages.drawing import (
 from vaeaug.stages.following import follow
 from vaeaug.stages.planning import bytes_per_sample, plan_of, shards_of, suited, with_front_end
 from vaeaug.stages.split import SplitStages, SyntheticSet
-from vaeaug.stages.timing import JobTime, time_job
+from vaeaug.stages.timing import JobTime, before_timing, time_draws, time_job
 from vaeaug.stages.training import fit, fit_added, fit_restorer, load_or_train, new_screener
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "RejectedToKeep",
     "SplitStages",
     "SyntheticSet",
+    "before_timing",
     "bytes_per_sample",
     "draw_class",
     "fit",
@@ -35,6 +36,7 @@ __all__ = [
     "plan_of",
     "shards_of",
     "suited",
+    "time_draws",
     "time_job",
     "with_front_end",
 ]

@@ -22,7 +22,15 @@ from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.files import publish, read_whole
 from vaeaug.files.json_text import parse_strict
-from vaeaug.generator import ImageCodec, LatentSpace, SoundCodec
+from vaeaug.generator import (
+    ImageCodec,
+    LatentSpace,
+    SampleBatch,
+    SoundCodec,
+    Synthesizer,
+    edits_images,
+    sample_configured,
+)
 from vaeaug.memory import sized
 from vaeaug.screening import Screener
 from vaeaug.stages.planning import bytes_per_sample, plan_of, suited, with_front_end
@@ -37,6 +45,8 @@ _CLASSIFIER_STEPS = (1, 5)
 # Diagnosis in steps of the trunk of 128 images, and candidates that one such step is worth, as they
 # were on digits; seconds for pictures and report.
 _DIAGNOSIS_STEPS, _CANDIDATES, _REPORT_SECONDS = 36, 200, 3.0
+# Samples drawn at once to time draws; a step of training in bounds of as many images.
+_DRAWN, _STEP_IN_BOUNDS = 128, 3
 # Jobs that the cache remembers.
 _REMEMBERED = 64
 
@@ -102,9 +112,10 @@ class JobTime:
             f"{stage.name} {_minutes(stage.seconds)}" for stage in _by_kind(self.stages)
         )
         steps = sum(stage.steps for stage in self.stages if stage.name not in _LATER)
+        training = f"{steps:,} training steps, " if steps else ""
         disk = f", {sized(self.disk)} of shards" if self.disk else ""
         return (
-            f"{self.device}: {self.n_images:,} images, {steps:,} training steps, "
+            f"{self.device}: {self.n_images:,} images, {training}"
             f"{_minutes(self.seconds)} in all at most ({parts}); memory {sized(self.memory)}{disk}"
             f"{'; ' if self.busy else ''}{self.busy}"
         )
@@ -173,6 +184,98 @@ def time_job(
     ]
     disk = plan.n_synthetic * bytes_per_sample(data, job)
     return JobTime(_named(device), len(data), tuple(stages), memory, disk, _busy(device))
+
+
+def before_timing(
+    data: LabelledImages, config: AugmentConfig, *, device: torch.device | str = "auto"
+) -> str | None:
+    """Describe a job at once, where `time_job` will take some seconds to tell more.
+
+    Args:
+        data: The training split.
+        config: The job.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Returns:
+        Device, images and steps; None where the job was timed before.
+    """
+    device = resolve_device(device)
+    job = suited(config, data)
+    data = with_front_end(data, job)
+    if _key(data, job, device) in _remembered():
+        return None
+    budget = job.training.budget_seconds
+    if budget is not None and job.training.steps is None:
+        steps = f"{_minutes(budget)} of training"
+    else:
+        steps = f"{with_steps(data, job).training.steps:,} training steps"
+    return f"{_named(device)}: {len(data):,} images, {steps}; a few of them are timed first"
+
+
+def time_draws(
+    generator: Synthesizer,
+    data: LabelledImages,
+    config: AugmentConfig,
+    *,
+    device: torch.device | str = "auto",
+) -> JobTime:
+    """Tell what drawing a dataset from a trained generator will cost, from a few draws.
+
+    Args:
+        generator: The generator, which is moved to the device and given the data.
+        data: The training split of the generator.
+        config: The job.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Returns:
+        Screening, diagnosis, drawing and report, with memory and disk.
+
+    Raises:
+        SamplingError: If the data is not what the generator was trained on.
+        PlanError: If the sampling strategy cannot be satisfied.
+    """
+    device = resolve_device(device)
+    job = suited(config, data)
+    data = with_front_end(data, job)
+    plan, now = plan_of(data, job), clock_of(device)
+    some = _some(data)
+    generator.to(device).attach(data)
+    largest = int(data.counts.argmax())
+    sampler: str = job.recipe.sampler
+    if sampler == "auto":
+        sampler = generator.default_sampler(largest, residual=edits_images(job.sampling))
+
+    def draw(start: int) -> SampleBatch:
+        return sample_configured(
+            generator, job, largest, _DRAWN, sampler=sampler, seed=job.seed, start=start
+        )
+
+    draw(0)  # the first draw prepares neighbours and buffers
+    began = now()
+    batch = draw(_DRAWN)
+    drawn = (now() - began) / _DRAWN
+    screening = _screening(data, some, job, device)
+    few = job.changed(**{"screening.classifier_steps": 1})
+    of_class = Screener.for_job(some, few, device=device).new_class(largest)
+    of_class.screen(batch.images[:1])
+    began = now()
+    of_class.screen(batch.images)
+    judged = (now() - began) / _DRAWN
+    began = now()
+    rows = np.arange(min(128, len(data)))
+    generator.bound(data.images[rows], data.labels[rows], k=1)
+    step = _STEP_IN_BOUNDS * (now() - began) * 128 / len(rows)
+    stages = (
+        screening,
+        StageTime("diagnosis", 1, _DIAGNOSIS_STEPS * step),
+        StageTime("drawing", 1, 2 * plan.n_synthetic * (drawn + judged)),
+        StageTime("report", 1, _REPORT_SECONDS),
+    )
+    disk = plan.n_synthetic * bytes_per_sample(data, job)
+    memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if device.type == "cuda":
+        memory = int(torch.cuda.max_memory_allocated(device))
+    return JobTime(_named(device), len(data), stages, memory, disk, _busy(device))
 
 
 def _timed(

@@ -31,7 +31,7 @@ log = logging.getLogger("vaeaug")
 
 # Trainings after the baselines, in units of one arm: the combination, that with pseudo-labels, the
 # longer one, and merged training both ways.
-_LATER = 5.5
+LATER = 5.5
 
 
 class EvaluationError(RuntimeError):
@@ -210,7 +210,7 @@ class Bench:
         probes = self._seconds(
             [self._probe_task(split, arm, self.steps) for arm in arms for split in first]
         )
-        needed = generators + probes * (1 + _LATER / len(arms))
+        needed = generators + probes * (1 + LATER / len(arms))
         affordable = int(config.budget * self.n_workers * len(first) / max(needed, 1e-9))
         splits = self.splits(max(config.min_splits, min(affordable, config.max_splits)))
         self.prepare(splits, arms, recipe, progress)
