@@ -212,10 +212,13 @@ def test_a_resumed_run_computes_with_the_threads_it_began_with(
             data,
             tmp_path / "out",
             tiny_config(),
-            progress=lambda *_: threads.add(torch.get_num_threads()),
+            progress=lambda what, *_: threads.add(
+                (what.startswith("drawing"), torch.get_num_threads())
+            ),
         )
         assert torch.get_num_threads() == 1
-    assert threads == {2}
+    # Classes are drawn with one thread everywhere.
+    assert threads == {(False, 2), (True, 1)}
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
