@@ -15,6 +15,7 @@ def ray():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # Not one that somebody else began on this machine.
         module.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield module
         module.shutdown()
