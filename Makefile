@@ -37,10 +37,10 @@ lint: $(TEST_STAMP)
 	$(BIN)/lint-imports
 
 test: lint
-	NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_OPTIONS)
+	NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 check: lint
-	NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(PYTEST_OPTIONS) $(QUICK)
+	NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS) $(QUICK)
 
 # Two hundred commands killed at random points; their bytes are compared. About an hour.
 torture: $(TEST_STAMP)

@@ -4,8 +4,10 @@ import os
 import signal
 from pathlib import Path
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and what they start too.
+# A shell that starts the tests in the background has them ignore Ctrl-C, `nohup` the end of the
+# terminal, and what they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # One thread here and in the processes that tests start: sums in another order round otherwise.
 os.environ["OMP_NUM_THREADS"] = "1"

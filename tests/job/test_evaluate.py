@@ -248,7 +248,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(("verdict", "code"), [("does not help", 3), ("helps", 0), ("unsure", 0)])
-def test_exit_codes_say_the_verdict(verdict, code, run, monkeypatch):
+def test_exit_codes_say_the_verdict(verdict, code, run, data, monkeypatch):
     content = Manifest.load(run).gate
 
     def measured(*_: object, **__: object) -> vaeaug.GateResult:
@@ -256,7 +256,7 @@ def test_exit_codes_say_the_verdict(verdict, code, run, monkeypatch):
             verdict, content["sentence"], (), (), Recipe(), {}, ("a warning",), ("zero",)
         )
 
-    monkeypatch.setattr("vaeaug.cli._job.data_of", lambda *_: None)
+    monkeypatch.setattr("vaeaug.cli._job.data_of", lambda *_: data)
     monkeypatch.setattr("vaeaug.job.finished.evaluate", measured)
     result = CliRunner().invoke(main, ["evaluate", "digits", str(run)])
     assert result.exit_code == code, result.output

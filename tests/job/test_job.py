@@ -295,8 +295,7 @@ def test_a_damaged_shard_of_an_unfinished_run_is_made_again(
 # Real signals, to a real process of the command line.
 
 # Samples enough that a signal comes while they are drawn, also to a process that had to wait.
-# Its adapt stage takes a second after its first checkpoint.
-MANY = {"plan.sampling_strategy": {0: 800, 1: 800, 2: 800}, "training.adapt_steps": 60}
+MANY = {"plan.sampling_strategy": {0: 800, 1: 800, 2: 800}}
 COMMAND = [
     "augment",
     "digits",
