@@ -422,13 +422,18 @@ def test_a_killed_worker_is_an_error_and_not_a_gap(tree, monkeypatch, tmp_path):
         read(root, workers=2)
 
 
-def test_threads_decode_the_same_in_the_same_order(tree, monkeypatch):
+def test_threads_decode_the_same_in_the_same_order(tree, monkeypatch, tmp_path):
     monkeypatch.setattr(
         image_files.os, "sched_getaffinity", lambda _: set(range(64)), raising=False
     )
-    assert image_files._threads_for(64) == 1
-    assert image_files._threads_for(65) == 8
     root = tree({"a": 40, "b": 30})
+    small = [str(path) for path in sorted(root.rglob("*.png"))]
+    assert image_files._threads_for(small) == 1
+    noise = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    for path in small:
+        Image.fromarray(noise).save(path)
+    assert image_files._threads_for(small[:64]) == 1
+    assert image_files._threads_for(small) == 8
     started = []
     real = image_files.ThreadPoolExecutor
 

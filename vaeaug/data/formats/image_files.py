@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 from collections import deque
@@ -27,7 +28,10 @@ _PARALLEL_FROM = 64
 _MOST_THREADS = 8
 # Room for a worker to run ahead of the parent; a hint that some systems ignore.
 _PIPE_BYTES = 2**20
-# Images that a thread decodes at a time: handing over a small one takes as long as decoding it.
+# Files of fewer bytes, by the median of some, are decoded by one thread: threads would wait for
+# Python's lock (`benchmarks/decoding.py`).
+_SMALL_BYTES, _LOOKED_AT = 4096, 16
+# Images that a thread decodes at a time.
 _TOGETHER = 16
 # Parts that a thread may be ahead of the reader.
 _AHEAD = 2
@@ -53,7 +57,7 @@ def decode_images(paths: Sequence[str], where: str, request: Request) -> Decoded
         DataError: Naming all bad files, or two that do not fit together.
     """
     n_workers = min(request.workers or 0, len(paths))
-    n_threads = _threads_for(len(paths)) if request.workers is None else 1
+    n_threads = _threads_for(paths) if request.workers is None else 1
     results: Generator[_Result, None, None]
     if n_workers > 1:
         results = _in_workers(paths, n_workers, request.decoding)
@@ -85,8 +89,13 @@ def _decode_some(paths: Sequence[str], options: DecodeOptions) -> list[_Result]:
     return [_decode_one(path, options) for path in paths]
 
 
-def _threads_for(n_files: int) -> int:
-    if n_files <= _PARALLEL_FROM:
+def _threads_for(paths: Sequence[str]) -> int:
+    if len(paths) <= _PARALLEL_FROM:
+        return 1
+    some = paths[:: len(paths) // _LOOKED_AT]
+    # One that is missing is told when it is decoded.
+    sizes = [Path(path).stat().st_size for path in some if Path(path).is_file()]
+    if not sizes or statistics.median(sizes) < _SMALL_BYTES:
         return 1
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), _MOST_THREADS)
