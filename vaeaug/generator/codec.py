@@ -174,15 +174,13 @@ class Codec:
         Raises:
             SamplingError: If images or labels have another shape or are out of range.
         """
-        means, variances = [], []
-        for x, y, _ in self._blocks(images, labels):
+        # Not block by block in a list: small pieces between large ones keep freed memory in use.
+        means, variances = (np.empty((len(images), self.model.latent_dim), "f4") for _ in range(2))
+        for x, y, first in self._blocks(images, labels):
             mean, logvar = self.model.posterior(x, y)
-            means.append(mean.cpu())
-            variances.append(logvar.exp().cpu())
-        if not means:
-            empty = np.empty((0, self.model.latent_dim), np.float32)
-            return empty, empty
-        return torch.cat(means).numpy(), torch.cat(variances).numpy()
+            means[first : first + len(x)] = mean.cpu().numpy()
+            variances[first : first + len(x)] = logvar.exp().cpu().numpy()
+        return means, variances
 
     def decoded(self, z: Float32[np.ndarray, "n z"], labels: Int64[np.ndarray, " n"]) -> Tensor:
         """Means of p(x|z,y), in blocks of a fixed shape.

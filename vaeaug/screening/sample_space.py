@@ -75,13 +75,10 @@ class SampleSpace:
         Returns:
             Coordinates in the space.
         """
-        coordinates = [
-            self._pca.transform(self._flat(images[rows])).astype(np.float32)
-            for rows in image_blocks(images, 4096)
-        ]
-        if not coordinates:
-            return np.empty((0, self._pca.n_components_), np.float32)
-        return np.concatenate(coordinates)
+        coordinates = np.empty((len(images), self._pca.n_components_), np.float32)
+        for rows in image_blocks(images, 4096):
+            coordinates[rows] = self._pca.transform(self._flat(images[rows]))
+        return coordinates
 
     def nearest(
         self,

@@ -359,12 +359,11 @@ def encode(batches: Batches, model: Any, images: Tensor, labels: Tensor) -> tupl
     Returns:
         Means and log variances, (n, z) each.
     """
-    parts = [
-        model.posterior(batches.scale(images[rows]), labels[rows])
-        for rows in blocks(len(images), images[:1].numel(), 512)
-    ]
-    means, logvars = zip(*parts, strict=True)
-    return torch.cat(means), torch.cat(logvars)
+    shape = (len(images), model.latent_dim)
+    means, logvars = (torch.empty(shape, device=labels.device) for _ in range(2))
+    for rows in blocks(len(images), images[:1].numel(), 512):
+        means[rows], logvars[rows] = model.posterior(batches.scale(images[rows]), labels[rows])
+    return means, logvars
 
 
 def active_units(batches: Batches, model: Any, images: Tensor, labels: Tensor) -> Tensor:
