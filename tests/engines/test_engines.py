@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from vaeaug.engines import Engine, EngineError, Tasks, run_tasks
+from vaeaug.engines._processes import _undisturbed
 
 PROCESSES = Engine("process", workers=2)
 
@@ -156,3 +157,18 @@ def is_running(pid):
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+def test_a_signal_during_the_start_of_a_worker_comes_after_it():
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda *_: seen.append("handled"))
+    try:
+        with _undisturbed():
+            os.kill(os.getpid(), signal.SIGTERM)
+            # What begins here has it blocked, until it has said what it does with it.
+            assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            assert not seen
+        assert seen == ["handled"]
+        assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.signal(signal.SIGTERM, before)

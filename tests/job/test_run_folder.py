@@ -98,6 +98,18 @@ def test_what_a_killed_process_left_does_not_stop_the_next(tmp_path: Path, lefto
     assert names(tmp_path) == ["run.json"]
 
 
+def test_what_killed_trainings_of_splits_left_is_removed(tmp_path: Path) -> None:
+    with enter(tmp_path):
+        pass
+    left = tmp_path / "evaluation" / "search" / "split-00" / ".samples.npz.0123456789abcdef.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_text("half")
+    (left.parent / "samples.npz").write_text("whole")
+    with enter(tmp_path):
+        pass
+    assert [path.name for path in left.parent.iterdir()] == ["samples.npz"]
+
+
 # -- What is not ours --------------------------------------------------------------------------
 
 

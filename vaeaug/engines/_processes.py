@@ -7,7 +7,7 @@ import threading
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -18,6 +18,7 @@ from vaeaug.engines._payload import Payload
 # Times that a task is begun before it is given up.
 MOST_ATTEMPTS = 3
 _READY = "ready"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Processes:
@@ -104,7 +105,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, payload), daemon=True)
-        self._process.start()
+        with _undisturbed():
+            self._process.start()
         # The end of the pipe is then the worker's alone: reading meets its end with the worker.
         theirs.close()
         self._is_ready = False
@@ -164,10 +166,35 @@ class _Worker:
         self._process.join()
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Inside, a process is started whole: signals come afterwards, and it begins with none of them.
+
+    Half of what it is sent to start with, or Ctrl-C while it imports, it would answer with a
+    traceback of its own.
+    """
+    held: list[int] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            if callable(signal.getsignal(number)):
+                before[number] = signal.signal(number, lambda number, _: held.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        for each in held:
+            signal.raise_signal(each)
+
+
 def _serve(connection: Connection, payload: Payload) -> None:
     """Do tasks until the driver closes the pipe, or ends."""
     # The driver receives Ctrl-C and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_end_with_the_driver, daemon=True).start()
     connection.send(_READY)
     work: Any = None

@@ -6,6 +6,7 @@ refused, naming what changed, before a byte is written.
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -265,8 +266,9 @@ class RunFolder:
             for path, _ in leftovers(self.path, name):
                 path.unlink()
         for name in _FOLDERS:
-            for path, _ in leftovers(self.path / name):
-                path.unlink()
+            for folder, _, _ in os.walk(self.path / name):
+                for path, _ in leftovers(Path(folder)):
+                    path.unlink()
 
     def _delete(self) -> None:
         for name in CONTENTS:
