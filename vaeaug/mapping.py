@@ -71,7 +71,7 @@ def room_for(
         require_memory(array_bytes(shape, dtype), where, what, error)
         return np.empty(shape, dtype)
     available = sized(available_memory() or 0)
-    folder = folder or Path(os.environ.get(CACHE) or tempfile.gettempdir())
+    folder = folder or temporary_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -93,6 +93,16 @@ def room_for(
         folder,
     )
     return np.asarray(mapped)
+
+
+def temporary_folder() -> Path:
+    """Where large temporary files lie.
+
+    Returns:
+        The folder that the environment variable VAEAUG_CACHE names, which may not be there yet; or
+        the one for temporary files.
+    """
+    return Path(os.environ.get(CACHE) or tempfile.gettempdir())
 
 
 def exceeds_room(n_bytes: int) -> bool:

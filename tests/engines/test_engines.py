@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from vaeaug.engines import Engine, EngineError, Tasks, run_tasks
+from vaeaug.engines._payload import Payload
 from vaeaug.engines._processes import _undisturbed
 
 PROCESSES = Engine("process", workers=2)
@@ -172,3 +173,13 @@ def test_a_signal_during_the_start_of_a_worker_comes_after_it():
         assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_what_workers_share_lies_where_large_files_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAEAUG_CACHE", str(tmp_path / "not" / "yet"))
+    array = np.arange(100_000)
+    payload = Payload.of(array)
+    assert Path(payload.path).parent == tmp_path / "not" / "yet"
+    np.testing.assert_array_equal(payload.load(), array)
+    payload.discard()
+    assert list((tmp_path / "not" / "yet").iterdir()) == []

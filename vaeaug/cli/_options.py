@@ -740,16 +740,14 @@ def evaluation_of(
     Returns:
         The configuration.
     """
-    import os
-
     from vaeaug.config import EvaluationConfig
+    from vaeaug.engines import cores
 
     options: dict[str, Any] = {"budget": budget, "steps": steps, "min_effect": min_effect}
     if splits is not None:
         options |= {"min_splits": splits, "max_splits": splits}
     keys = {name: value for name, value in options.items() if value is not None}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return EvaluationConfig(seed=seed, workers=workers or cores or 1, **keys)
+    return EvaluationConfig(seed=seed, workers=workers or cores(), **keys)
 
 
 def probe_of(text: str | None) -> "ProbeFactory | None":

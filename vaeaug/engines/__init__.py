@@ -1,6 +1,6 @@
 """Engines: where tasks that do not depend on one another run. They change no result."""
 
-from vaeaug.engines._engine import ENGINES, Engine, EngineError, as_engine
+from vaeaug.engines._engine import ENGINES, Engine, EngineError, as_engine, cores
 from vaeaug.engines._one_thread import one_thread
 from vaeaug.engines._run import Tasks, Work, run_tasks
 
@@ -11,6 +11,7 @@ __all__ = [
     "Tasks",
     "Work",
     "as_engine",
+    "cores",
     "one_thread",
     "run_tasks",
 ]

@@ -1,6 +1,5 @@
 """What every worker needs, sent once: large arrays in a file that all of them map."""
 
-import os
 import pickle
 import tempfile
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vaeaug.mapping import CACHE
+from vaeaug.mapping import temporary_folder
 
 # Smaller arrays are not worth a page of their own.
 _LARGE = 2**16
@@ -79,7 +78,8 @@ class Payload:
             OSError: If the disk cannot hold them.
         """
         data, buffers = pickled(value)
-        folder = os.environ.get(CACHE) or tempfile.gettempdir()
+        folder = temporary_folder()
+        folder.mkdir(parents=True, exist_ok=True)
         fd, path = tempfile.mkstemp(prefix="vaeaug-task-", dir=folder)
         spans = []
         try:
