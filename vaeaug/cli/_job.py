@@ -119,10 +119,11 @@ def augment(
         steps=steps,
         min_effect=min_effect,
     )
+    classifier = probe_of(probe)
     if expected is not None:
         for is_asked, keys in ((search, {"search": True}), (evaluate, {})):
             if is_asked:
-                told_of_evaluation(images, config, settings, device, probe=probe_of(probe), **keys)
+                told_of_evaluation(images, config, settings, device, probe=classifier, **keys)
     result = run(
         images,
         out,
@@ -131,7 +132,7 @@ def augment(
         search_first=search,
         evaluate_after=evaluate,
         add=add,
-        probe=probe_of(probe),
+        probe=classifier,
         device=device,
         resume=resume,
         progress=progress_enabled(),
@@ -211,22 +212,22 @@ def evaluate(
     on = engine_of(engine, workers, engine_options)
     images = data_of(data, out, pool, workers)
     recipe = None if share is None else recipe_of_run(out).model_copy(update={"share": share})
+    run_of_out, classifier = read_run(out), probe_of(probe)
     config = evaluation_of(
-        read_run(out)["config"]["seed"] if seed is None else seed,
+        run_of_out["config"]["seed"] if seed is None else seed,
         workers,
         budget=budget,
         splits=splits,
         steps=steps,
         min_effect=min_effect,
     )
-    run_of_out = read_run(out)
     is_of_run = run_of_out["data"]["fingerprint"] == images.fingerprint  # else it is refused
     if timing and is_of_run and (quick or not Manifest.load(out).evaluated):  # else it is read
         job = make_config(run_of_out["config"], where=f"{out}/run.json", warn=False)
-        told_of_evaluation(images, job, config, device, quick=quick, probe=probe_of(probe))
+        told_of_evaluation(images, job, config, device, quick=quick, probe=classifier)
     settings: dict[str, Any] = {
         "recipe": recipe,
-        "probe": probe_of(probe),
+        "probe": classifier,
         "device": device,
         "progress": progress_enabled(),
         "engine": on,
