@@ -141,7 +141,7 @@ def test_filters_sort_and_map_choose_what_is_shown(
         return int(page.inner_text("#count").split(" of ")[0].replace(",", ""))
 
     labels, p_label = collection.samples.labels, collection.samples.p_label
-    page.get_by_role("button", name="No classes").click()
+    page.get_by_role("button", name="None of the classes").click()
     assert shown() == 0
     page.get_by_text("No sample passes these filters").wait_for()
     page.locator("#classes input").nth(1).check()
@@ -241,3 +241,30 @@ def test_sounds_have_curves_and_players_and_volumes_slices(opened: Any, tmp_path
         )
         volume = vaeaug.ShardDataset(tmp_path / "b").image_at(0)
         np.testing.assert_array_equal(np.array(shown).reshape(5, 4, 4)[..., 0], volume[2, ..., 0])
+
+
+def faults(page: Any) -> list[str]:
+    """What axe finds on what the page shows now."""
+    audit = pytest.importorskip("axe_playwright_python.sync_playwright")
+    # Not its experimental rules: one wants the small print of a picture in the picture's name.
+    rules = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
+    options = {"resultTypes": ["violations"], "runOnly": rules}
+    found = audit.Axe().run(page, options=options).response["violations"]
+    return [f"{each['id']}: {node['html']}" for each in found for node in each["nodes"]]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1200, "light")])
+def test_axe_finds_no_fault(
+    opened: Any, studio: Studio, run: Path, width: int, scheme: str
+) -> None:
+    page = opened(studio.url, width=width, scheme=scheme)
+    shown = {"grid": faults(page)}
+    for name, key in {"detail": "Enter", "map": "m", "keys": "?"}.items():
+        page.keyboard.press(key)
+        page.locator({"detail": "#detail", "map": "#map-panel", "keys": "#help"}[name]).wait_for()
+        shown[name] = faults(page)
+        if name != "map":
+            page.keyboard.press("Escape")
+    page.goto((run / "report.html").as_uri())
+    shown["report"] = faults(page)
+    assert {name: found for name, found in shown.items() if found} == {}
