@@ -4,6 +4,7 @@ Whatever reports is handed one kind of function, a `Progress`. Work of several e
 `one_part` of it on.
 """
 
+import html
 import inspect
 import logging
 import threading
@@ -22,6 +23,8 @@ Progress = Callable[[str, int, int, dict[str, float]], None]
 
 # Seconds between two lines where stderr is no terminal.
 EVERY = 30.0
+# Seconds between two states of a bar in a notebook.
+REFRESH = 0.5
 
 
 def silent(what: str, done: int, total: int, metrics: dict[str, float]) -> None:
@@ -209,8 +212,11 @@ def _displayed(
 
     console = Console(stderr=True)
     whole = Whole(expected) if expected else None
-    watched = console.is_terminal or console.is_jupyter
-    with _bars(console, whole) if watched else _lines(whole) as report:
+    if console.is_jupyter:
+        display = _in_notebook(whole)
+    else:
+        display = _bars(console, whole) if console.is_terminal else _lines(whole)
+    with display as report:
         yield report
 
 
@@ -261,6 +267,49 @@ def _bars(console: Any, whole: Whole | None) -> Iterator[Progress]:
         yield report
         if in_all is not None:
             bars.update(in_all, completed=100, left="")
+
+
+@contextmanager
+def _in_notebook(whole: Whole | None) -> Iterator[Progress]:
+    """One output of the cell, which is replaced: needs no widgets, and little is stored of it."""
+    from IPython.display import HTML, display
+
+    bars: dict[str, str] = {}
+    output = display(HTML(""), display_id=True)
+    drawn = 0.0
+
+    def draw() -> None:
+        nonlocal drawn
+        drawn = time.monotonic()
+        output.update(HTML("<br>".join(bars.values())))
+
+    def report(what: str, done: int, total: int, metrics: dict[str, float]) -> None:
+        is_new = what not in bars
+        if whole is not None:
+            whole.report(what, done, total)
+            left = str(whole) if whole.is_known else "what follows was not timed"
+            bars.clear()  # of the stages the present one alone
+            bars["in all"] = _bar("in all", whole.done, f"{whole.done:.0%}, {left}")
+        elbo = f", ELBO {metrics['held_out_elbo']:.1f}" if "held_out_elbo" in metrics else ""
+        bars[what] = _bar(printable(what), done / max(1, total), f"{done} of {total}{elbo}")
+        if is_new or time.monotonic() - drawn > REFRESH:
+            draw()
+
+    began = time.monotonic()
+    yield report
+    if whole is not None:
+        bars.clear()
+        bars["in all"] = _bar("in all", 1.0, f"done in {time.monotonic() - began:.0f} s")
+    draw()
+
+
+def _bar(name: str, part: float, text: str) -> str:
+    """HTML of a bar with its name and what there is to say of it."""
+    name, text = html.escape(name), html.escape(text)
+    return (
+        f'<progress max="1" value="{part:.3f}" aria-label="{name}" style="width:16em"></progress> '
+        f"{name}: {text}"
+    )
 
 
 @contextmanager

@@ -67,3 +67,25 @@ def test_a_notebook_runs(name, tmp_path):
     ).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_progress_is_one_output_of_a_cell(tmp_path):
+    cell = """
+from vaeaug.progress import shown
+for expected in (None, {"trunk": 3.0, "drawing": 2.0}):
+    with shown(None, expected=expected) as report:
+        for step in range(201):
+            report("trunk", step, 200, {"held_out_elbo": 3.25})
+        report("drawing <b>", 1, 2, {})
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    nbclient.NotebookClient(
+        notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    alone, in_all = (output["data"]["text/html"] for output in notebook.cells[0].outputs)
+    assert "trunk: 200 of 200, ELBO 3.2" in alone
+    assert "drawing &lt;b&gt;: 1 of 2" in alone
+    assert alone.count("<progress") == 2
+    assert "in all: done in " in in_all
+    assert in_all.count("<progress") == 1

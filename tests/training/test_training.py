@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import vaeaug
 from vaeaug.models import CVAE, LatentFlow
-from vaeaug.training import TrainingError, default_steps, resolve_device, train
+from vaeaug.training import TrainingError, _train, default_steps, resolve_device, train
 from vaeaug.training._batches import Batches, mix
 from vaeaug.training._elbo import ElboObjective, calibrate_sigma, held_out_terms
 from vaeaug.training._flow import FlowObjective
@@ -176,6 +176,28 @@ def test_adapting_leaves_the_trunk_and_no_class_worse(few, tmp_path):
     assert any(
         not torch.equal(each, shared.model.class_parameters()[name]) for name, each in rows.items()
     )
+
+
+def test_many_classes_adapt_in_blocks_and_each_alone(few, tmp_path, monkeypatch):
+    """What a class learns is of its own images, so that a block is what it would be alone."""
+    monkeypatch.setattr(_train, "ADAPTED_TOGETHER", 4)
+    blocks = train(few, tiny("model.grouping=adapted"), device="cpu", folder=tmp_path)
+    names = [name for name in blocks.stages if name.startswith("adapt")]
+    batches = Batches(few, tiny(), CPU)
+    scored = sorted(set(batches.held_labels.tolist()))
+    assert 4 < len(scored) < few.n_classes  # a class that is not scored keeps what it has
+    assert names == [f"adapt-{number:03d}" for number in range(math.ceil(len(scored) / 4))]
+    gained = []
+    for name in names:
+        record = blocks.stages[name]
+        gained += [now > first for first, now in zip(record.first, record.best, strict=True)]
+    assert any(gained)
+    trunk = train(few, tiny("model.grouping=shared"), device="cpu").model.class_parameters()
+    for name, rows in blocks.model.class_parameters().items():
+        if ".rows." in name:  # priors are matched to the posteriors of every class
+            same = [torch.equal(rows[k], trunk[name][k]) for k in range(few.n_classes)]
+            assert all(same[k] for k in range(few.n_classes) if k not in scored)
+            assert not all(same)
 
 
 def test_no_held_out_image_is_trained_on(few):

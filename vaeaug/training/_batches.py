@@ -311,7 +311,11 @@ class Batches:
             Images as stored, (n, *space, c), and class indices, (n,).
         """
         if not stage.is_one_class:
-            return self.held_images, self.held_labels
+            if len(stage.classes) == self.n_classes:
+                return self.held_images, self.held_labels
+            classes = torch.tensor(stage.classes, device=self.device)
+            of_stage = torch.isin(self.held_labels, classes)
+            return self.held_images[of_stage], self.held_labels[of_stage]
         images = self.held_images[self.held_labels == stage.classes[0]]
         if not len(images):
             return self.of_classes(stage, MAX_HELD_OUT)

@@ -77,12 +77,6 @@ class ElboObjective:
 
     def start(self, state: TrainState) -> None:
         """Score the initial weights, so that an adaptation can only improve on them."""
-        if self.stage.adapt:
-            match_priors(self.batches, as_cvae(state.model))
-            state.average.load_state_dict(state.model.state_dict())
-            state.best = {
-                name: tensor.detach().clone() for name, tensor in state.model.state_dict().items()
-            }
         self.evaluate(state, 0.0)
 
     def loss(self, state: TrainState, step: int, done: float) -> StepLoss:

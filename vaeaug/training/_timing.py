@@ -157,8 +157,8 @@ class _TimedLoop(Loop):
         return state.record
 
     def _timed_before(self, stage: Stage) -> StageTime | None:
-        """The models of the classes are alike: the first one is timed."""
-        if not stage.is_one_class:
+        """The models of the classes are alike, and blocks of classes: the first one is timed."""
+        if not (stage.is_one_class or stage.adapt):
             return None
         kind = stage.name.split("-")[0]
         return next((each for each in self.times if each.name.split("-")[0] == kind), None)

@@ -32,7 +32,7 @@ from vaeaug.ranks import ALONE, Ranks
 from vaeaug.training._adversarial import AdversarialObjective
 from vaeaug.training._batches import Batches, mix, resolve_device
 from vaeaug.training._discrete import CodebookObjective, CodePriorObjective
-from vaeaug.training._elbo import ElboObjective
+from vaeaug.training._elbo import ElboObjective, match_priors
 from vaeaug.training._flow import FlowObjective
 from vaeaug.training._loop import Loop
 from vaeaug.training._scores import mean_finite
@@ -67,6 +67,8 @@ TRUNK_DECAY, MAX_DECAY = 0.4, 0.3
 # Default number of blocks and learning rate of the flow, and of the prior over codes.
 FLOW_DEPTH, FLOW_RATE = 4, 1e-3
 PRIOR_DEPTH, PRIOR_RATE = 2, 5e-3
+# Classes that are adapted together, at most: a step draws four images of each.
+ADAPTED_TOGETHER = 64
 # Default length of the style, units; at most half of the latent vector.
 STYLE_UNITS = 16
 # Learning rate of classes that are added, by that of a training: label control and the bound of an
@@ -495,11 +497,35 @@ class TrainingPipeline:
             objective = M2Objective(self.batches, self.config, stage, classifier, judge)
         self.stages["trunk"] = self.loop.run(stage, model, objective)
         if self.config.model.grouping == "adapted":
-            steps = self.config.training.adapt_steps or max(100, self.steps // 4)
-            stage = self._stage("adapt", steps, adapt=True)
-            objective = kind(self.batches, self.config, stage, classifier)
-            self.stages["adapt"] = self.loop.run(stage, model, objective)
+            match_priors(self.batches, model)
+            blocks = self._adapted_blocks()
+            share = self.shares["adapt"] / max(1, len(blocks))
+            steps = self._adapt_steps()
+            for number, classes in enumerate(blocks):
+                name = "adapt" if len(blocks) == 1 else f"adapt-{number:03d}"
+                stage = self._stage(name, steps, classes=classes, adapt=True, share=share)
+                objective = kind(self.batches, self.config, stage, classifier)
+                self.stages[name] = self.loop.run(stage, model, objective)
         return model
+
+    def _adapted_blocks(self) -> list[tuple[int, ...]]:
+        """Classes whose parameters are fitted together; what a class learns depends on it alone.
+
+        Without held-out images it is not known whether a class has gained, and it keeps what it
+        has: such classes are left out.
+        """
+        scored = self.batches.held_labels.unique().tolist()
+        size = math.ceil(len(scored) / max(1, math.ceil(len(scored) / ADAPTED_TOGETHER)))
+        return [tuple(scored[begin : begin + size]) for begin in range(0, len(scored), size or 1)]
+
+    def _adapt_steps(self) -> int:
+        """A quarter of the steps of a trunk that has the images of one block alone.
+
+        The cost of a class is then the same however many there are.
+        """
+        part = min(1.0, ADAPTED_TOGETHER / self.data.n_classes)
+        default = max(100, int(self.steps / 4 * math.sqrt(part)))
+        return self.config.training.adapt_steps or default
 
     def add(
         self,
@@ -534,6 +560,7 @@ class TrainingPipeline:
         steps = self.config.training.adapt_steps or max(100, self.steps // 2)
         rate = ADDED_RATE * self.config.training.learning_rate
         stage = self._stage("added", steps, classes=labels, adapt=True, share=1.0, rate=rate)
+        match_priors(self.batches, model)
         before = _rows_beside(model, labels)
         objective: ElboObjective
         if model.style_dim:
