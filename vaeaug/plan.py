@@ -76,6 +76,9 @@ class Plan(Shown):
 
     classes: tuple[ClassPlan, ...]
 
+    def __repr__(self) -> str:
+        return f"Plan({counted(len(self), 'classes')}, {self.n_synthetic} synthetic samples)"
+
     def __iter__(self) -> Iterator[ClassPlan]:
         return iter(self.classes)
 

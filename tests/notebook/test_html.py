@@ -251,3 +251,20 @@ def test_words():
     assert counted(1234, "classes") == "1,234 classes"
     assert Table(("a", "b"), [("x", 1), ("y", 2)]).right == {1}
     assert "&lt;b&gt;" in Card("<b>").to_html()
+
+
+def test_a_line_each_where_there_is_no_html(finished, digits):
+    """What a console prints: no arrays, no hashes."""
+    generator = vaeaug.load(finished.out_dir)
+    batch = generator.sample(label=0, n=3, sampler="gmm")
+    plan = vaeaug.make_plan(digits.labels)
+    n = finished.manifest.n_images
+    assert repr(finished.manifest) == f"Manifest({n} samples of 4 classes in 3 shards)"
+    assert repr(batch) == "SampleBatch(3 samples of 8x8x1 uint8, 1 class, sampler='gmm')"
+    assert repr(plan) == f"Plan(4 classes, {plan.n_synthetic} synthetic samples)"
+    assert repr(generator) == "Synthesizer(4 classes, 8x8x1 uint8, 4 latents, on cpu)"
+    attached = repr(generator.attach(digits))
+    assert attached == "Synthesizer(4 classes, 8x8x1 uint8, 4 latents, on cpu, with its data)"
+    assert repr(finished) == (
+        f"AugmentResult({str(finished.out_dir)!r}, {finished.manifest!r}, complete)"
+    )

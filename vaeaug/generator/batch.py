@@ -36,6 +36,14 @@ class SampleBatch(Shown):
     class_names: tuple[str, ...] = ()
     value_range: tuple[int | float, int | float] | None = None
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.images.shape[1:]))
+        n_classes = len(np.unique(self.labels))
+        return (
+            f"SampleBatch({len(self)} samples of {shape} {self.images.dtype}, "
+            f"{counted(n_classes, 'classes')}, sampler={self.sampler!r})"
+        )
+
     def __len__(self) -> int:
         return len(self.images)
 

@@ -174,6 +174,14 @@ class Synthesizer:
             restorer=restorer,
         )
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.image_shape))
+        attached = "" if self.data is None else ", with its data"
+        return (
+            f"Synthesizer({len(self.class_names)} classes, {shape} {self.dtype}, "
+            f"{self.means.shape[1]} latents, on {self.device}{attached})"
+        )
+
     def to(self, device: str | torch.device) -> "Synthesizer":
         """Move the networks to a device; random numbers are always drawn on the CPU.
 

@@ -47,6 +47,10 @@ class AugmentResult(Shown):
     source: str = ""
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        state = "complete" if self.complete else "incomplete"
+        return f"AugmentResult({str(self.out_dir)!r}, {self.manifest!r}, {state})"
+
     @property
     def complete(self) -> bool:
         """Whether every class got what was planned."""

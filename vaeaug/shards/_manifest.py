@@ -233,6 +233,12 @@ class Manifest:
     generations: tuple[Generation, ...] = ()
     folder: Path | None = field(default=None, compare=False, repr=False)
 
+    def __repr__(self) -> str:
+        return (
+            f"Manifest({self.n_images} samples of {len(self.class_names)} classes in "
+            f"{len(self.shards)} shards)"
+        )
+
     @property
     def history(self) -> tuple[Generation, ...]:
         """The generations, the oldest first; a dataset of one job is one."""

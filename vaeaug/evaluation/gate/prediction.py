@@ -90,6 +90,9 @@ class Prediction(Shown):
     settings: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Prediction({self.sentence!r})"
+
     def __str__(self) -> str:
         return self.sentence
 

@@ -124,6 +124,9 @@ class GateResult(Shown):
     warnings: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"GateResult({self.sentence!r}, {len(self.arms)} trainings)"
+
     def __str__(self) -> str:
         return self.sentence
 
