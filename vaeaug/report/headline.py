@@ -114,7 +114,7 @@ def more_time(seconds: float) -> str:
 def _of_splits(n_splits: int, outlook: Outlook | None) -> tuple[str, str]:
     few = f"{n_splits} splits are too few"
     if outlook is None:
-        return few, ""
+        return few, "These splits do not say how many would do."
     if outlook.splits is None:
         return (
             f"no number of splits up to {outlook.limit} would do; more images would",
