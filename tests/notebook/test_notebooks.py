@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 nbformat = pytest.importorskip("nbformat", reason="notebooks are read by nbformat")
 nbclient = pytest.importorskip("nbclient", reason="notebooks are executed by nbclient")
@@ -21,7 +22,7 @@ SMALL = {
     "tabular": "N_RARE = 20\nSTEPS = 4\nFOLDS, REPEATS = 2, 1",
     "signals": "COUNTS = [14, 13, 12, 11, 11, 10, 10, 10, 10, 10]\n"
     f'SETTINGS = {TINY}}}\nOUT = Path("runs/signals")',
-    "rare_photos": "SIDE = 32\nN_RARE = 10\nCLASSIFIER_STEPS = 2\nWEIGHTS = None\n"
+    "rare_photos": "SIDE = 32\nN_RARE = 10\nCLASSIFIER_STEPS = 2\nWEIGHTS = Path('r18.pth')\n"
     f'SETTINGS = {TINY}}}\nOUT = Path("runs/photos")',
     "embeddings": "COUNTS = [12] * 5 + [10] * 5\nBACKBONE_STEPS, VIEWS = 4, 2\n"
     f'SETTINGS = {TINY}, "recipe.share": 0.5, "recipe.sampler": "delta"}}\n'
@@ -62,6 +63,9 @@ def test_a_notebook_runs(name, tmp_path):
     (sizes,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
     assert names_set(SMALL[name]) == names_set(sizes.source)
     sizes.source = SMALL[name]
+    if "WEIGHTS" in SMALL[name]:  # a file as torchvision offers it, but of an untrained network
+        torchvision = pytest.importorskip("torchvision")
+        torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "r18.pth")
     nbclient.NotebookClient(
         notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
