@@ -151,6 +151,26 @@ def is_mapped(array: Shaped[np.ndarray, "..."]) -> bool:
     return _mapping(array) is not None
 
 
+def place_of(array: Any) -> tuple[str, int] | None:
+    """Where the values of an array lie on the disk, for another process to map them.
+
+    Args:
+        array: C-contiguous.
+
+    Returns:
+        (the file, the offset of the first byte); None for an array in memory, or whose file has no
+        name, or may be changed by whoever has it.
+    """
+    base = array
+    while isinstance(getattr(base, "base", None), np.ndarray):
+        base = base.base
+    if not isinstance(base, np.memmap) or base.mode != "r" or base.filename is None:
+        return None
+    if not Path(base.filename).exists():
+        return None
+    return str(base.filename), int(base.offset + array.ctypes.data - base.ctypes.data)
+
+
 def will_need(array: Shaped[np.ndarray, "n ..."], rows: Int64[np.ndarray, " m"]) -> None:
     """Have the system read rows of a mapped array ahead, while this process goes on.
 

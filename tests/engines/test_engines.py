@@ -14,6 +14,7 @@ import pytest
 from vaeaug.engines import Engine, EngineError, Tasks, run_tasks
 from vaeaug.engines._payload import Payload
 from vaeaug.engines._processes import _undisturbed
+from vaeaug.mapping import mapped
 
 PROCESSES = Engine("process", workers=2)
 
@@ -183,3 +184,28 @@ def test_what_workers_share_lies_where_large_files_do(tmp_path, monkeypatch):
     np.testing.assert_array_equal(payload.load(), array)
     payload.discard()
     assert list((tmp_path / "not" / "yet").iterdir()) == []
+
+
+def test_what_is_mapped_from_a_file_is_not_written_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAEAUG_CACHE", str(tmp_path / "shared"))
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 256, (500, 300), dtype=np.uint8)
+    (tmp_path / "rows.bin").write_bytes(b"head" + rows.tobytes())
+    images = mapped(tmp_path / "rows.bin", rows.shape, rows.dtype, offset=4)
+    view = np.asarray(np.memmap(tmp_path / "rows.bin", np.uint8, "r", 4, rows.shape)[40:])
+    written = np.asarray(np.memmap(tmp_path / "changes.bin", np.uint8, "w+", shape=rows.shape))
+    written[:] = rows
+    payload = Payload.of({"images": images[7:], "view": view, "own": rows, "written": written})
+    size = Path(payload.path).stat().st_size
+    assert 2 * rows.nbytes <= size < 3 * rows.nbytes  # what is in memory, and what may change
+    found = payload.load()
+    for name, expected in {"images": rows[7:], "view": rows[40:]}.items():
+        np.testing.assert_array_equal(found[name], expected)
+    np.testing.assert_array_equal(found["own"], rows)
+    np.testing.assert_array_equal(found["written"], rows)
+    payload.discard()
+    # Without a name there is nothing to map.
+    (tmp_path / "rows.bin").unlink()
+    payload = Payload.of(images)
+    assert Path(payload.path).stat().st_size >= rows.nbytes
+    payload.discard()

@@ -1,4 +1,4 @@
-"""What every worker needs, sent once: large arrays in a file that all of them map."""
+"""What every worker needs, sent once: large arrays as files that all of them map."""
 
 import pickle
 import tempfile
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vaeaug.mapping import temporary_folder
+from vaeaug.mapping import place_of, temporary_folder
 
 # Smaller arrays are not worth a page of their own.
 _LARGE = 2**16
@@ -56,17 +56,19 @@ class Payload:
 
     Attributes:
         data: The pickle.
-        path: File of the large arrays.
-        spans: (first byte, bytes) of each of them.
+        path: File of the large arrays that were in memory.
+        spans: (file, first byte, bytes) of each large array.
     """
 
     data: bytes
     path: str
-    spans: tuple[tuple[int, int], ...]
+    spans: tuple[tuple[str, int, int], ...]
 
     @classmethod
     def of(cls, value: Any) -> "Payload":
-        """Write the large arrays of a value; `discard` deletes the file.
+        """Write the large arrays of a value that are in memory; `discard` deletes the file.
+
+        Those that are mapped from a file are mapped from there again.
 
         Args:
             value: Anything that can be pickled.
@@ -85,8 +87,11 @@ class Payload:
         try:
             with open(fd, "wb") as file:
                 for buffer in buffers:
+                    if (place := place_of(buffer.obj)) is not None:
+                        spans.append((*place, buffer.nbytes))
+                        continue
                     file.write(bytes(-file.tell() % _PAGE))
-                    spans.append((file.tell(), buffer.nbytes))
+                    spans.append((path, file.tell(), buffer.nbytes))
                     file.write(buffer)
         except BaseException:
             Path(path).unlink(missing_ok=True)
@@ -94,14 +99,14 @@ class Payload:
         return cls(data, path, tuple(spans))
 
     def load(self) -> Any:
-        """Give the value back; its large arrays are pages of the file, until they are changed.
+        """Give the value back; its large arrays are pages of files, until they are changed.
 
         Returns:
             The value.
         """
         buffers = [
-            np.memmap(self.path, np.uint8, "c", offset=offset, shape=(n,)) if n else b""
-            for offset, n in self.spans
+            np.memmap(path, np.uint8, "c", offset=offset, shape=(n,)) if n else b""
+            for path, offset, n in self.spans
         ]
         return unpickled(self.data, buffers)
 
