@@ -270,8 +270,8 @@ class TrainingConfig(Section):
     adapt_steps: int | None = Field(
         None,
         ge=1,
-        description="Training steps of the per-class fit, for each 64 classes. Default: a quarter "
-        "of `steps`, less where there are more classes.",
+        description="Training steps of the per-class fit, for each 64 classes. Default: a tenth "
+        "of `steps`, at least 100, less where there are more classes.",
     )
     batch_size: int = Field(64, ge=2, le=65536, description="Images per step.")
     learning_rate: float = Field(2e-3, gt=0, description="Peak AdamW learning rate.")

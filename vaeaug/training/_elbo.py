@@ -354,7 +354,9 @@ def encode(batches: Batches, model: Any, images: Tensor, labels: Tensor) -> tupl
         Means and log variances, (n, z) each.
     """
     shape = (len(images), model.latent_dim)
-    means, logvars = (torch.empty(shape, device=labels.device) for _ in range(2))
+    means, logvars = (
+        torch.empty(shape, dtype=torch.float32, device=labels.device) for _ in range(2)
+    )
     for rows in blocks(len(images), images[:1].numel(), 512):
         means[rows], logvars[rows] = model.posterior(batches.scale(images[rows]), labels[rows])
     return means, logvars

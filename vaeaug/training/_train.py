@@ -519,12 +519,13 @@ class TrainingPipeline:
         return [tuple(scored[begin : begin + size]) for begin in range(0, len(scored), size or 1)]
 
     def _adapt_steps(self) -> int:
-        """A quarter of the steps of a trunk that has the images of one block alone.
+        """A tenth of the steps of a trunk that has the images of one block alone.
 
-        The cost of a class is then the same however many there are.
+        The cost of a class is then the same however many there are. More steps gained nothing: see
+        ``benchmarks/README.md``.
         """
         part = min(1.0, ADAPTED_TOGETHER / self.data.n_classes)
-        default = max(100, int(self.steps / 4 * math.sqrt(part)))
+        default = max(100, int(self.steps / 10 * math.sqrt(part)))
         return self.config.training.adapt_steps or default
 
     def add(
