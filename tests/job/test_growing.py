@@ -150,11 +150,19 @@ def test_an_interrupted_addition_leaves_the_former_dataset_and_goes_on(
             grow(data, out, job(MORE), add=True)
     assert vaeaug.verify(out).ok
     assert {n: b for n, b in contents(out).items() if not n.startswith("adding")} == before
+
+    def stop_in_the_middle(_):
+        if any(f"shards/{path.name}" not in before for path in (out / "shards").iterdir()):
+            raise KeyboardInterrupt
+
     with monkeypatch.context() as patched:
-        patched.setattr("vaeaug.job.folder.fsync_folder", stop)  # in the middle of the exchange
+        patched.setattr("vaeaug.job.folder.fsync_folder", stop_in_the_middle)
         with pytest.raises(KeyboardInterrupt):
             grow(data, out, job(MORE), add=True)
     assert ShardDataset(out).manifest == Manifest.load(out)
+    problems = vaeaug.verify(out).problems
+    assert (problems[0].kind, problems[0].path) == ("unfinished", "adding/manifest.json")
+    assert {problem.kind for problem in problems[1:]} == {"foreign"}
     grow(data, out, job(MORE), add=True)
     assert contents(out) == contents(grown.out_dir)
     assert not (out / "adding").exists()

@@ -22,7 +22,7 @@ from vaeaug.data import LabelledImages
 from vaeaug.files import HELD, Claim, InUseError, fsync_folder, leftovers, read_whole
 from vaeaug.files.json_text import JSONTextError, parse_strict, unsealed
 from vaeaug.ranks import current
-from vaeaug.shards import Manifest, publish_bytes
+from vaeaug.shards import NEXT_FOLDER, Manifest, publish_bytes
 from vaeaug.threads import torch_threads
 
 log = logging.getLogger("vaeaug")
@@ -51,13 +51,10 @@ CONTENTS = (
     "shards",
     "model",
     "run.json",
-    "adding",
+    NEXT_FOLDER,
 )
 # Those of them that are folders. A link in the place of one leads to files that are not of the run.
-_FOLDERS = ("evaluation", "checkpoints", "shards", "model", "adding")
-# Where the next generation of a dataset grows: a run folder of its own, which takes the place of
-# this one when it is published.
-NEXT = "adding"
+_FOLDERS = ("evaluation", "checkpoints", "shards", "model", NEXT_FOLDER)
 # Keys that change neither the generator nor what is accepted: with other values of these the
 # dataset can grow.
 GROWING = (
@@ -151,7 +148,7 @@ class RunFolder:
         Shards first and the manifest last: until then the former dataset is whole. What is
         interrupted here goes on when the folder is next opened.
         """
-        new = self.path / NEXT
+        new = self.path / NEXT_FOLDER
         if not (new / "manifest.json").exists():
             return
         files = Manifest.load(new).files

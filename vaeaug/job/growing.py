@@ -26,7 +26,6 @@ from vaeaug.generator import Synthesizer
 from vaeaug.job.drawing import draw
 from vaeaug.job.folder import (
     GROWING,
-    NEXT,
     SPACE_FOR_MODEL,
     RunError,
     RunFolder,
@@ -38,7 +37,15 @@ from vaeaug.job.publishing import publish
 from vaeaug.job.result import AugmentResult, RunResult, nearness, recipe_of
 from vaeaug.plan import Plan
 from vaeaug.progress import Progress
-from vaeaug.shards import EXCLUDED, ClassEntry, Generation, Manifest, Shard, sha256_file
+from vaeaug.shards import (
+    EXCLUDED,
+    NEXT_FOLDER,
+    ClassEntry,
+    Generation,
+    Manifest,
+    Shard,
+    sha256_file,
+)
 from vaeaug.stages import EarlierSamples, bytes_per_sample, fit_added, plan_of
 
 log = logging.getLogger("vaeaug")
@@ -184,7 +191,7 @@ def _next_folder(
     resume: bool,
 ) -> Iterator[RunFolder]:
     """The folder in which the next generation grows; one that asks for other things is deleted."""
-    path = run.path / NEXT
+    path = run.path / NEXT_FOLDER
     try:
         folder = RunFolder(path, config=job, data=described, needed=needed, resume=resume)
     except ConfigError:

@@ -7,6 +7,7 @@ or read, not when this package is imported.
 from vaeaug.shards._excluded import LIST_NAME, kept_rows, read_list, save_list, with_excluded
 from vaeaug.shards._extra import EXCLUDED
 from vaeaug.shards._format import (
+    NEXT_FOLDER,
     SHARDS_FOLDER,
     FormatVersionError,
     ShardError,
@@ -29,6 +30,7 @@ __all__ = [
     "EXCLUDED",
     "GENERATOR",
     "LIST_NAME",
+    "NEXT_FOLDER",
     "SHARDS_FOLDER",
     "ClassEntry",
     "FormatVersionError",

@@ -14,6 +14,8 @@ FORMAT_VERSION = 1
 SECOND_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 SHARDS_FOLDER = "shards"
+# Where the next generation of a dataset is made, until it takes the place of the present one.
+NEXT_FOLDER = "adding"
 TMP_SUFFIX = ".tmp"
 BLOCK_BYTES = 8 * 2**20  # maximum number of bytes to read and hash at a time
 # Tolerance of the sum of k rounded float32 numbers.

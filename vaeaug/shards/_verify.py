@@ -14,6 +14,7 @@ from vaeaug.files.names import printable
 from vaeaug.remote import is_url
 from vaeaug.shards._format import (
     MANIFEST_NAME,
+    NEXT_FOLDER,
     SHARDS_FOLDER,
     TMP_SUFFIX,
     ShardError,
@@ -29,7 +30,8 @@ class Problem(NamedTuple):
     """One problem of a run folder.
 
     Attributes:
-        kind: "missing", "changed", "foreign", "content", "counts", "manifest" or "unreadable".
+        kind: "missing", "changed", "foreign", "content", "counts", "manifest",
+            "unreadable", or "unfinished": an addition is taking the place of this dataset.
         path: Path relative to the run folder.
         message: The expected and the actual state.
     """
@@ -122,6 +124,12 @@ def verify(out_dir: str | Path) -> VerifyReport:
         *_problems_of(MANIFEST_NAME, lambda: _check_files(manifest)),
         *_problems_of(SHARDS_FOLDER, lambda: _unnamed_files(manifest, folder)),
     ]
+    if problems and (folder / NEXT_FOLDER / MANIFEST_NAME).exists():
+        message = (
+            "an addition was interrupted while its files took the place of this dataset's; give "
+            "the same command again"
+        )
+        problems.insert(0, Problem("unfinished", f"{NEXT_FOLDER}/{MANIFEST_NAME}", message))
     return VerifyReport(str(folder), tuple(problems), len(manifest.shards), manifest.n_images)
 
 
