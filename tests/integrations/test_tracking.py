@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 from small_job import as_options, digits, tiny_config
 
 from vaeaug.cli import main
-from vaeaug.integrations.tracking import MLflow, TensorBoard, tracker
+from vaeaug.integrations.tracking import MLflow, TensorBoard, WandB, tracker
 from vaeaug.job.pipeline import train_only
 
 
@@ -111,3 +112,29 @@ def test_the_command_line_tracks_and_logs_json(tmp_path):
     (line,) = [json.loads(line) for line in failed.stderr.splitlines()][-1:]
     assert (line["level"], line["logger"]) == ("ERROR", "vaeaug")
     assert "changed: model.beta: 1.0 -> 2.0" in line["message"]
+
+
+def test_weights_and_biases_gets_it_too(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed (vaeaug[wandb])")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    folder, seen = tmp_path / "out", {}
+
+    class Read(WandB):
+        def _close(self, error):
+            seen.update(dict(self._run.summary), config=dict(self._run.config))
+            super()._close(error)
+
+    watched = Read("digits", every=4, mode="offline", dir=str(tmp_path))
+    train_only(digits(), folder, tiny_config(), progress=False, callbacks=[watched])
+    assert wandb.run is None  # finished
+    (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    deadline = time.monotonic() + 60
+    while file.stat().st_size < 1000 and time.monotonic() < deadline:  # its process writes on
+        time.sleep(0.1)
+    assert file.stat().st_size >= 1000
+    assert (seen["trunk/step"], seen["trunk/loss"]) == (
+        12,
+        pytest.approx(losses(folder / "metrics.jsonl")[12]),
+    )
+    assert "adapt/held_out_elbo" in seen
+    assert seen["config"]["config"]["model"]["latent_dim"] == 4
