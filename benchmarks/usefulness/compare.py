@@ -289,16 +289,17 @@ class Choices:
         Raises:
             SystemExit: If none of them was tuned.
         """
-        found: dict[str, list[tuple[int, float]]] = {}
+        found: dict[str, dict[int, float]] = {}
         for line in self.lines:
             same = line["regime"] == self.regime and line["steps"] == self.steps
             if same and line["arm"] in names and base in (None, line["base"]):
                 key = json.dumps([line["arm"], line["setting"]], sort_keys=True)
-                found.setdefault(key, []).append((line["seed"], line["balanced_accuracy"]))
+                # Later samples of ours replace earlier ones.
+                found.setdefault(key, {})[line["seed"]] = line["balanced_accuracy"]
         if not found:
             raise SystemExit(f"{self.regime}: {', '.join(names)}: not tuned yet; run tune first")
         most = max(map(len, found.values()))
-        means = {k: np.mean([v for _, v in f]) for k, f in found.items() if len(f) == most}
+        means = {k: np.mean(list(f.values())) for k, f in found.items() if len(f) == most}
         name, setting = json.loads(max(means, key=means.__getitem__))
         return name, setting
 

@@ -203,6 +203,10 @@ def test_what_is_no_codec_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
     with pytest.raises(ImageCodecError, match="AutoencoderKL or AutoencoderTiny, got UNet2DModel"):
         ImageCodec.load(str(tmp_path))
+    for text in ("{", "[]", "{}"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ImageCodecError, match=r"expected config\.json to name a class"):
+            ImageCodec.load(str(tmp_path))
 
 
 def test_signals_have_no_image_codec(codec):
@@ -212,9 +216,83 @@ def test_signals_have_no_image_codec(codec):
         LatentSpace.fitted(ImageCodec.load(codec), signals, device="cpu")
 
 
-def test_folders_of_diffusers_are_codecs(tmp_path):
+def autoencoder_of(kind, **channels):
+    """A small one of diffusers, of random weights, that divides sides by 8."""
     diffusers = pytest.importorskip("diffusers", reason="the extra codec is not installed")
-    diffusers.AutoencoderTiny(in_channels=3, out_channels=3).save_pretrained(tmp_path)
-    loaded = ImageCodec.load(str(tmp_path))
-    x = torch.rand(2, 3, 32, 32)
-    assert loaded.decode(loaded.encode(x), (3, 32, 32)).shape == x.shape
+    torch.manual_seed(0)
+    if kind == "AutoencoderTiny":
+        blocks = {"num_encoder_blocks": (1,) * 4, "num_decoder_blocks": (1,) * 4}
+        widths = {f"{end}_block_out_channels": (8,) * 4 for end in ("encoder", "decoder")}
+    else:
+        blocks = {
+            "down_block_types": ("DownEncoderBlock2D",) * 4,
+            "up_block_types": ("UpDecoderBlock2D",) * 4,
+            "norm_num_groups": 4,
+        }
+        widths = {"block_out_channels": (8,) * 4}
+    return getattr(diffusers, kind)(**blocks, **widths, in_channels=3, out_channels=3)
+
+
+@pytest.fixture(scope="module", params=["AutoencoderKL", "AutoencoderTiny"])
+def folder(request, tmp_path_factory):
+    """What `save_pretrained` leaves."""
+    path = tmp_path_factory.mktemp("weights") / request.param
+    autoencoder_of(request.param).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(large):
+    """The digits in colour, at 64 x 64."""
+    images = np.kron(large.images[:24], np.ones((1, 4, 4, 3), np.uint8))
+    return images, np.arange(24) % 2
+
+
+def test_a_folder_of_diffusers_encodes_and_decodes_as_diffusers_does(folder):
+    import diffusers
+
+    network = getattr(diffusers, folder.name).from_pretrained(folder, low_cpu_mem_usage=False)
+    x = torch.rand(2, 3, 64, 64)
+    codec = ImageCodec.load(str(folder))
+    with torch.no_grad():
+        encoded = network.encode(2 * x - 1)
+        latents = encoded.latents if "Tiny" in folder.name else encoded.latent_dist.mode()
+        images = (network.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+    assert latents.shape == (2, 4, 8, 8)
+    torch.testing.assert_close(codec.encode(x), latents)
+    torch.testing.assert_close(codec.decode(latents, (3, 64, 64)), images)
+    with pytest.raises(ImageCodecError, match="expected images of 3 channels, got 1; --mode RGB"):
+        codec.encode(x[:, :1])
+    with pytest.raises(ImageCodecError, match=r"expected images of shape \(n, 3, 68, 64\)"):
+        codec.decode(codec.encode(torch.rand(1, 3, 68, 64)), (3, 68, 64))
+
+
+def test_a_run_with_a_folder_of_diffusers(folder, photos, tmp_path):
+    np.savez(tmp_path / "d.npz", images=photos[0], labels=photos[1])
+    options = [f"--set={key}={value}" for key, value in tiny_options().items()]
+    run = tmp_path / "run"
+    command = ["train", str(tmp_path / "d.npz"), "--out", str(run), "--codec", str(folder)]
+    done = CliRunner().invoke(main, [*command, *options])
+    assert done.exit_code == 0, done.output
+    # Weights run no code, so that the folder that the generator names is enough.
+    generator = vaeaug.load(run / "model")
+    assert generator.model.image_shape == (8, 8, 4)
+    generator.attach(vaeaug.read(tmp_path / "d.npz"))
+    edits = generator.sample(1, 3, seed=0, sampler="interpolate", residual=True).images
+    assert edits.shape == (3, 64, 64, 3)
+    other = tmp_path / "other"
+    network = autoencoder_of(folder.name)
+    torch.nn.init.constant_(next(network.parameters()), 0.1)
+    network.save_pretrained(other)
+    with pytest.raises(SamplingError, match=r"expected the codec .* of sha256"):
+        vaeaug.load(run / "model", codec=str(other))
+
+
+def test_a_folder_of_diffusers_without_its_weights_is_refused(folder, tmp_path):
+    shutil.copy(folder / "config.json", tmp_path)
+    with pytest.raises(ImageCodecError, match=f"expected weights of {folder.name}"):
+        ImageCodec.load(str(tmp_path))
+    weights = "diffusion_pytorch_model.safetensors"
+    (tmp_path / weights).write_bytes((folder / weights).read_bytes()[:5000])
+    with pytest.raises(ImageCodecError, match=f"expected weights of {folder.name}"):
+        ImageCodec.load(str(tmp_path))

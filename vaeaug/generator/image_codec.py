@@ -360,11 +360,16 @@ def _is_codec(found: Any) -> bool:
 def _from_folder(source: str, folder: Path) -> ImageCodec:
     """Diffusers' autoencoders, from a folder with ``config.json`` and weights."""
     config = folder / "config.json"
-    kind = json.loads(read_whole(config)).get("_class_name") if config.is_file() else None
+    try:
+        stored = json.loads(read_whole(config)) if config.is_file() else None
+        kind = "no config.json" if stored is None else stored["_class_name"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ImageCodecError(
+            f"codec {source}: expected config.json to name a class, _class_name"
+        ) from error
     if kind not in _CLASSES:
         raise ImageCodecError(
-            f"codec {source}: expected config.json of {' or '.join(_CLASSES)}, got "
-            f"{'no config.json' if kind is None else kind}"
+            f"codec {source}: expected config.json of {' or '.join(_CLASSES)}, got {kind}"
         )
     try:
         import diffusers
@@ -377,20 +382,37 @@ def _from_folder(source: str, folder: Path) -> ImageCodec:
         if path.suffix in (".json", ".safetensors", ".bin"):
             with open_regular(path) as opened:
                 digest.update(path.name.encode() + hashlib.file_digest(opened, "sha256").digest())
-    network = getattr(diffusers, kind).from_pretrained(folder, local_files_only=True)
+    try:
+        # Without the last argument diffusers asks for accelerate, which such small networks do not
+        # need.
+        network = getattr(diffusers, kind).from_pretrained(
+            folder, local_files_only=True, low_cpu_mem_usage=False
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ImageCodecError(
+            f"codec {source}: expected weights of {kind}, diffusion_pytorch_model.safetensors or "
+            f".bin, got {str(error).strip()}"
+        ) from error
     network.eval().requires_grad_(False)
-    return ImageCodec(source, digest.hexdigest(), _Diffusers(network))
+    return ImageCodec(source, digest.hexdigest(), _Diffusers(source, network))
 
 
 class _Diffusers(nn.Module):
     """An autoencoder of diffusers, for images in [0, 1]."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, source: str, network: Any) -> None:
         super().__init__()
+        self.source = source
         self.network = network
 
     def encode(self, x: Tensor) -> Tensor:
         """Mean latents."""
+        expected, got = self.network.config.in_channels, x.shape[1]
+        if got != expected:
+            raise ImageCodecError(
+                f"codec {self.source}: expected images of {expected} channels, got {got}; --mode "
+                "RGB or L converts images"
+            )
         encoded = self.network.encode(2 * x - 1)
         return encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
 
