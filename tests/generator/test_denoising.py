@@ -11,7 +11,7 @@ from vaeaug.generator import SamplingError, storage
 from vaeaug.generator.restoration import filtered_level
 from vaeaug.job.applications import add_noise, likeness
 from vaeaug.models import NOISE_LEVELS, PEAKS, Restorer, poisson_level
-from vaeaug.models.restorer import filled
+from vaeaug.models.restorer import filled, smoothly_filled
 from vaeaug.training import restoration_steps, train_restorer
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -201,6 +201,24 @@ def test_a_restorer_larger_than_its_weights_is_refused(generator, tmp_path):
         vaeaug.load(tmp_path)
 
 
+@pytest.mark.parametrize(("told", "fill"), [({"fills": True}, "around"), ({}, "mean")])
+def test_restorers_of_earlier_generators_fill_gaps_as_they_did(old, clean, tmp_path, told, fill):
+    torch.manual_seed(0)
+    generator = old.with_restorer(Restorer((8, 8, 1), width=8, fill=fill))
+    generator.save(tmp_path)
+    from vaeaug.files.json_text import sealed, unsealed
+
+    config = dict(unsealed((tmp_path / "config.json").read_bytes()))
+    assert config["restorer"].pop("fill") == fill
+    config["restorer"] |= told
+    config.pop("sha256", None)
+    (tmp_path / "config.json").write_bytes(sealed(config))
+    keys = {"noise_level": 0.0, "missing": gaps(clean[:8], 0.3)}
+    np.testing.assert_array_equal(
+        vaeaug.load(tmp_path).denoise(clean[:8], **keys), generator.denoise(clean[:8], **keys)
+    )
+
+
 # -- Training --------------------------------------------------------------------------------------
 
 
@@ -249,18 +267,66 @@ def test_how_long_a_restorer_is_trained(digits):
     assert restoration_steps(digits, config.changed(**{"restoration.steps": 0})) == 0
 
 
-@pytest.mark.parametrize("fills", [False, True])
-def test_an_untrained_restorer_is_a_wiener_filter(fills):
-    restorer = Restorer((8, 8, 1), width=8, fills=fills)
+@pytest.mark.parametrize("fill", ["mean", "around", "smooth"])
+def test_an_untrained_restorer_is_a_wiener_filter(fill):
+    restorer = Restorer((8, 8, 1), width=8, fill=fill)
     x = torch.rand((50, 1, 8, 8), generator=torch.Generator().manual_seed(0))
     restorer.standardise(x)
     sigma = torch.full_like(x, 0.2)
     sigma[:, :, 0] = math.inf
     gain = x.var(correction=0) / (x.var(correction=0) + 0.2**2)
     expected = x.mean() + gain * (x - x.mean())
-    around = filled(x - x.mean(), sigma.isfinite())[:, :, 0] if fills else 0
-    expected[:, :, 0] = x.mean() + around
+    known = sigma.isfinite()
+    around = {
+        "mean": torch.zeros_like(x),
+        "around": filled(x - x.mean(), known),
+        "smooth": smoothly_filled(gain * (x - x.mean()), known),
+    }
+    expected[:, :, 0] = x.mean() + around[fill][:, :, 0]
     torch.testing.assert_close(restorer(x, sigma), expected)
+
+
+def test_single_gaps_are_filled_by_the_biharmonic_surface():
+    """The reference solves the same equations exactly, but for other rules at the edges."""
+    from skimage.restoration import inpaint_biharmonic
+
+    grid = np.linspace(0, 3, 24)
+    x = np.sin(grid[:, None] + grid**2 / 2)[None].repeat(2, axis=0)
+    missing = np.random.default_rng(0).random(x.shape) < 0.3
+    missing[:, [0, -1]] = missing[:, :, [0, -1]] = False
+    y = np.where(missing, 9.0, x)
+    ours = smoothly_filled(torch.from_numpy(y)[:, None], torch.from_numpy(~missing)[:, None])
+    reference = np.stack(list(map(inpaint_biharmonic, y, missing)))
+    np.testing.assert_array_equal(ours[:, 0].numpy()[~missing], x[~missing])
+    np.testing.assert_allclose(ours[:, 0].numpy(), reference, atol=0.01)
+    coarse = filled(torch.from_numpy(y)[:, None], torch.from_numpy(~missing)[:, None])[:, 0]
+    assert np.abs(coarse.numpy() - x).mean() > 5 * np.abs(ours[:, 0].numpy() - x).mean()
+
+
+@pytest.mark.parametrize("space", [(30,), (9, 14), (6, 5, 7)])
+def test_gaps_of_any_rank_are_filled_each_sample_by_itself(space):
+    """A slope that does not change across an axis has no curvature, and is continued exactly."""
+    values = torch.arange(math.prod(space), dtype=torch.float64).view(1, 1, *space)
+    x = torch.cat([values, torch.full_like(values, 3.0), values])
+    known = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) > 0.4
+    known[2] = False
+    result = smoothly_filled(x, known)
+    assert torch.equal(result[known], x[known])
+    torch.testing.assert_close(result[1], x[1])
+    assert result[2].eq(0).all()  # nothing is known
+    torch.testing.assert_close(result[:1], smoothly_filled(x[:1], known[:1]))
+    assert torch.equal(smoothly_filled(x, torch.ones_like(known)), x)
+
+
+def test_what_stands_in_a_gap_is_as_wrong_as_is_said():
+    x = torch.from_numpy(vaeaug.read("digits").images).movedim(-1, 1).float() / 255
+    restorer = Restorer((8, 8, 1), width=8)
+    restorer.standardise(x)
+    known = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) > 0.3
+    sigma = torch.where(known, 0.0, math.inf)
+    with torch.no_grad():
+        error = (restorer(x, sigma) - x).square()[~known].mean()
+    assert 0.5 < float(restorer.expected_error(sigma)[~known].mean() / error) < 2
 
 
 def test_the_deviation_of_counts():

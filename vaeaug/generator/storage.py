@@ -156,7 +156,9 @@ def load(folder: Path, codec: str | ImageCodec | SoundCodec | None = None) -> St
         flow.load_state_dict(_without_name(arrays, "flow"))
     restorer = None
     if "restorer" in config:  # not in earlier generators
-        keys = {"fills": False} | config["restorer"]  # those of earlier generators do not
+        keys = dict(config["restorer"])
+        if "fill" not in keys:  # in earlier generators
+            keys["fill"] = "around" if keys.pop("fills", False) else "mean"
         with torch.device("meta"):  # no memory before it is known that weights fill it
             restorer = Restorer(keys.pop("image_shape"), **keys)
         named = _without_name(arrays, "restorer")

@@ -23,6 +23,9 @@ _HALVINGS = 2
 _POOL = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 _INTERPOLATION = ("linear", "bilinear", "trilinear")
 _LEAST_SHARE = 1e-6
+# Steps towards each of the two smooth surfaces: more change gaps of single values by nothing.
+_FILL_STEPS = 8
+_TINY = 1e-20
 
 
 class Restorer(nn.Module):
@@ -31,14 +34,15 @@ class Restorer(nn.Module):
     A small U-Net on folded samples (as FFDNet, Zhang et al. 2018, arXiv:1710.04026) adds to what a
     Wiener filter of single values gives. Its input and output have unit variance at every level of
     noise (the preconditioning of Karras et al. 2022, arXiv:2206.00364, table 1). A missing value is
-    one of infinite noise; what the values around it suggest stands in its place.
+    one of infinite noise; a smooth surface through the values around it stands in its place, and
+    counts as a value with as much noise as the surface is wrong at that distance from known values.
 
     Args:
         image_shape: (space..., channels) of a sample. Samples of other sides pass as well.
         width: Channels of the finest grid; doubled at each halving.
         convolution: "full" or, for three spatial axes, "factorised"; see `FactorisedConv`.
-        fills: Whether missing values are filled in before the network; False: they are the mean, as
-            in earlier generators.
+        fill: What stands in the place of missing values before the network: "smooth", or as in
+            earlier generators "around" (pull-push interpolation) or "mean".
 
     Attributes:
         mean: Mean of the training values, in [0, 1].
@@ -48,7 +52,10 @@ class Restorer(nn.Module):
             held-out samples.
         known_weights: The same where the level is known and not estimated.
         poisson_weights: The same at each of `PEAKS`.
+        likeness: Correlation of training values that are 1, 2, 4, ... values apart.
     """
+
+    likeness: Tensor
 
     def __init__(
         self,
@@ -56,7 +63,7 @@ class Restorer(nn.Module):
         *,
         width: int = 48,
         convolution: str = "full",
-        fills: bool = True,
+        fill: str = "smooth",
     ) -> None:
         super().__init__()
         geometry = Geometry.of(image_shape, convolution)
@@ -64,9 +71,9 @@ class Restorer(nn.Module):
             "image_shape": list(image_shape),
             "width": width,
             "convolution": convolution,
-            "fills": fills,
+            "fill": fill,
         }
-        self.fills = fills
+        self.fill = fill
         rank, channels, self.fold = geometry.rank, geometry.channels, geometry.fold
         halvings = min(_HALVINGS, len(geometry.strides))
         self.multiple = tuple(cells * 2**halvings for cells in self.fold)
@@ -87,6 +94,9 @@ class Restorer(nn.Module):
         self.register_buffer("weights", torch.ones(len(NOISE_LEVELS), dtype=torch.float32))
         self.register_buffer("known_weights", torch.ones(len(NOISE_LEVELS), dtype=torch.float32))
         self.register_buffer("poisson_weights", torch.ones(len(PEAKS), dtype=torch.float32))
+        if fill == "smooth":
+            doublings = math.ceil(math.log2(max(2, *image_shape[:-1])))
+            self.register_buffer("likeness", torch.zeros(doublings, dtype=torch.float32))
         self.mean: Tensor
         self.scale: Tensor
         self.estimates: Tensor
@@ -96,13 +106,24 @@ class Restorer(nn.Module):
 
     @torch.no_grad()
     def standardise(self, x: Float[Tensor, "n c *space"]) -> None:
-        """Set mean and scale.
+        """Set mean and scale, and how alike values are at a distance.
 
         Args:
             x: Training samples in [0, 1].
         """
         self.mean.copy_(x.mean())
         self.scale.copy_(x.std(correction=0).clamp(min=MIN_NOISE))
+        if self.fill != "smooth":
+            return
+        for number in range(len(self.likeness)):
+            apart = 2**number
+            pairs = [
+                (x.narrow(axis, 0, side - apart), x.narrow(axis, apart, side - apart))
+                for axis, side in enumerate(x.shape[2:], start=2)
+                if side > apart
+            ]
+            half = torch.stack([(one - other).square().mean() / 2 for one, other in pairs]).mean()
+            self.likeness[number] = (1 - half / self.scale.square()).clamp(0, 1)
 
     @row_by_row
     def forward(
@@ -122,27 +143,42 @@ class Restorer(nn.Module):
         known = sigma.isfinite()
         # A value and its Wiener filter, or what is put in its place.
         seen, filtered = centred * gain.sqrt(), gain * centred
-        if self.fills:
+        trust, ratio = gain, (sigma / self.scale).clamp(MIN_NOISE, 10).log() / 4
+        if self.fill == "around":
             around = filled(centred, known)
             seen, filtered = (torch.where(known, each, around) for each in (seen, filtered))
-        ratio = (sigma / self.scale).clamp(MIN_NOISE, 10).log() / 4
+        elif self.fill == "smooth":
+            trust = self._trust(gain, known)
+            filtered = smoothly_filled(filtered, known)
+            around = filled(gain, known).clamp(min=_LEAST_SHARE).sqrt()
+            seen = torch.where(known, seen, filtered / around)
+            noise = (1 / trust.clamp(min=_LEAST_SHARE) - 1).sqrt()
+            ratio = torch.where(known, ratio, noise.clamp(MIN_NOISE, 10).log() / 4)
         features = torch.cat([seen / self.scale, gain.sqrt(), ratio], dim=1)
-        residual = self.wiener_error(sigma).sqrt() * self._network(features)
+        residual = self.scale * (1 - trust).sqrt() * self._network(features)
         return self.mean + filtered + residual
 
-    def wiener_error(self, sigma: Float[Tensor, "n c *space"]) -> Float[Tensor, "n c *space"]:
-        """Compute the squared error of a Wiener filter of single values.
+    def expected_error(self, sigma: Float[Tensor, "n c *space"]) -> Float[Tensor, "n c *space"]:
+        """Compute the squared error that is expected before the network.
 
         Args:
             sigma: As for `forward`.
 
         Returns:
-            Expected squared errors; those of missing values are the variance of the samples.
+            Expected squared errors of a Wiener filter of single values, and of what stands in the
+            place of missing ones.
         """
-        return self.scale.square() * (1 - self._gain(sigma))
+        gain = self._gain(sigma)
+        trust = self._trust(gain, sigma.isfinite()) if self.fill == "smooth" else gain
+        return self.scale.square() * (1 - trust)
 
     def _gain(self, sigma: Tensor) -> Tensor:
         return 1 / (1 + (sigma.clamp(min=MIN_NOISE / 4) / self.scale).square())
+
+    def _trust(self, gain: Tensor, known: Tensor) -> Tensor:
+        """The gain, and at missing values how far known ones around them explain them."""
+        likeness = [*self.likeness, self.likeness.new_zeros(())]
+        return filled(gain, known, likeness)
 
     def _network(self, features: Tensor) -> Tensor:
         space = features.shape[2:]
@@ -238,7 +274,9 @@ class Restorer(nn.Module):
 
 
 def filled(
-    y: Float[Tensor, "n c *space"], known: Bool[Tensor, "n c *space"]
+    y: Float[Tensor, "n c *space"],
+    known: Bool[Tensor, "n c *space"],
+    factors: Sequence[Tensor] = (),
 ) -> Float[Tensor, "n c *space"]:
     """Fill missing values from those around them, the coarser the fewer are near.
 
@@ -248,6 +286,7 @@ def filled(
     Args:
         y: Values, any where they are missing.
         known: Where they are known.
+        factors: Of the means on the first coarser grid, on the next, and so on; () for ones.
 
     Returns:
         The values, with others where they are missing; 0 where nothing is known.
@@ -261,11 +300,66 @@ def filled(
         fewer = pool(share, size, ceil_mode=True)
         means = pool(values * share, size, ceil_mode=True) / fewer.clamp(min=_LEAST_SHARE)
         grids.append((means, (fewer > 0).to(y.dtype)))
+    if factors:
+        last = len(factors) - 1
+        grids[1:] = [
+            (factors[min(number, last)] * values, share)
+            for number, (values, share) in enumerate(grids[1:])
+        ]
     result = grids.pop()[0]
     for values, share in reversed(grids):
         coarse = F.interpolate(result, values.shape[2:], mode=mode, align_corners=False)
         result = torch.where(share > 0, values, coarse)
     return result
+
+
+@torch.no_grad()
+def smoothly_filled(
+    y: Float[Tensor, "n c *space"], known: Bool[Tensor, "n c *space"]
+) -> Float[Tensor, "n c *space"]:
+    """Fill missing values by a smooth surface through the known ones.
+
+    From `filled` some steps of conjugate gradients (Hestenes & Stiefel 1952) towards the least
+    squared slope, and then towards the least squared curvature, the biharmonic surface: gaps of
+    single values reach it, large ones lie between the two, where they have the least error.
+
+    Args:
+        y: Values, any where they are missing.
+        known: Where they are known.
+
+    Returns:
+        The values, with others where they are missing; 0 where nothing is known.
+    """
+    if not y.is_cuda:  # a graph of a card has no rows of its own choice
+        rows = torch.nonzero(~known.flatten(1).all(dim=1)).squeeze(1)
+        if len(rows) < len(y):
+            return y.index_copy(0, rows, smoothly_filled(y[rows], known[rows])) if len(rows) else y
+    missing = (~known).to(y.dtype)
+    surface = filled(y, known)
+    for curvature in (_laplacian, lambda u: _laplacian(_laplacian(u))):
+        residual = -missing * curvature(surface)
+        direction, power = residual, _squares(residual, residual)
+        for _ in range(_FILL_STEPS):
+            image = missing * curvature(direction)
+            step = power / _squares(direction, image).clamp(min=_TINY)
+            surface, residual = surface + step * direction, residual - step * image
+            before, power = power, _squares(residual, residual)
+            direction = residual + power / before.clamp(min=_TINY) * direction
+    return surface
+
+
+def _laplacian(u: Tensor) -> Tensor:
+    """Minus the sum of second differences; nothing flows over the edges."""
+    total = torch.zeros_like(u)
+    for axis in range(2, u.ndim):
+        slope, last = u.diff(dim=axis), u.shape[axis] - 1
+        total.narrow(axis, 1, last).add_(slope)
+        total.narrow(axis, 0, last).sub_(slope)
+    return total
+
+
+def _squares(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(dim=tuple(range(1, a.ndim)), keepdim=True)
 
 
 def _interpolated(x: Tensor, places: Tensor, values: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ RESTORATION = "restore"
 BUDGET_SHARE = 0.1
 # Fractions of the samples in training with counting noise, and with missing values.
 _POISSON, _GAPS = 0.2, 0.25
+# Fraction of those with missing values that have next to no noise besides.
+_CLEAN = 0.5
 # Counts of the brightest value that are learned.
 _LEARNED_PEAKS = (2.0, 512.0)
 # Gradient norm to clip at: relative errors are of the order of 1, whatever the noise, and few steps
@@ -74,14 +76,15 @@ class Corrupted:
         sigma: Standard deviation of the noise of each, infinite where it is missing.
         known: 1 where the value is known, 0 where it is missing.
         level: Level of the Gaussian noise of each sample, (n,).
-        is_poisson: The samples with counting noise instead, (n,).
+        is_told: The samples whose noise is not estimated, (n,): counting noise, and next to none
+            beside gaps.
     """
 
     values: Float[Tensor, "n c *space"]
     sigma: Float[Tensor, "n c *space"]
     known: Float[Tensor, "n c *space"]
     level: Float[Tensor, " n"]
-    is_poisson: Bool[Tensor, " n"]
+    is_told: Bool[Tensor, " n"]
 
 
 def restoration_steps(data: LabelledImages, config: AugmentConfig) -> int:
@@ -273,16 +276,16 @@ class RestorationObjective:
         x, *fields = self.batches.tape.tensors(lambda step, _: self._example(step), step=step)
         noisy = Corrupted(*fields)
         told = restorer.log_estimate(noisy.values, noisy.known)
-        blind = ~noisy.is_poisson & (torch.arange(len(x), device=x.device) % 2 == 0)
+        blind = ~noisy.is_told & (torch.arange(len(x), device=x.device) % 2 == 0)
         sigma = torch.where(
             _column(blind, x) & (noisy.known > 0), _column(told.detach().exp(), x), noisy.sigma
         )
         error = (restorer(noisy.values, sigma) - x).square().flatten(1).mean(dim=1)
         # By the level that the network was told. By the true one, samples whose level is misjudged
         # outweigh all others: 0.5 dB worse after 150 steps on Fashion-MNIST, and more with noise.
-        error = error / restorer.wiener_error(sigma).flatten(1).mean(dim=1)
+        error = error / restorer.expected_error(sigma).flatten(1).mean(dim=1)
         miss = F.smooth_l1_loss(told, noisy.level.log(), beta=0.1, reduction="none")
-        miss = torch.where(noisy.is_poisson, 0.0, miss).sum() / len(x)
+        miss = torch.where(noisy.is_told, 0.0, miss).sum() / len(x)
         relative = error.mean()
         metrics = {"relative_error": relative.detach(), "level_error": miss.detach()}
         return StepLoss(relative + 0.1 * miss, as_guard(relative), metrics)
@@ -296,7 +299,7 @@ class RestorationObjective:
                 first = (place * (side - most + 1)).long()
                 x = x.index_select(axis, first + torch.arange(most, device=x.device))
         noisy = self.corrupt(x, step)
-        return x, noisy.values, noisy.sigma, noisy.known, noisy.level, noisy.is_poisson
+        return x, noisy.values, noisy.sigma, noisy.known, noisy.level, noisy.is_told
 
     @torch.no_grad()
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
@@ -404,11 +407,14 @@ class RestorationObjective:
             The samples with noise.
         """
         n, rank, stream = len(x), x.ndim - 2, self.batches
-        draws = stream.uniform(f"{NAME}/noise", step, (n, 6 + 2 * rank))
+        draws = stream.uniform(f"{NAME}/noise", step, (n, 7 + 2 * rank))
         level = MIN_NOISE * (MAX_NOISE / MIN_NOISE) ** draws[:, 0]
+        has_gaps = draws[:, 3] < _GAPS
+        is_clean = has_gaps & (draws[:, -1] < _CLEAN)
+        level = torch.where(is_clean, MIN_NOISE, level)
         low, high = _LEARNED_PEAKS
         peak = _column(low * (high / low) ** draws[:, 0], x)
-        is_poisson = draws[:, 1] < _POISSON
+        is_poisson = (draws[:, 1] < _POISSON) & ~is_clean
         y = x + _column(level, x) * stream.noise(f"{NAME}/noise", step, tuple(x.shape))
         counted = stream.counts(f"{NAME}/counts", step, x.clamp(min=0) * peak) / peak
         y = torch.where(_column(is_poisson, x), counted, y)
@@ -423,7 +429,7 @@ class RestorationObjective:
             torch.where(known > 0, sigma, math.inf),
             known,
             level,
-            is_poisson,
+            is_poisson | is_clean,
         )
 
     def _gaps(self, x: Tensor, draws: Tensor, step: int) -> Tensor:
