@@ -5,8 +5,10 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 import vaeaug
+from tests.small_job import digits as some_digits
 from tests.small_job import tiny_config
-from vaeaug.stages import new_screener
+from vaeaug.screening import ScreeningReport
+from vaeaug.stages import draw_class, drawing, new_screener
 from vaeaug.stages.choices import trials_of
 from vaeaug.stages.dispersion import UNDERDISPERSED, dispersion
 
@@ -82,3 +84,34 @@ def test_a_class_whose_samples_are_too_much_alike_is_told_and_drawn_otherwise(di
     for trial in trials_of(generator, digits, config, screener, None):
         assert trial.metrics["spread"] > UNDERDISPERSED
         assert "too much alike" not in trial.warning
+
+
+def test_a_density_that_shows_one_thing_gives_no_samples(monkeypatch, caplog):
+    """Where edits are near-copies too, the class falls short and is told."""
+    digits = some_digits((60, 50, 12, 8))
+    config = tiny_config(
+        **{
+            "training.steps": 2,
+            "training.adapt_steps": 1,
+            "screening.near_copy_factor": 1.0,
+            "screening.duplicate_factor": 1.0,
+        }
+    )
+    generator = vaeaug.fit(digits, config, device="cpu", progress=False).attach(digits)
+    screener = new_screener(digits, config, device="cpu")
+    row = next(iter(vaeaug.make_plan(digits.labels, {0: 120})))
+
+    def drawn() -> tuple[set[str], ScreeningReport]:
+        report = ScreeningReport()
+        parts = list(draw_class(row, generator, screener, config, report=report))
+        return {part.sampler for part in parts}, report
+
+    before, of_before = drawn()
+    assert before == {"interpolate+residual", "gmm"}
+    assert of_before.rejected["duplicate"] > 10
+    monkeypatch.setattr(drawing, "ALIKE", 0.0)
+    after, report = drawn()
+    assert after == {"interpolate+residual"}
+    assert report.accepted < of_before.accepted
+    assert report.candidates == report.accepted + sum(report.rejected.values())
+    assert "the samples of 'gmm' are nearly all alike, so that none is taken" in caplog.text

@@ -1,15 +1,17 @@
 """Draw candidates of a class and screen them, until enough are accepted or the budget is spent."""
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Shaped
 
 from vaeaug.config import AugmentConfig
+from vaeaug.files.names import printable
 from vaeaug.generator import (
     BLOCK,
     SampleBatch,
@@ -21,11 +23,15 @@ from vaeaug.generator import (
 from vaeaug.memory import blocks
 from vaeaug.plan import ClassPlan
 from vaeaug.progress import Progress
-from vaeaug.screening import ClassScreening, Screened, Screener, ScreeningReport
+from vaeaug.screening import Screened, Screener, ScreeningReport
 from vaeaug.shards import RejectedSamples
+
+log = logging.getLogger("vaeaug")
 
 # Candidates drawn and screened at once.
 CHUNK = 512
+# Share of duplicates among the first candidates of a density from which it shows one thing alone.
+ALIKE = 0.5
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,8 @@ def draw_class(
 
     With ``recipe.sampler: auto`` the default sampler of the class comes first and then a density:
     edits of real images can run out, for there are only so many neighbours, and near-copies are
-    rejected.
+    rejected. Of a density whose first candidates are mostly duplicates of one another, as where the
+    decoder has learned no more than the mean of the class, nothing is taken.
 
     Args:
         class_plan: The class and how many samples of it are wanted.
@@ -162,6 +169,7 @@ def draw_class(
     for i, sampler in enumerate(_samplers(generator, class_plan.label, config)):
         if i:
             budget = report.candidates + int(ratio * (wanted - report.accepted))
+        is_first = True
         while report.accepted < wanted and report.candidates < budget:
             missing = wanted - report.accepted
             n = _chunk(missing, budget - report.candidates, math.prod(generator.image_shape))
@@ -174,8 +182,13 @@ def draw_class(
                 seed=config.seed,
                 start=earlier.candidates + report.candidates,
             )
+            screened = screening.screen(batch.images)
+            if i and is_first and np.mean(screened.reason == "duplicate") > ALIKE:
+                _refuse(class_plan.name, sampler, batch, screened, report, rejected)
+                break
+            is_first = False
             name = f"{sampler}+residual" if keeps_detail(config.sampling, sampler) else sampler
-            accepted = _accepted(name, batch, screening, missing, report, rejected)
+            accepted = _accepted(name, batch, screened, missing, report, rejected)
             if len(accepted.samples):
                 yield accepted if not config.recipe.soft else _softened(accepted, class_plan.label)
             if progress is not None:
@@ -196,13 +209,12 @@ def _samplers(generator: Synthesizer, label: int, config: AugmentConfig) -> list
 def _accepted(
     sampler: str,
     batch: SampleBatch,
-    screening: ClassScreening,
+    screened: Screened,
     missing: int,
     report: ScreeningReport,
     rejected: "RejectedToKeep | None",
 ) -> AcceptedSamples:
-    """Screen a batch and keep as many accepted samples as are missing."""
-    screened = screening.screen(batch.images)
+    """Keep as many accepted samples of a batch as are missing."""
     rows = np.flatnonzero(screened.accepted)[:missing]
     # The candidates after the last one needed were never asked for.
     enough = len(rows) == missing
@@ -213,6 +225,26 @@ def _accepted(
     report.near += int(screened.near[rows].sum())
     samples = batch.select(rows)
     return AcceptedSamples(sampler, samples, screened.select(rows), samples.soft_labels)
+
+
+def _refuse(
+    name: str,
+    sampler: str,
+    batch: SampleBatch,
+    screened: Screened,
+    report: ScreeningReport,
+    rejected: "RejectedToKeep | None",
+) -> None:
+    """Take nothing of a batch: what passes is like what does not."""
+    reason = np.where(screened.accepted, "duplicate", screened.reason)
+    report.add(reason)
+    if rejected is not None:
+        rejected.add(batch, replace(screened, reason=reason), len(batch))
+    log.warning(
+        "class %r: the samples of %r are nearly all alike, so that none is taken",
+        printable(name),
+        sampler,
+    )
 
 
 def _softened(accepted: AcceptedSamples, label: int) -> AcceptedSamples:
