@@ -597,7 +597,7 @@ def test_the_command_line_writes_samples(finished, tmp_path):
         "export", finished.out_dir, "--to", folder, "--format", "imagefolder", "--overwrite"
     )
     assert again.exit_code == 0
-    assert f"{n} images: 0 real, {n} synthetic, 0 repeated" in again.stdout
+    assert f"{n} samples: 0 real, {n} synthetic, 0 repeated" in again.stdout
 
 
 def test_the_command_line_merges_and_still_writes_the_decoder(finished, digits, tmp_path):

@@ -202,7 +202,7 @@ def test_missing_and_foreign_files_are_named(tmp_path):
         ("foreign", ".manifest.json.0123456789abcdef.tmp"),
     ]
     assert "left by an interrupted writer" in report.problems[2].message
-    assert "5 problems in 3 shards, 12 images" in str(report)
+    assert "5 problems in 3 shards, 12 samples" in str(report)
     assert json.loads(report.to_json())["ok"] is False
     (tmp_path / "run.json").unlink()
     assert ("missing", "run.json") in {(p.kind, p.path) for p in verify(tmp_path).problems}

@@ -137,7 +137,7 @@ def print_merged(
     )
     where = document.get("file") or document.get("path")
     text = (
-        f"{table}\n{where}: {together} images: {real} real, {synthetic} synthetic, "
+        f"{table}\n{where}: {together} samples: {real} real, {synthetic} synthetic, "
         f"{repeated} repeated"
     )
     document = {

@@ -76,7 +76,7 @@ class VerifyReport:
         return self.ok
 
     def __str__(self) -> str:
-        size = f"{self.n_shards} shards, {self.n_images} images"
+        size = f"{self.n_shards} shards, {self.n_images} samples"
         if self.ok:
             return f"{self.folder}: ok: {size}"
         lines = [printable(f"  {p.path}: {p.kind}: {p.message}") for p in self.problems]
