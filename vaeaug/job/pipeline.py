@@ -294,8 +294,10 @@ def train_only(
 def _plan_something(data: LabelledImages, config: AugmentConfig) -> Plan:
     plan = plan_of(data, config)
     if not plan.n_synthetic:
-        reasons = "; ".join(f"class {row.name!r}: {row.reason}" for row in plan)
-        raise RunError(f"nothing to make: {reasons}")
+        reasons = [f"class {row.name!r}: {row.reason}" for row in plan]
+        if len(reasons) > 10:
+            reasons[10:] = [f"and {len(reasons) - 10} more classes"]
+        raise RunError(f"nothing to make: {'; '.join(reasons)}")
     return plan
 
 
