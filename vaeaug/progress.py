@@ -137,6 +137,11 @@ class Whole:
         """Whether the present stage is one of those expected."""
         return self._at < len(self._names)
 
+    @property
+    def left(self) -> str:
+        """How much time is left, in words; that it is not known in a stage that was not timed."""
+        return str(self) if self.is_known else "what follows was not timed"
+
     def _behind(self) -> float:
         now = self._part * self._seconds[self._at] if self.is_known else 0.0
         return sum(self._seconds[: self._at]) + now
@@ -257,8 +262,7 @@ def _bars(console: Any, whole: Whole | None) -> Iterator[Progress]:
                 tasks[what] = bars.add_task(printable(what), total=total, **fields)
             if whole is not None and in_all is not None:
                 whole.report(what, done, total)
-                left = str(whole) if whole.is_known else "what follows was not timed"
-                bars.update(in_all, completed=100 * whole.done, left=left)
+                bars.update(in_all, completed=100 * whole.done, left=whole.left)
                 bars.update(tasks[what], visible=True)
             bars.update(tasks[what], completed=done, total=total)
             if "held_out_elbo" in metrics:
@@ -287,9 +291,8 @@ def _in_notebook(whole: Whole | None) -> Iterator[Progress]:
         is_new = what not in bars
         if whole is not None:
             whole.report(what, done, total)
-            left = str(whole) if whole.is_known else "what follows was not timed"
             bars.clear()  # of the stages the present one alone
-            bars["in all"] = _bar("in all", whole.done, f"{whole.done:.0%}, {left}")
+            bars["in all"] = _bar("in all", whole.done, f"{whole.done:.0%}, {whole.left}")
         elbo = f", ELBO {metrics['held_out_elbo']:.1f}" if "held_out_elbo" in metrics else ""
         bars[what] = _bar(printable(what), done / max(1, total), f"{done} of {total}{elbo}")
         if is_new or time.monotonic() - drawn > REFRESH:
