@@ -122,10 +122,17 @@ def test_an_unknown_class(key: Any) -> None:
     )
 
 
-def test_a_number_for_many_classes_advises_target_ratio() -> None:
-    assert refused(labels_of([9, 4, 2]), 0.5) == (
-        "sampling_strategy: a number (0.5) is for two classes, and there are 3; for more classes "
-        "use target_ratio=0.5"
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (0.5, "use target_ratio=0.5"),
+        (16.0, "name the total of each, as in {'2': 100}"),
+    ],
+)
+def test_a_number_for_many_classes_advises_what_is_taken(number: float, advice: str) -> None:
+    assert refused(labels_of([9, 4, 2]), number) == (
+        f"sampling_strategy: a number ({number}) is for two classes, and there are 3; for more "
+        f"classes {advice}"
     )
 
 

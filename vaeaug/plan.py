@@ -300,9 +300,14 @@ def _resolve(
     elif isinstance(strategy, Sequence) and not isinstance(strategy, str):
         strategy = {_class_index(key, names): int(counts.max()) for key in strategy}
     if isinstance(strategy, Real) and np.count_nonzero(counts) > 2:
+        instead = (
+            f"use target_ratio={strategy}"
+            if 0 < strategy <= 1
+            else f"name the total of each, as in {{{names[int(counts.argmin())]!r}: 100}}"
+        )
         raise PlanError(
             f"sampling_strategy: a number ({strategy}) is for two classes, and there are "
-            f"{np.count_nonzero(counts)}; for more classes use target_ratio={strategy}"
+            f"{np.count_nonzero(counts)}; for more classes {instead}"
         )
     try:
         requested = {
