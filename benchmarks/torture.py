@@ -10,7 +10,11 @@ Processes are forked from one that has imported everything, so that a moment fal
 not into imports. Seeded: the same seed sends the same signals at the same fractions of a command's
 time. Every trial is a line of JSON; the exit code is 1 where any failed.
 
-    python -m benchmarks.torture --trials 200 --out runs/torture
+With `--full-disks` further commands write to a disk (a tmpfs, which root alone may mount) that
+others fill at a random moment. They have to say so, and to end with the same bytes once there is
+room.
+
+    python -m benchmarks.torture --trials 200 --full-disks 40 --out runs/torture
 """
 
 import argparse
@@ -21,10 +25,11 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +74,9 @@ PHASES = (
 )
 # What a command says whose target is whole already.
 DONE = "expected no such file"
+# A disk that is filled, and what a command says of it.
+DISK = 2**27
+FULL = re.compile("No space left on device|no space: expected")
 # Seconds after which a forked process has reached its command.
 STARTED = 0.1
 # The exit code of each way to end; a command that was done before the signal ends with its own.
@@ -247,14 +255,7 @@ class Torture:
                 failures.append(wrong)
         log = self.out / f"log-{number}"
         again = ended(start(command, target, self.run, log))
-        if command.is_file and again == 1 and DONE in log.read_text():
-            again = code  # it was done before the signal, and says so
-        if again != code:
-            failures.append(f"ended with {again} in place of {code}: {log.read_text()[-800:]}")
-        elif (found := contents(target)) != whole:
-            names = sorted(found.keys() | whole.keys())
-            differing = [name for name in names if found.get(name) != whole.get(name)]
-            failures.append(f"other bytes: {differing}")
+        failures += self._unlike(command, target, whole, again, code, log)
         left = [str(path) for path in self.out.glob(f"trial-{number}*/**/.*.tmp")]
         if left:
             failures.append(f"left over: {left}")
@@ -289,6 +290,59 @@ class Torture:
             failures.append(f"{how}: a traceback: {text[-1500:]}")
         return kill, failures
 
+    def full_disk(self, number: int) -> dict[str, object]:
+        """One command whose disk others fill at a random moment."""
+        command = self.commands[self.rng.integers(len(self.commands))]
+        code, seconds, whole = self.whole[command.name]
+        disk = self.out / f"disk-{number}"
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", disk], check=True)
+        log, failures = self.out / f"log-disk-{number}", []
+        try:
+            target = self._target(disk.name, command)
+            process = start(command, target, self.run, log)
+            time.sleep(STARTED + self.rng.random() * seconds)
+            filled = disk / "filled"
+            with open(filled, "wb", buffering=0) as file, suppress(OSError):
+                while True:
+                    file.write(bytes(2**16))
+            first, text, phase = ended(process), log.read_text(), phase_of(command, target)
+            fitted = first == code
+            if not fitted and (first != 1 or not FULL.search(text) or "Traceback" in text):
+                failures.append(f"ended with {first}, and said: {text[-1500:]}")
+            if not fitted and (wrong := wrong_after_a_kill(command, target, whole)):
+                failures.append(wrong)
+            filled.unlink()
+            again = code if fitted else ended(start(command, target, self.run, log))
+            failures += self._unlike(command, target, whole, again, code, log)
+            failures += [f"left over: {path}" for path in disk.glob("**/.*.tmp")]
+        finally:
+            subprocess.run(["umount", "--lazy", disk], check=True)
+        line = {"disk": number, "command": command.name, "phase": phase, "fitted": fitted}
+        return line | {"failures": failures}
+
+    def _unlike(
+        self,
+        command: Command,
+        target: Path,
+        whole: dict[str, bytes],
+        code: int,
+        expected: int,
+        log: Path,
+    ) -> list[str]:
+        """What a command that came to its end made otherwise than one that nobody touched."""
+        if command.is_file and code == 1 and DONE in log.read_text():
+            code = expected  # it was done before, and says so
+        if code != expected:
+            return [f"ended with {code} in place of {expected}: {log.read_text()[-800:]}"]
+        found = contents(target)
+        differing = [
+            name
+            for name in sorted(found.keys() | whole.keys())
+            if found.get(name) != whole.get(name)
+        ]
+        return [f"other bytes: {differing}"] if differing else []
+
     def _target(self, name: str, command: Command) -> Path:
         folder = self.out / name / command.name.replace(" ", "")
         folder.mkdir(parents=True)
@@ -301,6 +355,7 @@ class Torture:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--full-disks", type=int, default=0, help="commands on a full disk")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/torture"))
     names = [command.name for command in COMMANDS]
@@ -330,9 +385,15 @@ def main() -> None:
         print(json.dumps(line), flush=True)
         failed += bool(line["failures"])
         counts.update((kill["phase"], kill["how"]) for kill in line["kills"])
+    full: collections.Counter[str] = collections.Counter()
+    for number in range(arguments.full_disks):
+        line = torture.full_disk(number)
+        print(json.dumps(line), flush=True)
+        failed += bool(line["failures"])
+        full[str(line["phase"])] += not line["fitted"]
     by_phase = collections.Counter(phase for phase, _ in counts.elements())
     summary = {"trials": arguments.trials, "failed": failed, "kills": counts.total()}
-    print(json.dumps(summary | {"by_phase": dict(by_phase)}))
+    print(json.dumps(summary | {"by_phase": dict(by_phase), "full_disks": dict(full)}))
     sys.exit(bool(failed))
 
 

@@ -302,7 +302,7 @@ def _resolve(
     if isinstance(strategy, Real) and np.count_nonzero(counts) > 2:
         instead = (
             f"use target_ratio={strategy}"
-            if 0 < strategy <= 1
+            if 0 < float(strategy) <= 1
             else f"name the total of each, as in {{{names[int(counts.argmin())]!r}: 100}}"
         )
         raise PlanError(

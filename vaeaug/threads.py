@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 
 @contextmanager
 def torch_threads(n: int) -> Iterator[None]:
@@ -13,6 +11,8 @@ def torch_threads(n: int) -> Iterator[None]:
     Args:
         n: Number of threads, 1 or more; more than the machine has cores is slow, not wrong.
     """
+    import torch
+
     before = torch.get_num_threads()
     if n == before:
         yield

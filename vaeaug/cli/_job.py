@@ -104,7 +104,7 @@ def augment(
     from vaeaug.job.pipeline import augment as run
 
     on = engine_of(engine, configuration["workers"], engine_options)
-    config, images = request(data, beside=out, run=out if add else None, **configuration)
+    config, images = request(data, beside=out, run=out if add else None, engine=on, **configuration)
     if dry_run:
         print_plan(images, config, as_json, device if timing else None)
         return
@@ -210,7 +210,7 @@ def evaluate(
     if quick:
         refuse_with_quick(budget=budget, splits=splits, min_effect=min_effect)
     on = engine_of(engine, workers, engine_options)
-    images = data_of(data, out, pool, workers)
+    images = data_of(data, out, pool, workers, on)
     recipe = None if share is None else recipe_of_run(out).model_copy(update={"share": share})
     run_of_out, classifier = read_run(out), probe_of(probe)
     config = evaluation_of(
@@ -386,7 +386,7 @@ def generate(
     from vaeaug.job.pipeline import generate as run
 
     on = engine_of(engine, configuration["workers"], engine_options)
-    config, images = request(data, beside=out, run=model, **configuration)
+    config, images = request(data, beside=out, run=model, engine=on, **configuration)
     expected = told_of_draws(model, images, config, out, device, engine=on) if timing else None
     result = run(
         model,

@@ -641,6 +641,7 @@ def request(
     *,
     beside: Path | None = None,
     run: Path | None = None,
+    engine: "Engine | None" = None,
     **configuration: Any,
 ) -> tuple["AugmentConfig", "LabelledImages"]:
     """Build the configuration from the options, and read the data.
@@ -653,6 +654,7 @@ def request(
         beside: The run folder beside which it is otherwise.
         run: A run folder, or the generator in it, whose images these are: `data.class_counts` keeps
             the same of them whatever the seed.
+        engine: Where image files are decoded.
         **configuration: Arguments of `config_of`.
 
     Returns:
@@ -674,10 +676,17 @@ def request(
         workers=workers,
         progress=progress_enabled(),
         cache=_cache(cache, beside),
+        engine=engine,
     )
 
 
-def data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "LabelledImages":
+def data_of(
+    source: str,
+    out: Path,
+    pool: str | None,
+    workers: int | None,
+    engine: "Engine | None" = None,
+) -> "LabelledImages":
     """Read data as the run in OUT read it.
 
     Args:
@@ -685,6 +694,7 @@ def data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "L
         out: The run folder.
         pool: Path of unlabelled images.
         workers: Processes that decode image files.
+        engine: Where they are decoded.
 
     Returns:
         The data.
@@ -703,6 +713,7 @@ def data_of(source: str, out: Path, pool: str | None, workers: int | None) -> "L
         workers=workers,
         progress=progress_enabled(),
         cache=_cache(None, out),
+        engine=engine,
     )
 
 

@@ -26,6 +26,7 @@ from vaeaug.data.formats.walk import walk, walk_notes
 from vaeaug.data.request import Cache, Request, make_request
 from vaeaug.data.split_names import begins, canonical, require_split, without_splits
 from vaeaug.data.values import CONVENTIONS
+from vaeaug.engines import Engine
 from vaeaug.memory import memory_errors
 
 log = logging.getLogger("vaeaug")
@@ -55,6 +56,7 @@ def read_pool(
     frame_step: int = 1,
     sample_rate: int | None = None,
     cache: "str | os.PathLike[str] | Cache | None" = None,
+    engine: Engine | str | None = None,
 ) -> Shaped[np.ndarray, "m *space c"]:
     """Read images without labels, as `LabelledImages.with_unlabelled` takes them.
 
@@ -88,6 +90,7 @@ def read_pool(
         frame_step: As for `read`.
         sample_rate: As for `read`; without it, that of `like`.
         cache: As for `read`.
+        engine: As for `read`.
 
     Returns:
         The images, shape (M, *like.image_shape), in the type and value range of `like`.
@@ -112,6 +115,7 @@ def read_pool(
         frame_step=frame_step,
         sample_rate=sample_rate or like.sample_rate,
         cache=cache,
+        engine=engine,
         needed_keys=("images",),
     )
     if isinstance(source, LabelledImages):

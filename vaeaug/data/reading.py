@@ -28,6 +28,7 @@ from vaeaug.data.formats.webdataset import has_shards, read_webdataset
 from vaeaug.data.pixels import check_frames, check_resizable, resize_all
 from vaeaug.data.request import Cache, Request, make_request
 from vaeaug.data.values import in_range
+from vaeaug.engines import Engine
 from vaeaug.memory import memory_errors
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def read(
     sample_rate: int | None = None,
     front_end: str | None = None,
     cache: "str | os.PathLike[str] | Cache | None" = None,
+    engine: Engine | str | None = None,
 ) -> LabelledImages:
     """Read labelled images, signals or volumes from whatever they are kept in.
 
@@ -147,6 +149,9 @@ def read(
             maps them from there. None: the one that the environment variable VAEAUG_CACHE names,
             or none. They are decoded anew where a file or an option has changed. The result is the
             same.
+        engine: With "ray", or an engine of that name, image files are decoded on a Ray cluster,
+            whose machines must see them at the same path. Others change nothing here: see
+            `workers`. The result is the same.
 
     Returns:
         The images, uint8 or float32, shape (N, H, W, C) or (N, L, C) or (N, D, H, W, C), with
@@ -173,6 +178,7 @@ def read(
         sample_rate=sample_rate,
         front_end=front_end,
         cache=cache,
+        engine=engine,
     )
     if isinstance(source, LabelledImages):
         return _read_again(source, request)

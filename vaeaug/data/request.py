@@ -12,6 +12,7 @@ from vaeaug.data.checks import DataError, Range
 from vaeaug.data.dataset import FRONT_ENDS
 from vaeaug.data.decode import ALPHA, MODES, RESIZE, DecodeOptions
 from vaeaug.data.split_names import check_split
+from vaeaug.engines import Engine, EngineError, as_engine
 from vaeaug.mapping import CACHE
 
 # Sounds are sampled no faster.
@@ -63,6 +64,7 @@ class Request:
     sample_rate: int | None = None
     front_end: str | None = None
     cache: Cache | None = None
+    engine: Engine | None = None
 
     @property
     def room(self) -> Path | None:
@@ -125,6 +127,7 @@ def make_request(*, needed_keys: tuple[str, ...] = ("images", "labels"), **optio
         "class_names": _check_class_names(options["class_names"]),
         "value_range": _check_range(options["value_range"]),
         "cache": _check_cache(options.get("cache")),
+        "engine": _check_engine(options.get("engine")),
     }
     return Request(**(options | checked))
 
@@ -174,6 +177,13 @@ def _check_cache(cache: Any) -> Cache | None:
     if not isinstance(cache, str | os.PathLike) or cache == "":
         raise DataError(f"cache: expected a folder, got {cache!r}")
     return Cache(Path(cache))
+
+
+def _check_engine(engine: Any) -> Engine | None:
+    try:
+        return as_engine(engine)
+    except EngineError as error:
+        raise DataError(str(error)) from None
 
 
 def _check_size(size: Any) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ from vaeaug.data.dataset import LabelledImages
 from vaeaug.data.pool import read_pool
 from vaeaug.data.reading import read
 from vaeaug.data.request import Cache
+from vaeaug.engines import Engine
 
 log = logging.getLogger("vaeaug")
 
@@ -27,6 +28,7 @@ def read_by(
     workers: int | None = None,
     progress: bool = True,
     cache: Cache | None = None,
+    engine: Engine | None = None,
 ) -> LabelledImages:
     """Read a source as the part `data` of a job's configuration states.
 
@@ -38,6 +40,7 @@ def read_by(
         workers: As for `read`.
         progress: As for `read`.
         cache: As for `read`.
+        engine: As for `read`.
 
     Returns:
         The labelled images.
@@ -46,7 +49,7 @@ def read_by(
         DataError: As for `read`.
     """
     options = _options(settings, (*_SHARED, *_LABELLED))
-    data = read(source, workers=workers, progress=progress, cache=cache, **options)
+    data = read(source, workers=workers, progress=progress, cache=cache, engine=engine, **options)
     counts = settings.get("class_counts")
     if counts is None:
         return data
@@ -65,6 +68,7 @@ def read_configured(
     workers: int | None = None,
     progress: bool = True,
     cache: Cache | None = None,
+    engine: Engine | None = None,
 ) -> LabelledImages:
     """Read a source, and a pool beside it, as a job's configuration states, and log the notes.
 
@@ -76,6 +80,7 @@ def read_configured(
         workers: As for `read`.
         progress: As for `read`.
         cache: As for `read`.
+        engine: As for `read`.
 
     Returns:
         The labelled images, with the pool.
@@ -83,13 +88,19 @@ def read_configured(
     Raises:
         DataError: As for `read` and `read_pool`.
     """
-    data = read_by(source, settings, seed=seed, workers=workers, progress=progress, cache=cache)
+    where: dict[str, Any] = {
+        "workers": workers,
+        "progress": progress,
+        "cache": cache,
+        "engine": engine,
+    }
+    data = read_by(source, settings, seed=seed, **where)
     for note in data.notes:
         log.info("%s", note)
     if pool is None:
         return data
     options = _options(settings, _SHARED)
-    images = read_pool(pool, data, workers=workers, progress=progress, cache=cache, **options)
+    images = read_pool(pool, data, **where, **options)
     log.info("pool: %d images without labels", len(images))
     return data.with_unlabelled(images)
 

@@ -100,7 +100,8 @@ def augment(
     if add:
         job = with_images_of(out_dir, job)
     if not isinstance(data, LabelledImages):
-        data = read_configured(data, job.data.model_dump(), seed=job.seed, progress=False)
+        settings = job.data.model_dump()
+        data = read_configured(data, settings, seed=job.seed, progress=False, engine=engine)
     data = with_front_end(data, job)
     job = _with_plain_strategy(job, data)
     plan = _plan_something(data, job)

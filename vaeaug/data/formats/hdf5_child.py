@@ -251,24 +251,30 @@ def _send(answer: dict[str, Any]) -> None:
     sys.stdout.buffer.flush()
 
 
-def _answer(ask: Any, arguments: list[Any], seconds: int) -> None:
-    """Send the answer to a question; whatever HDF5 raises for damage is sent as such.
+def _limit_time(seconds: float, in_all: int) -> None:
+    """End this process after so much processor time, or so many seconds in all; 0 for never.
 
-    The alarm ends this process, whatever it does, where the parent that would end it is gone.
+    The second is for a parent that is gone, and would end it otherwise.
     """
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.alarm(in_all)
+
+
+def _answer(ask: Any, arguments: list[Any], seconds: float, in_all: int) -> None:
+    """Send the answer to a question; whatever HDF5 raises for damage is sent as such."""
     try:
-        signal.alarm(seconds)
+        _limit_time(seconds, in_all)
         value = ask(*arguments)
         if ask.__name__ == "load":
             while (part := next(value, None)) is not None:
                 # The parent may take its time.
-                signal.alarm(0)
+                _limit_time(0, 0)
                 if isinstance(part, bytes):
                     _send({"bytes": len(part)})
                     sys.stdout.buffer.write(part)
                 else:
                     _send({"texts": part})
-                signal.alarm(seconds)
+                _limit_time(seconds, in_all)
             value = None
         _send({"value": value})
     except _RefusedError as error:
@@ -276,7 +282,7 @@ def _answer(ask: Any, arguments: list[Any], seconds: int) -> None:
     except Exception as error:  # HDF5 raises many things for damage
         _send({"damaged": f"{type(error).__name__}: {error}"})
     finally:
-        signal.alarm(0)
+        _limit_time(0, 0)
 
 
 def _limit_memory(n_bytes: int | None) -> None:
@@ -293,7 +299,8 @@ def _limit_memory(n_bytes: int | None) -> None:
 def _serve() -> None:
     # Ctrl-C reaches the whole process group; the parent alone reports it and ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, signal.SIG_DFL)
     job: dict[str, Any] = json.loads(sys.stdin.readline())
     sys.path[:] = job["sys_path"]
     import h5py
@@ -304,16 +311,16 @@ def _serve() -> None:
     _send({"value": None})
     answers: _Answers | None = None
     for line in sys.stdin:
-        seconds, question, *arguments = json.loads(line)
+        seconds, in_all, question, *arguments = json.loads(line)
         if answers is None:
             try:
-                signal.alarm(seconds)
+                _limit_time(seconds, in_all)
                 answers = _Answers(h5py.File(job["path"], "r"), job["path"])
-                signal.alarm(0)
+                _limit_time(0, 0)
             except Exception as error:  # OSError, and others of a damaged file
                 _send({"damaged": f"{type(error).__name__}: {error}"})
                 return
-        _answer(getattr(answers, question), arguments, seconds)
+        _answer(getattr(answers, question), arguments, seconds, in_all)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -24,8 +25,10 @@ from vaeaug.memory import array_bytes, available_memory, require_memory
 
 log = logging.getLogger("vaeaug")
 
-# Time limit of each answer, and of each part of an array of some megabytes.
+# Seconds of the processor that each answer may take, and each part of an array of some megabytes,
+# and how many times as long it may take in all, on a busy machine or from a slow disk.
 SECONDS = 8.0
+PATIENCE = 8
 # Added for a part: bytes per second of the slowest disk and decompression.
 _SLOWEST = 2**24
 # Time limit of loading Python and the library, which may lie on a slow disk too.
@@ -43,7 +46,8 @@ class ForeignHDF5:
 
     Raises:
         DataError: From every method: naming the file, where it is damaged, or holds something that
-            is not read, or keeps the library busy for more than `SECONDS`.
+            is not read, or keeps the library busy for more than `SECONDS`, or lies on a disk that
+            does not answer.
     """
 
     def __init__(self, path: Path) -> None:
@@ -201,7 +205,7 @@ class ForeignHDF5:
 
     def _request(self, seconds: float, question: str, *arguments: Any) -> None:
         # The alarm of the other process goes off after our own time limit.
-        self._send([math.ceil(seconds) + 2, question, *arguments])
+        self._send([seconds, math.ceil(PATIENCE * seconds) + 2, question, *arguments])
 
     def _send(self, message: Any) -> None:
         assert self._process.stdin is not None
@@ -210,7 +214,7 @@ class ForeignHDF5:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
 
     def _read_line(self, what: str, seconds: float) -> dict[str, Any]:
-        until = time.monotonic() + seconds
+        until = time.monotonic() + PATIENCE * seconds
         while (end := self._buffer.find(b"\n")) < 0:
             self._buffer += self._read_some(2**16, until, what, seconds)
         line = bytes(self._buffer[:end])
@@ -219,7 +223,7 @@ class ForeignHDF5:
         return answer
 
     def _read_into(self, view: memoryview, what: str, seconds: float) -> None:
-        until = time.monotonic() + seconds
+        until = time.monotonic() + PATIENCE * seconds
         n_read = min(len(view), len(self._buffer))
         view[:n_read] = self._buffer[:n_read]
         del self._buffer[:n_read]
@@ -233,13 +237,18 @@ class ForeignHDF5:
         if not self._selector.select(max(0.0, until - time.monotonic())):
             raise DataError(
                 f"{self._where}: expected an HDF5 file that can be read, got no answer within "
-                f"{seconds:.0f} seconds of {what}: it is damaged, or its disk does not answer"
+                f"{PATIENCE * seconds:.0f} seconds of {what}: its disk does not answer"
             )
         data = os.read(self._out.fileno(), most)
+        if not data and (code := self._process.wait()) == -signal.SIGPROF:
+            raise DataError(
+                f"{self._where}: expected an HDF5 file that can be read, got no answer within "
+                f"{seconds:.0f} seconds of {what}: it is damaged"
+            )
         if not data:
             raise DataError(
                 f"{self._where}: expected an HDF5 file that can be read, got one that ended the "
-                f"process reading it (exit code {self._process.wait()}) when {what}"
+                f"process reading it (exit code {code}) when {what}"
             )
         return data
 

@@ -1,4 +1,4 @@
-"""Image files to one array, in threads or in worker processes, with the same result."""
+"""Image files to one array, in threads, worker processes or on a cluster, with the same result."""
 
 import contextlib
 import io
@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from vaeaug.data import decode
 from vaeaug.data.decode import BadImageError, DecodeOptions
 from vaeaug.data.request import Request
 from vaeaug.data.stack import Decoded, Stack
+from vaeaug.engines import Engine, Tasks
 
 # Fewer files are decoded before threads have started.
 _PARALLEL_FROM = 64
@@ -35,6 +38,10 @@ _SMALL_BYTES, _LOOKED_AT = 4096, 16
 _TOGETHER = 16
 # Parts that a thread may be ahead of the reader.
 _AHEAD = 2
+# Images that a task of an engine decodes, and the tasks for each of its workers that are handed out
+# before their images are laid into the array: what waits for its turn is held in memory.
+_IN_A_TASK = 256
+_TASKS_AHEAD = 4
 
 # An image or clip with its notes, or why it cannot be used.
 _Result = tuple[Shaped[np.ndarray, "*space c"], list[str]] | BadImageError
@@ -47,7 +54,8 @@ def decode_images(paths: Sequence[str], where: str, request: Request) -> Decoded
         paths: The M files, at least one.
         where: The source, for messages.
         request: How they are decoded, by how many processes (None: threads, which were measured to
-            be faster: `benchmarks/decoding.py`), and what a damaged one means.
+            be faster: `benchmarks/decoding.py`) or on which Ray cluster, and what a damaged one
+            means.
 
     Returns:
         The images, shape (N, H, W, C), or clips of so many frames, shape (N, T, H, W, C), uint8,
@@ -59,7 +67,10 @@ def decode_images(paths: Sequence[str], where: str, request: Request) -> Decoded
     n_workers = min(request.workers or 0, len(paths))
     n_threads = _threads_for(paths) if request.workers is None else 1
     results: Generator[_Result, None, None]
-    if n_workers > 1:
+    # Of this machine's cores threads make more than an engine's processes do.
+    if request.engine is not None and request.engine.name == "ray" and len(paths) > _IN_A_TASK:
+        results = _on_cluster(paths, request.engine, request.decoding)
+    elif n_workers > 1:
         results = _in_workers(paths, n_workers, request.decoding)
     elif n_threads > 1:
         results = _in_threads(paths, n_threads, request.decoding)
@@ -121,6 +132,32 @@ def _in_threads(
                 yield from ahead.popleft().result()
         finally:
             executor.shutdown(cancel_futures=True)
+
+
+def _on_cluster(
+    paths: Sequence[str], engine: Engine, options: DecodeOptions
+) -> Generator[_Result, None, None]:
+    # Another machine has another working folder, and its GPUs are for those who train.
+    whole = [str(Path(path).absolute()) for path in paths]
+    parts = [whole[begin : begin + _IN_A_TASK] for begin in range(0, len(whole), _IN_A_TASK)]
+    together = _TASKS_AHEAD * engine.at_once
+    with Tasks(partial(_decode_some, options=options), replace(engine, gpus=0.0)) as tasks:
+        for begin in range(0, len(parts), together):
+            decoded, following = dict[int, list[_Result]](), 0
+            for number, results in tasks.run(parts[begin : begin + together]):
+                decoded[number] = results
+                while following in decoded:
+                    first = (begin + following) * _IN_A_TASK
+                    for result, path in zip(decoded.pop(following), paths[first:], strict=False):
+                        yield _named(result, path)
+                    following += 1
+
+
+def _named(result: _Result, path: str) -> _Result:
+    """A result whose error names the file as it was given."""
+    if not isinstance(result, BadImageError):
+        return result
+    return BadImageError(path + str(result).removeprefix(str(Path(path).absolute())))
 
 
 def _in_workers(
