@@ -1,6 +1,8 @@
 """The loop: resuming, early stopping, bad steps, what each grouping may change."""
 
+import contextlib
 import copy
+import io
 import itertools
 import json
 import math
@@ -18,7 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import vaeaug
 from vaeaug.models import CVAE, LatentFlow
-from vaeaug.training import TrainingError, _train, default_steps, resolve_device, train
+from vaeaug.training import TrainingError, _state, _train, default_steps, resolve_device, train
 from vaeaug.training._batches import Batches, mix
 from vaeaug.training._elbo import ElboObjective, calibrate_sigma, held_out_terms
 from vaeaug.training._flow import FlowObjective
@@ -464,6 +466,21 @@ def test_no_space_for_a_checkpoint_keeps_the_one_before(stopped, few, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert set(stopped.parent.iterdir()) == {stopped, stopped.with_name("classifier.pt")}
+    assert stopped.read_bytes() == before
+
+
+def test_ctrl_c_while_a_checkpoint_is_written_is_no_failure(stopped, few, tmp_path, monkeypatch):
+    before = stopped.read_bytes()
+
+    class Interrupted(io.BytesIO):
+        def write(self, data):
+            if self.tell():
+                raise KeyboardInterrupt
+            return super().write(bytes(data)[:10])
+
+    monkeypatch.setattr(_state, "new_file", lambda path: contextlib.nullcontext(Interrupted()))
+    with pytest.raises(KeyboardInterrupt):
+        train(few, tiny(), device="cpu", folder=tmp_path)
     assert stopped.read_bytes() == before
 
 

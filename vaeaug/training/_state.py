@@ -344,7 +344,10 @@ def save(folder: Path | None, stage: Stage, state: TrainState) -> None:
     try:
         with new_file(path) as file:
             torch.save(content, file)
-    except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
+    except (OSError, RuntimeError) as error:
+        # torch puts its own error in the place of a full disk, and of a Ctrl-C that comes then.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
         raise TrainingError(
             f"{path}: the checkpoint cannot be written ({error}); the previous one is kept, and "
             "the same command resumes from there"
