@@ -42,9 +42,10 @@ test: lint
 check: lint
 	NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS) $(QUICK)
 
-# Two hundred commands killed at random points; their bytes are compared. About an hour.
+# Two hundred commands killed at random points; their bytes are compared. About an hour. As root,
+# TORTURE_OPTIONS="--full-disks 40" adds disks that are full.
 torture: $(TEST_STAMP)
-	$(BIN)/python -m benchmarks.torture --trials 200 --out runs/torture
+	$(BIN)/python -m benchmarks.torture --trials 200 $(TORTURE_OPTIONS) --out runs/torture
 
 # Speed beside limits that are measured in the same run; nothing else may be running.
 bench: $(STAMP)
