@@ -71,6 +71,15 @@ def test_a_mapping_gives_totals(counts: list[int], data: st.DataObject) -> None:
     assert make_plan(labels, lambda y: totals) == plan
 
 
+def test_a_class_without_samples_says_why() -> None:
+    plan = make_plan(labels_of([9, 4, 2]), {0: 9, 1: 20})
+    assert [each.reason for each in plan] == [
+        "as large as the strategy has it",
+        "sampling strategy",
+        "not in the strategy",
+    ]
+
+
 def test_a_callable_is_given_the_labels() -> None:
     plan = make_plan(labels_of([9, 4]), lambda y: {1: 2 * int((y == 1).sum())})
     assert made(plan) == [0, 4]

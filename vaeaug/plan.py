@@ -185,7 +185,7 @@ def make_plan(
         tuple(
             plan_class(
                 ClassPlan.of_real_images(label, names[label], int(counts[label])),
-                requested.get(label, 0),
+                requested.get(label),
                 share,
                 _upper_bound(int(counts[label]), max_synthetic_ratio, min_class_count),
             )
@@ -208,13 +208,13 @@ def companions(size: int, share: float) -> int:
 
 
 def _proportional_plan(
-    real_only: ClassPlan, missing: int, share: float, upper_bound: tuple[int | None, str]
+    real_only: ClassPlan, missing: int | None, share: float, upper_bound: tuple[int | None, str]
 ) -> ClassPlan:
     """Plan a class with the common share on top of its size, which real images fill by repetition.
 
     A class that gets fewer samples, or none, has the same total: more of its images are repeated.
     """
-    size = real_only.real + missing
+    size = real_only.real + (missing or 0)
     n, reason = companions(size, share), f"{share:.0%} of every class"
     total = size + n
     bound, why = upper_bound
@@ -227,10 +227,12 @@ def _proportional_plan(
 
 
 def _literal_plan(
-    real_only: ClassPlan, missing: int, share: float, upper_bound: tuple[int | None, str]
+    real_only: ClassPlan, missing: int | None, share: float, upper_bound: tuple[int | None, str]
 ) -> ClassPlan:
     """Plan a class with each real image once, and synthetic samples up to its total."""
-    n, reason = missing, "sampling strategy" if missing else "not in the strategy"
+    n, reason = missing or 0, "sampling strategy"
+    if not n:
+        reason = "not in the strategy" if missing is None else "as large as the strategy has it"
     # The small slack keeps 0.25 / 0.75 * 3, which is 1.0000000000000002 in floating point, at 1.
     minimum = math.ceil(share / (1 - share) * real_only.real - 1e-9)
     if minimum > n:
