@@ -6,9 +6,10 @@ import torch
 from PIL import ImageFont
 
 from benchmarks.usefulness import deepsmote, glyphs, pools, signals
-from benchmarks.usefulness.compare import Choices
+from benchmarks.usefulness.compare import Bench, Choices
 from benchmarks.usefulness.heads import fit_head, smote, tail_calibrated
 from benchmarks.usefulness.opponents import OPPONENTS, SAMPLES
+from benchmarks.usefulness.regimes import Regime
 from benchmarks.usefulness.small_cnn import (
     Pool,
     Training,
@@ -194,6 +195,28 @@ def test_deepsmote_samples_are_inside_the_range_and_kept_by_the_file(tmp_path):
     np.testing.assert_array_equal(read.images, pool.images)
     with pytest.raises(pools.MissingPoolError, match="make makes them"):
         pools.digest(tmp_path / "b.npz")
+
+
+def test_a_head_stands_on_the_network_that_its_arm_kept(tmp_path):
+    data = waves()
+    regime = Regime("r", lambda seed: (data, data, data), 20, against="signals", batch=16)
+    pool = Pool(data.images[np.argsort(data.labels)].reshape(2, -1, 30, 1), data.counts)
+    use, head = {"share": 0.5}, {"scheme": "none", "weight_decay": 0.1}
+
+    def bench(out):
+        pools.write(tmp_path / out / "r" / "seed-0" / "pool-delta.npz", pool, {})
+        return Bench(regime, 0, 20, tmp_path / out, bfloat16=False)
+
+    arm, then = SAMPLES["delta"], SAMPLES["delta, then TailCalib"]
+    bench("shared").probabilities(arm, use, {})
+    kept = tmp_path / "shared" / "r" / "seed-0" / "kept"
+    (network,) = kept.glob("*.pt")
+    written = network.stat().st_mtime_ns
+    after, _ = bench("shared").probabilities(then, use | {"head": head}, {})
+    assert [network] == list(kept.glob("*.pt"))
+    assert network.stat().st_mtime_ns == written
+    alone, _ = bench("alone").probabilities(then, use | {"head": head}, {})
+    np.testing.assert_array_equal(after, alone)
 
 
 def test_development_images_choose_the_setting():
