@@ -1,15 +1,17 @@
 """The benchmark of usefulness: its sets are split as promised, its opponents do what they say."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import ImageFont
 
 from benchmarks.usefulness import deepsmote, glyphs, pools, signals
-from benchmarks.usefulness.compare import Bench, Choices
+from benchmarks.usefulness.compare import Bench, Choices, table
 from benchmarks.usefulness.heads import fit_head, smote, tail_calibrated
 from benchmarks.usefulness.opponents import OPPONENTS, SAMPLES
-from benchmarks.usefulness.regimes import Regime
+from benchmarks.usefulness.regimes import REGIMES, Regime
 from benchmarks.usefulness.small_cnn import (
     Pool,
     Training,
@@ -238,6 +240,23 @@ def test_development_images_choose_the_setting():
     assert choices.beneath(OPPONENTS["images"]["Mixup"]) == {"affine": 1.5}
     with pytest.raises(SystemExit, match="not tuned yet"):
         choices.beneath(SAMPLES["transfer, on the best"])
+
+
+def test_the_best_opponent_is_of_the_seeds_that_a_table_shows(tmp_path, capsys):
+    def line(arm, seed, value):
+        metrics = {"balanced_accuracy": value, "recall_rare": value}
+        of = {"regime": "glyphs-few-1", "arm": arm, "seed": seed, "steps": 9}
+        return of | {"setting": {}, "base": {}, "development": metrics, "test": metrics}
+
+    lines = [line("classic", 0, 0.5), line("classic", 1, 0.5), line("TailCalib", 0, 0.75)]
+    results = tmp_path / "results.jsonl"
+    results.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table(REGIMES["glyphs-few-1"], results, "test", 9, seeds=[0, 1])
+    assert "best opponent is 'classic'" in capsys.readouterr().out
+    table(REGIMES["glyphs-few-1"], results, "test", 9, seeds=[0])
+    shown = capsys.readouterr().out
+    assert "best opponent is 'TailCalib'" in shown
+    assert "| classic |  | 1 | 50.0 | 50.0 |" in shown
 
 
 def test_images_are_scaled_and_signals_are_not():

@@ -408,7 +408,7 @@ def _key(line: dict[str, Any]) -> str:
     return json.dumps([*(line[name] for name in names), line.get("pool")], sort_keys=True)
 
 
-def table(regime: Regime, results: Path, part: str, steps: int) -> None:
+def table(regime: Regime, results: Path, part: str, steps: int, seeds: Sequence[int]) -> None:
     """Of every arm the mean over its seeds, and paired intervals to the best tuned opponent.
 
     The best opponent is that of the highest mean on development images, of those that were run on
@@ -419,13 +419,15 @@ def table(regime: Regime, results: Path, part: str, steps: int) -> None:
         results: Lines of `run`.
         part: "test" or "development".
         steps: Of the lines.
+        seeds: Of the lines.
 
     Raises:
         SystemExit: If no opponent was run.
     """
     arms: dict[str, dict[int, dict[str, Any]]] = {}
     for line in lines_of(results):
-        if line["regime"] == regime.name and line["steps"] == steps:
+        wanted = line["steps"] == steps and line["seed"] in seeds
+        if line["regime"] == regime.name and wanted:
             # A later choice of the setting replaces the earlier one, and later samples of ours do.
             of_arm = arms.setdefault(line["arm"], {})
             if any(_setting(other) != _setting(line) for other in of_arm.values()):
