@@ -1,14 +1,17 @@
 """The benchmark of usefulness: its sets are split as promised, its opponents do what they say."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import ImageFont
 
 from benchmarks.usefulness import deepsmote, glyphs, pools, signals
-from benchmarks.usefulness.compare import Choices
+from benchmarks.usefulness.compare import Bench, Choices, table
 from benchmarks.usefulness.heads import fit_head, smote, tail_calibrated
 from benchmarks.usefulness.opponents import OPPONENTS, SAMPLES
+from benchmarks.usefulness.regimes import REGIMES, Regime
 from benchmarks.usefulness.small_cnn import (
     Pool,
     Training,
@@ -196,6 +199,28 @@ def test_deepsmote_samples_are_inside_the_range_and_kept_by_the_file(tmp_path):
         pools.digest(tmp_path / "b.npz")
 
 
+def test_a_head_stands_on_the_network_that_its_arm_kept(tmp_path):
+    data = waves()
+    regime = Regime("r", lambda seed: (data, data, data), 20, against="signals", batch=16)
+    pool = Pool(data.images[np.argsort(data.labels)].reshape(2, -1, 30, 1), data.counts)
+    use, head = {"share": 0.5}, {"scheme": "none", "weight_decay": 0.1}
+
+    def bench(out):
+        pools.write(tmp_path / out / "r" / "seed-0" / "pool-delta.npz", pool, {})
+        return Bench(regime, 0, 20, tmp_path / out, bfloat16=False)
+
+    arm, then = SAMPLES["delta"], SAMPLES["delta, then TailCalib"]
+    bench("shared").probabilities(arm, use, {})
+    kept = tmp_path / "shared" / "r" / "seed-0" / "kept"
+    (network,) = kept.glob("*.pt")
+    written = network.stat().st_mtime_ns
+    after, _ = bench("shared").probabilities(then, use | {"head": head}, {})
+    assert [network] == list(kept.glob("*.pt"))
+    assert network.stat().st_mtime_ns == written
+    alone, _ = bench("alone").probabilities(then, use | {"head": head}, {})
+    np.testing.assert_array_equal(after, alone)
+
+
 def test_development_images_choose_the_setting():
     lines = [
         {
@@ -215,6 +240,23 @@ def test_development_images_choose_the_setting():
     assert choices.beneath(OPPONENTS["images"]["Mixup"]) == {"affine": 1.5}
     with pytest.raises(SystemExit, match="not tuned yet"):
         choices.beneath(SAMPLES["transfer, on the best"])
+
+
+def test_the_best_opponent_is_of_the_seeds_that_a_table_shows(tmp_path, capsys):
+    def line(arm, seed, value):
+        metrics = {"balanced_accuracy": value, "recall_rare": value}
+        of = {"regime": "glyphs-few-1", "arm": arm, "seed": seed, "steps": 9}
+        return of | {"setting": {}, "base": {}, "development": metrics, "test": metrics}
+
+    lines = [line("classic", 0, 0.5), line("classic", 1, 0.5), line("TailCalib", 0, 0.75)]
+    results = tmp_path / "results.jsonl"
+    results.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table(REGIMES["glyphs-few-1"], results, "test", 9, seeds=[0, 1])
+    assert "best opponent is 'classic'" in capsys.readouterr().out
+    table(REGIMES["glyphs-few-1"], results, "test", 9, seeds=[0])
+    shown = capsys.readouterr().out
+    assert "best opponent is 'TailCalib'" in shown
+    assert "| classic |  | 1 | 50.0 | 50.0 |" in shown
 
 
 def test_images_are_scaled_and_signals_are_not():

@@ -213,7 +213,7 @@ def against_opponents(regime: Regime, arguments: argparse.Namespace) -> None:
     steps = arguments.steps or regime.steps
     results = arguments.results or RESULTS / "opponents.jsonl"
     if arguments.what == "table":
-        compare.table(regime, results, arguments.part, steps)
+        compare.table(regime, results, arguments.part, steps, arguments.seeds)
         return
     if arguments.what == "make":
         changes = dict(setting.split("=", 1) for setting in arguments.set)

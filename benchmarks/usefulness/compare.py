@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -17,7 +17,7 @@ from benchmarks.usefulness import deepsmote, pools
 from benchmarks.usefulness.heads import features, features_of_samples, fit_head
 from benchmarks.usefulness.opponents import CLASSIC, OPPONENTS, SAMPLES, Opponent, Setting
 from benchmarks.usefulness.regimes import Regime
-from benchmarks.usefulness.small_cnn import Pool, Training, network, predict, train
+from benchmarks.usefulness.small_cnn import Training, network, predict, train
 from vaeaug import LabelledImages
 from vaeaug.evaluation.metrics import score
 from vaeaug.evaluation.statistics import corrected_t_interval
@@ -128,7 +128,9 @@ class Bench:
                 )
         begin = time.perf_counter()
         found = (
-            self._head(setting, base) if arm.method == "head" else self._trained(arm, setting, base)
+            self._with_head(setting, Training(**base))
+            if arm.method == "head"
+            else self._trained(arm, setting, base)
         )
         seconds = time.perf_counter() - begin
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,86 +140,74 @@ class Bench:
     def _trained(self, arm: Opponent, setting: Setting, base: Setting) -> list[np.ndarray]:
         uses = {key: value for key, value in setting.items() if key != "head"}
         how = replace(Training(**base), **uses)
-        pool = None
+        samples = None
         if arm.method == "deepsmote":
-            pool = self._deepsmote()
+            samples = self._deepsmote()
         elif arm.method == "pool":
-            pool = pools.read(self.folder / f"pool-{arm.pool}.npz")
+            samples = self.folder / f"pool-{arm.pool}.npz"
         if "head" in setting:
-            key = json.dumps([self.digest(arm), asdict(how)])
-            return self._with_head(setting["head"], key, how, lambda: self._train(how, pool), pool)
-        model = self._train(how, pool)
+            return self._with_head(setting["head"], how, samples)
+        model = self._network(how, samples)
         return [predict(model, part, bfloat16=self.bfloat16) for part in self.parts[1:]]
 
-    def _train(self, how: Training, pool: Any = None) -> nn.Sequential:
+    def _network(self, how: Training, samples: Path | None = None) -> nn.Sequential:
+        """A network trained so; it is kept, because arms share it, and heads stand on it."""
+        data = self.parts[0]
+        key = [asdict(how), self.steps, self.bfloat16]
+        if samples is not None:
+            key.append(pools.digest(samples))
+        name = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        path = self.folder / "kept" / f"{name}.pt"
+        if path.exists():
+            model = network(data.image_shape, data.n_classes)
+            model.load_state_dict(torch.load(path, weights_only=True))
+            return model.eval()
         model = train(
-            self.parts[0],
+            data,
             how,
-            pool,
+            None if samples is None else pools.read(samples),
             seed=self.seed,
             steps=self.steps,
             batch=self.regime.batch,
             bfloat16=self.bfloat16,
         )
-        if pool is None:
-            path = self._weights(how)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(model.state_dict(), path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(model.state_dict(), path)
         return model
 
-    def _weights(self, how: Training) -> Path:
-        text = json.dumps([asdict(how), self.steps, self.bfloat16], sort_keys=True)
-        return self.folder / "kept" / f"{sha256(text.encode()).hexdigest()[:16]}.pt"
-
-    def _deepsmote(self) -> Any:
+    def _deepsmote(self) -> Path:
         path = self.folder / "pool-deepsmote.npz"
         if not path.exists():
             pool = deepsmote.make(self.parts[0], seed=self.seed, bfloat16=self.bfloat16)
             pools.write(path, pool, {"scheme": "DeepSMOTE", "seed": self.seed})
-        return pools.read(path)
+        return path
 
     @cached_property
     def _vectors(self) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
         return {}
 
-    def _head(self, setting: Setting, base: Setting) -> list[np.ndarray]:
-        how = Training(**base)
-
-        def trained() -> nn.Sequential:
-            if not self._weights(how).exists():
-                return self._train(how)
-            data = self.parts[0]
-            model = network(data.image_shape, data.n_classes)
-            model.load_state_dict(torch.load(self._weights(how), weights_only=True))
-            return model.eval()
-
-        return self._with_head(setting, json.dumps(base, sort_keys=True), how, trained)
-
     def _with_head(
-        self,
-        setting: Setting,
-        key: str,
-        how: Training,
-        trained: Callable[[], nn.Sequential],
-        pool: Pool | None = None,
+        self, setting: Setting, how: Training, samples: Path | None = None
     ) -> list[np.ndarray]:
-        """Probabilities after the last layer was trained again; features are kept under a key."""
+        """Probabilities after the last layer was trained again; features are kept."""
         data, *judges = self.parts
         chosen = dict(setting)
         around_samples = chosen.pop("around", "real") == "all"
+        key = json.dumps([str(samples), asdict(how)])
         if key not in self._vectors:
-            model, same = trained(), {"bfloat16": self.bfloat16}
+            model, same = self._network(how, samples), {"bfloat16": self.bfloat16}
             self._vectors[key] = [
                 features(model, data, how, seed=self.seed, **same),
                 *(features(model, d, None, seed=0, **same) for d in judges),
             ]
-            if pool is not None:
+            if samples is not None:
+                pool = pools.read(samples)
                 of_samples = features_of_samples(model, pool, data, how, seed=self.seed, **same)
                 self._vectors[key].append(of_samples)
         (x, y), *rest = self._vectors[key]
-        samples = rest[len(judges)] if around_samples else None
+        around = rest[len(judges)] if around_samples else None
         head = fit_head(
-            x, y, data.n_classes, seed=self.seed, counts=data.counts, samples=samples, **chosen
+            x, y, data.n_classes, seed=self.seed, counts=data.counts, samples=around, **chosen
         )
         with torch.no_grad():
             probabilities = [head(torch.from_numpy(v)).double().softmax(1) for v, _ in rest]
@@ -418,7 +408,7 @@ def _key(line: dict[str, Any]) -> str:
     return json.dumps([*(line[name] for name in names), line.get("pool")], sort_keys=True)
 
 
-def table(regime: Regime, results: Path, part: str, steps: int) -> None:
+def table(regime: Regime, results: Path, part: str, steps: int, seeds: Sequence[int]) -> None:
     """Of every arm the mean over its seeds, and paired intervals to the best tuned opponent.
 
     The best opponent is that of the highest mean on development images, of those that were run on
@@ -429,13 +419,15 @@ def table(regime: Regime, results: Path, part: str, steps: int) -> None:
         results: Lines of `run`.
         part: "test" or "development".
         steps: Of the lines.
+        seeds: Of the lines.
 
     Raises:
         SystemExit: If no opponent was run.
     """
     arms: dict[str, dict[int, dict[str, Any]]] = {}
     for line in lines_of(results):
-        if line["regime"] == regime.name and line["steps"] == steps:
+        wanted = line["steps"] == steps and line["seed"] in seeds
+        if line["regime"] == regime.name and wanted:
             # A later choice of the setting replaces the earlier one, and later samples of ours do.
             of_arm = arms.setdefault(line["arm"], {})
             if any(_setting(other) != _setting(line) for other in of_arm.values()):
