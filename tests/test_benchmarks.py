@@ -1,9 +1,12 @@
 """Benchmarks that are run on other machines: small, so that they do not rot."""
 
 import json
+import math
 import sys
 
-from benchmarks import gpu
+import pytest
+
+from benchmarks import gpu, time_to_quality
 
 
 def test_the_table_of_a_card(tmp_path, capsys, monkeypatch):
@@ -21,3 +24,29 @@ def test_the_table_of_a_card(tmp_path, capsys, monkeypatch):
     assert all(row["value"] > 0 for row in rows)
     assert all(row["bare"] > 0 for row in rows if row["unit"] == "images/s")
     assert "cpu, torch" in capsys.readouterr().out
+
+
+def test_time_to_quality(tmp_path, capsys, monkeypatch):
+    results, picture = tmp_path / "r.jsonl", tmp_path / "p.png"
+    words = ["--data", "digits", "--only", "ours", "default", "--budgets", "0.2", "0.4"]
+    words += ["--held", "60", "--out", str(tmp_path), "--results", str(results)]
+    words += ["--picture", str(picture), "--set", "model.width=8", "training.steps=4"]
+    words += ["training.adapt_steps=2", "training.eval_every=2"]
+    monkeypatch.setattr(sys, "argv", ["time_to_quality", *words])
+    time_to_quality.main()
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [line["budget"] for line in lines] == [0.2, 0.4, 0.0]
+    assert len(lines[-1]["curve"]) >= 2
+    assert picture.exists()
+    # What is there is not run again.
+    time_to_quality.main()
+    assert len(results.read_text().splitlines()) == 3
+    assert "the default job reaches its final value less 1 %" in capsys.readouterr().out
+
+
+def test_seconds_until_a_value_is_reached():
+    points = [(10.0, 200.0), (40.0, 400.0), (160.0, 500.0)]
+    assert time_to_quality.seconds_until(points, 300.0) == pytest.approx(20.0)
+    assert time_to_quality.seconds_until(points, 450.0) == pytest.approx(80.0)
+    assert time_to_quality.seconds_until(points, 150.0) == 10.0
+    assert math.isnan(time_to_quality.seconds_until(points, 501.0))

@@ -22,6 +22,7 @@ import torch
 import vaeaug
 from benchmarks.quality.score import Judge, append, read_data, read_samples
 from vaeaug.generator import WITH_SOURCE
+from vaeaug.models import CVAE, SeparateCVAE
 
 HERE = Path(__file__).parent
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -151,32 +152,41 @@ def run_ours(
         "options": options,
         "cpu_seconds": seconds,
         "parameters": sum(parameter.numel() for parameter in generator.model.parameters()),
-        "bound": bound(generator, held, seed=seed),
+        "bound": bound(generator.model, held, seed=seed),
     }
     (out / "measurements.json").write_text(json.dumps(measurements, indent=1))
     return measurements
 
 
 @torch.no_grad()
-def bound(generator: vaeaug.Synthesizer, held: vaeaug.LabelledImages, *, seed: int) -> float:
+def bound(
+    model: CVAE | SeparateCVAE, held: vaeaug.LabelledImages, *, seed: int, draws: int = 8
+) -> float:
     """Mean bound of log p(x), nats per image of [0, 1] pixels.
 
     Ours bounds log p(x|y). The classes are equally likely, so p(x) is at least p(x|y) / K: log K is
     taken off to set it beside models that do not know the class.
     """
-    model = generator.model
     rng = torch.Generator().manual_seed(seed)
     images = torch.from_numpy(held.images).movedim(-1, 1)
     total = 0.0
     for x, y in zip(images.split(500), torch.from_numpy(held.labels).split(500), strict=True):
-        for _ in range(8):
+        for _ in range(draws):
             noise = torch.randn(len(x), model.latent_dim, generator=rng)
-            total += float(model.elbo(x.float() / 255, y, noise=noise).elbo.sum()) / 8
+            total += float(model.elbo(x.float() / 255, y, noise=noise).elbo.sum()) / draws
     return total / len(held) - math.log(held.n_classes)
 
 
 def run_peer(
-    python: Path, name: str, data: Path, out: Path, *, budget: float, seed: int, options: dict
+    python: Path,
+    name: str,
+    data: Path,
+    out: Path,
+    *,
+    budget: float,
+    seed: int,
+    options: dict,
+    steps_only: bool = False,
 ) -> dict:
     """In the peers' environment; `options` are those of peers.py, and "components"."""
     options = dict(options)
@@ -184,7 +194,7 @@ def run_peer(
     out.mkdir(parents=True, exist_ok=True)
     command = [python, HERE / "peers.py", "--data", data, "--model", name, "--budget", budget]
     command += ["--out", out, "--seed", seed, "--options", json.dumps(options)]
-    command += ["--components", *components]
+    command += ["--components", *components, *(["--steps-only"] if steps_only else [])]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(list(map(str, command)), check=True, env=env, stdout=subprocess.DEVNULL)
     return json.loads((out / "measurements.json").read_text())

@@ -27,7 +27,10 @@ import vaeaug
 from vaeaug.integrations.oversampling._encoding import Columns
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
+# The default adaptation would take most of a quick training.
+ADAPTED = {"training.adapt_steps": 5}
 IMAGES = {
+    **ADAPTED,
     "model.width": 8,
     "model.latent_dim": 4,
     "screening.folds": 2,
@@ -38,7 +41,7 @@ IMAGES = {
 
 def quick(**keys) -> vaeaug.VAEOverSampler:
     return vaeaug.VAEOverSampler(
-        **{"random_state": 0, "steps": 20, "device": "cpu"} | keys,
+        **{"random_state": 0, "steps": 20, "device": "cpu", "config": ADAPTED} | keys,
     )
 
 
@@ -339,12 +342,12 @@ def test_a_wrong_configuration_is_named(wine):
 
 def test_a_whole_configuration_and_nested_keys(wine):
     X, y = wine
-    config = vaeaug.AugmentConfig().changed(**{"model.latent_dim": 3, "seed": 99})
+    config = vaeaug.AugmentConfig().changed(**ADAPTED, **{"model.latent_dim": 3, "seed": 99})
     sampler = quick(config=config).fit(X, y)
     sampler.fit_resample(X, y)
     assert sampler.generator_.model.architecture["latent_dim"] == 3
     assert sampler.generator_.model.architecture["network"] == "mlp"
-    nested = quick(config={"model": {"latent_dim": 5}})
+    nested = quick(config={"model": {"latent_dim": 5}, "training": {"adapt_steps": 5}})
     nested.fit_resample(X, y)
     assert nested.generator_.model.latent_dim == 5
 
@@ -412,7 +415,7 @@ def test_in_a_pipeline_a_cross_validation_and_a_grid(wine):
 
 def test_it_is_cloned_and_pickled_without_the_data(wine):
     X, y = wine
-    sampler = quick(config={"model.latent_dim": 4})
+    sampler = quick(config={**ADAPTED, "model.latent_dim": 4})
     copied = clone(sampler)
     assert copied.get_params() == sampler.get_params()
     X_new, _ = sampler.fit_resample(X, y)
@@ -517,7 +520,7 @@ def test_features_of_a_backbone_are_filled_up(sampler):
     rng = np.random.default_rng(0)
     y = np.repeat([3, 5, 8], [60, 50, 9])
     X = (rng.normal(size=(119, 20)) + 3 * np.eye(20)[y]).astype(np.float32)
-    config = {"training.steps": 40, "screening.classifier_steps": 20}
+    config = {**ADAPTED, "training.steps": 40, "screening.classifier_steps": 20}
     sampling = vaeaug.VAEOverSampler(random_state=0, layout="NF", sampler=sampler, config=config)
     X_new, y_new = sampling.fit_resample(X, y)
     assert X_new.shape == (180, 20)

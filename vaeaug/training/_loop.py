@@ -301,7 +301,8 @@ class Loop:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-        state.model.train()
+        if not state.model.training:  # it walks all modules
+            state.model.train()
         objective = state.objective
         ranks = self.ranks if objective.is_divisible else ALONE
         with self.batches.precision(), ranks.divided():
@@ -355,9 +356,7 @@ class Loop:
         share = self.batches.tape.number(
             lambda step, _: 1 - min(highest, (1 + step) / (10 + step)), step=step
         )
-        pairs = zip(state.average.parameters(), state.model.parameters(), strict=True)
-        moving = [(mean, parameter) for mean, parameter in pairs if parameter.requires_grad]
-        means, parameters = (list(each) for each in zip(*moving, strict=True))
+        means, parameters = state.moving
         if isinstance(share, Tensor):
             change = torch._foreach_sub(parameters, means)
             torch._foreach_mul_(change, share)

@@ -174,6 +174,8 @@ class TrainState:
         record: How far the stage has come.
         objective: What is minimised.
         watch: Judges the steps.
+        moving: The parameters that are trained: of the average, and of the model. They are listed
+            once, because to walk the modules takes as long as to update a small network.
     """
 
     model: nn.Module
@@ -183,10 +185,14 @@ class TrainState:
     record: StageRecord
     objective: "Objective"
     watch: Watch = field(init=False)
+    moving: tuple[list[Tensor], list[Tensor]] = field(init=False)
 
     def __post_init__(self) -> None:
         """Count on the device of the model."""
         self.watch = Watch(self.record, next(self.model.parameters()).device)
+        pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
+        trained = [pair for pair in pairs if pair[1].requires_grad]
+        self.moving = [mean for mean, _ in trained], [parameter for _, parameter in trained]
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,9 @@ class VAEOverSampler(BaseOverSampler):
             edit a real sample; "delta" (a real sample and the difference of two of a frequent
             class); "gmm", "flow" (trained for this) or "prior", which draw from a density and start
             from no sample, and for features "calibrated" (see `Synthesizer.sample`).
-        steps: Training steps; the adaptation to the classes takes a quarter as many. Default: 400
-            to 2,000 for a table, depending on the number of rows, otherwise that of the library.
+        steps: Training steps. The adaptation to the classes takes a tenth as many more, at least
+            100, as in every job (`training.adapt_steps`). Default: 400 to 2,000 for a table,
+            depending on the number of rows, otherwise that of the library.
         layout: Axes of X, as in `vaeaug.read`: NF, NHWC, NCHW, NHW, NL, NLC, NCL, NDHW, NDHWC,
             NCDHW. Default: by the rank. A 2-D array is a table unless this is NL or NF.
         config: Advanced settings: a mapping of keys of `AugmentConfig` that differ from the
@@ -293,9 +294,6 @@ class VAEOverSampler(BaseOverSampler):
             keys.setdefault("training.steps", base.training.steps or _table_steps(n))
         if self.steps is not None:
             keys["training.steps"] = self.steps
-        steps = keys.get("training.steps", base.training.steps)
-        if steps is not None and base.training.adapt_steps is None:
-            keys.setdefault("training.adapt_steps", max(1, steps // 4))
         return base.changed(**keys, seed=seed)
 
     def _as_data(
