@@ -1,6 +1,7 @@
 """`VAEOverSampler`: the generator with imbalanced-learn's interface."""
 
 import copy
+import math
 from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, ClassVar
@@ -35,7 +36,7 @@ _SAMPLERS = {"auto", "posterior", "interpolate", "gmm", "flow", "prior", *FROM_D
 _EDITS = (*(sampler for sampler in WITH_SOURCE if sampler in _SAMPLERS), "delta")
 # Training for a table is short because it is repeated in every fold of a cross-validation.
 _TABLE = {"model.network": "mlp", "training.batch_size": 128, "training.eval_every": 50}
-_MIN_TABLE_STEPS, _MAX_TABLE_STEPS, _TABLE_PASSES = 400, 2_000, 40
+_MIN_TABLE_STEPS, _MAX_TABLE_STEPS, _TABLE_PASSES = 250, 2_000, 40
 
 
 class VAEOverSampler(BaseOverSampler):
@@ -63,9 +64,9 @@ class VAEOverSampler(BaseOverSampler):
             edit a real sample; "delta" (a real sample and the difference of two of a frequent
             class); "gmm", "flow" (trained for this) or "prior", which draw from a density and start
             from no sample, and for features "calibrated" (see `Synthesizer.sample`).
-        steps: Training steps. The adaptation to the classes takes a tenth as many more, at least
-            100, as in every job (`training.adapt_steps`). Default: 400 to 2,000 for a table,
-            depending on the number of rows, otherwise that of the library.
+        steps: Training steps. The adaptation to the classes takes a tenth as many more; where X is
+            not a table at least 100, as in every job (`training.adapt_steps`). Default: 250 to
+            2,000 for a table, depending on the number of rows, otherwise that of the library.
         layout: Axes of X, as in `vaeaug.read`: NF, NHWC, NCHW, NHW, NL, NLC, NCL, NDHW, NDHWC,
             NCDHW. Default: by the rank. A 2-D array is a table unless this is NL or NF.
         config: Advanced settings: a mapping of keys of `AugmentConfig` that differ from the
@@ -294,6 +295,9 @@ class VAEOverSampler(BaseOverSampler):
             keys.setdefault("training.steps", base.training.steps or _table_steps(n))
         if self.steps is not None:
             keys["training.steps"] = self.steps
+        if self._is_table and base.training.adapt_steps is None:
+            # The tenth of every job, without its floor, which would be a third of the training.
+            keys.setdefault("training.adapt_steps", math.ceil(keys["training.steps"] / 10))
         return base.changed(**keys, seed=seed)
 
     def _as_data(
