@@ -100,6 +100,7 @@ OTHER: dict[str, Any] = {
     "semi_supervised.threshold": 0.8,
     "semi_supervised.classifier_steps": 10,
     "semi_supervised.consistency": 0.5,
+    "semi_supervised.alignment": False,
     "semi_supervised.classifier_weight": 0.5,
     "semi_supervised.unlabelled_share": 1.0,
     "density.kind": "flow",

@@ -18,6 +18,7 @@ from vaeaug.training._semi_supervised import (
     ClassifierObjective,
     ConsistencyObjective,
     M2Objective,
+    aligned,
     shifted,
 )
 from vaeaug.training._state import Stage, StageRecord, TrainState
@@ -61,7 +62,7 @@ def test_sure_labels_are_mostly_right_and_the_rest_is_unknown(labelled_pool, poo
     assert (found[known] == truth[known]).mean() > 0.9
     assert any(
         line == f"unlabelled pool: {known.sum()} of 200 images were given a label (probability 0.8 "
-        "or more)"
+        "or more, classes as frequent as the labelled ones)"
         for line in labelled_pool.summary()
     )
 
@@ -290,7 +291,9 @@ def test_only_sure_images_of_the_pool_are_learned_from(pooled):
     average = copy.deepcopy(model)
     losses = {}
     for threshold in (0.999999, 1e-6):
-        objective = ConsistencyObjective(batches, stage, weight=1.0, threshold=threshold)
+        objective = ConsistencyObjective(
+            batches, stage, weight=1.0, threshold=threshold, is_aligned=False
+        )
         state = TrainState(
             model, average, {}, torch.optim.SGD(model.parameters()), StageRecord(), objective
         )
@@ -301,6 +304,19 @@ def test_only_sure_images_of_the_pool_are_learned_from(pooled):
     assert none.loss.item() == pytest.approx(alone.loss.item())
     assert all_.metrics["sure"] == 1
     assert all_.loss.item() > alone.loss.item()
+
+
+def test_aligned_predictions_are_as_frequent_as_they_should_be():
+    probability = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.7, 0.3]])
+    even = torch.tensor([0.5, 0.5])
+    better = aligned(probability, probability.mean(dim=0), even)
+    torch.testing.assert_close(better.sum(dim=1), torch.ones(3))
+    # Bayes' rule for another prior: 0.8 / 0.7 against 0.2 / 0.3.
+    assert better[0, 0].item() == pytest.approx(0.8 / 0.7 / (0.8 / 0.7 + 0.2 / 0.3))
+    assert better[:, 0].argmax() == probability[:, 0].argmax()
+    assert abs(better.mean(dim=0)[0] - 0.5) < 0.01 < probability.mean(dim=0)[0] - 0.5
+    # A class of no labelled image is never predicted.
+    assert aligned(probability, even, torch.tensor([0.0, 1.0]))[:, 0].tolist() == [0.0] * 3
 
 
 def test_a_pool_makes_a_better_classifier_of_a_few_labels():

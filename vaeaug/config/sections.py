@@ -397,6 +397,11 @@ class SemiSupervisedConfig(Section):
         description="Weight of the consistency of the classifier on strongly augmented unlabelled "
         "images (FixMatch). 0: it learns from the labelled images alone.",
     )
+    alignment: bool = Field(
+        True,
+        description="The classes of the pool are taken to be as frequent as among the labelled "
+        "images (distribution alignment). false: where they are not.",
+    )
     classifier_weight: float = Field(
         1.0, ge=0, description="m2: weight of the classification loss (nats per value)."
     )

@@ -23,6 +23,8 @@ from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
 SHIFT = 2
 # Images of the pool in a step of the classifier.
 UNLABELLED = 192
+# How fast the running mean of what is predicted of the pool follows, per step.
+PREDICTED_RATE = 0.03
 # Maximum number of classes over which the unlabelled ELBO is summed, the most likely ones first.
 MAX_ENUMERATED = 10
 
@@ -104,18 +106,27 @@ class ConsistencyObjective(ClassifierObjective):
     """FixMatch (Sohn et al. 2020, arXiv:2001.07685): what is sure of an image holds for its views.
 
     The average of the weights so far predicts the class of a slightly shifted image of the pool;
-    where it is sure, the classifier has to say the same of a strongly augmented view.
+    where it is sure, the classifier has to say the same of a strongly augmented view. Predictions
+    may be aligned with the frequencies of the labelled classes (Berthelot et al. 2020,
+    arXiv:1911.09785): a classifier that learns from itself takes hard classes for easy ones
+    otherwise, ever more often.
 
     Args:
         batches: The data, with an unlabelled pool.
         stage: The stage; its class_power should be 0.
         weight: Weight of the unlabelled images.
         threshold: Lowest probability that counts as sure.
+        is_aligned: Whether predictions are aligned.
     """
 
-    def __init__(self, batches: Batches, stage: Stage, *, weight: float, threshold: float) -> None:
+    def __init__(
+        self, batches: Batches, stage: Stage, *, weight: float, threshold: float, is_aligned: bool
+    ) -> None:
         super().__init__(batches, stage)
-        self.weight, self.threshold = weight, threshold
+        self.weight, self.threshold, self.is_aligned = weight, threshold, is_aligned
+        self.frequency = class_frequency(batches)
+        # What was predicted of the pool, on average over the last steps.
+        self.predicted = self.frequency.clone()
 
     def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
         """Add the cross-entropy of unlabelled views to that of the labelled images."""
@@ -124,7 +135,11 @@ class ConsistencyObjective(ClassifierObjective):
         x = self.batches.draw_pool(self.stage, step, UNLABELLED)
         with torch.no_grad():
             weak = shifted(self.batches, f"{name}/weak", step, x)
-            sure, y = torch.softmax(state.average.eval()(weak), dim=1).max(dim=1)
+            probability = torch.softmax(state.average.eval()(weak), dim=1)
+            if self.is_aligned:
+                self.predicted.lerp_(probability.mean(dim=0), PREDICTED_RATE)
+                probability = aligned(probability, self.predicted, self.frequency)
+            sure, y = probability.max(dim=1)
         told = (sure >= self.threshold).float()
         with self._seeded(step):
             logits = state.model(strongly_augmented(self.batches, f"{name}/strong", step, x))
@@ -145,6 +160,14 @@ class ConsistencyObjective(ClassifierObjective):
         keep_best(state, done)
         state.record.evaluations_without_gain = 0
         return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the mean prediction."""
+        return {"predicted": self.predicted}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.predicted.copy_(state["predicted"])
 
 
 class M2Objective(ElboObjective):
@@ -234,8 +257,36 @@ class M2Objective(ElboObjective):
         return (log_q.exp() * (negative + log_q)).sum(dim=1).mean()
 
 
+def class_frequency(batches: Batches) -> Tensor:
+    """Compute how frequent each class is among the labelled images.
+
+    Args:
+        batches: The data.
+
+    Returns:
+        Shares of all, (k,).
+    """
+    counts = torch.tensor([float(len(rows)) for rows in batches.rows], device=batches.device)
+    return counts / counts.sum()
+
+
+def aligned(probability: Tensor, predicted: Tensor, frequency: Tensor) -> Tensor:
+    """Correct predictions for classes that are predicted more or less often than they occur.
+
+    Args:
+        probability: Of each class, (n, k).
+        predicted: Mean prediction, (k,).
+        frequency: Share of each class, (k,).
+
+    Returns:
+        Probabilities, (n, k).
+    """
+    weighted = probability * (frequency / predicted.clamp(min=1e-6))
+    return weighted / weighted.sum(dim=1, keepdim=True)
+
+
 def pseudo_labels(
-    classifier: nn.Module, batches: Batches, threshold: float
+    classifier: nn.Module, batches: Batches, threshold: float, *, is_aligned: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label the images of the pool of whose class the classifier is certain.
 
@@ -243,12 +294,15 @@ def pseudo_labels(
         classifier: Images to logits (n, k).
         batches: The data, with an unlabelled pool.
         threshold: Lowest probability of the most likely class.
+        is_aligned: Whether the pool's classes are as frequent as the labelled ones.
 
     Returns:
         Row numbers of the pool and their class indices, (m,) each.
     """
     assert batches.pool is not None
     probability = torch.softmax(class_logits(classifier.eval(), batches, batches.pool), dim=1)
+    if is_aligned:
+        probability = aligned(probability, probability.mean(dim=0), class_frequency(batches))
     top, label = probability.max(dim=1)
     rows = torch.nonzero(top >= threshold).squeeze(1)
     return rows.cpu().numpy(), label[rows].cpu().numpy()

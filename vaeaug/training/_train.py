@@ -416,7 +416,11 @@ class TrainingPipeline:
         objective = ClassifierObjective(self.batches, stage, size=size)
         if self.batches.pool is not None and settings.consistency:
             objective = ConsistencyObjective(
-                self.batches, stage, weight=settings.consistency, threshold=settings.threshold
+                self.batches,
+                stage,
+                weight=settings.consistency,
+                threshold=settings.threshold,
+                is_aligned=settings.alignment,
             )
         self.stages["classifier"] = self.loop.run(stage, model, objective)
         return model.eval()
@@ -448,15 +452,18 @@ class TrainingPipeline:
             Row numbers of the pool and their class indices, (m,) each.
         """
         assert self.batches.pool is not None
-        threshold = self.config.semi_supervised.threshold
-        found = None
+        settings, found = self.config.semi_supervised, None
         if self.ranks.is_leader:  # another device may round a probability to the other side
-            found = list(map(torch.from_numpy, pseudo_labels(classifier, self.batches, threshold)))
+            labelled = pseudo_labels(
+                classifier, self.batches, settings.threshold, is_aligned=settings.alignment
+            )
+            found = list(map(torch.from_numpy, labelled))
         with self.ranks.together():
             rows, labels = (each.numpy() for each in self.ranks.share(found))
         self.notes.append(
             f"unlabelled pool: {len(rows)} of {len(self.batches.pool)} images were given a label "
-            f"(probability {threshold:g} or more)"
+            f"(probability {settings.threshold:g} or more"
+            f"{', classes as frequent as the labelled ones' if settings.alignment else ''})"
         )
         return rows, labels
 
