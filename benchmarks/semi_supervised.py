@@ -4,7 +4,8 @@ Arms, each the same small CNN, the same steps, class-balanced draws, a flip and 
 
 - supervised: the labelled images alone;
 - one_pass: and the pool's images that a classifier of the labelled ones is sure of;
-- pseudo_labels: the same, where that classifier learned from the pool too (FixMatch's rule);
+- unaligned: the same, where that classifier learned from the pool too (FixMatch's rule);
+- pseudo_labels: and its predictions are aligned with the frequencies of the labelled classes;
 - merged_pseudo_label: the labelled images merged with samples of a generator that learned from the
   pool by pseudo-labels;
 - merged_m2: the same, the generator trained by the bound over all classes (Kingma's M2).
@@ -33,10 +34,11 @@ from pipelines.balance_rare_classes import (
     train_classifier,
 )
 
-ARMS = ("supervised", "one_pass", "pseudo_labels", "merged_pseudo_label", "merged_m2")
+ARMS = ("supervised", "one_pass", "unaligned", "pseudo_labels", "merged_pseudo_label", "merged_m2")
 # How the generator of an arm is trained, which labels the pool as well.
 JOBS = {
-    "one_pass": {"semi_supervised.consistency": 0.0},
+    "one_pass": {"semi_supervised.consistency": 0.0, "semi_supervised.alignment": False},
+    "unaligned": {"semi_supervised.alignment": False},
     "pseudo_labels": {},
     "merged_pseudo_label": {},
     "merged_m2": {"semi_supervised.mode": "m2"},
