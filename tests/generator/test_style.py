@@ -103,12 +103,14 @@ def test_samples_show_their_label(generator, sampler):
 
 
 def test_style_comes_from_the_frequent_classes(generator, toy):
-    """A class of two images appears in as many colours as the classes that lend their styles."""
-    batch = generator.sample(N_CLASSES - 1, 128, seed=0, sampler="transfer", temperature=0.0)
-    assert set(toy.labels[batch.source_index]) <= set(range(N_FREQUENT))
-    drawn_in, lent = colours(batch.images), colours(toy.images[batch.source_index])
-    likeness = [np.corrcoef(drawn_in[:, channel], lent[:, channel])[0, 1] for channel in range(3)]
-    assert np.mean(likeness) > 0.3  # by chance 0 ± 0.09
+    """Classes of two images appear in as many colours as the classes that lend their styles."""
+    likeness = []
+    for label in range(N_FREQUENT, N_CLASSES):
+        batch = generator.sample(label, 128, seed=0, sampler="transfer", temperature=0.0)
+        assert set(toy.labels[batch.source_index]) <= set(range(N_FREQUENT))
+        made, lent = colours(batch.images), colours(toy.images[batch.source_index])
+        likeness += [np.corrcoef(made[:, band], lent[:, band])[0, 1] for band in range(3)]
+    assert np.mean(likeness) > 0.2  # by chance 0 ± 0.04
 
 
 def test_a_class_that_training_never_saw_is_drawn_from_exemplars(generator):
