@@ -20,9 +20,8 @@ from vaeaug.training._batches import Batches
 from vaeaug.training._scores import by_class, keep_best, keep_best_rows, mean_finite
 from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
 
-# Maximum number of images to which sigma and the prior of a class are fitted. On the way, sigma of
-# fewer images is off by a few percent, which a score does not see and costs a quarter.
-SIGMA_IMAGES, SIGMA_IMAGES_ON_THE_WAY = 1024, 256
+# Maximum number of images to which sigma and the prior of a class are fitted.
+SIGMA_IMAGES = 1024
 PRIOR_IMAGES = 4096
 # Weight of the standard normal in the prior of a class, in images: the moments of a rare class are
 # noisy.
@@ -231,7 +230,7 @@ class ElboObjective:
         """Compute the held-out ELBO: over all images, or for each class while adapting."""
         model = as_cvae(state.average.eval())
         if not self.stage.adapt:
-            calibrate_sigma(self.batches, self.stage, model, SIGMA_IMAGES_ON_THE_WAY)
+            calibrate_sigma(self.batches, self.stage, model)
         images, labels = self.batches.held_out(self.stage)
         elbo, kl = held_out_terms(self.batches, model, images, labels)
         if self.stage.adapt:
@@ -300,16 +299,15 @@ class ElboObjective:
 
 
 @torch.no_grad()
-def calibrate_sigma(batches: Batches, stage: Stage, model: CVAE, limit: int = SIGMA_IMAGES) -> None:
+def calibrate_sigma(batches: Batches, stage: Stage, model: CVAE) -> None:
     """Set the sigma of the decoder to its optimum for a fixed sample of the training images.
 
     Args:
         batches: The data.
         stage: The stage; it names the classes.
         model: The model to change.
-        limit: Maximum number of images.
     """
-    images, labels = batches.of_classes(stage, limit)
+    images, labels = batches.of_classes(stage, SIGMA_IMAGES)
     errors = [terms.squared_error for terms in _terms(batches, model, images, labels, "sigma")]
     mean_square = float(torch.cat(errors).double().mean()) / images[0].numel()
     model.likelihood.log_sigma2.fill_(math.log(max(mean_square, MIN_SIGMA**2)))

@@ -63,9 +63,8 @@ _SIDES = (2048, 32, 16)
 _ROUNDS, _LEAST_FACTOR = 30, 0.1
 # Estimates of neighbouring levels are apart by this factor at least.
 _LEAST_RATIO = 1.02
-# Maximum number of held-out samples, and every how many of them is scored on the way, to choose the
-# weights that are kept.
-RESTORED_HELD_OUT, _SCORED = 128, 2
+# Maximum number of held-out samples that are scored.
+_HELD_OUT = 128
 
 
 @dataclass(frozen=True)
@@ -254,8 +253,8 @@ class RestorationObjective:
         self.is_clipped = batches.images.dtype == torch.uint8
         held_out, _ = batches.held_out(stage)
         if not len(held_out):
-            held_out, _ = batches.of_classes(stage, RESTORED_HELD_OUT)
-        held_out = held_out[:: math.ceil(len(held_out) / RESTORED_HELD_OUT)]
+            held_out, _ = batches.of_classes(stage, _HELD_OUT)
+        held_out = held_out[:: math.ceil(len(held_out) / _HELD_OUT)]
         x = batches.scale(held_out)
         self.held_out = _cut(x, [(side - most) // 2 for side, most in _long(x)])
 
@@ -308,7 +307,7 @@ class RestorationObjective:
         restorer = _restorer(state.average.eval())
         scores = [
             (-10 * (restored - x).square().flatten(1).mean(dim=1).clamp(min=1e-10).log10()).mean()
-            for x, _, restored, _ in self._without_noise(restorer, every=_SCORED)
+            for x, _, restored, _ in self._without_noise(restorer)
         ]
         psnr = float(torch.stack(scores).mean())
         keep_best(state, psnr)
@@ -358,20 +357,19 @@ class RestorationObjective:
             restorer.weights.mul_(lower.exp())
 
     def _without_noise(
-        self, restorer: Restorer, *, told: bool = False, every: int = 1
+        self, restorer: Restorer, *, told: bool = False
     ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """At each level clean, noisy and restored held-out samples, and the level that was used."""
         restored = []
         for number, true_level in enumerate(NOISE_LEVELS):
-            y, parts, levels = self._noisy(number)[::every], [], []
+            y, parts, levels = self._noisy(number), [], []
             for part in y.split(32):
                 level = part.new_full((len(part),), true_level)
                 if not told:
                     level = restorer.noise_level(part, torch.ones_like(part)).clamp(max=MAX_NOISE)
                 parts.append(restorer(part, _column(level, part).expand_as(part)).clamp(0, 1))
                 levels.append(level)
-            clean = self.held_out[::every]
-            restored.append((clean, y, torch.cat(parts), torch.cat(levels)))
+            restored.append((self.held_out, y, torch.cat(parts), torch.cat(levels)))
         return restored
 
     def _noisy(self, number: int) -> Tensor:

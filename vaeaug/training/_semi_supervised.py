@@ -43,14 +43,13 @@ class ClassifierObjective:
     Args:
         batches: The data.
         stage: The stage; its class_power should be 0.
-        size: Images per step.
     """
 
     is_repeatable = True
     is_divisible = False  # dropout draws for the batch as a whole
 
-    def __init__(self, batches: Batches, stage: Stage, *, size: int = 128) -> None:
-        self.batches, self.stage, self.size = batches, stage, size
+    def __init__(self, batches: Batches, stage: Stage) -> None:
+        self.batches, self.stage = batches, stage
 
     def trained(self, model: nn.Module) -> Mapping[str, nn.Parameter]:
         """Return all parameters."""
@@ -62,7 +61,7 @@ class ClassifierObjective:
 
     def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
         """Compute the cross-entropy with label smoothing."""
-        x, y = self.batches.draw(self.stage, step, self.size)
+        x, y = self.batches.draw(self.stage, step, 128)
         # A judge of styles must not mind how an image is turned; one that labels a pool has to be
         # sure of what is there.
         moved = augmented if self.batches.pool is None else shifted

@@ -25,8 +25,8 @@ from vaeaug.training._elbo import ElboObjective, as_cvae, held_out_terms
 from vaeaug.training._scores import by_class, keep_best_rows, mean_finite
 from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
 
-# Maximum number of images whose mean content code describes a class, in the end and on the way.
-CODE_IMAGES, CODE_IMAGES_ON_THE_WAY = 256, 64
+# Maximum number of images whose mean content code describes a class.
+CODE_IMAGES = 256
 # Default weight of the KL of the style: 1 for each so many values of a sample, and at most 5.
 STYLE_VALUES, HIGHEST_STYLE_BETA = 64, 5.0
 # Fraction of the steps over which the weight of the label swap grows to its value.
@@ -130,7 +130,7 @@ class StyleObjective(ElboObjective):
 
     def evaluate(self, state: TrainState, done: float) -> dict[str, float]:
         """Compute the held-out ELBO with the codes of the classes as they are now."""
-        fill_class_codes(self.batches, as_cvae(state.average.eval()), CODE_IMAGES_ON_THE_WAY)
+        fill_class_codes(self.batches, as_cvae(state.average.eval()))
         return super().evaluate(state, done)
 
     def _encoded(
@@ -295,18 +295,17 @@ class AddedStyleObjective(ElboObjective):
 
 
 @torch.no_grad()
-def fill_class_codes(batches: Batches, model: CVAE, limit: int = CODE_IMAGES) -> None:
+def fill_class_codes(batches: Batches, model: CVAE) -> None:
     """Set the embedding of each class to the mean content code of its images.
 
     Args:
         batches: The data.
         model: A model with a content encoder, changed in place.
-        limit: Maximum number of images of a class.
     """
     assert model.content is not None
     for label, rows in enumerate(batches.rows):
         if len(rows):
-            index = torch.from_numpy(rows[:limit]).to(batches.device)
+            index = torch.from_numpy(rows[:CODE_IMAGES]).to(batches.device)
             images = batches.stored(index)
             codes = [
                 model.content(batches.scale(images[part]))

@@ -14,7 +14,6 @@ from vaeaug.memory import kept_memory
 from vaeaug.training._batches import MAX_HELD_OUT, Batches
 from vaeaug.training._loop import EVAL_EVERY, EVALUATIONS, MIN_EVALUATIONS, Loop
 from vaeaug.training._restoration import (
-    RESTORED_HELD_OUT,
     RestorationObjective,
     new_restorer,
     restoration_stage,
@@ -75,21 +74,17 @@ def time_training(
         The time of each stage, in order.
     """
     batches = Batches(data, config, device)
-
-    def held_out(most: int) -> float:
-        """How many times as many images an evaluation of all images scores, of so many at most."""
-        share = config.training.held_out
-        return min(most, share * n_images) / max(1, min(most, share * len(data)))
-
+    share = config.training.held_out
+    held_out = min(MAX_HELD_OUT, share * n_images) / max(1, min(MAX_HELD_OUT, share * len(data)))
     with kept_memory(0):
         pipeline = TrainingPipeline(data, config, batches, None, None)
-        loop = pipeline.loop = _TimedLoop(batches, config, held_out(MAX_HELD_OUT))
+        loop = pipeline.loop = _TimedLoop(batches, config, held_out)
         pipeline.run()
         times = loop.times
         if restoration_steps(data, config):
             stage = restoration_stage(data, config)
             restorer = new_restorer(data, config, device)
-            loop = _TimedLoop(batches, config, held_out(RESTORED_HELD_OUT))
+            loop = _TimedLoop(batches, config, held_out)
             loop.run(stage, restorer, RestorationObjective(batches, config, stage))
             times = times + loop.times
     return times

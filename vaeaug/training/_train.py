@@ -32,7 +32,7 @@ from vaeaug.ranks import ALONE, Ranks
 from vaeaug.training._adversarial import AdversarialObjective
 from vaeaug.training._batches import Batches, mix, resolve_device
 from vaeaug.training._discrete import CodebookObjective, CodePriorObjective
-from vaeaug.training._elbo import ElboObjective, calibrate_sigma, match_priors
+from vaeaug.training._elbo import ElboObjective, match_priors
 from vaeaug.training._flow import FlowObjective
 from vaeaug.training._loop import Loop
 from vaeaug.training._scores import mean_finite
@@ -69,10 +69,6 @@ FLOW_DEPTH, FLOW_RATE = 4, 1e-3
 PRIOR_DEPTH, PRIOR_RATE = 2, 5e-3
 # Classes that are adapted together, at most: a step draws four images of each.
 ADAPTED_TOGETHER = 64
-# Channels of the first convolution of the classifier, and its images per step, where it labels a
-# pool, and where it only judges, as the smaller ones of the screening do.
-CLASSIFIER_WIDTH, CLASSIFIER_BATCH = 32, 128
-JUDGE_WIDTH, JUDGE_BATCH = 24, 64
 # Default length of the style, units; at most half of the latent vector.
 STYLE_UNITS = 16
 # Learning rate of classes that are added, by that of a training: label control and the bound of an
@@ -405,15 +401,15 @@ class TrainingPipeline:
         """
         if "classifier" not in self.shares:
             return None
-        settings = self.config.semi_supervised
-        steps, width, size = settings.classifier_steps, CLASSIFIER_WIDTH, CLASSIFIER_BATCH
-        if self.batches.pool is None:  # it only judges
-            steps, width, size = max(1, min(steps, self.steps // 2)), JUDGE_WIDTH, JUDGE_BATCH
         model = self._fresh(
-            "classifier", SmallClassifier, self.data.image_shape, self.data.n_classes, width=width
+            "classifier", SmallClassifier, self.data.image_shape, self.data.n_classes
         )
+        steps = self.config.semi_supervised.classifier_steps
+        if self.batches.pool is None:  # it only judges
+            steps = max(1, min(steps, self.steps // 2))
         stage = self._stage("classifier", steps, power=0.0)
-        objective = ClassifierObjective(self.batches, stage, size=size)
+        settings = self.config.semi_supervised
+        objective = ClassifierObjective(self.batches, stage)
         if self.batches.pool is not None and settings.consistency:
             objective = ConsistencyObjective(
                 self.batches,
@@ -492,9 +488,7 @@ class TrainingPipeline:
                         share=share * (self.shares["trunk"] + self.shares["adapt"]),
                     )
                     objective = ElboObjective(self.batches, self.config, stage, classifier)
-                    of_class = model.of_class(label)
-                    self.stages[stage.name] = self.loop.run(stage, of_class, objective)
-                    calibrate_sigma(self.batches, stage, of_class)
+                    self.stages[stage.name] = self.loop.run(stage, model.of_class(label), objective)
             return model
         stage = self._stage("trunk", self.steps)
         kind = CodebookObjective if model.is_discrete else ElboObjective
@@ -509,9 +503,6 @@ class TrainingPipeline:
             judge = copy.deepcopy(classifier)
             objective = M2Objective(self.batches, self.config, stage, classifier, judge)
         self.stages["trunk"] = self.loop.run(stage, model, objective)
-        if model.style_dim:
-            fill_class_codes(self.batches, model)
-        calibrate_sigma(self.batches, stage, model)
         if self.config.model.grouping == "adapted":
             match_priors(self.batches, model)
             blocks = self._adapted_blocks()
@@ -568,9 +559,7 @@ class TrainingPipeline:
                         name, steps, classes=(label,), is_one_class=True, share=share
                     )
                     alone = ElboObjective(self.batches, self.config, stage)
-                    of_class = model.of_class(label)
-                    self.stages[name] = self.loop.run(stage, of_class, alone)
-                    calibrate_sigma(self.batches, stage, of_class)
+                    self.stages[name] = self.loop.run(stage, model.of_class(label), alone)
             return
         if not model.conditional:  # it never sees the class
             return
