@@ -25,7 +25,7 @@ def opened(browser: Any) -> Iterator[Any]:
             color_scheme=scheme,
             reduced_motion="reduce",
         )
-        page.set_default_timeout(8000)
+        page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text))
         pages.append(page)

@@ -124,7 +124,12 @@ class ConsistencyObjective(ClassifierObjective):
         super().__init__(batches, stage)
         self.weight, self.threshold, self.is_aligned = weight, threshold, is_aligned
         self.frequency = class_frequency(batches)
-        # What was predicted of the pool, on average over the last steps.
+        # What was predicted of the pool, on average over the last steps; made where it is changed.
+        self.predicted: Tensor | None = None
+
+    def start(self, state: TrainState) -> None:
+        """Score the initial weights, and begin with the frequencies of the labelled classes."""
+        super().start(state)
         self.predicted = self.frequency.clone()
 
     def loss(self, state: TrainState, step: int, done: float) -> StepLoss:
@@ -136,7 +141,8 @@ class ConsistencyObjective(ClassifierObjective):
             weak = shifted(self.batches, f"{name}/weak", step, x)
             probability = torch.softmax(state.average.eval()(weak), dim=1)
             if self.is_aligned:
-                self.predicted.lerp_(probability.mean(dim=0), PREDICTED_RATE)
+                assert self.predicted is not None
+                self.predicted.lerp_(probability.float().mean(dim=0), PREDICTED_RATE)
                 probability = aligned(probability, self.predicted, self.frequency)
             sure, y = probability.max(dim=1)
         told = (sure >= self.threshold).float()
@@ -162,11 +168,12 @@ class ConsistencyObjective(ClassifierObjective):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the mean prediction."""
+        assert self.predicted is not None
         return {"predicted": self.predicted}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.predicted.copy_(state["predicted"])
+        self.predicted = state["predicted"].to(self.batches.device).clone()
 
 
 class M2Objective(ElboObjective):
@@ -265,8 +272,9 @@ def class_frequency(batches: Batches) -> Tensor:
     Returns:
         Shares of all, (k,).
     """
-    counts = torch.tensor([float(len(rows)) for rows in batches.rows], device=batches.device)
-    return counts / counts.sum()
+    counts = [len(rows) for rows in batches.rows]
+    frequency = torch.tensor(counts, dtype=torch.float32, device=batches.device)
+    return frequency / frequency.sum()
 
 
 def aligned(probability: Tensor, predicted: Tensor, frequency: Tensor) -> Tensor:
@@ -301,6 +309,7 @@ def pseudo_labels(
     assert batches.pool is not None
     probability = torch.softmax(class_logits(classifier.eval(), batches, batches.pool), dim=1)
     if is_aligned:
+        probability = probability.float()
         probability = aligned(probability, probability.mean(dim=0), class_frequency(batches))
     top, label = probability.max(dim=1)
     rows = torch.nonzero(top >= threshold).squeeze(1)
