@@ -28,6 +28,7 @@ from benchmarks.quality.__main__ import (
     bound,
     results_of,
     run_peer,
+    save_data,
     tuned_options,
 )
 from benchmarks.quality.score import append, read_data
@@ -107,15 +108,7 @@ def make_data(name: str, out: Path, n_held: int) -> Path:
         train, test = (vaeaug.read(source, split=part) for part in ("train", "test"))
         rows = np.random.default_rng(0).permutation(len(test))[:n_held]
         held = test.subset(np.sort(rows))
-        out.mkdir(parents=True, exist_ok=True)
-        np.savez(
-            path,
-            train_images=train.images,
-            train_labels=train.labels,
-            held_images=held.images,
-            held_labels=held.labels,
-            n_per_class=0,
-        )
+        save_data(path, train, held, 0)
     return path
 
 

@@ -214,6 +214,26 @@ def wrong_after_a_kill(command: Command, target: Path, whole: dict[str, bytes]) 
     return None
 
 
+def unlike(
+    command: Command,
+    target: Path,
+    whole: dict[str, bytes],
+    code: int,
+    expected: int,
+    log: Path,
+) -> list[str]:
+    """What a command that came to its end made otherwise than one that nobody touched."""
+    if command.is_file and code == 1 and DONE in log.read_text():
+        code = expected  # it was done before, and says so
+    if code != expected:
+        return [f"ended with {code} in place of {expected}: {log.read_text()[-800:]}"]
+    found = contents(target)
+    differing = [
+        name for name in sorted(found.keys() | whole.keys()) if found.get(name) != whole.get(name)
+    ]
+    return [f"other bytes: {differing}"] if differing else []
+
+
 class Torture:
     """The trials.
 
@@ -255,7 +275,7 @@ class Torture:
                 failures.append(wrong)
         log = self.out / f"log-{number}"
         again = ended(start(command, target, self.run, log))
-        failures += self._unlike(command, target, whole, again, code, log)
+        failures += unlike(command, target, whole, again, code, log)
         left = [str(path) for path in self.out.glob(f"trial-{number}*/**/.*.tmp")]
         if left:
             failures.append(f"left over: {left}")
@@ -314,34 +334,12 @@ class Torture:
                 failures.append(wrong)
             filled.unlink()
             again = code if fitted else ended(start(command, target, self.run, log))
-            failures += self._unlike(command, target, whole, again, code, log)
+            failures += unlike(command, target, whole, again, code, log)
             failures += [f"left over: {path}" for path in disk.glob("**/.*.tmp")]
         finally:
             subprocess.run(["umount", "--lazy", disk], check=True)
         line = {"disk": number, "command": command.name, "phase": phase, "fitted": fitted}
         return line | {"failures": failures}
-
-    def _unlike(
-        self,
-        command: Command,
-        target: Path,
-        whole: dict[str, bytes],
-        code: int,
-        expected: int,
-        log: Path,
-    ) -> list[str]:
-        """What a command that came to its end made otherwise than one that nobody touched."""
-        if command.is_file and code == 1 and DONE in log.read_text():
-            code = expected  # it was done before, and says so
-        if code != expected:
-            return [f"ended with {code} in place of {expected}: {log.read_text()[-800:]}"]
-        found = contents(target)
-        differing = [
-            name
-            for name in sorted(found.keys() | whole.keys())
-            if found.get(name) != whole.get(name)
-        ]
-        return [f"other bytes: {differing}"] if differing else []
 
     def _target(self, name: str, command: Command) -> Path:
         folder = self.out / name / command.name.replace(" ", "")

@@ -109,16 +109,23 @@ def make_data(name: str, out: Path, *, per_class: int | None, seed: int, tune: b
         train, held = train.subset(np.sort(order[cut:])), train.subset(np.sort(order[:cut]))
     else:
         held = vaeaug.read(source, split="test")
-    out.mkdir(parents=True, exist_ok=True)
+    save_data(path, train, held, N_PER_CLASS[name])
+    return path
+
+
+def save_data(
+    path: Path, train: vaeaug.LabelledImages, held: vaeaug.LabelledImages, n_per_class: int
+) -> None:
+    """Write the data file that every generator and `read_data` take."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
         path,
         train_images=train.images,
         train_labels=train.labels,
         held_images=held.images,
         held_labels=held.labels,
-        n_per_class=N_PER_CLASS[name],
+        n_per_class=n_per_class,
     )
-    return path
 
 
 # -- Generators ------------------------------------------------------------------------------------
