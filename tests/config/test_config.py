@@ -72,6 +72,7 @@ OTHER: dict[str, Any] = {
     "training.adapt_steps": 10,
     "training.batch_size": 8,
     "training.learning_rate": 1e-3,
+    "training.precision": "float32",
     "training.weight_decay": 0.0,
     "training.lr_warmup": 0,
     "training.kl_warmup": 0.5,

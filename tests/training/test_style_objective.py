@@ -12,6 +12,7 @@ from vaeaug.models import mean_codes
 from vaeaug.training import style_units
 from vaeaug.training._augmentation import SHIFT, augmented
 from vaeaug.training._batches import Batches
+from vaeaug.training._style import drawn_evenly, swap_weight
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +23,7 @@ def batches(digits):
 def test_an_image_is_never_its_own_exemplar(batches):
     rows = torch.from_numpy(np.concatenate([rows[:3] for rows in batches.rows]))
     y = batches.labels_of(rows)
-    drawn = torch.stack(
-        [batches.draw_exemplars("test", step, y, beside=rows) for step in range(40)]
-    )
+    drawn = torch.stack([batches.draw_exemplars("test", step, y, rows) for step in range(40)])
     assert (drawn != rows).all()
     assert (batches.labels[drawn] == y).all()
     assert len(drawn[:, 0].unique()) > 5
@@ -36,24 +35,32 @@ def test_the_only_image_of_a_class_is_its_exemplar(digits):
     batches = Batches(few, tiny_config(), torch.device("cpu"))
     row = batches.rows[4]
     beside = torch.from_numpy(row)
-    drawn = batches.draw_exemplars("test", 0, torch.tensor([4]), beside=beside)
+    drawn = batches.draw_exemplars("test", 0, torch.tensor([4]), beside)
     np.testing.assert_array_equal(drawn, row)
 
 
 def test_all_others_of_a_class_are_drawn_alike(batches):
     beside = torch.from_numpy(batches.rows[9][2:3])
     y = torch.full((1,), 9)
-    drawn = [int(batches.draw_exemplars("all", step, y, beside=beside)) for step in range(600)]
+    drawn = [int(batches.draw_exemplars("all", step, y, beside)) for step in range(600)]
     counts = np.bincount(drawn, minlength=len(batches.labels))[batches.rows[9]]
     assert counts[2] == 0
     assert np.delete(counts, 2).min() > 0.5 * 600 / (len(counts) - 1)
 
 
-def test_swapped_classes_are_drawn_alike_however_rare(batches):
-    y = torch.cat([batches.draw_classes("test", step, 200) for step in range(20)])
-    share = torch.bincount(y, minlength=10) / len(y)
-    assert share.min() > 0.07
-    assert share.max() < 0.13
+def test_classes_of_a_batch_are_drawn_alike_however_rare():
+    y = torch.tensor([0] * 60 + [1] * 3 + [2])
+    quantiles = torch.rand(4000, 64, generator=torch.Generator().manual_seed(0))
+    drawn = torch.stack([drawn_evenly(y, each, 1) for each in quantiles])
+    share = torch.bincount(y[drawn.flatten()], minlength=3) / len(drawn)
+    torch.testing.assert_close(share, torch.full((3,), 1 / 3), atol=0.03, rtol=0)
+    assert len(drawn_evenly(y, quantiles[0], 20).unique()) == 20
+
+
+@pytest.mark.parametrize(("n_values", "weight"), [(12, 1.0), (64, 1.6), (784, 19.6), (12288, 20.0)])
+def test_the_label_swap_of_small_samples_weighs_less(n_values, weight):
+    assert swap_weight(tiny_config(), n_values) == pytest.approx(weight)
+    assert swap_weight(tiny_config(**{"training.label_swap": 5.0}), n_values) == 5.0
 
 
 def test_codes_are_means_over_the_shared_exemplars():

@@ -274,7 +274,18 @@ class TrainingConfig(Section):
         "of `steps`, at least 100, less where there are more classes.",
     )
     batch_size: int = Field(64, ge=2, le=65536, description="Images per step.")
-    learning_rate: float = Field(2e-3, gt=0, description="Peak AdamW learning rate.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="Peak AdamW learning rate. Default: 0.004 for the trunk of a network conv "
+        "that is trained from new, else 0.002.",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Of the steps of training; weights and samples are float32. auto: bfloat16 "
+        "where it is faster, on cards of 2020 and later, and on processors that compute in it "
+        "(AVX512-BF16, AMX) for samples of more than 400 values.",
+    )
     weight_decay: float | None = Field(
         None,
         ge=0,
@@ -330,11 +341,12 @@ class TrainingConfig(Section):
         description="Stop after this many seconds over all stages: processor time on the CPU, wall "
         "time on CUDA. The result then depends on the machine.",
     )
-    label_swap: float = Field(
-        20.0,
+    label_swap: float | None = Field(
+        None,
         ge=0,
         description="Weight (nats) of the cross-entropy of a classifier of the real images on "
-        "styles that are decoded with the content of another class. 0: none.",
+        "styles that are decoded with the content of another class. 0: none. Default: 1 for each "
+        "40 values of a sample, 1 to 20.",
     )
     denoise: float = Field(
         0.0,

@@ -22,7 +22,7 @@ from vaeaug.models.discriminator import Discriminator, feature_distance
 from vaeaug.models.flow import LatentFlow
 from vaeaug.models.likelihoods import LIKELIHOODS, MIN_SIGMA, make_likelihood, optimal_log_sigma2
 from vaeaug.models.networks import latent_groups
-from vaeaug.models.precision import exact_float32
+from vaeaug.models.precision import exact_float32, is_faster_in_bfloat16
 from vaeaug.models.restorer import (
     MAX_NOISE,
     MIN_NOISE,
@@ -63,6 +63,7 @@ __all__ = [
     "groups_of",
     "importance_weighted_bound",
     "in_order",
+    "is_faster_in_bfloat16",
     "latent_groups",
     "make_likelihood",
     "mean_codes",

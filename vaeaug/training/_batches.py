@@ -1,6 +1,7 @@
 """The images on the device, and the batch of each training step."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.mapping import Touched, as_tensor, is_mapped, taken, will_need
-from vaeaug.models import scale_images
+from vaeaug.models import is_faster_in_bfloat16, scale_images
 from vaeaug.training._state import Stage, TrainingError
 from vaeaug.training._tape import Tape
 
@@ -39,10 +40,9 @@ class Batches:
         self.config = config
         self.device = device
         self.tape = Tape(device)
-        # Cards of 2017 and 2018 emulate it, slower than float32.
-        self._has_bfloat16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (
-            8,
-            0,
+        precision, n_values = config.training.precision, math.prod(data.images.shape[1:])
+        self._in_bfloat16 = precision == "bfloat16" or (
+            precision == "auto" and is_faster_in_bfloat16(device, n_values)
         )
         self.value_range = data.value_range
         self.n_classes = data.n_classes
@@ -88,7 +88,7 @@ class Batches:
         self._sizes, self._starts = sizes, np.cumsum(sizes) - sizes
         place = np.zeros(len(self.images), np.int64)
         place[self._order] = np.arange(len(self._order)) - np.repeat(self._starts, sizes)
-        tables = (self._order, self._sizes, self._starts, place, np.flatnonzero(sizes))
+        tables = (self._order, self._sizes, self._starts, place)
         self._tables = tuple(torch.from_numpy(table).to(self.device) for table in tables)
 
     @property
@@ -144,44 +144,26 @@ class Batches:
         rows = self._order[self._starts[drawn] + places]
         return torch.from_numpy(rows).to(self.device, non_blocking=True)
 
-    def draw_classes(self, purpose: str, step: int, size: int) -> Tensor:
-        """Draw classes that have images, each as often as any other.
-
-        Args:
-            purpose: Name of the random stream.
-            step: Number of the step.
-            size: Number of classes.
-
-        Returns:
-            Class indices, (size,), on the device.
-        """
-        *_, present = self._tables
-        return present[(self.uniform(purpose, step, (size,)) * len(present)).long()]
-
     def draw_exemplars(
         self,
         purpose: str,
         step: int,
         y: Int[Tensor, " n"],
-        *,
-        beside: Int64[Tensor, " n"] | None = None,
+        beside: Int64[Tensor, " n"],
     ) -> Int64[Tensor, " n"]:
-        """Draw a row of each of some classes.
+        """Draw another row of the class of each of some rows.
 
         Args:
             purpose: Name of the random stream.
             step: Number of the step.
-            y: Class indices of classes that have images.
-            beside: Rows that are not drawn for the class in the same place, unless it has no other.
-                Each is of that class.
+            y: Class index of each row.
+            beside: The rows, which are drawn only where their class has no other.
 
         Returns:
             Row numbers.
         """
-        order, sizes, starts, place, _ = self._tables
+        order, sizes, starts, place = self._tables
         quantiles, n = self.uniform(purpose, step, (len(y),)), sizes[y]
-        if beside is None:
-            return order[starts[y] + (quantiles * n).long()]
         drawn = (quantiles * (n - 1).clamp(min=1)).long()
         return order[starts[y] + drawn + ((drawn >= place[beside]) & (n > 1)).long()]
 
@@ -333,12 +315,12 @@ class Batches:
         return scale_images(images, self.value_range)
 
     def precision(self) -> torch.autocast:
-        """Return an autocast context: bfloat16 on cards that compute in it, float32 elsewhere.
+        """Return an autocast context for the steps, as ``training.precision`` asks.
 
         Returns:
             The context manager.
         """
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._has_bfloat16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16)
 
     def _drawn(
         self, draw: Callable[..., Tensor], purpose: str, step: int, shape: tuple[int, ...]

@@ -371,6 +371,6 @@ class Loop:
             f"stage {stage.name!r}, step {record.step}: the loss was not finite or exploding for "
             f"{record.bad_in_a_row} steps in a row (loss {metrics['loss']:g}, gradient norm "
             f"{metrics['gradient_norm']:g}; {record.skipped} steps skipped in all); lower "
-            f"training.learning_rate (now {self.config.training.learning_rate:g}) or training.clip "
+            f"training.learning_rate (now {stage.learning_rate:g}) or training.clip "
             f"(now {self.config.training.clip:g})"
         )

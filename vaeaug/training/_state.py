@@ -23,6 +23,8 @@ class TrainingError(RuntimeError):
 
 # Default weight decay of a stage.
 WEIGHT_DECAY = 1e-4
+# Default peak learning rate.
+LEARNING_RATE = 2e-3
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Stage:
     classes: tuple[int, ...]
     adapt: bool = False
     is_one_class: bool = False
-    learning_rate: float = 2e-3
+    learning_rate: float = LEARNING_RATE
     class_power: float = 0.5
     budget: float | None = None
     weight_decay: float = WEIGHT_DECAY

@@ -29,10 +29,13 @@ from vaeaug.training._state import Stage, StepLoss, TrainState, as_guard
 CODE_IMAGES = 256
 # Default weight of the KL of the style: 1 for each so many values of a sample, and at most 5.
 STYLE_VALUES, HIGHEST_STYLE_BETA = 64, 5.0
+# Default weight of the label swap: 1 for each so many values of a sample, and its bounds. A weight
+# that is high beside the ELBO of a small sample drowns it in noise.
+SWAP_VALUES, LOWEST_SWAP, HIGHEST_SWAP = 40, 1.0, 20.0
 # Fraction of the steps over which the weight of the label swap grows to its value.
 SWAP_WARMUP = 0.15
 # Fraction of a batch whose labels are swapped, and the least number.
-SWAP_SHARE, MIN_SWAPPED = 0.5, 8
+SWAP_SHARE, MIN_SWAPPED = 0.25, 8
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class StyleObjective(ElboObjective):
         n_values = batches.images[:1].numel()
         by_size = min(HIGHEST_STYLE_BETA, max(1.0, n_values / STYLE_VALUES))
         self.style_beta = config.model.style_beta or by_size
+        self.swap_weight = swap_weight(config, n_values)
 
     def trained(self, model: CVAE) -> Mapping[str, nn.Parameter]:
         """Return the trunk; the embeddings are means of content codes and are not trained."""
@@ -96,12 +100,11 @@ class StyleObjective(ElboObjective):
             log_sigma2=self.sigma(state, done),
         )
         loss = 0.5 * (terms.from_style + terms.reconstruction) + self._cost(terms, state, done)
-        swap_weight = self.batches.tape.number(
-            lambda _, done: self.config.training.label_swap * min(1.0, done / SWAP_WARMUP),
-            done=done,
+        weight = self.batches.tape.number(
+            lambda _, done: self.swap_weight * min(1.0, done / SWAP_WARMUP), done=done
         )
-        swap = self._swap(model, z[: max(MIN_SWAPPED, round(SWAP_SHARE * len(z)))], step)
-        loss = loss + swap_weight * swap
+        swap = self._swap(model, z, y, code, step)
+        loss = loss + weight * swap
         if self.judge is not None:
             loss = loss + self.feature_loss(self.judge, x, centre)
         error, n_values = terms.error.detach(), x[0].numel()
@@ -138,7 +141,7 @@ class StyleObjective(ElboObjective):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Latents, their posterior, and the codes of their classes from other images."""
         name, n = self.stage.name, len(x)
-        code = self._codes(model, y, step, f"{name}/exemplars", beside=rows)
+        code = self._codes(model, y, step, f"{name}/exemplars", rows)
         mean, logvar = model.posterior(self.encoder_input(x, name, step), y, code)
         noise = self.batches.noise(name, step, (n, model.latent_dim))
         return mean + torch.exp(0.5 * logvar) * noise, mean, logvar, code
@@ -183,8 +186,7 @@ class StyleObjective(ElboObjective):
         y: Int[Tensor, " n"],
         step: int,
         purpose: str,
-        *,
-        beside: Int64[Tensor, " n"] | None = None,
+        beside: Int64[Tensor, " n"],
     ) -> Tensor:
         """Codes of classes, from one exemplar of each or from several.
 
@@ -192,21 +194,20 @@ class StyleObjective(ElboObjective):
         a single image of a class is.
         """
         batches, n = self.batches, len(y)
-        rows = batches.draw_exemplars(purpose, step, y, beside=beside)
+        rows = batches.draw_exemplars(purpose, step, y, beside)
         codes = model.codes_of(augmented(batches, purpose, step, batches.scaled_rows(rows)))
         share = batches.uniform(f"{purpose}/share", step, (1,))
         shared = batches.uniform(f"{purpose}/shared", step, (n, n)) < share
-        shared &= y[:, None] == y[None]
-        if beside is not None:
-            shared &= rows[None] != beside[:, None]
+        shared &= (y[:, None] == y[None]) & (rows[None] != beside[:, None])
         return mean_codes(codes, shared)
 
-    def _swap(self, model: CVAE, z: Tensor, step: int) -> Tensor:
-        """How far styles show the classes that they are decoded with, each class equally often."""
-        name = f"{self.stage.name}/swap"
-        y = self.batches.draw_classes(name, step, len(z))
-        decoded = model.generate(model.style_only(z), y, self._codes(model, y, step, name))
-        return F.cross_entropy(self.swap_judge(model.likelihood.mean(decoded.raw)), y)
+    def _swap(self, model: CVAE, z: Tensor, y: Tensor, code: Tensor, step: int) -> Tensor:
+        """How far styles show the classes of other images of the batch, with whose codes they go."""
+        n = min(len(z), max(MIN_SWAPPED, round(SWAP_SHARE * len(z))))
+        rows = drawn_evenly(y, self.batches.uniform(f"{self.stage.name}/swap", step, (len(y),)), n)
+        shown = y[rows]
+        decoded = model.generate(model.style_only(z[:n]), shown, code[rows])
+        return F.cross_entropy(self.swap_judge(model.likelihood.mean(decoded.raw)), shown)
 
 
 class AddedStyleObjective(ElboObjective):
@@ -234,6 +235,7 @@ class AddedStyleObjective(ElboObjective):
     ) -> None:
         super().__init__(batches, config, stage)
         self.swap_judge, self.styles = judge.requires_grad_(False), styles
+        self.swap_weight = swap_weight(config, batches.images[:1].numel())
         n = max(MIN_SWAPPED, round(SWAP_SHARE * config.training.batch_size))
         # Made once: a recorded step of a card copies nothing to it.
         self.swapped = torch.from_numpy(np.resize(stage.classes, n)).to(batches.device)
@@ -258,7 +260,7 @@ class AddedStyleObjective(ElboObjective):
         weight, _ = self.kl_cost(state, done)
         swap = self._swap(model, step)
         loss = 0.5 * (from_style.mean() + from_all.mean()) + weight * kl
-        loss = loss + self.config.training.label_swap * swap
+        loss = loss + self.swap_weight * swap
         error = squared[half:].detach().mean()
         metrics = {
             "reconstruction": from_all.detach().mean(),
@@ -292,6 +294,39 @@ class AddedStyleObjective(ElboObjective):
         rows = (drawn * len(self.styles)).long()
         decoded = model.generate(model.style_only(self.styles[rows]), y)
         return F.cross_entropy(self.swap_judge(model.likelihood.mean(decoded.raw)), y)
+
+
+def drawn_evenly(y: Int[Tensor, " n"], quantiles: Float[Tensor, " n"], k: int) -> Tensor:
+    """Draw rows without replacement, so that each class is as likely as any other.
+
+    They are the first of exponential arrivals (Efraimidis & Spirakis 2006,
+    doi:10.1016/j.ipl.2005.11.003).
+
+    Args:
+        y: Class of each row.
+        quantiles: Uniform random numbers.
+        k: Number of rows, at most n.
+
+    Returns:
+        The rows drawn, (k,).
+    """
+    frequencies = (y[:, None] == y[None]).sum(dim=1)
+    return torch.topk(-quantiles.log() * frequencies, k, largest=False).indices
+
+
+def swap_weight(config: AugmentConfig, n_values: int) -> float:
+    """Return the weight of the label swap: that of the job, or the default for samples of a size.
+
+    Args:
+        config: The job.
+        n_values: Values of a sample.
+
+    Returns:
+        The weight, nats.
+    """
+    if config.training.label_swap is not None:
+        return config.training.label_swap
+    return min(HIGHEST_SWAP, max(LOWEST_SWAP, n_values / SWAP_VALUES))
 
 
 @torch.no_grad()

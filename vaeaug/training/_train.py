@@ -42,7 +42,7 @@ from vaeaug.training._semi_supervised import (
     M2Objective,
     pseudo_labels,
 )
-from vaeaug.training._state import WEIGHT_DECAY, Stage, StageRecord
+from vaeaug.training._state import LEARNING_RATE, WEIGHT_DECAY, Stage, StageRecord
 from vaeaug.training._style import AddedStyleObjective, StyleObjective, fill_class_codes
 from vaeaug.training._together import released, summoned
 
@@ -62,6 +62,8 @@ STEP_ARRAYS = 12
 FLOW_IMAGES = 200
 # Default number of images that training draws, for a data set of one image.
 STEP_IMAGES = 1800
+# Default learning rate of the trunk, which a network that is trained already does not bear.
+TRUNK_RATE = 4e-3
 # Default weight decay of the trunk times its peak learning rate and its steps, and the highest.
 TRUNK_DECAY, MAX_DECAY = 0.4, 0.3
 # Default number of blocks and learning rate of the flow, and of the prior over codes.
@@ -566,7 +568,7 @@ class TrainingPipeline:
         if model.style_dim:
             fill_class_codes(self.batches, model)
         steps = self.config.training.adapt_steps or max(100, self.steps // 2)
-        rate = ADDED_RATE * self.config.training.learning_rate
+        rate = ADDED_RATE * self._learning_rate("added")
         stage = self._stage("added", steps, classes=labels, adapt=True, share=1.0, rate=rate)
         match_priors(self.batches, model)
         before = _rows_beside(model, labels)
@@ -692,11 +694,18 @@ class TrainingPipeline:
             tuple(range(self.data.n_classes)) if classes is None else classes,
             adapt=adapt,
             is_one_class=is_one_class,
-            learning_rate=training.learning_rate if rate is None else rate,
+            learning_rate=self._learning_rate(name) if rate is None else rate,
             class_power=training.class_power if power is None else power,
             budget=None if training.budget_seconds is None else share * training.budget_seconds,
             weight_decay=self._weight_decay(name),
         )
+
+    def _learning_rate(self, name: str) -> float:
+        training = self.config.training
+        if training.learning_rate is not None:
+            return training.learning_rate
+        is_new = name == "trunk" and training.init is None
+        return TRUNK_RATE if is_new and self.config.model.network == "conv" else LEARNING_RATE
 
     def _weight_decay(self, name: str) -> float:
         training = self.config.training
@@ -705,7 +714,7 @@ class TrainingPipeline:
         if name != "trunk" or self.config.model.network != "conv":
             return WEIGHT_DECAY
         steps = training_steps(self.data, self.config)
-        return min(MAX_DECAY, TRUNK_DECAY / (training.learning_rate * steps))
+        return min(MAX_DECAY, TRUNK_DECAY / (self._learning_rate(name) * steps))
 
     def _fresh(self, purpose: str, kind, *arguments, **keys):  # type: ignore[no-untyped-def]
         with seeded_torch(mix(self.config.seed, f"weights/{purpose}", 0)):
