@@ -19,7 +19,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import vaeaug
-from vaeaug.models import CVAE, LatentFlow
+from vaeaug.models import CVAE, LatentFlow, is_faster_in_bfloat16
 from vaeaug.training import TrainingError, _state, _train, default_steps, resolve_device, train
 from vaeaug.training._batches import Batches, mix
 from vaeaug.training._elbo import ElboObjective, calibrate_sigma, held_out_terms
@@ -591,3 +591,22 @@ def test_images_are_scaled_to_the_unit_interval(low, high, few):
     stage = Stage("trunk", 10, tuple(range(10)))
     got, expected = (Batches(each, tiny(), CPU).draw(stage, 0)[0] for each in (floats, few))
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    [("float32", torch.float32), ("bfloat16", torch.bfloat16), ("auto", torch.float32)],
+)
+def test_steps_are_in_the_precision_asked_for(few, precision, expected):
+    """By default digits are in float32, whatever the processor: they are too small to gain."""
+    batches = Batches(few, tiny(f"training.precision={precision}"), torch.device("cpu"))
+    with batches.precision():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
+
+
+def test_large_samples_are_in_bfloat16_where_the_processor_computes_in_it(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert is_faster_in_bfloat16(torch.device("cpu"), 28 * 28)
+    assert not is_faster_in_bfloat16(torch.device("cpu"), 8 * 8)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    assert not is_faster_in_bfloat16(torch.device("cpu"), 28 * 28)

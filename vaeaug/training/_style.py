@@ -202,7 +202,7 @@ class StyleObjective(ElboObjective):
         return mean_codes(codes, shared)
 
     def _swap(self, model: CVAE, z: Tensor, y: Tensor, code: Tensor, step: int) -> Tensor:
-        """How far styles show the classes of other images of the batch, with whose codes they go."""
+        """How far styles show the classes of other images of the batch, whose codes they get."""
         n = min(len(z), max(MIN_SWAPPED, round(SWAP_SHARE * len(z))))
         rows = drawn_evenly(y, self.batches.uniform(f"{self.stage.name}/swap", step, (len(y),)), n)
         shown = y[rows]
