@@ -59,7 +59,7 @@ def test_it_learns_faster_than_from_nothing(digits, source):
         train(data, config, device="cpu", start=start).stages["trunk"].best[0]
         for start in (None, vaeaug.load(source).model)
     ]
-    assert scores[1] > scores[0] + 5  # nats
+    assert scores[1] > scores[0] + 2  # nats
 
 
 def test_discrete_models_start_from_others_too(digits):

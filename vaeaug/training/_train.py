@@ -704,7 +704,7 @@ class TrainingPipeline:
         training = self.config.training
         if training.learning_rate is not None:
             return training.learning_rate
-        is_new = name == "trunk" and training.init is None
+        is_new = name == "trunk" and self.start is None
         return TRUNK_RATE if is_new and self.config.model.network == "conv" else LEARNING_RATE
 
     def _weight_decay(self, name: str) -> float:
