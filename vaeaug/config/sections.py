@@ -260,7 +260,8 @@ class TrainingConfig(Section):
         None,
         ge=1,
         description="Training steps of the trunk. Default: 28 times the square root of the number "
-        "of images for batches of 64, from 500 to 20,000.",
+        "of images for batches of 64, from 500 to 20,000; two thirds of it for images of at most "
+        "400 values.",
     )
     init: str | None = Field(
         None,
@@ -455,8 +456,8 @@ class RestorationConfig(Section):
         None,
         ge=0,
         description="Training steps; 0: none, and `denoise` blends the generator's reconstruction "
-        "with its input. Default: a quarter of `training.steps`, or half of their "
-        "default; 0 for features.",
+        "with its input. Default: a quarter of `training.steps`, or 14 times the square root of "
+        "the number of images for batches of 64, from 250 to 10,000; 0 for features.",
     )
     batch_size: int = Field(32, ge=2, le=65536, description="Samples per step.")
     width: int = Field(

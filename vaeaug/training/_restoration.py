@@ -41,7 +41,7 @@ from vaeaug.training._state import (
     as_guard,
 )
 from vaeaug.training._together import released, summoned
-from vaeaug.training._train import convolution_of, training_steps
+from vaeaug.training._train import convolution_of, usual_steps
 
 NAME = "restorer"
 # Name of the task of the other processes.
@@ -105,8 +105,9 @@ def restoration_steps(data: LabelledImages, config: AugmentConfig) -> int:
         return 0  # a dense network takes samples that convolutions do not
     if config.restoration.steps is not None:
         return config.restoration.steps
-    share = 0.5 if config.training.steps is None else 0.25
-    return math.ceil(share * training_steps(data, config))
+    if config.training.steps is not None:
+        return math.ceil(config.training.steps / 4)
+    return math.ceil(usual_steps(data, config) / 2)
 
 
 def restoration_stage(data: LabelledImages, config: AugmentConfig) -> Stage:
