@@ -16,10 +16,11 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 # Jobs are timed in advance where that is tested.
 os.environ["VAEAUG_TIMING"] = "0"
 
+import jaxtyping
 import pytest
 import torch
 from jaxtyping import config as jaxtyping_config
-from jaxtyping import install_import_hook
+from typechecked import contract
 
 # Annotations are contracts on shapes and types; in the tests they bind, but where a warning names
 # the caller's line, which the frames of the checks would hide. The hook sees later imports alone.
@@ -28,7 +29,7 @@ UNCHECKED = (
     *("_verdict", "_merge", "_merged_dataset", "_slots", "_export"),
     *("_artefacts", "torchvision", "_torchvision_base", "albumentations", "_resampling"),
 )
-install_import_hook(
+jaxtyping.install_import_hook(
     [
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
         for path in PACKAGE.rglob("*.py")
@@ -36,6 +37,8 @@ install_import_hook(
     ],
     "typechecked.typechecked",
 )
+# The hook has modules look this up.
+jaxtyping.jaxtyped = contract
 
 import vaeaug
 from vaeaug.training._loop import Loop
