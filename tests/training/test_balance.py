@@ -58,6 +58,7 @@ def test_the_kl_comes_to_its_capacity(digits, tmp_path, capacity, style):
             "training.label_swap": 0.0,
             "training.ema_decay": 0.9,
             "density.kind": "normal",
+            "restoration.steps": 0,
         }
     )
     generator = fit(digits, config, device="cpu", progress=False)
