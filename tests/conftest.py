@@ -1,5 +1,6 @@
 """Shared pieces: real digits, one small trained generator, one finished run."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -68,6 +69,12 @@ LONGEST = (
     *("test_torture", "test_evaluate", "test_style", "test_pipelines", "test_job", "test_loader"),
     *("test_gate", "test_variants", "test_notebooks", "test_tape", "test_semi_supervised"),
 )
+
+
+def pytest_collection_finish() -> None:
+    # Modules and tests stay to the end: not looked at again in every full collection.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
