@@ -10,15 +10,16 @@ from typing import Any, get_type_hints
 
 import numpy as np
 from beartype import BeartypeConf, FrozenDict, beartype, roar
+from jaxtyping import TypeCheckError, jaxtyped
 from jaxtyping import config as jaxtyping_config
-from jaxtyping import jaxtyped
 
 # numpy's numbers are numbers, and an int is a float (PEP 484).
 _checked = beartype(
     conf=BeartypeConf(
+        violation_type=TypeCheckError,
         hint_overrides=FrozenDict(
             {int: int | np.integer, float: float | int | np.floating | np.integer}
-        )
+        ),
     )
 )
 
@@ -26,8 +27,8 @@ _checked = beartype(
 def typechecked(function: FunctionType) -> Callable[..., Any]:
     """Check arguments and results.
 
-    A name that only a type checker imports is not checked; a protocol that cannot be checked leaves
-    a function as it is.
+    A hint that cannot be read here, as of a name that only a type checker imports, is left out; a
+    protocol that cannot be checked leaves a function as it is.
     """
     copy = FunctionType(
         function.__code__,
@@ -40,7 +41,7 @@ def typechecked(function: FunctionType) -> Callable[..., Any]:
     copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
     for name, hint in function.__annotations__.items():
         one = SimpleNamespace(__annotations__={name: hint})
-        with suppress(NameError):
+        with suppress(Exception):
             copy.__annotations__ |= get_type_hints(one, function.__globals__, include_extras=True)
     try:
         return _checked(copy)
@@ -60,6 +61,8 @@ def contract(of: Any = None, **_: Any) -> Any:
         if is_dataclass(of) and not hasattr(of.__init__, "__wrapped__"):
             of.__init__ = contract(of.__init__)
         return of
+    if inspect.isgeneratorfunction(of):  # its arguments are checked when it is called, not later
+        return jaxtyped(of, typechecker=typechecked)
     checked = None
 
     @functools.wraps(of)
