@@ -8,6 +8,10 @@ TEST_STAMP := $(VENV)/.installed-test
 
 # Test processes: each takes one core and up to 3 GiB.
 TEST_WORKERS ?= 2
+# Bytecode is kept even where the environment says otherwise: the annotations of the whole package are
+# compiled into it, by every process of the tests.
+PYTEST := NO_ALBUMENTATIONS_UPDATE=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \
+	-n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 # More for pytest, such as `-W default`: warnings of old versions of other libraries are no errors.
 PYTEST_OPTIONS ?=
 
@@ -37,10 +41,10 @@ lint: $(TEST_STAMP)
 	$(BIN)/lint-imports
 
 test: lint
-	NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
+	$(PYTEST) $(PYTEST_OPTIONS)
 
 check: lint
-	NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS) $(QUICK)
+	$(PYTEST) -q $(PYTEST_OPTIONS) $(QUICK)
 
 # Two hundred commands killed at random points; their bytes are compared. About an hour. As root,
 # TORTURE_OPTIONS="--full-disks 40" adds disks that are full.

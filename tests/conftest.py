@@ -1,5 +1,6 @@
 """Shared pieces: real digits, one small trained generator, one finished run."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -16,10 +17,11 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 # Jobs are timed in advance where that is tested.
 os.environ["VAEAUG_TIMING"] = "0"
 
+import jaxtyping
 import pytest
 import torch
 from jaxtyping import config as jaxtyping_config
-from jaxtyping import install_import_hook
+from typechecked import contract
 
 # Annotations are contracts on shapes and types; in the tests they bind, but where a warning names
 # the caller's line, which the frames of the checks would hide. The hook sees later imports alone.
@@ -28,7 +30,7 @@ UNCHECKED = (
     *("_verdict", "_merge", "_merged_dataset", "_slots", "_export"),
     *("_artefacts", "torchvision", "_torchvision_base", "albumentations", "_resampling"),
 )
-install_import_hook(
+jaxtyping.install_import_hook(
     [
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
         for path in PACKAGE.rglob("*.py")
@@ -36,6 +38,8 @@ install_import_hook(
     ],
     "typechecked.typechecked",
 )
+# The hook has modules look this up.
+jaxtyping.jaxtyped = contract
 
 import vaeaug
 from vaeaug.training._loop import Loop
@@ -65,6 +69,12 @@ LONGEST = (
     *("test_torture", "test_evaluate", "test_style", "test_pipelines", "test_job", "test_loader"),
     *("test_gate", "test_variants", "test_notebooks", "test_tape", "test_semi_supervised"),
 )
+
+
+def pytest_collection_finish() -> None:
+    # Modules and tests stay to the end: not looked at again in every full collection.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

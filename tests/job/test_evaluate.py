@@ -1,6 +1,7 @@
 """Search and gate through the job and the command line, on a run of about a second."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -33,10 +34,18 @@ def data() -> vaeaug.LabelledImages:
 
 
 @pytest.fixture(scope="module")
-def run(data, tmp_path_factory) -> Path:
+def made(data, tmp_path_factory) -> Path:
+    """A finished run."""
+    out = tmp_path_factory.mktemp("made") / "run"
+    vaeaug.augment(data, out, tiny_config(), device="cpu")
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(made, data, tmp_path_factory) -> Path:
     """A finished run, evaluated."""
     out = tmp_path_factory.mktemp("evaluated") / "run"
-    vaeaug.augment(data, out, tiny_config(), device="cpu")
+    shutil.copytree(made, out)
     vaeaug.evaluate(data, out, QUICK, device="cpu")
     return out
 
@@ -94,6 +103,34 @@ def test_evaluating_again_reads_and_other_data_is_refused(run, data, monkeypatch
     assert (run / "manifest.json").read_bytes() == before
     with pytest.raises(vaeaug.RunError, match="expected the training split that the run was made"):
         vaeaug.evaluate(digits((24, 18, 14, 11)), run, QUICK, device="cpu")
+
+
+def test_the_evaluation_after_a_prediction_reuses_it_and_gives_the_verdict(
+    made, run, data, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    shutil.copytree(made, out)
+    prediction = vaeaug.predict_gain(data, out, QUICK, device="cpu").to_json()
+    (before,) = (out / "evaluation" / "gate").glob("split-00*/generator/model.safetensors")
+    at = before.stat().st_mtime_ns
+    gate = vaeaug.evaluate(data, out, QUICK, device="cpu")
+    manifest = Manifest.load(out)
+    assert manifest.gate == Manifest.load(run).gate
+    assert before.stat().st_mtime_ns == at
+    assert manifest.evaluated
+    assert manifest.gate["verdict"] == gate.verdict
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert gate.sentence.split(":")[0] in page
+    assert prediction["sentence"] in page
+
+    # After it a prediction trains nothing, and the verdict stays.
+    def no_training(*_: object, **__: object) -> None:
+        raise AssertionError("all of it was measured")
+
+    monkeypatch.setattr("vaeaug.evaluation.gate.probe.train_probe", no_training)
+    monkeypatch.setattr("vaeaug.stages.training.train", no_training)
+    assert vaeaug.predict_gain(data, out, QUICK, device="cpu").to_json() == prediction
+    assert Manifest.load(out).to_bytes() == manifest.to_bytes()
 
 
 def test_the_report_is_written_again_the_same(run, data):
@@ -211,24 +248,24 @@ def test_the_same_search_again_is_read_and_another_job_is_refused(searched, data
         vaeaug.augment(data, searched, tiny_config(), device="cpu")
 
 
-def test_processes_give_what_one_process_gives(run, tmp_path):
+def test_processes_give_what_one_process_gives(made, run, tmp_path):
     """In a process of its own: workers start anew and must find all they need."""
     code = """
 import sys, pathlib
 sys.path.insert(0, sys.argv[2])
-from small_job import digits, tiny_config
+from small_job import digits
 import vaeaug, torch
 torch.set_num_threads(1)
 from vaeaug.config import EvaluationConfig
 if __name__ == "__main__":
     data = digits((24, 18, 14, 12))
     out = pathlib.Path(sys.argv[1])
-    vaeaug.augment(data, out, tiny_config(), device="cpu")
     config = EvaluationConfig(
         steps=4, min_splits=2, max_splits=2, width=4, batch_size=16, judge_steps=10, workers=2
     )
     print(vaeaug.evaluate(data, out, config, device="cpu").verdict)
 """
+    shutil.copytree(made, tmp_path / "run")
     path = tmp_path / "script.py"
     path.write_text(code)
     done = subprocess.run(

@@ -29,6 +29,7 @@ from vaeaug.data import LabelledImages
 from vaeaug.files import Claim
 from vaeaug.files.json_text import sealed
 from vaeaug.generator import Synthesizer
+from vaeaug.job.finished import report
 from vaeaug.job.folder import RunError
 from vaeaug.job.inspection import describe, rescreen
 from vaeaug.job.pipeline import augment, generate, train_only
@@ -88,6 +89,16 @@ def test_the_samples_are_the_generators_own(finished: AugmentResult, data: Label
         rows = np.flatnonzero(dataset.labels == label)
         drawn = generator.sample(label, len(rows), seed=0, sampler=sampler, residual=bool(residual))
         np.testing.assert_array_equal(dataset.images_at(rows), drawn.images)
+
+
+def test_a_report_that_is_written_again_has_the_same_bytes(
+    finished: AugmentResult, data: LabelledImages, tmp_path: Path
+) -> None:
+    """A command that is killed half-way leaves nothing that the manifest does not know."""
+    out = tmp_path / "out"
+    shutil.copytree(finished.out_dir, out)
+    report(data, out)
+    assert contents(out) == contents(finished.out_dir)
 
 
 def test_a_class_with_too_few_images_gets_none_and_says_why(finished: AugmentResult) -> None:

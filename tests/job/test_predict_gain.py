@@ -76,35 +76,6 @@ def test_its_generator_saw_nothing_that_is_held_out(run, data):
     assert learnt == data.subset(split.train).fingerprint
 
 
-def test_the_evaluation_that_follows_reuses_it_and_gives_the_verdict(
-    run, data, tmp_path, monkeypatch
-):
-    out = tmp_path / "run"
-    shutil.copytree(run, out)
-    expected = tmp_path / "alone"
-    vaeaug.augment(data, expected, tiny_config(), device="cpu")
-    gate = vaeaug.evaluate(data, expected, CONFIG, device="cpu")
-    (before,) = (out / "evaluation" / "gate").glob("split-00*/generator/model.safetensors")
-    made = before.stat().st_mtime_ns
-    assert vaeaug.evaluate(data, out, CONFIG, device="cpu").to_json() == gate.to_json()
-    assert before.stat().st_mtime_ns == made
-    manifest = Manifest.load(out)
-    assert manifest.evaluated
-    assert manifest.gate["verdict"] == gate.verdict
-    page = (out / "report.html").read_text(encoding="utf-8")
-    assert gate.sentence.split(":")[0] in page
-    assert kept(out)["sentence"] in page
-
-    # After it a prediction trains nothing, and the verdict stays.
-    def no_training(*_: object, **__: object) -> None:
-        raise AssertionError("all of it was measured")
-
-    monkeypatch.setattr("vaeaug.evaluation.gate.probe.train_probe", no_training)
-    monkeypatch.setattr("vaeaug.stages.training.train", no_training)
-    assert vaeaug.predict_gain(data, out, CONFIG, device="cpu").to_json() == kept(out)
-    assert Manifest.load(out).to_bytes() == manifest.to_bytes()
-
-
 def test_a_damaged_prediction_is_left_out_of_the_report(run, data, tmp_path, caplog):
     out = tmp_path / "run"
     shutil.copytree(run, out)

@@ -47,6 +47,7 @@ TINY = [
     "training.eval_every=3",
     "training.batch_size=8",
     "training.bound_samples=2",
+    "restoration.width=8",
     "screening.classifier_steps=4",
     "screening.folds=2",
     "recipe.min_label_probability=0",
@@ -176,7 +177,7 @@ def patches(shape: tuple[int, ...]) -> vaeaug.LabelledImages:
     return vaeaug.LabelledImages(images, labels, ("upper", "lower"), (0.0, 255.0))
 
 
-@pytest.mark.parametrize("shape", [(224, 224, 3), (20_000, 1)], ids=["image", "signal"])
+@pytest.mark.parametrize("shape", [(144, 136, 3), (20_000, 1)], ids=["image", "signal"])
 def test_the_whole_job(shape, tmp_path):
     data = patches(shape)
     result = vaeaug.augment(data, tmp_path / "run", vaeaug.load_config(None, TINY), device="cpu")

@@ -788,6 +788,16 @@ def test_the_training_elbo_is_drawn_beside_the_held_out_one():
         assert "<style" not in curve.svg
         assert "<metadata" not in curve.svg
         assert not re.search(r"#0102|#0101|#000000|#ffffff|DejaVu", curve.svg)
+    # The loss falls from 1 to 1/3, and SVG counts downwards.
+    places = re.search(r'<polyline points="([^"]+)"', curves[2].svg)[1].split()
+    across, down = zip(*(map(float, place.split(",")) for place in places), strict=True)
+    assert len(places) == 3
+    assert sorted(across) == list(across)
+    assert sorted(down) == list(down)
+    assert (down[1] - down[0]) / (down[2] - down[0]) == pytest.approx(3 / 4, abs=0.01)
+    assert re.findall(r'text-anchor="end"[^>]*>([^<]+)<', curves[2].svg) == [
+        *("0.4", "0.6", "0.8", "1.0")
+    ]
     assert draw_curves([]) == ([], 0)
 
 

@@ -34,6 +34,7 @@ def generator(squares):
             "model.grouping": "shared",
             "training.steps": 300,
             "density.kind": "normal",
+            "restoration.steps": 0,
         }
     )
     return vaeaug.fit(squares, config, device="cpu", progress=False)
@@ -79,6 +80,7 @@ def test_other_data_is_refused(generator, squares):
 def test_the_command_draws_attributes(tmp_path):
     out = tmp_path / "out"
     options = ["--set", "training.steps=20", "--set", "model.width=8"]
+    options += ["--set", "restoration.steps=0"]
     run = CliRunner().invoke(main, ["train", "digits", "--out", str(out), *options])
     assert run.exit_code == 0, run.output
     traversal = ["traverse", str(out), "--to", str(tmp_path / "a.png"), "--class", "3"]

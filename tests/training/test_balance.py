@@ -54,10 +54,11 @@ def test_the_kl_comes_to_its_capacity(digits, tmp_path, capacity, style):
             "model.grouping": "shared",
             "model.style_dim": style,
             "model.capacity": capacity,
-            "training.steps": 250,
+            "training.steps": 160,
             "training.label_swap": 0.0,
             "training.ema_decay": 0.9,
             "density.kind": "normal",
+            "restoration.steps": 0,
         }
     )
     generator = fit(digits, config, device="cpu", progress=False)

@@ -11,15 +11,16 @@ from tests.physical import moving_digits, oscillators
 
 QUICK = [
     "model.width=8",
-    "training.steps=60",
-    "training.adapt_steps=20",
-    "training.eval_every=30",
+    "training.steps=30",
+    "training.adapt_steps=10",
+    "training.eval_every=15",
     "training.bound_samples=5",
     "density.steps=30",
     "density.width=16",
     "density.depth=2",
     "sampling.solver_steps=4",
     "screening.classifier_steps=20",
+    "restoration.steps=4",
 ]
 
 
@@ -56,7 +57,8 @@ def test_the_whole_job(data, overrides, tmp_path):
 def test_longer_training_learns_the_physics():
     """Reconstructions keep the frequency of each mass, which the mean signal does not have."""
     data = oscillators((80, 1, 1, 1)).imbalanced([80, 0, 0, 0], seed=0)
-    config = vaeaug.load_config(None, ["training.steps=400", "model.grouping=shared"])
+    keys = ["training.steps=200", "model.grouping=shared", "restoration.steps=0", "model.width=16"]
+    config = vaeaug.load_config(None, keys)
     generator = vaeaug.fit(data, config, device="cpu")
     rebuilt = generator.reconstruct(data.images, data.labels)
 

@@ -1,7 +1,8 @@
 """A generator on disk: safetensors and JSON, nothing that runs."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from vaeaug.files import read_whole
 from vaeaug.files.json_text import parse_strict, sealed, unsealed
@@ -159,7 +161,7 @@ def load(folder: Path, codec: str | ImageCodec | SoundCodec | None = None) -> St
         keys = dict(config["restorer"])
         if "fill" not in keys:  # in earlier generators
             keys["fill"] = "around" if keys.pop("fills", False) else "mean"
-        with torch.device("meta"):  # no memory before it is known that weights fill it
+        with _without_memory():  # before it is known that weights fill it
             restorer = Restorer(keys.pop("image_shape"), **keys)
         named = _without_name(arrays, "restorer")
         named.setdefault("estimates", torch.tensor(NOISE_LEVELS))  # not in earlier generators
@@ -208,6 +210,32 @@ def _without_name(arrays: dict[str, np.ndarray], name: str) -> dict[str, torch.T
     }
 
 
+class _Unfilled(TorchFunctionMode):
+    """Networks are built without drawing their weights.
+
+    On the meta device there are none; that they are drawn for it imports torch's compiler, which
+    takes seconds.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _without_memory() -> Iterator[None]:
+    """Networks that are built inside have shapes and types alone."""
+    with torch.device("meta"), _Unfilled():
+        yield
+
+
 def _check_files(folder: Path, hashes: dict[str, str]) -> None:
     for name in FILES:
         if name != "config.json" and sha256_file(folder / name) != hashes.get(name):
@@ -222,7 +250,7 @@ def _check_size(config: dict[str, Any], weights: Path) -> None:
     k, n_classes = len(config["class_names"]), config["architecture"]["n_classes"]
     if n_classes != k:
         raise ValueError(f"n_classes: expected {k}, as there are names, got {n_classes!r}")
-    with torch.device("meta"):
+    with _without_memory():
         planned = _build(config["model"], config["architecture"]).state_dict().values()
     # Floats are stored as float32, whatever type the process makes by default.
     needed = sum(

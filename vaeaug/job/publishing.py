@@ -267,7 +267,8 @@ def _document(run: RunFolder, result: RunResult) -> dict[str, Any]:
             "data": described["data"],
             "model_sha256": manifest.model_sha256,
             "config_sha256": manifest.config_sha256,
-            "versions": dict(manifest.versions),
+            # In the order of a manifest on disk: a report that is written again has the same bytes.
+            "versions": dict(sorted(manifest.versions.items())),
             "config": result.config.to_json(),
             "layout": manifest.layout,
             "image_shape": list(manifest.image_shape),

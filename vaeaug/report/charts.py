@@ -1,22 +1,14 @@
 """Charts of the report: scales for its dot plots, and training curves."""
 
-import io
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-# Placeholder colours for matplotlib; variables of the style sheet replace them, so that one drawing
-# works on the light and the dark page.
-_INK, _LINE = "#010101", "#010102"
-_SERIES = ("#010201", "#010202", "#010203", "#010204")
-_CSS = {
-    _INK: "var(--quiet)",
-    _LINE: "var(--line)",
-    **{colour: f"var(--c{number})" for number, colour in enumerate(_SERIES)},
-}
-_INCHES = (4.3, 2.35)  # 310 points: phones show it unscaled
+_SIZE = (310, 169)  # points: phones show it unscaled
+_FONT, _DIGIT = 10.5, 6.6  # points
+_MOST_DIGITS = 9
+_N_COLOURS = 4
 _MAX_POINTS = 300
 MAX_STAGES = 8
 
@@ -129,8 +121,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Curve], int]:
                 title = f"{names[0]} {title}"
             last = "; ".join(f"{name} ends at {points[-1][1]:.4g}" for name, points in lines)
             label = f"{title} in stage {stage} by step: {last}"
-            svg = _svg(lines, f"c{len(curves)}-")
-            curves.append(Curve(stage, title, names, label, svg))
+            curves.append(Curve(stage, title, names, label, _svg(lines)))
     return curves, max(0, len(stages) - MAX_STAGES)
 
 
@@ -204,74 +195,61 @@ def _elbo(rows: Sequence[Mapping[str, Any]]) -> Points:
     return _points(with_both, "elbo")
 
 
-def _svg(lines: Sequence[tuple[str, Points]], prefix: str) -> str:
-    """Draw named lines as SVG, whose ids begin with `prefix`."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+def _svg(lines: Sequence[tuple[str, Points]]) -> str:
+    """Draw named lines as SVG, in the colours of the page."""
+    across = Scale.over((x for _, points in lines for x, _ in points), n_ticks=6)
+    up = Scale.over((y for _, points in lines for _, y in points))
+    if across is None or up is None:  # no chart has such lines
+        raise ValueError("a chart: expected finite points, got none")
+    (width, height), x_texts, y_texts = _SIZE, _as_text(across.ticks), _as_text(up.ticks)
+    left = _DIGIT * max(4, *map(len, y_texts)) + 8
+    right, top, bottom = 14.0, 8.0, 36.0
 
-    style: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "vaeaug",
-        "font.family": ["DejaVu Sans"],
-        "font.size": 10.5,
-        "axes.edgecolor": _INK,
-        "axes.linewidth": 0.7,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.formatter.useoffset": False,
-        "axes.unicode_minus": True,
-        "grid.color": _LINE,
-        "grid.linewidth": 0.7,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
-        "axes.labelcolor": _INK,
-    }
-    # The user's matplotlib settings must not change the report.
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(style)
-        figure = Figure(figsize=_INCHES, layout="constrained")
-        FigureCanvasSVG(figure)
-        figure.patch.set_alpha(0)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0)
-        for (_, points), colour in zip(lines, _SERIES, strict=False):
-            x, y = zip(*points, strict=True)
-            axes.plot(x, y, color=colour, linewidth=1.8)
-        axes.set_xlabel("step")
-        axes.locator_params(axis="y", nbins=5)
-        axes.locator_params(axis="x", nbins=6)
-        buffer = io.StringIO()
-        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=no_metadata)
-    return _for_page(buffer.getvalue(), prefix)
+    def x_at(value: float) -> float:
+        return left + float(across.at(value)) / 100 * (width - left - right)
 
+    def y_at(value: float) -> float:
+        return height - bottom - float(up.at(value)) / 100 * (height - top - bottom)
 
-def _for_page(svg: str, prefix: str) -> str:
-    """Adapt matplotlib's file to the page.
-
-    The prologue and the style sheet, which would apply to the whole page, are removed. Ids get a
-    unique prefix, and colours and font become those of the page.
-    """
-    svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<svg [^>]*?viewBox=\"0 0 ([\d.]+) ([\d.]+)\"[^>]*>", _opening, svg, count=1)
-    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
-    svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}", svg)
-    # Matplotlib writes the font as one property or as several, depending on its version.
-    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
-    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
-    for colour, name in _CSS.items():
-        svg = svg.replace(colour, name)
-    return re.sub(r"\n\s*", "\n", svg)
-
-
-def _opening(match: re.Match[str]) -> str:
-    width, height = match.groups()
-    return (
+    floor = height - bottom
+    grid = "".join(f"M{x_at(tick):.1f} {top:g}V{floor:g}" for tick in across.ticks)
+    grid += "".join(f"M{left:.1f} {y_at(tick):.1f}H{width - right:g}" for tick in up.ticks)
+    parts = [
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        'aria-hidden="true" focusable="false">'
-    )
+        f'aria-hidden="true" focusable="false" style="font-size: {_FONT}px">',
+        f'<path d="{grid}" style="fill: none; stroke: var(--line); stroke-width: 0.7"/>',
+        f'<path d="M{left:.1f} {top:g}V{floor:g}H{width - right:g}" '
+        'style="fill: none; stroke: var(--quiet); stroke-width: 0.7"/>',
+    ]
+    labels = [
+        (x_at(tick), floor + 14, "middle", text)
+        for tick, text in zip(across.ticks, x_texts, strict=True)
+    ]
+    labels += [
+        (left - 5, y_at(tick) + _FONT / 3, "end", text)
+        for tick, text in zip(up.ticks, y_texts, strict=True)
+    ]
+    labels.append(((left + width - right) / 2, height - 6, "middle", "step"))
+    parts += [
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" style="fill: var(--quiet)">'
+        f"{text}</text>"
+        for x, y, anchor, text in labels
+    ]
+    for number, (_, points) in enumerate(lines[:_N_COLOURS]):
+        drawn = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in points)
+        parts.append(
+            f'<polyline points="{drawn}" style="fill: none; stroke: var(--c{number}); '
+            'stroke-width: 1.8; stroke-linecap: round; stroke-linejoin: round"/>'
+        )
+    return "\n".join([*parts, "</svg>"])
+
+
+def _as_text(ticks: Sequence[float]) -> list[str]:
+    """Write ticks with the same number of decimals; exponents where numbers are long."""
+    texts = [f"{tick + 0.0:.10g}" for tick in ticks]  # no -0
+    if any("e" in text or len(text) > _MOST_DIGITS for text in texts):
+        texts = [f"{tick + 0.0:.3g}" for tick in ticks]
+    else:
+        decimals = max((len(text.partition(".")[2]) for text in texts), default=0)
+        texts = [f"{tick + 0.0:.{decimals}f}" for tick in ticks]
+    return [text.replace("-", "−") for text in texts]
