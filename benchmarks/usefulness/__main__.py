@@ -75,9 +75,7 @@ def make(regime, seeds, out: Path) -> None:
     for seed in seeds:
         train, _, _ = regime.data(seed)
         folder = out / regime.name / f"seed-{seed}"
-        # "base" are edits: `auto` would lend styles to some sets, and those are the arm "transfer".
-        edits = ["recipe.sampler=interpolate"]
-        config = vaeaug.load_config(None, edits, seed=seed, **regime.config)
+        config = vaeaug.load_config(None, [], seed=seed, **regime.config)
         vaeaug.augment(train, folder / "base", config)
         screener = None
         for name in dict.fromkeys(trial.dataset for trial in RECIPES.values()):
