@@ -79,7 +79,9 @@ BARE_RECIPES = {
     "bare logit adjustment + CutMix, edits 30 %, beside": Trial(
         Arm("logit adjustment", mix="cutmix"), Recipe(), "interpolate", beside=True
     ),
-    "bare, edits 50 %, teacher": Trial(BARE, Recipe(share=0.5, soft=True), "interpolate", teacher=True),
+    "bare, edits 50 %, teacher": Trial(
+        BARE, Recipe(share=0.5, soft=True), "interpolate", teacher=True
+    ),
 }
 MORE_BASELINES = {
     "classic, twice the steps": Trial(BASE, length=2.0),
