@@ -13,7 +13,8 @@ class Trial:
     Attributes:
         base: How real images are trained on.
         recipe: How synthetic samples are used; None: not at all.
-        dataset: Which of the datasets that `make` left.
+        dataset: Which of the datasets that `make` left: "base" is what the default sampler draws,
+            "interpolate" edits, the others are named by their sampler.
         beside: Synthetic samples beside a whole batch of real draws.
         teacher: Synthetic labels are half those of three probes trained on real images alone.
         real_as_synthetic: Real images take the place of synthetic ones (with a teacher:
@@ -62,34 +63,40 @@ BARE_BASELINES = {
     "bare logit adjustment + CutMix": Trial(Arm("logit adjustment", mix="cutmix")),
 }
 BARE_RECIPES = {
-    "bare, edits 50 %": Trial(BARE, Recipe(share=0.5), "base"),
-    "bare, edits 70 %": Trial(BARE, Recipe(share=0.7), "base"),
-    "bare Mixup, edits 50 %": Trial(replace(BARE, mix="mixup"), Recipe(share=0.5), "base"),
-    "bare CutMix, edits 50 %": Trial(replace(BARE, mix="cutmix"), Recipe(share=0.5), "base"),
+    "bare, edits 50 %": Trial(BARE, Recipe(share=0.5), "interpolate"),
+    "bare, edits 70 %": Trial(BARE, Recipe(share=0.7), "interpolate"),
+    "bare Mixup, edits 50 %": Trial(replace(BARE, mix="mixup"), Recipe(share=0.5), "interpolate"),
+    "bare CutMix, edits 50 %": Trial(replace(BARE, mix="cutmix"), Recipe(share=0.5), "interpolate"),
     "bare logit adjustment + CutMix, edits 50 %": Trial(
-        Arm("logit adjustment", mix="cutmix"), Recipe(share=0.5), "base"
+        Arm("logit adjustment", mix="cutmix"), Recipe(share=0.5), "interpolate"
     ),
     "bare logit adjustment + CutMix, edits 30 %, last 40 % real": Trial(
+        Arm("logit adjustment", mix="cutmix"), Recipe(real_only_last=0.4), "interpolate"
+    ),
+    "bare logit adjustment + CutMix, default 30 %, last 40 % real": Trial(
         Arm("logit adjustment", mix="cutmix"), Recipe(real_only_last=0.4), "base"
     ),
     "bare logit adjustment + CutMix, edits 30 %, beside": Trial(
-        Arm("logit adjustment", mix="cutmix"), Recipe(), "base", beside=True
+        Arm("logit adjustment", mix="cutmix"), Recipe(), "interpolate", beside=True
     ),
-    "bare, edits 50 %, teacher": Trial(BARE, Recipe(share=0.5, soft=True), "base", teacher=True),
+    "bare, edits 50 %, teacher": Trial(
+        BARE, Recipe(share=0.5, soft=True), "interpolate", teacher=True
+    ),
 }
 MORE_BASELINES = {
     "classic, twice the steps": Trial(BASE, length=2.0),
     "distillation": Trial(BASE, Recipe(share=0.5, soft=True), teacher=True, real_as_synthetic=True),
 }
 RECIPES = {
-    "edits 30 %": Trial(BASE, Recipe(), "base"),
-    "edits 30 %, last 40 % real": Trial(BASE, Recipe(real_only_last=0.4), "base"),
-    "edits 50 %, last 40 % real": Trial(BASE, Recipe(share=0.5, real_only_last=0.4), "base"),
-    "edits 30 %, teacher": Trial(BASE, Recipe(soft=True), "base", teacher=True),
-    "edits 50 %, teacher": Trial(BASE, Recipe(share=0.5, soft=True), "base", teacher=True),
-    "edits 30 %, beside": Trial(BASE, Recipe(), "base", beside=True),
-    "edits, rare only": Trial(BASE, Recipe(classes="rare"), "base"),
-    "edits 30 %, batch norm apart": Trial(BASE, Recipe(separate_batch_norm=True), "base"),
+    "edits 30 %": Trial(BASE, Recipe(), "interpolate"),
+    "edits 30 %, last 40 % real": Trial(BASE, Recipe(real_only_last=0.4), "interpolate"),
+    "default 30 %, last 40 % real": Trial(BASE, Recipe(real_only_last=0.4), "base"),
+    "edits 50 %, last 40 % real": Trial(BASE, Recipe(share=0.5, real_only_last=0.4), "interpolate"),
+    "edits 30 %, teacher": Trial(BASE, Recipe(soft=True), "interpolate", teacher=True),
+    "edits 50 %, teacher": Trial(BASE, Recipe(share=0.5, soft=True), "interpolate", teacher=True),
+    "edits 30 %, beside": Trial(BASE, Recipe(), "interpolate", beside=True),
+    "edits, rare only": Trial(BASE, Recipe(classes="rare"), "interpolate"),
+    "edits 30 %, batch norm apart": Trial(BASE, Recipe(separate_batch_norm=True), "interpolate"),
     "gmm 30 %": Trial(BASE, Recipe(), "gmm"),
     "gmm 30 %, last 40 % real": Trial(BASE, Recipe(real_only_last=0.4), "gmm"),
     "gmm 30 %, teacher": Trial(BASE, Recipe(soft=True), "gmm", teacher=True),

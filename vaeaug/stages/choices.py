@@ -4,7 +4,7 @@ A class whose samples cover much less of its real images than real images do of 
 collapsed, one whose samples vary much less than its real images has half collapsed, and one whose
 samples are nearly all rejected cannot be filled; another sampler is then looked for.
 
-Where some classes are rare and the label decides what a sample shows, all classes are drawn in the
+Where many classes are rare and the label decides what a sample shows, all classes are drawn in the
 styles of the frequent ones: all, because a look that only rare classes have is a shortcut. A rare
 class whose styled samples are not recognised is drawn by differences of a frequent class, `delta`,
 if those are; what is borrowed less then is recognised more.
@@ -38,9 +38,11 @@ LOW_ACCEPTANCE = 0.3
 # they are moved towards farther neighbours, in these steps: screening could not reject so many. It
 # has its price: `benchmarks/README.md`.
 REACHES, TOO_NEAR = (2, 4, 8), 0.7
-# Styles are lent where a class has fewer images than RARE, the lenders have at least LENT images in
-# all, and label control is at most CLOSE below the figure of real images: `benchmarks/usefulness`.
-RARE, LENT, CLOSE = 50, 500, 0.05
+# Styles are lent where at least the part MANY of the classes has fewer images than RARE, the
+# lenders have at least LENT images in all, and label control is at most CLOSE below the figure of
+# real images. Rare classes gain by it and frequent ones lose, so few rare ones do not pay for it:
+# `benchmarks/usefulness`.
+RARE, MANY, LENT, CLOSE = 50, 0.25, 500, 0.05
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ def lent_styles(
 ) -> tuple[str, str] | None:
     """Decide whether all classes are drawn in the styles of the frequent ones.
 
-    The rule was learned from benchmarks (`benchmarks/usefulness`): it helps where there are rare
-    classes, enough images to learn styles from, and a label that decides.
+    The rule was learned from benchmarks (`benchmarks/usefulness`): it helps where there are many
+    rare classes, enough images to learn styles from, and a label that decides.
 
     Args:
         generator: The generator.
@@ -104,11 +106,13 @@ def lent_styles(
     Returns:
         The sampler and why; None where each class has its own default.
     """
-    rare = lends_to(generator, data)
-    if not rare or control is None or control.control < control.real - CLOSE:
+    rare, present = lends_to(generator, data), np.count_nonzero(data.counts)
+    if not rare or rare < MANY * present:
+        return None
+    if control is None or control.control < control.real - CLOSE:
         return None
     return "transfer", (
-        f"{rare} of {np.count_nonzero(data.counts)} classes have fewer than {RARE} images, and "
+        f"{rare} of {present} classes have fewer than {RARE} images, and "
         f"label control is {control.control:.0%} (real images {control.real:.0%}): every class in "
         f"the styles of {len(generator.latents.lenders(-1))} images of the frequent ones"
     )
