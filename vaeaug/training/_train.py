@@ -50,7 +50,7 @@ from vaeaug.training._together import released, summoned
 SHARES = {
     "classifier": 0.05,
     "trunk": 0.6,
-    "adapt": 0.1,
+    "adapt": 0.05,
     "sharpen": 0.25,
     "flow": 0.3,
     "prior": 0.6,
