@@ -137,15 +137,19 @@ def test_bars_on_a_terminal(tmp_path, quiet):
         assert re.search(r"about \d+ s left", text)
 
 
-@pytest.mark.parametrize("given", [{"model.width": 8, "training.steps": 9}, "yaml", "path"])
-def test_a_configuration_may_be_a_mapping_or_a_file(tmp_path, given):
-    if not isinstance(given, dict):
+@pytest.mark.parametrize("how", ["mapping", "yaml", "path"])
+def test_a_configuration_may_be_a_mapping_or_a_file(tmp_path, how):
+    given = {"model.width": 8, "training.steps": 9, "restoration.steps": 0}
+    if how != "mapping":
         path = tmp_path / "job.yaml"
-        path.write_text("model: {width: 8}\ntraining: {steps: 9}\n")
-        given = str(path) if given == "yaml" else path
+        path.write_text("model: {width: 8}\ntraining: {steps: 9}\nrestoration: {steps: 0}\n")
+        given = str(path) if how == "yaml" else path
     steps = []
     vaeaug.fit(digits(), given, progress=lambda what, done, total, _: steps.append((what, total)))
     assert ("trunk", 9) in steps
+
+
+def test_a_configuration_may_be_the_mapping_of_another(tmp_path):
     nested = tiny_config().model_dump()
     result = vaeaug.augment(digits(), tmp_path / "out", nested, progress=False)
     assert result.manifest.config_sha256 == tiny_config().sha256

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 import vaeaug
 from vaeaug.integrations import LatentAugment, SyntheticPool
 
+# In five loaders together.
 READS = 100_000
 
 
@@ -49,7 +50,7 @@ def known(finished):
 
 @pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), (2, "spawn")])
 def test_no_sample_of_another_label_in_a_hundred_thousand(finished, digits, known, workers, method):
-    n = READS // 4
+    n = READS // 5
     loader = DataLoader(
         Drawn(digits, finished.out_dir, n),
         batch_size=500,
@@ -71,11 +72,12 @@ def test_no_sample_of_another_label_in_a_hundred_thousand(finished, digits, know
     assert len(set(batches)) == len(batches)
 
 
-@pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), (2, "spawn")])
+# Spawned workers read every slot right in the test below.
+@pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork")])
 def test_a_merged_loader_reads_every_slot_once_and_right(finished, digits, workers, method):
     merged = vaeaug.merge(digits, finished.out_dir, share=0.5, balance="classes")
     pool = merged.synthetic.images_at(range(len(merged.synthetic)))
-    sampler = vaeaug.BalancedSampler(merged, num_samples=READS // 4)
+    sampler = vaeaug.BalancedSampler(merged, num_samples=READS // 5)
     loader = DataLoader(
         merged,
         batch_size=512,
@@ -93,7 +95,7 @@ def test_a_merged_loader_reads_every_slot_once_and_right(finished, digits, worke
         assert np.array_equal(images.movedim(1, -1).numpy(), wanted)
         assert np.array_equal(labels.numpy(), merged.labels[slots])
         at += len(slots)
-    assert at == READS // 4
+    assert at == READS // 5
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
