@@ -25,8 +25,10 @@ from vaeaug.training._batches import Batches, mix
 from vaeaug.training._elbo import ElboObjective, calibrate_sigma, held_out_terms
 from vaeaug.training._flow import FlowObjective
 from vaeaug.training._loop import Loop
+from vaeaug.training._restoration import restoration_steps
 from vaeaug.training._scores import still_rising
 from vaeaug.training._state import Stage, StageRecord, TrainState
+from vaeaug.training._train import training_steps
 
 TINY = [
     "model.width=8",
@@ -610,3 +612,15 @@ def test_large_samples_are_in_bfloat16_where_the_processor_computes_in_it(monkey
     assert not is_faster_in_bfloat16(torch.device("cpu"), 8 * 8)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     assert not is_faster_in_bfloat16(torch.device("cpu"), 28 * 28)
+
+
+def test_small_samples_with_a_style_take_three_quarters_of_the_steps(digits):
+    config = vaeaug.load_config(None, [])
+    usual = default_steps(len(digits), config.training.batch_size)
+    assert training_steps(digits, config) == round(0.75 * usual)
+    assert training_steps(digits, config.changed(**{"model.style_dim": 0})) == usual
+    assert restoration_steps(digits, config) == math.ceil(usual / 2)
+    large = vaeaug.LabelledImages(
+        np.zeros((len(digits), 28, 28, 1), np.uint8), digits.labels, digits.class_names, (0, 255)
+    )
+    assert training_steps(large, config) == usual

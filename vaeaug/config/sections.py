@@ -260,8 +260,8 @@ class TrainingConfig(Section):
         None,
         ge=1,
         description="Training steps of the trunk. Default: 28 times the square root of the number "
-        "of images for batches of 64, from 500 to 20,000; two thirds of it for images of at most "
-        "400 values.",
+        "of images for batches of 64, from 500 to 20,000; three quarters of it for images of at "
+        "most 400 values.",
     )
     init: str | None = Field(
         None,

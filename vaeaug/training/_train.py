@@ -78,7 +78,7 @@ STYLE_UNITS = 16
 ADDED_RATE = 10
 # Fraction of the default steps that a model of style and content takes where samples have at most
 # so many values: it learns them sooner.
-SMALL_SAMPLE, SMALL_SHARE = 400, 2 / 3
+SMALL_SAMPLE, SMALL_SHARE = 400, 0.75
 # Fraction of the default steps of a training that starts from another generator.
 INIT_SHARE = 0.25
 # Name of the task of the other processes.
