@@ -46,6 +46,7 @@ def test_units_are_named_by_what_they_change(generator):
     assert [effect.unit < 2 for effect in effects] == [True, True, False, False]  # style first
     named = [effect for effect in effects if effect.attribute]
     assert named
+    assert not {effect.attribute for effect in named} & {"right", "down"}  # all are centred
     # What is told is what happens: move the unit and measure.
     effect = max(named, key=lambda each: abs(each.effect))
     assert abs(effect.effect) > 0.3
@@ -69,7 +70,7 @@ def test_an_attribute_changes_along_its_direction(generator, squares):
     found = {each.name: each for each in attribute_directions(generator, squares)}
     assert {"brightness", "size", "thickness"} <= found.keys()
     assert found["brightness"].kept > 0.4
-    assert found["size"].kept > 0.4
+    assert found["stretch"].kept > 0.4  # bars of one thickness: their size goes with it
 
 
 def test_other_data_is_refused(generator, squares):

@@ -278,8 +278,8 @@ class TrainingConfig(Section):
     learning_rate: float | None = Field(
         None,
         gt=0,
-        description="Peak AdamW learning rate. Default: 0.004 for the trunk of a network conv "
-        "that is trained from new, else 0.002.",
+        description="Peak AdamW learning rate. Default: 0.004 for the trunk of a model with a "
+        "style that is trained from new, else 0.002.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",

@@ -18,6 +18,11 @@ STEP = 1.0
 MOST_UNITS = 24
 # A unit that changes nothing by more has no name, standard deviations of the attribute.
 LEAST_EFFECT = 0.2
+# An attribute that varies less within classes is the same in all samples but for their noise, and
+# what is large beside that noise is nothing: fractions of a side or of the value range, or pixels.
+LEAST_SPREAD = 0.005
+# Nor does it change what goes up in some samples and down in others: the least part that agrees.
+LEAST_AGREEMENT = 0.75
 
 
 @dataclass(frozen=True)
@@ -90,12 +95,12 @@ def unit_effects(generator: Synthesizer, *, seed: int = 0) -> list[UnitEffect]:
         on a grid, in levels, and for feature vectors.
     """
     (first, *more) = generator.model.groups
-    means = generator.means[: generator.n_real]
-    if more or first.is_grid or not len(means):
+    encoded = generator.means[: generator.n_real]
+    if more or first.is_grid or not len(encoded):
         return []
     rows = _rows(generator, seed)
-    z, labels = means[rows], generator.labels[rows]
-    spread = means.std(axis=0)
+    z, labels = encoded[rows], generator.labels[rows]
+    spread = encoded.std(axis=0)
     measured = attributes_of(generator.decode(z, labels), generator.value_range)
     scale = {name: float(within(values, labels).std()) for name, values in measured.items()}
     effects = []
@@ -106,15 +111,21 @@ def unit_effects(generator: Synthesizer, *, seed: int = 0) -> list[UnitEffect]:
             moved[:, unit] += sign * STEP * spread[unit]
             ends.append(attributes_of(generator.decode(moved, labels), generator.value_range))
         changes = {
-            name: float((ends[1][name] - ends[0][name]).mean()) / (2 * STEP * scale[name])
+            name: (ends[1][name] - ends[0][name]) / (2 * STEP * scale[name])
             for name in scale
-            if scale[name] > 0
+            if scale[name] > LEAST_SPREAD
         }
         if not changes:
             return []
-        name = max(changes, key=lambda attribute: abs(changes[attribute]))
-        told = abs(changes[name]) >= LEAST_EFFECT
-        effects.append(UnitEffect(unit, name if told else "", round(changes[name], 3)))
+        means = {name: float(change.mean()) for name, change in changes.items()}
+        agreed = [
+            name
+            for name, change in changes.items()
+            if (change * means[name] > 0).mean() >= LEAST_AGREEMENT
+        ]
+        name = max(agreed or changes, key=lambda attribute: abs(means[attribute]))
+        told = bool(agreed) and abs(means[name]) >= LEAST_EFFECT
+        effects.append(UnitEffect(unit, name if told else "", round(means[name], 3)))
     return effects
 
 

@@ -723,7 +723,8 @@ class TrainingPipeline:
         if training.learning_rate is not None:
             return training.learning_rate
         is_new = name == "trunk" and self.start is None
-        return TRUNK_RATE if is_new and self.config.model.network == "conv" else LEARNING_RATE
+        has_style = style_units(self.data, self.config) > 0
+        return TRUNK_RATE if is_new and has_style else LEARNING_RATE
 
     def _weight_decay(self, name: str) -> float:
         training = self.config.training
