@@ -79,7 +79,7 @@ def test_the_same_job_finds_it_complete_and_another_is_refused(run, data):
         *("model.width=8", "model.max_width=16", "model.latent_dim=6", "model.class_embedding=4"),
         *("screening.classifier_steps=40", "screening.folds=2"),
         # The defaults of that version.
-        *("plan.min_class_count=8", "training.weight_decay=0.0001"),
+        *("plan.min_class_count=8", "training.weight_decay=0.0001", "training.learning_rate=0.002"),
         *("density.depth=4", "density.learning_rate=0.001"),
     ]
     result = vaeaug.augment(data, run, load_config(None, keys), search_first=True, progress=False)

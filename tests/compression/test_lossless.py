@@ -29,7 +29,8 @@ def coder(digits):
 @pytest.fixture(scope="module")
 def generator(digits, small_config):
     # A dear style: what it says is not said by the detail again, which would be coded too.
-    dear = small_config.changed(**{"model.style_beta": 5.0, "restoration.steps": 0})
+    keys = {"model.style_beta": 5.0, "training.learning_rate": 0.002, "restoration.steps": 0}
+    dear = small_config.changed(**keys)
     return vaeaug.fit(digits, dear, device="cpu", progress=False)
 
 
