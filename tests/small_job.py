@@ -9,8 +9,8 @@ import numpy as np
 from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages, read
 
-# Screening lets everything pass, so that what is planned is what is made. The rate and the weight of
-# the swap are those with which so few steps do not end in samples that are nearly all alike.
+# Screening lets everything pass, so that what is planned is what is made. With this rate and this
+# weight of the swap so few steps do not end in samples that are nearly all alike.
 TINY: dict[str, Any] = {
     "model.width": 8,
     "model.latent_dim": 4,
