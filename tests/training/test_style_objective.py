@@ -59,7 +59,7 @@ def test_classes_of_a_batch_are_drawn_alike_however_rare():
 
 @pytest.mark.parametrize(("n_values", "weight"), [(12, 1.0), (64, 1.6), (784, 19.6), (12288, 20.0)])
 def test_the_label_swap_of_small_samples_weighs_less(n_values, weight):
-    assert swap_weight(tiny_config(), n_values) == pytest.approx(weight)
+    assert swap_weight(vaeaug.AugmentConfig(), n_values) == pytest.approx(weight)
     assert swap_weight(tiny_config(**{"training.label_swap": 5.0}), n_values) == 5.0
 
 
