@@ -95,6 +95,8 @@ def test_a_budget_bounds_a_stage():
     stage = StageTime("trunk", 1000, 0.5, 20, 1.0)
     assert stage.seconds == 520
     assert StageTime("trunk", 10**7, 0.5, budget=60.0).seconds == 60
+    assert StageTime("trunk", 10**7, 0.5, budget=60.0).steps_taken == 120
+    assert StageTime("trunk", 100, 0.5, budget=60.0).steps_taken == 100
     config = tiny_config(**{"training.steps": None, "training.budget_seconds": 3.0})
     told = time_job(digits(), config, device="cpu")
     trained = [seconds for name, seconds in told.expected.items() if name not in timing._LATER]

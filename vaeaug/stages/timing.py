@@ -111,7 +111,7 @@ class JobTime:
         parts = ", ".join(
             f"{stage.name} {_minutes(stage.seconds)}" for stage in _by_kind(self.stages)
         )
-        steps = sum(stage.steps for stage in self.stages if stage.name not in _LATER)
+        steps = sum(stage.steps_taken for stage in self.stages if stage.name not in _LATER)
         training = f"{steps:,} training steps, " if steps else ""
         disk = f", {sized(self.disk)} of shards" if self.disk else ""
         return (
@@ -133,7 +133,7 @@ class JobTime:
             "memory": self.memory,
             "disk": self.disk,
             "stages": [
-                {"name": stage.name, "steps": stage.steps, "seconds": round(stage.seconds, 1)}
+                {"name": stage.name, "steps": stage.steps_taken, "seconds": round(stage.seconds, 1)}
                 for stage in self.stages
             ],
         }

@@ -54,6 +54,13 @@ class StageTime:
         every = self.steps * self.step_seconds + self.evaluations * self.evaluation_seconds
         return every if self.budget is None else min(every, self.budget)
 
+    @property
+    def steps_taken(self) -> int:
+        """Its steps, or as many as its budget is enough for at most."""
+        if self.budget is None or not self.step_seconds:
+            return self.steps
+        return min(self.steps, max(1, int(self.budget / self.step_seconds)))
+
 
 def time_training(
     data: LabelledImages,
