@@ -67,6 +67,7 @@ DRAWN = 60
 # Keys of the generator's job; those of --small make it a matter of seconds.
 KEYS: dict[str, Any] = {"restoration.steps": 0, "screening.classifier_steps": 200}
 SMALL: dict[str, Any] = {
+    "training.learning_rate": 0.002,
     "model.width": 8,
     "training.batch_size": 16,
     "screening.folds": 2,

@@ -10,6 +10,8 @@ from vaeaug.training import train
 KEYS = {
     "training.steps": 20,
     "training.adapt_steps": 4,
+    "training.learning_rate": 0.002,
+    "training.label_swap": 20.0,
     "model.width": 8,
     "semi_supervised.classifier_steps": 20,
     "restoration.steps": 20,
@@ -59,7 +61,7 @@ def test_it_learns_faster_than_from_nothing(digits, source):
         train(data, config, device="cpu", start=start).stages["trunk"].best[0]
         for start in (None, vaeaug.load(source).model)
     ]
-    assert scores[1] > scores[0] + 2  # nats
+    assert scores[1] > scores[0] + 5  # nats
 
 
 def test_discrete_models_start_from_others_too(digits):
