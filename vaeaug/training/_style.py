@@ -141,7 +141,7 @@ class StyleObjective(ElboObjective):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Latents, their posterior, and the codes of their classes from other images."""
         name, n = self.stage.name, len(x)
-        code = self._codes(model, y, step, f"{name}/exemplars", rows)
+        code = self._codes(model, y, rows, step)
         mean, logvar = model.posterior(self.encoder_input(x, name, step), y, code)
         noise = self.batches.noise(name, step, (n, model.latent_dim))
         return mean + torch.exp(0.5 * logvar) * noise, mean, logvar, code
@@ -184,21 +184,20 @@ class StyleObjective(ElboObjective):
         self,
         model: CVAE,
         y: Int[Tensor, " n"],
+        rows: Int64[Tensor, " n"],
         step: int,
-        purpose: str,
-        beside: Int64[Tensor, " n"],
     ) -> Tensor:
-        """Codes of classes, from one exemplar of each or from several.
+        """Codes of the classes of some rows, from one exemplar of each or from several.
 
-        An image is never its own exemplar (`beside`), for the code would give its style away; only
-        a single image of a class is.
+        An image is never its own exemplar, for the code would give its style away; only a single
+        image of a class is.
         """
-        batches, n = self.batches, len(y)
-        rows = batches.draw_exemplars(purpose, step, y, beside)
-        codes = model.codes_of(augmented(batches, purpose, step, batches.scaled_rows(rows)))
+        batches, n, purpose = self.batches, len(y), f"{self.stage.name}/exemplars"
+        drawn = batches.draw_exemplars(purpose, step, y, rows)
+        codes = model.codes_of(augmented(batches, purpose, step, batches.scaled_rows(drawn)))
         share = batches.uniform(f"{purpose}/share", step, (1,))
         shared = batches.uniform(f"{purpose}/shared", step, (n, n)) < share
-        shared &= (y[:, None] == y[None]) & (rows[None] != beside[:, None])
+        shared &= (y[:, None] == y[None]) & (drawn[None] != rows[:, None])
         return mean_codes(codes, shared)
 
     def _swap(self, model: CVAE, z: Tensor, y: Tensor, code: Tensor, step: int) -> Tensor:
