@@ -10,7 +10,11 @@ decoder. Nothing else may be running.
 """
 
 import argparse
+import contextlib
+import io
 import json
+import logging
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -123,8 +127,71 @@ def graphed(step: Callable[[], None]) -> Callable[[], None]:
     return graph.replay
 
 
+def pythae_rate(network: CVAE, device: torch.device, batch: int, *, small: bool) -> float | None:
+    """Images a second of pythae's trainer on a VAE of the layers of `network`, labels left out.
+
+    Its own pipeline, loader and defaults but AdamW; None where pythae is not installed.
+    """
+    try:
+        from pythae.models import VAE, VAEConfig
+        from pythae.models.base.base_utils import ModelOutput
+        from pythae.models.nn import BaseDecoder, BaseEncoder
+        from pythae.pipelines import TrainingPipeline
+        from pythae.trainers import BaseTrainerConfig
+    except ImportError:
+        return None
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: torch.Tensor) -> ModelOutput:
+            labels = torch.zeros(len(x), dtype=torch.long, device=x.device)
+            mean, logvar = self.network.posterior(x, labels)
+            return ModelOutput(embedding=mean, log_covariance=logvar)
+
+    class Decoder(BaseDecoder):
+        def forward(self, z: torch.Tensor) -> ModelOutput:
+            labels = torch.zeros(len(z), dtype=torch.long, device=z.device)
+            return ModelOutput(reconstruction=kept[0].decode(z, labels))
+
+    # The decoder's layers are parameters of the encoder, which holds the whole network.
+    kept = [network]
+    *space, channels = network.image_shape
+    shape = (channels, *space)
+    images = torch.rand(10 * batch if small else 6000, *shape).numpy()
+
+    def run(epochs: int) -> float:
+        settings = VAEConfig(input_dim=shape, latent_dim=network.latent_dim)
+        model = VAE(settings, encoder=Encoder(), decoder=Decoder())
+        with tempfile.TemporaryDirectory() as folder:
+            job = BaseTrainerConfig(
+                output_dir=folder,
+                num_epochs=epochs,
+                per_device_train_batch_size=batch,
+                learning_rate=1e-3,
+                optimizer_cls="AdamW",
+                no_cuda=device.type != "cuda",
+            )
+            pipeline, silence = TrainingPipeline(training_config=job, model=model), io.StringIO()
+            logging.disable(logging.WARNING)
+            begin = time.perf_counter()
+            with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+                pipeline(train_data=images)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds = time.perf_counter() - begin
+            logging.disable(logging.NOTSET)
+            return seconds
+
+    run(1)
+    short, long = (2, 4) if small else (2, 6)
+    return (long - short) * len(images) / max(run(long) - run(short), 1e-6)
+
+
 def training(table: Table, shape: tuple[int, int, int], batch: int, *, small: bool) -> None:
-    """Images a second of the trunk, of the restorer and of the bare network."""
+    """Images a second of the trunk and of the restorer beside the bare network and pythae."""
     device, steps = table.device, 4 if small else 100
     name = f"{'x'.join(map(str, shape))}, batch {batch}"
     data = images_of(400 if small else 6000, shape=shape)
@@ -149,6 +216,9 @@ def training(table: Table, shape: tuple[int, int, int], batch: int, *, small: bo
     beside = {"bare": bare}
     if device.type == "cuda":
         beside["graph"] = batch * steps / seconds_of(loop(graphed(step)), device)
+    theirs = pythae_rate(CVAE(shape, 10, width=config.model.width), device, batch, small=small)
+    if theirs is not None:
+        beside["pythae"] = theirs
 
     plain = config.changed(**{"model.style_dim": 0})
     for what, kind, job, key in (

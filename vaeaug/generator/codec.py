@@ -20,10 +20,12 @@ from vaeaug.models import (
     scale_images,
 )
 
-# Rows that go through a network at once. A constant: another block could round differently.
+# Rows that go through a network at once. A constant: another block could round differently. On a
+# card 64 small images take as long as 512, which go together up to so many values.
 BLOCK = 64
-# Blocks after which a card is waited for.
-BLOCKS = 16
+CARD_BLOCK, CARD_VALUES = 512, 2**23
+# Rows after which a card is waited for.
+ROWS = 1024
 # Images that are encoded or scored at once.
 _IMAGES = 256
 
@@ -195,7 +197,9 @@ class Codec:
         if not len(z):
             *space, channels = self.model.image_shape
             return torch.empty(0, channels, *space, dtype=torch.float32)
-        return in_blocks(self.model.decode, z, labels, device=self.device)
+        return in_blocks(
+            self.model.decode, z, labels, device=self.device, block=block_of(self.model)
+        )
 
     @exact_float32()
     @torch.no_grad()
@@ -337,31 +341,51 @@ class Codec:
         return noise.to(self.device)
 
 
-def in_blocks(function: Callable[..., Tensor], *arrays: np.ndarray, device: torch.device) -> Tensor:
-    """Run a network on rows in blocks of `BLOCK`, the last one filled up with its first row.
+def block_of(model: CVAE | SeparateCVAE) -> int:
+    """Rows that go through a model at once: a constant of its images' size and its device.
+
+    Args:
+        model: The model.
+
+    Returns:
+        A multiple of `BLOCK`.
+    """
+    is_on_card = next(model.parameters()).device.type == "cuda"
+    fit_together = CARD_BLOCK * math.prod(model.image_shape) <= CARD_VALUES
+    return CARD_BLOCK if is_on_card and fit_together else BLOCK
+
+
+def in_blocks(
+    function: Callable[..., Tensor],
+    *arrays: np.ndarray,
+    device: torch.device,
+    block: int = BLOCK,
+) -> Tensor:
+    """Run a network on rows in blocks, the last one filled up with its first row.
 
     Args:
         function: Takes a block of each array as a tensor.
         *arrays: As many rows each, at least one.
         device: Where the network is.
+        block: Rows of a block.
 
     Returns:
         The results of all rows, on the CPU.
     """
     on_cpu: list[Tensor] = []
     with torch.no_grad(), exact_float32():
-        for first in range(0, len(arrays[0]), BLOCKS * BLOCK):
-            rows = slice(first, first + BLOCKS * BLOCK)
+        for first in range(0, len(arrays[0]), ROWS):
+            rows = slice(first, first + ROWS)
             tensors = [torch.from_numpy(array[rows]).to(device) for array in arrays]
             n, parts = len(tensors[0]), []
-            for begin in range(0, n, BLOCK):
-                block = [tensor[begin : begin + BLOCK] for tensor in tensors]
-                if begin + BLOCK > n:
-                    missing = begin + BLOCK - n
-                    block = [
+            for begin in range(0, n, block):
+                inputs = [tensor[begin : begin + block] for tensor in tensors]
+                if begin + block > n:
+                    missing = begin + block - n
+                    inputs = [
                         torch.cat([part, part[:1].expand(missing, *part.shape[1:])])
-                        for part in block
+                        for part in inputs
                     ]
-                parts.append(function(*block))
+                parts.append(function(*inputs))
             on_cpu.append(torch.cat(parts)[:n].cpu())
     return on_cpu[0] if len(on_cpu) == 1 else torch.cat(on_cpu)

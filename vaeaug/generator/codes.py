@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vaeaug.config import CODE_SAMPLERS
-from vaeaug.generator.codec import SamplingError, in_blocks
+from vaeaug.generator.codec import SamplingError, block_of, in_blocks
 from vaeaug.generator.latents import Latents
 from vaeaug.generator.samplers import Drawn, Request, sample_generators
 from vaeaug.models import CVAE, in_order, random_order
@@ -31,7 +31,7 @@ class CodeSampler:
         Args:
             request: Class, sampler ("prior" or "posterior"), its sources and its settings.
             seed: Seed of the run.
-            first: Index of the first sample, a multiple of `BLOCK`.
+            first: Index of the first sample, the beginning of a block of the model.
             n: How many.
 
         Returns:
@@ -63,7 +63,8 @@ class CodeSampler:
 
         orders, codes = uniform[:, 1 : 1 + cells], uniform[:, 1 + cells :]
         device = next(self.model.parameters()).device
-        z = in_blocks(grids, orders, codes, known, device=device).numpy()
+        block = block_of(self.model)
+        z = in_blocks(grids, orders, codes, known, device=device, block=block).numpy()
         return Drawn(z, sources, np.full(n, -1, np.int64), np.zeros(n, np.float32))
 
 

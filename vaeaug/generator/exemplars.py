@@ -6,7 +6,7 @@ from jaxtyping import Float32, Int64, Shaped
 from torch import Tensor
 
 from vaeaug.generator.batch import SampleBatch
-from vaeaug.generator.codec import BLOCK, Codec, SamplingError, in_blocks
+from vaeaug.generator.codec import BLOCK, Codec, SamplingError, block_of, in_blocks
 from vaeaug.generator.latents import Latents
 from vaeaug.generator.samplers import SampleNoise
 
@@ -53,7 +53,8 @@ def sample_like(
             f"sample: from exemplars, expected {', '.join(BY_CONTENT)} or auto, got {sampler!r}"
         )
     code = class_code(codec, exemplars)
-    size, first = codec.model.latent_dim, start - start % BLOCK
+    size, block = codec.model.latent_dim, block_of(codec.model)
+    first = start - start % block
     # The stream of a class after the last one.
     noise = SampleNoise.of(seed, latents.n_classes, first, start + n - first, size)
     sources = np.full(len(noise.normal), -1, np.int64)
@@ -64,11 +65,11 @@ def sample_like(
         z = latents.means[sources] + np.sqrt(latents.variances[sources]) * z
     z = codec.model.style_only(torch.from_numpy(z.astype(np.float32))).numpy()
 
-    def decode(block: Tensor) -> Tensor:
-        codes = torch.from_numpy(code).to(block.device).expand(len(block), -1)
-        return codec.model.decode_code(block, codes)
+    def decode(z: Tensor) -> Tensor:
+        codes = torch.from_numpy(code).to(z.device).expand(len(z), -1)
+        return codec.model.decode_code(z, codes)
 
-    images = codec.stored(in_blocks(decode, z, device=codec.device))
+    images = codec.stored(in_blocks(decode, z, device=codec.device, block=block))
     kept = slice(start - first, None)
     return SampleBatch(
         images=images[kept],

@@ -14,7 +14,7 @@ from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from vaeaug.data import LabelledImages
-from vaeaug.generator.codec import Codec, in_blocks
+from vaeaug.generator.codec import Codec, block_of, in_blocks
 from vaeaug.generator.latents import Latents
 from vaeaug.generator.samplers import Drawn, Request, sample_generators
 from vaeaug.strata import rare_classes
@@ -233,7 +233,9 @@ class DataSampler:
 
         labels = np.full(len(samples), label, np.int64)
         inside = samples.clamp(0, 1).numpy()
-        return in_blocks(mean, inside, labels, device=self.codec.device).numpy()
+        codec = self.codec
+        block = block_of(codec.model)
+        return in_blocks(mean, inside, labels, device=codec.device, block=block).numpy()
 
 
 def _drawn(latents: Float32[np.ndarray, "n z"], sources: Int64[np.ndarray, " n"]) -> Drawn:

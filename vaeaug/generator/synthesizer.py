@@ -15,7 +15,7 @@ from torch import Tensor
 from vaeaug.data import LabelledImages
 from vaeaug.generator import storage
 from vaeaug.generator.batch import SampleBatch
-from vaeaug.generator.codec import BLOCK, Codec, SamplingError
+from vaeaug.generator.codec import ROWS, Codec, SamplingError, block_of
 from vaeaug.generator.codes import CodeSampler, check_code_sampler
 from vaeaug.generator.density import ClassDensity, fit_density
 from vaeaug.generator.exemplars import sample_like
@@ -41,7 +41,7 @@ from vaeaug.shards import GENERATOR, fetch
 from vaeaug.spectrogram import Spectrogram
 
 # Latents that are decoded before their images are stored.
-DECODED = 16 * BLOCK
+DECODED = ROWS
 
 
 class Synthesizer:
@@ -627,7 +627,7 @@ class Synthesizer:
         if sampler in FROM_DATA:
             self._check_data(sampler, label)
         # Whole blocks, so that every sample is decoded at the same place of the same shape.
-        first = start - start % BLOCK
+        first = start - start % block_of(self.model)
         size = start + n - first
         labels = np.full(size, label, np.int64)
         if sampler in FROM_DATA:
