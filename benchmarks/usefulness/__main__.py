@@ -236,7 +236,7 @@ def against_opponents(regime: Regime, arguments: argparse.Namespace) -> None:
         raise SystemExit(f"--arms: expected some of {known}; got {', '.join(sorted(unknown))}")
     bfloat16 = arguments.precision == "bfloat16"
     for seed in arguments.seeds:
-        bench = compare.Bench(regime, seed, steps, arguments.out, bfloat16)
+        bench = compare.Bench(regime, seed, steps, arguments.out, bfloat16, arguments.device)
         try:
             if arguments.what == "tune":
                 compare.tune(bench, names, arguments.tuning)
@@ -264,7 +264,7 @@ def main() -> None:
     more.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     more.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
     more.add_argument("--n", type=int, default=200, help="samples of a class")
-    more.add_argument("--device", default="cpu", help="of the generator's training")
+    more.add_argument("--device", default="cpu", help="of the trainings: cpu, cuda")
     more.add_argument(
         "--set", nargs="+", default=[], help="of the generator's job: dotted.key=JSON"
     )

@@ -69,6 +69,7 @@ class Bench:
         steps: Of the network.
         out: Folder of everything that is kept.
         bfloat16: Precision of the convolutions.
+        device: Of the network, "cpu" or "cuda".
     """
 
     regime: Regime
@@ -76,6 +77,7 @@ class Bench:
     steps: int
     out: Path
     bfloat16: bool
+    device: str = "cpu"
 
     @cached_property
     def parts(self) -> tuple[LabelledImages, LabelledImages, LabelledImages]:
@@ -86,6 +88,10 @@ class Bench:
     def folder(self) -> Path:
         """Of this seed."""
         return pools.folder_of(self.out, self.regime.name, self.seed)
+
+    @property
+    def _how_computed(self) -> list[Any]:
+        return [self.steps, self.bfloat16, *([] if self.device == "cpu" else [self.device])]
 
     def digest(self, arm: Opponent) -> str | None:
         """Of the samples of an arm.
@@ -116,7 +122,7 @@ class Bench:
         Returns:
             Two arrays, and seconds.
         """
-        key = [asdict(arm) | {"grid": None}, setting, base, self.steps, self.bfloat16]
+        key = [asdict(arm) | {"grid": None}, setting, base, *self._how_computed]
         if arm.method == "pool":
             key.append(self.digest(arm))
         name = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
@@ -153,15 +159,15 @@ class Bench:
     def _network(self, how: Training, samples: Path | None = None) -> nn.Sequential:
         """A network trained so; it is kept, because arms share it, and heads stand on it."""
         data = self.parts[0]
-        key = [asdict(how), self.steps, self.bfloat16]
+        key = [asdict(how), *self._how_computed]
         if samples is not None:
             key.append(pools.digest(samples))
         name = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         path = self.folder / "kept" / f"{name}.pt"
         if path.exists():
             model = network(data.image_shape, data.n_classes)
-            model.load_state_dict(torch.load(path, weights_only=True))
-            return model.eval()
+            model.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+            return model.to(self.device).eval()
         model = train(
             data,
             how,
@@ -170,6 +176,7 @@ class Bench:
             steps=self.steps,
             batch=self.regime.batch,
             bfloat16=self.bfloat16,
+            device=self.device,
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(model.state_dict(), path)
@@ -388,6 +395,7 @@ def run(
             "steps": bench.steps,
             "pool": bench.digest(arms[name]),
             "bfloat16": bench.bfloat16,
+            **({} if bench.device == "cpu" else {"device": bench.device}),
         }
         if _key(line) in done:
             continue

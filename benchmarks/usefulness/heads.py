@@ -36,11 +36,12 @@ def views_of(
     Returns:
         Vectors of length 1.
     """
-    found = []
-    for part in images.split(AT_ONCE):
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+    found, device = [], next(model.parameters()).device
+    for some in images.split(AT_ONCE):
+        part = some.to(device)
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             vectors = model[:-1](part if how is None else augment(part, how, random))
-        found.append(F.normalize(vectors.float(), dim=1))
+        found.append(F.normalize(vectors.float(), dim=1).cpu())
     return torch.cat(found).numpy()
 
 
