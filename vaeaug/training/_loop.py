@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vaeaug.config import AugmentConfig
+from vaeaug.config import AugmentConfig, TrainingConfig
 from vaeaug.memory import sized
 from vaeaug.models import exact_float32
 from vaeaug.progress import Progress
@@ -19,6 +19,7 @@ from vaeaug.training._batches import Batches
 from vaeaug.training._interrupt import Interruption, TrainingInterrupted
 from vaeaug.training._scores import mean_finite, still_rising
 from vaeaug.training._state import (
+    EVALUATIONS,
     MetricsLog,
     Objective,
     Stage,
@@ -33,13 +34,28 @@ from vaeaug.training._state import (
 from vaeaug.training._tape import Metrics, Repeated
 from vaeaug.training.optimisers import AdamW
 
-# Minimum number of evaluations in a stage, their default number, and the default of the most steps
-# between two.
-MIN_EVALUATIONS, EVALUATIONS, EVAL_EVERY = 3, 20, 200
+# Minimum number of evaluations in a stage, and the most steps between two of as many as by default.
+MIN_EVALUATIONS, EVAL_EVERY = 3, 200
 # Number of lines in the log.
 LOG_LINES = 50
 # Steps after which the metrics of a stage on a card are read; reading waits for the card.
 READ_EVERY = 20
+
+
+def steps_between_evaluations(training: TrainingConfig, stage: Stage) -> int:
+    """Steps after which the average weights are scored on held-out images.
+
+    Args:
+        training: Says how many, unless it leaves it to us.
+        stage: Of so many steps.
+
+    Returns:
+        At least 1.
+    """
+    if training.eval_every is not None:
+        return min(training.eval_every, max(1, stage.steps // MIN_EVALUATIONS))
+    most = EVAL_EVERY * EVALUATIONS // stage.evaluations
+    return min(most, max(1, stage.steps // stage.evaluations))
 
 
 class Loop:
@@ -127,8 +143,7 @@ class Loop:
         if objective.is_divisible:
             self._share(state)
         self.log.rewind(stage.name, record.step - (record.pending is not None))
-        evaluations = EVALUATIONS if training.eval_every is None else MIN_EVALUATIONS
-        eval_every = min(training.eval_every or EVAL_EVERY, max(1, stage.steps // evaluations))
+        eval_every = steps_between_evaluations(training, stage)
         log_every = max(1, stage.steps // LOG_LINES)
         take_step = self._stepper(stage, state)
         began = self.clock() - record.seconds

@@ -25,6 +25,8 @@ class TrainingError(RuntimeError):
 WEIGHT_DECAY = 1e-4
 # Default peak learning rate.
 LEARNING_RATE = 2e-3
+# Default number of evaluations.
+EVALUATIONS = 20
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Stage:
         class_power: A class is drawn in proportion to count**class_power.
         budget: Seconds after which the stage ends; None: only the steps count.
         weight_decay: Of AdamW.
+        evaluations: How often the average weights are scored, where the job does not say it.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Stage:
     class_power: float = 0.5
     budget: float | None = None
     weight_decay: float = WEIGHT_DECAY
+    evaluations: int = EVALUATIONS
 
     def progress(self, step: int, seconds: float) -> float:
         """Fraction of the stage that is over.

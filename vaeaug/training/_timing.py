@@ -12,7 +12,7 @@ from vaeaug.config import AugmentConfig
 from vaeaug.data import LabelledImages
 from vaeaug.memory import kept_memory
 from vaeaug.training._batches import MAX_HELD_OUT, Batches
-from vaeaug.training._loop import EVAL_EVERY, EVALUATIONS, MIN_EVALUATIONS, Loop
+from vaeaug.training._loop import Loop, steps_between_evaluations
 from vaeaug.training._restoration import (
     RestorationObjective,
     new_restorer,
@@ -147,9 +147,7 @@ class _TimedLoop(Loop):
                 self._wait()
                 evaluation = self.held_out * (self.now() - began)
                 alike = StageTime(stage.name, stage.steps, step_seconds, 0, evaluation)
-            training = self.config.training
-            evaluations = EVALUATIONS if training.eval_every is None else MIN_EVALUATIONS
-            every = min(training.eval_every or EVAL_EVERY, max(1, stage.steps // evaluations))
+            every = steps_between_evaluations(self.config.training, stage)
             self.times.append(
                 replace(
                     alike,
