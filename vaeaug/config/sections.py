@@ -327,7 +327,7 @@ class TrainingConfig(Section):
         None,
         ge=1,
         description="Steps between held-out evaluations, of which a stage has at least three. "
-        "Default: a twentieth of its steps, at most 200.",
+        "Default: a twentieth of its steps, at most 200; of the restorer's a fifth.",
     )
     patience: int = Field(10, ge=1, description="Evaluations without improvement before stopping.")
     checkpoint_every: int = Field(200, ge=1, description="Steps between checkpoints.")
