@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 import vaeaug
+from vaeaug.cli.console import said_that_it_starts
 from vaeaug.files.names import for_stream
 
 FAILED, USAGE = 1, 2
@@ -67,7 +68,8 @@ class _Group(click.Group):
             signal.signal(signal.SIGTERM, _terminate)
         failure = _Failure(as_json="--json" in (*ctx._protected_args, *ctx.args))
         try:
-            with _interrupts_behind_imports():
+            is_long = ctx._protected_args[:1] and ctx._protected_args[0] in RESUMABLE
+            with _interrupts_behind_imports(), said_that_it_starts(in_a_line=bool(is_long)):
                 _refuse_several_processes(ctx._protected_args)
                 return super().invoke(ctx)
         except click.UsageError as error:

@@ -4,7 +4,6 @@ import functools
 import logging
 import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -13,7 +12,6 @@ import click
 from click.shell_completion import CompletionItem
 
 from vaeaug.cli.console import timed_job, waiting
-from vaeaug.files.names import printable
 
 if TYPE_CHECKING:
     from vaeaug.config import AugmentConfig, EvaluationConfig
@@ -515,20 +513,6 @@ def progress_enabled() -> bool:
     return logging.getLogger("vaeaug").isEnabledFor(logging.INFO)
 
 
-def say_that_it_starts(source: str) -> None:
-    """Import torch, which takes seconds, and say that something happens.
-
-    Args:
-        source: What is read then.
-    """
-    if "torch" in sys.modules:
-        return
-    if not sys.stderr.isatty():
-        logging.getLogger("vaeaug").info("%s is read", printable(source))
-    with waiting("starting"):
-        import torch  # noqa: F401
-
-
 def told_in_advance(
     data: "LabelledImages",
     config: "AugmentConfig",
@@ -660,7 +644,6 @@ def request(
     Returns:
         The configuration and the data.
     """
-    say_that_it_starts(source)
     from vaeaug.data import read_configured
 
     config = config_of(**configuration)
@@ -699,7 +682,6 @@ def data_of(
     Returns:
         The data.
     """
-    say_that_it_starts(source)
     from vaeaug.config import make_config
     from vaeaug.data import read_configured
     from vaeaug.job.folder import read_run

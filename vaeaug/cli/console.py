@@ -4,9 +4,13 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,6 +45,49 @@ def waiting(text: str) -> AbstractContextManager[Any]:
     from rich.console import Console
 
     return Console(stderr=True).status(text)
+
+
+@contextmanager
+def said_that_it_starts(*, in_a_line: bool) -> Iterator[None]:
+    """Say that something happens while torch is imported, which takes seconds.
+
+    Args:
+        in_a_line: Whether to log a line where there is no terminal.
+    """
+    finder = _Starting(in_a_line)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        if finder in sys.meta_path:
+            sys.meta_path.remove(finder)
+
+
+class _Starting(MetaPathFinder):
+    """Finds torch as ever, and lets it be loaded while a spinner turns."""
+
+    def __init__(self, in_a_line: bool) -> None:
+        self._in_a_line = in_a_line
+
+    def find_spec(
+        self, fullname: str, path: Iterable[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "torch":
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return None
+        load = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            if self._in_a_line and not sys.stderr.isatty():
+                logging.getLogger("vaeaug").info("starting")
+            with waiting("starting"):
+                load(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
 
 
 def timed_job(data: "LabelledImages", config: "AugmentConfig", device: str) -> "JobTime":
