@@ -6,10 +6,11 @@ are better (Ghosh et al. 2020, arXiv:1903.12436). Each class gets a normal or a 
 
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 
 # Components tried for a mixture; the Bayesian information criterion chooses.
 COMPONENTS = (1, 2, 3, 5, 8)
@@ -88,6 +89,51 @@ class ClassDensity:
         return logsumexp(np.stack(parts), axis=0)
 
 
+def fit_densities(
+    means: Shaped[np.ndarray, "n z"],
+    variances: Shaped[np.ndarray, "n z"],
+    labels: Int64[np.ndarray, " n"],
+    n_classes: int,
+    *,
+    seed: int,
+    mixture: bool = True,
+    threads: int = 1,
+) -> list[ClassDensity | None]:
+    """Fit the aggregate posterior of every class, as `fit_density` does.
+
+    Args:
+        means: Posterior means of the training images.
+        variances: Their posterior variances.
+        labels: Their classes; -1 for an unknown one.
+        n_classes: How many there are.
+        seed: Of the mixtures' initialisation.
+        mixture: False: one normal, whatever the size of the class.
+        threads: Classes that are fitted at once, which changes nothing else.
+
+    Returns:
+        By class, the density; None for a class without images.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    def fit(label: int) -> ClassDensity | None:
+        rows = np.flatnonzero(labels == label)
+        if not len(rows):
+            return None
+        return _fitted(means[rows], variances[rows], seed, mixture)
+
+    # The many small matrix products of a mixture take several times as long where threads share
+    # each of them (seven times on two cores; minutes in place of seconds on sixteen).
+    with (
+        warnings.catch_warnings(),
+        threadpool_limits(1),
+        ThreadPoolExecutor(threads, "densities") as executor,
+    ):
+        # A mixture that has not converged is still compared by its BIC.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return list(executor.map(fit, range(n_classes)))
+
+
 def fit_density(
     means: Shaped[np.ndarray, "n z"],
     variances: Shaped[np.ndarray, "n z"],
@@ -111,6 +157,13 @@ def fit_density(
     Returns:
         The density.
     """
+    labels = np.zeros(len(means), np.int64)
+    (density,) = fit_densities(means, variances, labels, 1, seed=seed, mixture=mixture)
+    assert density is not None
+    return density
+
+
+def _fitted(means: np.ndarray, variances: np.ndarray, seed: int, mixture: bool) -> ClassDensity:
     mean_variance = np.diag(variances.mean(axis=0, dtype=np.float64))
     latents = means.astype(np.float64)
     if len(latents) < 2:
@@ -131,35 +184,28 @@ def fit_density(
 def _mixture(
     latents: np.ndarray, mean_variance: np.ndarray, largest: int, seed: int
 ) -> ClassDensity:
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
-    from threadpoolctl import threadpool_limits
 
     best = None
     best_bic = math.inf
-    # Its many small matrix products take several times as long where threads share each of them
-    # (seven times on two cores; minutes in place of seconds on sixteen).
-    with warnings.catch_warnings(), threadpool_limits(1):
-        # A mixture that has not converged is still compared by its BIC.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        # A full covariance of so many units has more parameters than any class has latents.
-        types = ("full", "diag") if latents.shape[1] <= MAX_FULL else ("diag",)
-        for covariance_type in types:
-            last_bic = math.inf
-            for n_components in (n for n in COMPONENTS if n <= largest):
-                mixture = GaussianMixture(
-                    n_components,
-                    covariance_type=covariance_type,
-                    reg_covar=1e-4,
-                    max_iter=60,
-                    random_state=seed % 2**32,
-                ).fit(latents)
-                bic = mixture.bic(latents)
-                if bic < best_bic:
-                    best, best_bic = mixture, bic
-                elif bic > last_bic:
-                    break  # it has turned up: larger mixtures are not tried
-                last_bic = bic
+    # A full covariance of so many units has more parameters than any class has latents.
+    types = ("full", "diag") if latents.shape[1] <= MAX_FULL else ("diag",)
+    for covariance_type in types:
+        last_bic = math.inf
+        for n_components in (n for n in COMPONENTS if n <= largest):
+            mixture = GaussianMixture(
+                n_components,
+                covariance_type=covariance_type,
+                reg_covar=1e-4,
+                max_iter=60,
+                random_state=seed % 2**32,
+            ).fit(latents)
+            bic = mixture.bic(latents)
+            if bic < best_bic:
+                best, best_bic = mixture, bic
+            elif bic > last_bic:
+                break  # it has turned up: larger mixtures are not tried
+            last_bic = bic
     assert best is not None
     covariances = best.covariances_
     if best.covariance_type == "diag":

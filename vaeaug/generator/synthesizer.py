@@ -17,7 +17,7 @@ from vaeaug.generator import storage
 from vaeaug.generator.batch import SampleBatch
 from vaeaug.generator.codec import ROWS, Codec, SamplingError, block_of
 from vaeaug.generator.codes import CodeSampler, check_code_sampler
-from vaeaug.generator.density import ClassDensity, fit_density
+from vaeaug.generator.density import ClassDensity, fit_densities
 from vaeaug.generator.exemplars import sample_like
 from vaeaug.generator.from_data import FROM_DATA, DataSampler
 from vaeaug.generator.image_codec import ImageCodec, LatentSpace
@@ -151,12 +151,18 @@ class Synthesizer:
             )
             labels = np.concatenate([labels, known])
         mixture = kind in ("gmm", "flow") or (kind == "auto" and flow is None)
-        densities = [
-            fit_density(means[rows], variances[rows], seed=seed, mixture=mixture)
-            if len(rows) and not model.is_discrete  # codes have a prior
-            else None
-            for rows in (np.flatnonzero(labels == c) for c in range(data.n_classes))
-        ]
+        densities: list[ClassDensity | None] = [None] * data.n_classes
+        if not model.is_discrete:  # codes have a prior
+            threads = torch.get_num_threads()
+            densities = fit_densities(
+                means,
+                variances,
+                labels,
+                data.n_classes,
+                seed=seed,
+                mixture=mixture,
+                threads=threads,
+            )
         return cls(
             model,
             densities=densities,
