@@ -1,11 +1,15 @@
-"""What a command says before torch is imported, which takes seconds."""
+"""What a command says before torch is imported, and interrupts that compiled code swallows."""
 
+import contextlib
 import os
 import pty
+import signal
 import subprocess
 import sys
 
 import pytest
+
+from vaeaug.cli._group import _interrupts_behind_errors
 
 TRAIN = [sys.executable, "-m", "vaeaug", "train", "digits", "--out"]
 
@@ -39,3 +43,27 @@ def test_what_needs_no_torch_says_nothing(words, without_torch):
     command = [sys.executable, "-m", "vaeaug", *words]
     done = subprocess.run(command, capture_output=True, check=True, env=without_torch)
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_became_an_error_is_an_interrupt(number):
+    def interrupted(*_):
+        raise KeyboardInterrupt(number)
+
+    def compiled():
+        with contextlib.suppress(KeyboardInterrupt):  # as compiled code forgets it
+            signal.raise_signal(number)
+        raise ValueError("what became of it")
+
+    def mistaken():
+        raise ValueError("its own")
+
+    before = signal.signal(number, interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt, match=str(int(number))), _interrupts_behind_errors():
+            compiled()
+        assert signal.getsignal(number) is interrupted
+        with pytest.raises(ValueError, match="its own"), _interrupts_behind_errors():
+            mistaken()
+    finally:
+        signal.signal(number, before)

@@ -6,10 +6,12 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -69,7 +71,7 @@ class _Group(click.Group):
         failure = _Failure(as_json="--json" in (*ctx._protected_args, *ctx.args))
         try:
             is_long = ctx._protected_args[:1] and ctx._protected_args[0] in RESUMABLE
-            with _interrupts_behind_imports(), said_that_it_starts(in_a_line=bool(is_long)):
+            with _interrupts_behind_errors(), said_that_it_starts(in_a_line=bool(is_long)):
                 _refuse_several_processes(ctx._protected_args)
                 return super().invoke(ctx)
         except click.UsageError as error:
@@ -101,11 +103,29 @@ class _Group(click.Group):
 
 
 @contextmanager
-def _interrupts_behind_imports() -> Iterator[None]:
-    """Raise the interrupt itself where a compiled module's import made another error of it.
+def _interrupts_behind_errors() -> Iterator[None]:
+    """Raise the interrupt itself where compiled code made another error of it.
 
-    Such an import fails as an ImportError, caused by what was raised in it: nothing is missing.
+    An import of a compiled module fails as an ImportError, caused by what was raised in it; other
+    compiled code, such as a conversion to a tensor, forgets what was raised.
     """
+    raised: list[KeyboardInterrupt] = []
+
+    def noted(handle: Callable[[int, FrameType | None], Any]) -> Callable[..., Any]:
+        def handle_and_note(number: int, frame: FrameType | None) -> None:
+            try:
+                handle(number, frame)
+            except KeyboardInterrupt as error:
+                raised.append(error)
+                raise
+
+        return handle_and_note
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    is_main = threading.current_thread() is threading.main_thread()
+    handled = {number: each for number, each in before.items() if is_main and callable(each)}
+    for number, handle in handled.items():
+        signal.signal(number, noted(handle))
     try:
         yield
     except Exception as error:
@@ -114,9 +134,14 @@ def _interrupts_behind_imports() -> Iterator[None]:
         while behind is not None and not isinstance(behind, KeyboardInterrupt):
             imports = imports or isinstance(behind, ImportError)
             behind = behind.__cause__
-        if behind is None or not imports:
-            raise
-        raise behind from None
+        if behind is not None and imports:
+            raise behind from None
+        if raised:
+            raise raised[-1] from error
+        raise
+    finally:
+        for number, handle in handled.items():
+            signal.signal(number, handle)
 
 
 @dataclass(frozen=True)
