@@ -197,9 +197,7 @@ class Codec:
         if not len(z):
             *space, channels = self.model.image_shape
             return torch.empty(0, channels, *space, dtype=torch.float32)
-        return in_blocks(
-            self.model.decode, z, labels, device=self.device, block=block_of(self.model)
-        )
+        return in_blocks_of(self.model, self.model.decode, z, labels)
 
     @exact_float32()
     @torch.no_grad()
@@ -353,6 +351,23 @@ def block_of(model: CVAE | SeparateCVAE) -> int:
     is_on_card = next(model.parameters()).device.type == "cuda"
     fit_together = CARD_BLOCK * math.prod(model.image_shape) <= CARD_VALUES
     return CARD_BLOCK if is_on_card and fit_together else BLOCK
+
+
+def in_blocks_of(
+    model: CVAE | SeparateCVAE, function: Callable[..., Tensor], *arrays: np.ndarray
+) -> Tensor:
+    """Run a part of a model on rows, on its device and in its blocks.
+
+    Args:
+        model: The model.
+        function: Takes a block of each array as a tensor.
+        *arrays: As many rows each, at least one.
+
+    Returns:
+        The results of all rows, on the CPU.
+    """
+    device = next(model.parameters()).device
+    return in_blocks(function, *arrays, device=device, block=block_of(model))
 
 
 def in_blocks(

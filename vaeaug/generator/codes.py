@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vaeaug.config import CODE_SAMPLERS
-from vaeaug.generator.codec import SamplingError, block_of, in_blocks
+from vaeaug.generator.codec import SamplingError, in_blocks_of
 from vaeaug.generator.latents import Latents
 from vaeaug.generator.samplers import Drawn, Request, sample_generators
 from vaeaug.models import CVAE, in_order, random_order
@@ -62,9 +62,7 @@ class CodeSampler:
             return self.model.latents_of(drawn)
 
         orders, codes = uniform[:, 1 : 1 + cells], uniform[:, 1 + cells :]
-        device = next(self.model.parameters()).device
-        block = block_of(self.model)
-        z = in_blocks(grids, orders, codes, known, device=device, block=block).numpy()
+        z = in_blocks_of(self.model, grids, orders, codes, known).numpy()
         return Drawn(z, sources, np.full(n, -1, np.int64), np.zeros(n, np.float32))
 
 

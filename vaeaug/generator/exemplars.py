@@ -6,7 +6,7 @@ from jaxtyping import Float32, Int64, Shaped
 from torch import Tensor
 
 from vaeaug.generator.batch import SampleBatch
-from vaeaug.generator.codec import BLOCK, Codec, SamplingError, block_of, in_blocks
+from vaeaug.generator.codec import BLOCK, Codec, SamplingError, block_of, in_blocks_of
 from vaeaug.generator.latents import Latents
 from vaeaug.generator.samplers import SampleNoise
 
@@ -53,8 +53,7 @@ def sample_like(
             f"sample: from exemplars, expected {', '.join(BY_CONTENT)} or auto, got {sampler!r}"
         )
     code = class_code(codec, exemplars)
-    size, block = codec.model.latent_dim, block_of(codec.model)
-    first = start - start % block
+    size, first = codec.model.latent_dim, start - start % block_of(codec.model)
     # The stream of a class after the last one.
     noise = SampleNoise.of(seed, latents.n_classes, first, start + n - first, size)
     sources = np.full(len(noise.normal), -1, np.int64)
@@ -69,7 +68,7 @@ def sample_like(
         codes = torch.from_numpy(code).to(z.device).expand(len(z), -1)
         return codec.model.decode_code(z, codes)
 
-    images = codec.stored(in_blocks(decode, z, device=codec.device, block=block))
+    images = codec.stored(in_blocks_of(codec.model, decode, z))
     kept = slice(start - first, None)
     return SampleBatch(
         images=images[kept],

@@ -14,7 +14,7 @@ from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from vaeaug.data import LabelledImages
-from vaeaug.generator.codec import Codec, block_of, in_blocks
+from vaeaug.generator.codec import Codec, in_blocks, in_blocks_of
 from vaeaug.generator.latents import Latents
 from vaeaug.generator.samplers import Drawn, Request, sample_generators
 from vaeaug.strata import rare_classes
@@ -233,9 +233,7 @@ class DataSampler:
 
         labels = np.full(len(samples), label, np.int64)
         inside = samples.clamp(0, 1).numpy()
-        codec = self.codec
-        block = block_of(codec.model)
-        return in_blocks(mean, inside, labels, device=codec.device, block=block).numpy()
+        return in_blocks_of(self.codec.model, mean, inside, labels).numpy()
 
 
 def _drawn(latents: Float32[np.ndarray, "n z"], sources: Int64[np.ndarray, " n"]) -> Drawn:

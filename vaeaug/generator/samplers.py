@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
-from vaeaug.generator.codec import SamplingError, block_of, in_blocks
+from vaeaug.generator.codec import SamplingError, in_blocks_of
 from vaeaug.generator.density import ClassDensity
 from vaeaug.generator.latents import Latents
 from vaeaug.models import CVAE, LatentFlow, SeparateCVAE
@@ -225,16 +225,13 @@ class LatentSampler:
         z = by_sampler[request.sampler]().astype(np.float32, copy=False)
         return Drawn(z, sources, other, share)
 
-    def _in_blocks(self, function: Callable[..., Tensor], *arrays: np.ndarray) -> Tensor:
-        return in_blocks(function, *arrays, device=self.device, block=block_of(self.model))
-
     def _from_prior(self, request: Request, noise: SampleNoise) -> np.ndarray:
         def prior(normal: Tensor) -> Tensor:
             y = torch.full((len(normal),), request.label, device=normal.device)
             z = self.model.draw_prior(normal, y, temperature=request.temperature)
             return self.model.style_only(z)
 
-        return self._in_blocks(prior, noise.normal).numpy()
+        return in_blocks_of(self.model, prior, noise.normal).numpy()
 
     def _style_of(self, z: np.ndarray) -> np.ndarray:
         """Latents without what another class must not take over."""
@@ -275,7 +272,7 @@ class LatentSampler:
                 guidance=request.guidance,
             )
 
-        return self._in_blocks(solve, noise.normal, other, share).numpy()
+        return in_blocks_of(self.model, solve, noise.normal, other, share).numpy()
 
     def _blend(
         self, request: Request, noise: SampleNoise, other: np.ndarray, share: np.ndarray
