@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=800, help="of each classifier")
     parser.add_argument("--generator-steps", type=int, default=1000)
     parser.add_argument("--samples", type=int, default=500, help="synthetic samples of each class")
+    parser.add_argument("--device", default="cpu", help="where the generator is trained")
     parser.add_argument("--out", type=Path, default=Path("runs/semi"))
     parser.add_argument("--table", action="store_true", help="print what is there")
     arguments = parser.parse_args()
@@ -153,7 +154,7 @@ def main() -> None:
                             **JOBS[arm],
                         },
                     )
-                    generators[job] = vaeaug.fit(data, config, device="cpu").attach(data)
+                    generators[job] = vaeaug.fit(data, config, device=arguments.device).attach(data)
                 generator = generators[job]
                 pool = generator.labels[generator.n_real :]
                 known = pool >= 0

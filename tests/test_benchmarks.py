@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import gpu, time_to_quality
+from benchmarks import gpu, neighbours, time_to_quality
 
 
 def test_the_table_of_a_card(tmp_path, capsys, monkeypatch):
@@ -50,3 +50,16 @@ def test_seconds_until_a_value_is_reached():
     assert time_to_quality.seconds_until(points, 450.0) == pytest.approx(80.0)
     assert time_to_quality.seconds_until(points, 150.0) == 10.0
     assert math.isnan(time_to_quality.seconds_until(points, 501.0))
+
+
+def test_the_search_for_neighbours_beside_faiss(tmp_path, monkeypatch):
+    out = tmp_path / "neighbours.jsonl"
+    command = ["neighbours", "--data", "digits", "--copies", "8", "--queries", "60"]
+    command += ["--searches", "ours", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", command)
+    monkeypatch.setattr("vaeaug.screening.nearest_points.MOST", 2000)  # so that there are cells
+    neighbours.main()
+    (row,) = map(json.loads, out.read_text().splitlines())
+    assert row["points"] > 8000
+    assert row["missed"] == 0
+    assert row["nearest_of_test_images_found"] > 0.9

@@ -272,6 +272,9 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=512, help="test images")
     parser.add_argument("--singles", type=int, default=100, help="of them as files of their own")
     parser.add_argument("--steps", type=int, help="training steps of the coder")
+    parser.add_argument("--units", type=int, default=160, help="of the coder's hidden layers")
+    parser.add_argument("--depth", type=int, default=2, help="residual layers of the coder")
+    parser.add_argument("--device", default="cpu", help="where the coder is trained")
     parser.add_argument("--latents", nargs="+", default=["none"])
     parser.add_argument("--parts", nargs="+", default=["lossless", "lossy"])
     parser.add_argument("--seed", type=int, default=0)
@@ -302,7 +305,14 @@ def main() -> None:
                 if not path.exists():
                     steps = 60 if options.small else options.steps or STEPS[name]
                     vaeaug.fit_coder(
-                        train, generator, latents=latents, steps=steps, seed=options.seed
+                        train,
+                        generator,
+                        latents=latents,
+                        steps=steps,
+                        units=options.units,
+                        depth=options.depth,
+                        seed=options.seed,
+                        device=options.device,
                     ).save(path)
                 coder = ImageCoder.load(path, generator)
                 rows += lossless(name, coder, test, min(options.singles, n), options.seed)

@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500, help="of each generator")
     parser.add_argument("--images", type=int, default=500, help="of each shape")
     parser.add_argument("--generators", nargs="+", default=list(GENERATORS), choices=GENERATORS)
+    parser.add_argument("--device", default="cpu", help="where generators are trained")
     parser.add_argument("--out", type=Path, default=Path("runs/latents.jsonl"))
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +98,9 @@ def main() -> None:
             }
             if any(key.items() <= line.items() for line in lines):
                 continue
-            line = key | measured(data, factors, GENERATORS[name], options.steps, seed)
+            line = key | measured(
+                data, factors, GENERATORS[name], options.steps, seed, options.device
+            )
             lines.append(line)
             with open(options.out, "a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -106,7 +109,12 @@ def main() -> None:
 
 
 def measured(
-    data: vaeaug.LabelledImages, factors: np.ndarray, keys: dict, steps: int, seed: int
+    data: vaeaug.LabelledImages,
+    factors: np.ndarray,
+    keys: dict,
+    steps: int,
+    seed: int,
+    device: str = "cpu",
 ) -> dict:
     """Train a generator and measure its latents."""
     config = vaeaug.AugmentConfig().changed(
@@ -120,7 +128,7 @@ def measured(
         },
     )
     begin = time.process_time()
-    generator = vaeaug.fit(data, config, device="cpu", progress=False)
+    generator = vaeaug.fit(data, config, device=device, progress=False)
     seconds = time.process_time() - begin
     units = generator.model.style_dim or generator.means.shape[1]
     found = measure_disentanglement(generator.means[:, :units], factors, seed=seed)

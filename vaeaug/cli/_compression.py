@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Any, Union
 
 import click
 
-from vaeaug.cli._options import DATA, configured, json_option, loaded, request, to_option
+from vaeaug.cli._options import (
+    DATA,
+    configured,
+    device_option,
+    json_option,
+    loaded,
+    request,
+    to_option,
+)
 from vaeaug.cli.console import print_document
 
 if TYPE_CHECKING:
@@ -41,6 +49,7 @@ _generator_option = click.option(
     help="Share of training images that are rounded to a few gray levels, for compress --levels.",
 )
 @configured
+@device_option
 @json_option
 def coder(
     *,
@@ -50,6 +59,7 @@ def coder(
     lossy: bool,
     steps: int,
     rounded: float,
+    device: str,
     as_json: bool,
     **configuration: Any,
 ) -> None:
@@ -71,7 +81,9 @@ def coder(
         document["bytes"] = measured.n_bytes
         text = f"{to}: lossy, {measured.n_bytes:,} bytes and the generator"
     else:
-        trained = fit_coder(images, generator, steps=steps, rounded=rounded, seed=config.seed)
+        trained = fit_coder(
+            images, generator, steps=steps, rounded=rounded, seed=config.seed, device=device
+        )
         trained.save(to)
         document |= {"bytes": trained.n_bytes} | trained.notes
         text = (

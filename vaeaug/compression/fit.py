@@ -1,7 +1,7 @@
 """Train the network of a coder on images."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from vaeaug.data import LabelledImages
 from vaeaug.generator import Synthesizer
 from vaeaug.progress import Progress, shown, silent
 from vaeaug.randomness import seeded_torch
+from vaeaug.training import resolve_device
 from vaeaug.training.optimisers import AdamW
 
 # Values whose neighbours all equal them teach next to nothing: so many of them are left out.
@@ -39,6 +40,10 @@ class _Batch:
     low: torch.Tensor
     high: torch.Tensor
     weight: torch.Tensor
+
+    def to(self, device: torch.device) -> "_Batch":
+        """The same on a device."""
+        return _Batch(*(getattr(self, each.name).to(device) for each in fields(self)))
 
 
 class _Values:
@@ -122,6 +127,7 @@ def fit_coder(
     rounded: float = 0.0,
     learning_rate: float = 2e-3,
     seed: int = 0,
+    device: str | torch.device = "auto",
     progress: Progress | bool | None = None,
 ) -> ImageCoder:
     """Train a coder on images.
@@ -141,6 +147,8 @@ def fit_coder(
             ``compress(levels=)``: 1 for a coder that is used for nothing else.
         learning_rate: Peak, of AdamW with a cosine schedule.
         seed: Of weights and batches.
+        device: Where the network is trained: "auto", "cpu", "cuda" or "cuda:1". Coding is done on
+            the processor.
         progress: As in `vaeaug.fit`.
 
     Returns:
@@ -167,6 +175,7 @@ def fit_coder(
     values = _Values(data, context, generator, groups, rounded)
     with seeded_torch(seed):
         network = ContextNetwork(context, data.n_classes, units=units, depth=depth)
+    network = network.to(resolve_device(device))
     average = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     optimiser = AdamW(network.parameters(), learning_rate, weight_decay=1e-4, betas=(0.9, 0.99))
     best, best_bits = average, math.inf
@@ -212,7 +221,7 @@ def _bits(
     *,
     kept: float,
 ) -> torch.Tensor:
-    batch = values.batch(rows, channel, rng, kept=kept)
+    batch = values.batch(rows, channel, rng, kept=kept).to(network.row.device)
     raw = network(batch.features, batch.i, batch.j, batch.labels, channel)
     return -(log2_mass(raw, batch.low, batch.high) * batch.weight).sum()
 

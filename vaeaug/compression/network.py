@@ -94,7 +94,7 @@ def log2_mass(
         Minus the bits that coding them takes.
     """
     logits, means, log_scales = raw.chunk(3, dim=1)
-    start = torch.linspace(0.0, 255.0, COMPONENTS, dtype=raw.dtype)
+    start = torch.linspace(0.0, 255.0, COMPONENTS, dtype=raw.dtype, device=raw.device)
     means = means * _LEVELS + start
     inverse = torch.exp(
         -(log_scales + _START_LOG_SCALE).clamp(exact.LOWEST_LOG_SCALE, exact.HIGHEST_LOG_SCALE)
