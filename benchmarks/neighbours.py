@@ -38,7 +38,7 @@ def ours(points: np.ndarray, reach: float) -> Query:
 
 
 def inverted_file(points: np.ndarray, reach: float) -> Query:
-    """faiss's inverted file, with as many cells as ours, and as many looked into."""
+    """Faiss's inverted file, with as many cells as ours, and as many looked into."""
     import faiss
 
     n_cells = round(CELLS * len(points) ** 0.5)
@@ -50,7 +50,7 @@ def inverted_file(points: np.ndarray, reach: float) -> Query:
 
 
 def every_point(points: np.ndarray, reach: float) -> Query:
-    """faiss's exact search."""
+    """Faiss's exact search."""
     import faiss
 
     index = faiss.IndexFlatL2(points.shape[1])
@@ -59,7 +59,7 @@ def every_point(points: np.ndarray, reach: float) -> Query:
 
 
 def graph(points: np.ndarray, reach: float) -> Query:
-    """faiss's navigable small worlds, at its defaults."""
+    """Faiss's navigable small worlds, at its defaults."""
     import faiss
 
     index = faiss.IndexHNSWFlat(points.shape[1], 32)
@@ -122,9 +122,7 @@ def main() -> None:
                 "seconds_built": round(built, 2),
                 "ms_a_query": round(1000 * taken / (len(copied) + len(others)), 3),
                 "missed": float(1 - (found == rows[:, None]).any(axis=1).mean()),
-                "nearest_of_test_images_found": float(
-                    (of_others == truth).any(axis=1).mean()
-                ),
+                "nearest_of_test_images_found": float((of_others == truth).any(axis=1).mean()),
             }
             print(json.dumps(line), flush=True)
             with open(options.out, "a") as file:

@@ -235,7 +235,7 @@ def test_development_images_choose_the_setting():
         for a, values in ((1.0, (0.7, 0.8)), (1.5, (0.76, 0.76)), (2.0, (0.9,)))
         for seed, value in enumerate(values)
     ]
-    choices = Choices("r", "images", 9, lines)
+    choices = Choices("r", "images", 9, lines, "r")
     assert choices.base == {"affine": 1.5}
     assert choices.beneath(OPPONENTS["images"]["Mixup"]) == {"affine": 1.5}
     with pytest.raises(SystemExit, match="not tuned yet"):

@@ -35,6 +35,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -216,8 +217,7 @@ def against_opponents(regime: Regime, arguments: argparse.Namespace) -> None:
         compare.table(regime, results, arguments.part, steps, arguments.seeds)
         return
     if arguments.what == "make":
-        changes = dict(setting.split("=", 1) for setting in arguments.set)
-        changes = {key: json.loads(value) for key, value in changes.items()}
+        changes = _settings(arguments.set)
         pools.make(
             regime,
             arguments.seeds,
@@ -234,16 +234,23 @@ def against_opponents(regime: Regime, arguments: argparse.Namespace) -> None:
     if unknown:
         known = ", ".join(["opponents", *compare.families(regime)])
         raise SystemExit(f"--arms: expected some of {known}; got {', '.join(sorted(unknown))}")
-    bfloat16 = arguments.precision == "bfloat16"
+    bfloat16, based_on = arguments.precision == "bfloat16", arguments.based_on
     for seed in arguments.seeds:
         bench = compare.Bench(regime, seed, steps, arguments.out, bfloat16, arguments.device)
         try:
             if arguments.what == "tune":
-                compare.tune(bench, names, arguments.tuning)
+                where = _settings(arguments.where)
+                compare.tune(bench, names, arguments.tuning, based_on=based_on, where=where)
             else:
-                compare.run(bench, names, arguments.tuning, results, arguments.tuned_on)
+                tuned_on = arguments.tuned_on
+                compare.run(bench, names, arguments.tuning, results, tuned_on, based_on)
         except (MissingSignalsError, pools.MissingPoolError) as error:
             print(f"{regime.name}, seed {seed}: skipped: {error}", flush=True)
+
+
+def _settings(texts: list[str]) -> dict[str, Any]:
+    pairs = (text.split("=", 1) for text in texts)
+    return {key: json.loads(value) for key, value in pairs}
 
 
 def main() -> None:
@@ -261,6 +268,10 @@ def main() -> None:
     more.add_argument("--glyphs", type=Path, default=glyphs.DEFAULT, help="file of the glyphs")
     more.add_argument("--tuning", type=Path, default=RESULTS / "opponents-tuning.jsonl")
     more.add_argument("--tuned-on", help="another regime whose tuning chooses the settings")
+    more.add_argument("--based-on", help="one whose tuning chooses what is beneath an arm")
+    more.add_argument(
+        "--where", nargs="+", default=[], help="tune these settings alone: key=JSON of a setting"
+    )
     more.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     more.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
     more.add_argument("--n", type=int, default=200, help="samples of a class")

@@ -199,7 +199,7 @@ class Bench:
         """Probabilities after the last layer was trained again; features are kept."""
         data, *judges = self.parts
         chosen = dict(setting)
-        around_samples = chosen.pop("around", "real") == "all"
+        uses = {"samples": chosen.pop("around", "real"), "rows": chosen.pop("rows", "real")}
         key = json.dumps([str(samples), asdict(how)])
         if key not in self._vectors:
             model, same = self._network(how, samples), {"bfloat16": self.bfloat16}
@@ -212,10 +212,9 @@ class Bench:
                 of_samples = features_of_samples(model, pool, data, how, seed=self.seed, **same)
                 self._vectors[key].append(of_samples)
         (x, y), *rest = self._vectors[key]
-        around = rest[len(judges)] if around_samples else None
-        head = fit_head(
-            x, y, data.n_classes, seed=self.seed, counts=data.counts, samples=around, **chosen
-        )
+        for use in [use for use, which in uses.items() if which == "all"]:
+            chosen[use] = rest[len(judges)]
+        head = fit_head(x, y, data.n_classes, seed=self.seed, counts=data.counts, **chosen)
         with torch.no_grad():
             probabilities = [head(torch.from_numpy(v)).double().softmax(1) for v, _ in rest]
         return [p.numpy() for p in probabilities[: len(judges)]]
@@ -266,19 +265,24 @@ class Choices:
         kind: "images" or "signals".
         steps: Of the lines.
         lines: All lines.
+        based_on: The regime whose lines choose what is beneath an arm.
     """
 
     regime: str
     kind: str
     steps: int
     lines: list[dict[str, Any]]
+    based_on: str
 
-    def best(self, names: Sequence[str], base: Setting | None) -> tuple[str, Setting]:
+    def best(
+        self, names: Sequence[str], base: Setting | None, *, regime: str | None = None
+    ) -> tuple[str, Setting]:
         """The arm and setting of the highest mean on development data.
 
         Args:
             names: Arms to choose from.
             base: Beneath them; None: any.
+            regime: Of the lines; None: that of the choices.
 
         Returns:
             Name and setting.
@@ -288,13 +292,15 @@ class Choices:
         """
         found: dict[str, dict[int, float]] = {}
         for line in self.lines:
-            same = line["regime"] == self.regime and line["steps"] == self.steps
+            same = line["regime"] == (regime or self.regime) and line["steps"] == self.steps
             if same and line["arm"] in names and base in (None, line["base"]):
                 key = json.dumps([line["arm"], line["setting"]], sort_keys=True)
                 # Later samples of ours replace earlier ones.
                 found.setdefault(key, {})[line["seed"]] = line["balanced_accuracy"]
         if not found:
-            raise SystemExit(f"{self.regime}: {', '.join(names)}: not tuned yet; run tune first")
+            raise SystemExit(
+                f"{regime or self.regime}: {', '.join(names)}: not tuned yet; run tune first"
+            )
         most = max(map(len, found.values()))
         means = {k: np.mean(list(f.values())) for k, f in found.items() if len(f) == most}
         name, setting = json.loads(max(means, key=means.__getitem__))
@@ -303,7 +309,7 @@ class Choices:
     @property
     def base(self) -> Setting:
         """The classic augmentation that was chosen."""
-        return self.best(list(CLASSIC[self.kind]), {})[1]
+        return self.best(list(CLASSIC[self.kind]), {}, regime=self.based_on)[1]
 
     def beneath(self, arm: Opponent) -> Setting:
         """The training beneath an arm.
@@ -321,28 +327,39 @@ class Choices:
             trained = [
                 n for n, o in OPPONENTS[self.kind].items() if o.method == "train" and o.stands
             ]
-            base = {**base, **self.best(trained, base)[1]}
+            base = {**base, **self.best(trained, base, regime=self.based_on)[1]}
         return base
 
 
 # -- Verbs -----------------------------------------------------------------------------------------
 
 
-def tune(bench: Bench, names: Sequence[str], results: Path) -> None:
+def tune(
+    bench: Bench,
+    names: Sequence[str],
+    results: Path,
+    *,
+    based_on: str | None = None,
+    where: Setting | None = None,
+) -> None:
     """Try every setting of the arms on one seed; development images alone are looked at.
 
     Args:
         bench: The seed.
         names: Arms; those of the classic augmentation come first.
         results: Lines are added.
+        based_on: Another regime whose tuning chooses what is beneath an arm.
+        where: Settings that have another value of one of these keys are left out.
     """
     regime, arms = bench.regime, families(bench.regime)
     done = {_key(line) for line in lines_of(results)}
     for name in sorted(names, key=lambda name: arms[name].stands):
         arm = arms[name]
-        choices = Choices(regime.name, regime.against, bench.steps, lines_of(results))
+        choices = _choices(bench, results, regime.name, based_on)
         base = choices.beneath(arm)
         for setting in arm.grid:
+            if any(setting.get(key, value) != value for key, value in (where or {}).items()):
+                continue
             line = {
                 "regime": regime.name,
                 "arm": name,
@@ -366,8 +383,18 @@ def tune(bench: Bench, names: Sequence[str], results: Path) -> None:
             )
 
 
+def _choices(bench: Bench, tuning: Path, regime: str, based_on: str | None) -> Choices:
+    lines = lines_of(tuning)
+    return Choices(regime, bench.regime.against, bench.steps, lines, based_on or regime)
+
+
 def run(
-    bench: Bench, names: Sequence[str], tuning: Path, results: Path, tuned_on: str | None
+    bench: Bench,
+    names: Sequence[str],
+    tuning: Path,
+    results: Path,
+    tuned_on: str | None,
+    based_on: str | None = None,
 ) -> None:
     """Run the chosen setting of each arm on one seed, and judge it by the test images.
 
@@ -377,10 +404,11 @@ def run(
         tuning: Lines of `tune`.
         results: Lines are added.
         tuned_on: Another regime whose tuning chooses; None: this regime's.
+        based_on: Another regime whose tuning chooses what is beneath an arm.
     """
     regime, arms = bench.regime, families(bench.regime)
     tuned_on = tuned_on or regime.name
-    choices = Choices(tuned_on, regime.against, bench.steps, lines_of(tuning))
+    choices = _choices(bench, tuning, tuned_on, based_on)
     done = {_key(line) for line in lines_of(results)}
     for name in names:
         base = choices.beneath(arms[name])

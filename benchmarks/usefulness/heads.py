@@ -228,6 +228,7 @@ def fit_head(
     neighbours: int = 0,
     alpha: float = 0.0,
     samples: tuple[np.ndarray, np.ndarray] | None = None,
+    rows: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> nn.Sequential:
     """Train a linear layer on class-balanced draws of vectors, real ones and a scheme's.
 
@@ -243,6 +244,7 @@ def fit_head(
         alpha: Of TailCalib.
         samples: Feature vectors of synthetic samples and their classes, around which TailCalib
             puts its normals too.
+        rows: The same, taken as if they were of real images.
 
     Returns:
         Feature vectors (n, d) to logits (n, k).
@@ -251,6 +253,8 @@ def fit_head(
         ValueError: For an unknown scheme.
     """
     rng = np.random.default_rng([seed, 4])
+    if rows is not None:
+        x, y = np.concatenate([x, rows[0]]), np.concatenate([y, rows[1]])
     mean, deviation = x.mean(0), x.std(0) + 1e-4
     x = (x - mean) / deviation
     if scheme == "smote":

@@ -68,7 +68,7 @@ _STANDING = {
     ),
     "TailCalib, on the best": Opponent(
         "head",
-        grid(scheme=["tailcalib"], neighbours=[1, 2], alpha=[0.0], weight_decay=[1.0, 3.0]),
+        grid(scheme=["tailcalib"], neighbours=[1, 2], alpha=[0.0], weight_decay=[1.0, 3.0, 10.0]),
         on_best=True,
     ),
     "DeepSMOTE": Opponent("deepsmote", grid(share=[-1.0, 0.5])),
@@ -103,9 +103,17 @@ _TAILS = grid(
 SAMPLES = {name: Opponent("pool", _USES, pool=name) for name in SAMPLERS} | {
     f"{name}, on the best": Opponent("pool", _USES, pool=name, on_best=True) for name in SAMPLERS
 }
-# TailCalib's head on the network that was trained with our samples; its settings are tried too, and
-# normals around the features of our samples as well.
+# TailCalib's head on the network that was trained with our samples; its settings are tried too.
+# On the best, features of our samples are used as well: as what normals are put around, or as rows
+# that the head is trained on, with or without normals around the real ones.
 _AROUND = [tail | {"around": around} for around in ("real", "all") for tail in _TAILS]
+_ROWS = [
+    {**head, "rows": "all"}
+    for head in grid(
+        scheme=["tailcalib"], neighbours=[1, 2], alpha=[0.0], weight_decay=[1.0, 3.0, 10.0]
+    )
+    + grid(scheme=["none"], weight_decay=[1.0, 3.0])
+]
 SAMPLES |= {
     f"{name}{on}, then TailCalib": Opponent(
         "pool",
@@ -114,5 +122,5 @@ SAMPLES |= {
         on_best=bool(on),
     )
     for name in SAMPLERS
-    for on, tails in (("", _TAILS), (", on the best", _AROUND))
+    for on, tails in (("", _TAILS), (", on the best", _AROUND + _ROWS))
 }
