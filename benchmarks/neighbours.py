@@ -5,8 +5,8 @@
     python -m benchmarks.neighbours --out neighbours.jsonl
 
 The points are those of the screening: principal components of Fashion-MNIST's training images and
-of shifted copies of them. Half of the queries are test images; half are near copies, training images
-moved by a part of the distance below which a sample counts as a copy, which none may be missed.
+of shifted copies of them. Half of the queries are test images; half are near copies: training
+images moved by a part of the distance below which a sample counts as a copy. None may be missed.
 `missed` is the share of these whose own image is not among the nearest five. Processor seconds of
 one thread, of building and of a query.
 """

@@ -298,4 +298,20 @@ def test_embeddings(run, tmp_path):
     assert np.array_equal(embedded.labels[shards.source_index], shards.labels)
 
 
+def test_few_shot_classes(run, tmp_path):
+    small = [f"--set={key}" for key in TINY]
+    counts = [40, 40, 40, 40, 40, 5, 5, 5, 5, 5]
+    command = ["--out", tmp_path, *small, f"--set=data.class_counts={counts}"]
+    printed = run("few_shot_classes", *command, "--steps", 40)
+    rows = {line.split(":")[0]: line for line in printed.splitlines() if "rare classes" in line}
+    assert list(rows) == ["real", "real, a new head", "merged", "merged, a new head"]
+    found = {name: percentages(line) for name, line in rows.items()}
+    for kind in KINDS:
+        assert found[f"{kind}, a new head"][0] > found[kind][0] > 40  # by chance 10
+    features = vaeaug.read(tmp_path / "merged" / "features.h5")
+    drawn = vaeaug.read(tmp_path / "merged.h5")
+    assert len(features) == 5 * len(drawn) > 5 * sum(counts)
+    assert vaeaug.verify(tmp_path / "images").ok
+
+
 KINDS = ("real", "merged")
