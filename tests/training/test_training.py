@@ -25,6 +25,7 @@ from vaeaug.training._batches import Batches, mix
 from vaeaug.training._elbo import ElboObjective, calibrate_sigma, held_out_terms
 from vaeaug.training._flow import FlowObjective
 from vaeaug.training._loop import Loop
+from vaeaug.training._loss_scale import LossScale
 from vaeaug.training._restoration import restoration_steps
 from vaeaug.training._scores import still_rising
 from vaeaug.training._state import Stage, StageRecord, TrainState
@@ -73,6 +74,12 @@ KINDS = {
         "training.feature_matching=1.0",
         "semi_supervised.classifier_steps=12",
     ],
+    "float16": [
+        "model.grouping=shared",
+        "training.precision=float16",
+        "training.steps=24",
+        "adversarial.steps=6",
+    ],
     "pseudo_label": [
         "model.grouping=shared",
         "semi_supervised.classifier_steps=12",
@@ -97,7 +104,11 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_anywhere_and_started_again_ends_with_the_same_weights(kind, few, digits, tmp_path):
+def test_killed_anywhere_and_started_again_ends_with_the_same_weights(
+    kind, few, digits, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("vaeaug.training._loss_scale.START", 2.0**20)
+    monkeypatch.setattr("vaeaug.training._loss_scale.GROWTH", 4)  # so that it changes
     if kind.startswith(("pseudo", "m2")):
         few = few.with_unlabelled(digits.images[:50])
     if kind.startswith("separate"):
@@ -597,7 +608,12 @@ def test_images_are_scaled_to_the_unit_interval(low, high, few):
 
 @pytest.mark.parametrize(
     ("precision", "expected"),
-    [("float32", torch.float32), ("bfloat16", torch.bfloat16), ("auto", torch.float32)],
+    [
+        ("float32", torch.float32),
+        ("bfloat16", torch.bfloat16),
+        ("float16", torch.float16),
+        ("auto", torch.float32),
+    ],
 )
 def test_steps_are_in_the_precision_asked_for(few, precision, expected):
     """By default digits are in float32, whatever the processor: they are too small to gain."""
@@ -612,6 +628,40 @@ def test_large_samples_are_in_bfloat16_where_the_processor_computes_in_it(monkey
     assert not is_faster_in_bfloat16(torch.device("cpu"), 8 * 8)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     assert not is_faster_in_bfloat16(torch.device("cpu"), 28 * 28)
+
+
+def test_float16_is_as_good_as_float32_and_scales_the_loss(few, monkeypatch):
+    def score(precision):
+        config = tiny("training.steps=60", f"training.precision={precision}")
+        record = train(few, config, device="cpu").stages["trunk"]
+        assert not record.skipped
+        return record.best[0] - record.first[0]
+
+    exact = score("float32")
+    # A factor that is far too large is halved until gradients fit; those steps are not bad ones.
+    monkeypatch.setattr("vaeaug.training._loss_scale.START", 2.0**24)
+    assert exact > 10
+    assert score("float16") == pytest.approx(exact, rel=0.1)
+
+
+def test_the_factor_of_the_loss_follows_what_overflows(monkeypatch):
+    monkeypatch.setattr("vaeaug.training._loss_scale.GROWTH", 3)
+    scale = LossScale(CPU)
+    loss, finite, infinite = (torch.tensor(value) for value in (2.0, 3.0, math.inf))
+    gradient = torch.full((2,), 2.0) * scale.factor
+    scale.unscale([gradient])
+    assert gradient.tolist() == [2.0, 2.0]
+    assert scale.overflows(loss, infinite)
+    assert scale.factor == 2.0**11
+    assert not any(scale.overflows(loss, finite) for _ in range(3))
+    assert scale.factor == 2.0**12
+    # The loss itself is not finite: no factor helps, and it is left as it is.
+    assert not scale.overflows(infinite, infinite)
+    other = LossScale(CPU)
+    other.load_state_dict(scale.state_dict())
+    assert (other.factor, other.good_steps) == (scale.factor, scale.good_steps)
+    scale.factor.fill_(1.0)
+    assert not scale.overflows(loss, infinite)
 
 
 def test_small_samples_with_a_style_take_three_quarters_of_the_steps(digits):

@@ -281,11 +281,12 @@ class TrainingConfig(Section):
         description="Peak AdamW learning rate. Default: 0.004 for the trunk of a model with a "
         "style that is trained from new, else 0.002.",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description="Of the steps of training; weights and samples are float32. auto: bfloat16 "
         "where it is faster, on cards of 2020 and later, and on processors that compute in it "
-        "(AVX512-BF16, AMX) for samples of more than 400 values.",
+        "(AVX512-BF16, AMX) for samples of more than 400 values. float16: with loss scaling, for "
+        "cards of 2017 and 2018 (V100, T4); the adversarial stage stays in float32.",
     )
     weight_decay: float | None = Field(
         None,

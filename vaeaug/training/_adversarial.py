@@ -49,6 +49,7 @@ class AdversarialObjective:
 
     is_repeatable = False  # the discriminator is penalised now and then
     is_divisible = False  # it has an optimiser of its own
+    has_one_loss = False  # the discriminator has another
 
     def __init__(
         self, batches: Batches, config: AugmentConfig, stage: Stage, discriminator: Discriminator

@@ -41,9 +41,9 @@ class Batches:
         self.device = device
         self.tape = Tape(device)
         precision, n_values = config.training.precision, math.prod(data.images.shape[1:])
-        self._in_bfloat16 = precision == "bfloat16" or (
-            precision == "auto" and is_faster_in_bfloat16(device, n_values)
-        )
+        if precision == "auto":
+            precision = "bfloat16" if is_faster_in_bfloat16(device, n_values) else "float32"
+        self._precision = precision
         self.value_range = data.value_range
         self.n_classes = data.n_classes
         self._stored = data.images
@@ -314,13 +314,24 @@ class Batches:
         """
         return scale_images(images, self.value_range)
 
-    def precision(self) -> torch.autocast:
+    @property
+    def is_scaled(self) -> bool:
+        """Whether losses have to be scaled, because gradients are in float16."""
+        return self._precision == "float16"
+
+    def precision(self, *, can_scale: bool = True) -> torch.autocast:
         """Return an autocast context for the steps, as ``training.precision`` asks.
+
+        Args:
+            can_scale: Whether the loss of the step can be scaled; in float32 instead of float16
+                where it cannot.
 
         Returns:
             The context manager.
         """
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16)
+        half = torch.float16 if self.is_scaled else torch.bfloat16
+        enabled = self._precision != "float32" and (can_scale or not self.is_scaled)
+        return torch.autocast(self.device.type, half, enabled=enabled)
 
     def _drawn(
         self, draw: Callable[..., Tensor], purpose: str, step: int, shape: tuple[int, ...]

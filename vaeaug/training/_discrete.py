@@ -118,6 +118,7 @@ class CodePriorObjective:
 
     is_repeatable = True
     is_divisible = True
+    has_one_loss = True
 
     def __init__(self, batches: Batches, config: AugmentConfig, stage: Stage, model: CVAE) -> None:
         self.batches, self.config, self.stage = batches, config, stage

@@ -51,6 +51,7 @@ class ElboObjective:
 
     is_repeatable = True
     is_divisible = True
+    has_one_loss = True
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ class FlowObjective:
 
     is_repeatable = True
     is_divisible = True
+    has_one_loss = True
 
     def __init__(
         self, batches: Batches, config: AugmentConfig, stage: Stage, model: nn.Module

@@ -17,6 +17,7 @@ from vaeaug.progress import Progress
 from vaeaug.ranks import ALONE, Order, Ranks
 from vaeaug.training._batches import Batches
 from vaeaug.training._interrupt import Interruption, TrainingInterrupted
+from vaeaug.training._loss_scale import LossScale
 from vaeaug.training._scores import mean_finite, still_rising
 from vaeaug.training._state import (
     EVALUATIONS,
@@ -283,7 +284,10 @@ class Loop:
             capturable=self.on_cuda,
         )
         weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        return TrainState(model, copy.deepcopy(model), weights, optimiser, record, objective)
+        is_scaled = self.batches.is_scaled and objective.has_one_loss
+        scale = LossScale(device) if is_scaled else None
+        average = copy.deepcopy(model)
+        return TrainState(model, average, weights, optimiser, record, objective, scale)
 
     def _stepper(self, stage: Stage, state: TrainState) -> Callable[[int, float], Metrics]:
         """What takes a step; on a card it is replayed once it has been recorded."""
@@ -320,23 +324,33 @@ class Loop:
             state.model.train()
         objective = state.objective
         ranks = self.ranks if objective.is_divisible else ALONE
-        with self.batches.precision(), ranks.divided():
+        with self.batches.precision(can_scale=objective.has_one_loss), ranks.divided():
             step_loss = objective.loss(state, step, done)
         optimiser.zero_grad(set_to_none=True)
-        step_loss.loss.backward()
+        scale = state.scale
+        (step_loss.loss if scale is None else step_loss.loss * scale.factor).backward()
         parameters = [
             parameter for group in optimiser.param_groups for parameter in group["params"]
         ]
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        if scale is not None:
+            scale.unscale(gradients)
         loss, guard = step_loss.loss.detach(), step_loss.guard
         if ranks.are_several:
             # What a step is judged by is the leader's, to the last bit, or weights could part.
             told = torch.cat([loss.reshape(1).to(guard.dtype), guard])
             told = told if ranks.is_leader else torch.zeros_like(told)
-            ranks.add_up([*(each.grad for each in parameters if each.grad is not None), told])
+            ranks.add_up([*gradients, told])
             loss, guard = told[0], told[1:]
         norm = nn.utils.clip_grad_norm_(parameters, self.config.training.clip)
+        if scale is None:
+            bad = state.watch.judge(guard, loss, norm)
+        else:
+            # A step of too large a factor is skipped, and is no bad one.
+            lost = scale.overflows(loss, norm)
+            bad = state.watch.judge(guard, loss, norm.masked_fill(lost, 0.0)).maximum(lost.float())
         # As torch's GradScaler has it: the optimiser changes nothing where this is 1.
-        optimiser.found_inf = state.watch.judge(guard, loss, norm)  # type: ignore[attr-defined]
+        optimiser.found_inf = bad  # type: ignore[attr-defined]
         optimiser.step()
         self._update_average(state, step, done)
         return {"loss": loss, **step_loss.metrics, "gradient_norm": norm, "learning_rate": rate}

@@ -250,6 +250,7 @@ class RestorationObjective:
 
     is_repeatable = True
     is_divisible = True
+    has_one_loss = True
 
     def __init__(self, batches: Batches, config: AugmentConfig, stage: Stage) -> None:
         self.batches, self.config, self.stage = batches, config, stage

@@ -47,6 +47,7 @@ class ClassifierObjective:
 
     is_repeatable = True
     is_divisible = False  # dropout draws for the batch as a whole
+    has_one_loss = True
 
     def __init__(self, batches: Batches, stage: Stage) -> None:
         self.batches, self.stage = batches, stage

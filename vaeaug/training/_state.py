@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vaeaug.files import append, new_file, open_regular, publish, read_whole
+from vaeaug.training._loss_scale import LossScale
 
 # A step is exploding when a guarded metric is this many times its running mean over good steps.
 EXPLODING = 100.0
@@ -179,6 +180,7 @@ class TrainState:
         optimiser: Optimiser of the model.
         record: How far the stage has come.
         objective: What is minimised.
+        scale: Scales the loss; None where it need not be.
         watch: Judges the steps.
         moving: The parameters that are trained: of the average, and of the model. They are listed
             once, because to walk the modules takes as long as to update a small network.
@@ -190,6 +192,7 @@ class TrainState:
     optimiser: torch.optim.Optimizer
     record: StageRecord
     objective: "Objective"
+    scale: LossScale | None = None
     watch: Watch = field(init=False)
     moving: tuple[list[Tensor], list[Tensor]] = field(init=False)
 
@@ -237,10 +240,12 @@ class Objective(Protocol):
         is_repeatable: Steps differ only in what they ask of the tape, and wait for nothing.
         is_divisible: The trained parameters are used in methods that are `row_by_row` alone, so
             that the rows of a step can be divided over processes.
+        has_one_loss: All gradients of a step come from the loss that it returns.
     """
 
     is_repeatable: bool
     is_divisible: bool
+    has_one_loss: bool
 
     def trained(self, model: Any) -> Mapping[str, nn.Parameter]:
         """Return the parameters that the stage trains.
@@ -315,6 +320,8 @@ def content_of(state: TrainState) -> dict[str, Any]:
         content["model"] = state.model.state_dict()
         content["average"] = state.average.state_dict()
         content["optimiser"] = state.optimiser.state_dict()
+        if state.scale is not None:
+            content["scale"] = state.scale.state_dict()
     return content
 
 
@@ -334,6 +341,8 @@ def restore(state: TrainState, content: Mapping[str, Any], device: torch.device)
         state.model.load_state_dict(content["model"])
         state.average.load_state_dict(content["average"])
         _load_optimiser(state.optimiser, content["optimiser"])
+        if state.scale is not None:
+            state.scale.load_state_dict(content["scale"])
     state.objective.load_state_dict(content["objective"])
 
 
