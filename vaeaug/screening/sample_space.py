@@ -136,7 +136,7 @@ class SampleSpace:
         )
         groups = None if self.data.groups is None else self.data.groups[rows]
         distances, _ = self.nearest(
-            self.data.images[rows], self.projected[rows], other=True, groups=groups
+            self.data.images_at(rows), self.projected[rows], other=True, groups=groups
         )
         has_other = np.isfinite(distances)
         limits = []
