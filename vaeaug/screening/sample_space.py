@@ -61,9 +61,12 @@ class SampleSpace:
         rows = rng.permutation(len(data) + len(pool))[:most]
         sample = self._flat(data.images_at(np.sort(rows)))
         components = min(COMPONENTS, *sample.shape)
-        self._pca = PCA(components, svd_solver="randomized", random_state=seed % 2**32).fit(sample)
+        pca = PCA(components, svd_solver="randomized", random_state=seed % 2**32, copy=False)
+        self._pca = pca.fit(sample)  # which it overwrites
+        del sample
         # The rows of the pool follow those of the labelled images, as in `images_at`.
-        self.projected = np.concatenate([self.project(data.images), self.project(pool)])
+        parts = [self.project(each) for each in (data.images, pool) if len(each)]
+        self.projected = parts[0] if len(parts) == 1 else np.concatenate(parts)
         self._search = NearestPoints(self.projected, device=device, seed=seed)
 
     def project(self, images: Shaped[np.ndarray, "n *space c"]) -> Float32[np.ndarray, "n p"]:
@@ -175,8 +178,9 @@ class SampleSpace:
         if self._spectrogram is not None:
             return self._flat_spectrograms(images, self._spectrogram)
         flat = images.reshape(len(images), -1).astype(np.float32)
-        scale = self.range * np.sqrt(flat.shape[1], dtype=np.float32)
-        return (flat - np.float32(self.low)) / np.float32(scale)
+        flat -= np.float32(self.low)
+        flat /= np.float32(self.range * np.sqrt(flat.shape[1], dtype=np.float32))
+        return flat
 
     def _flat_spectrograms(
         self, sounds: Shaped[np.ndarray, "n l c"], spectrogram: Spectrogram
