@@ -4,13 +4,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int, Int64
 
 # Nearest neighbours within the class that an interpolation may move towards: at least this many,
 # and in a large class this fraction of it. Farther ones make edits that are easier to tell from
 # real images, nearer ones make near-copies; `benchmarks/README.md` has the trade-off.
 NEIGHBOURS = 20
 NEIGHBOUR_SHARE = 0.02
+# Neighbours in a class of more images are looked for among so many of them, drawn at random: as near
+# as before, as a share of the class, and neither time nor memory grow with the square of its size.
+LARGE_CLASS, CANDIDATES = 20_000, 2_500
 # Classes with at least this fraction of the images of the largest other class lend their styles.
 FREQUENT = 0.5
 
@@ -93,19 +96,30 @@ class Latents:
             chosen[of_class] = neighbours[places, which]
         return chosen
 
-    def _neighbours_in(self, label: int, reach: int) -> Int64[np.ndarray, "n k"]:
+    def _neighbours_in(self, label: int, reach: int) -> Int[np.ndarray, "n k"]:
         from sklearn.neighbors import NearestNeighbors
 
         rows = self.rows[label]
-        places = np.zeros((1, 1), np.int64)
-        if len(rows) > 1:
-            k = neighbour_count(len(rows))
-            # Beyond the nearer half there are outliers.
-            first = min((reach - 1) * k, len(rows) // 2)
-            last = min(first + k, len(rows) - 1)
-            search = NearestNeighbors(n_neighbors=last).fit(self.means[rows])
-            places = search.kneighbors(return_distance=False)[:, first:]
-        return rows[places]
+        if len(rows) == 1:
+            return rows[:, None]
+        is_large = len(rows) > LARGE_CLASS
+        rng = np.random.default_rng(label)
+        among = np.sort(rng.choice(rows, CANDIDATES, replace=False)) if is_large else rows
+        k = neighbour_count(len(among))
+        # Beyond the nearer half there are outliers.
+        first = min((reach - 1) * k, len(among) // 2)
+        last = min(first + k, len(among) - 1)
+        search = NearestNeighbors(n_neighbors=last).fit(self.means[among])
+        if not is_large:
+            return among[search.kneighbors(return_distance=False)[:, first:]]
+        found = np.empty((len(rows), last - first), np.int32)
+        for begin in range(0, len(rows), LARGE_CLASS):
+            part = rows[begin : begin + LARGE_CLASS]
+            near = among[search.kneighbors(self.means[part], last + 1, return_distance=False)]
+            # An image is no neighbour of its own.
+            order = np.argsort(near == part[:, None], axis=1, kind="stable")
+            found[begin : begin + len(part)] = np.take_along_axis(near, order, 1)[:, first:last]
+        return found
 
 
 def neighbour_count(n_images: int) -> int:
