@@ -11,8 +11,8 @@ from jaxtyping import Float32, Float64, Int, Int64
 # real images, nearer ones make near-copies; `benchmarks/README.md` has the trade-off.
 NEIGHBOURS = 20
 NEIGHBOUR_SHARE = 0.02
-# Neighbours in a class of more images are looked for among so many of them, drawn at random: as near
-# as before, as a share of the class, and neither time nor memory grow with the square of its size.
+# Neighbours in a class of more images are looked for among so many of them, drawn at random: as
+# near as before, as a share of the class; neither time nor memory grow with its square.
 LARGE_CLASS, CANDIDATES = 20_000, 2_500
 # Classes with at least this fraction of the images of the largest other class lend their styles.
 FREQUENT = 0.5
