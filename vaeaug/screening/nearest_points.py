@@ -63,15 +63,17 @@ class NearestPoints:
         in_cells = self._has_cells and k <= self._smallest
         step = TOGETHER if in_cells else QUERIES
         step = max(1, min(step, DISTANCES // (self._n_cells if in_cells else len(self._points))))
-        rows = [np.empty((0, k), np.int64)]
+        # Not block by block in a list: small pieces between large ones keep freed memory in use.
+        rows = np.empty((len(points), k), np.int64)
         for begin in range(0, len(points), step):
             block = torch.from_numpy(points[begin : begin + step]).to(self._points.device)
             if in_cells:
-                rows.append(self._in_cells(block, k))
+                found = self._in_cells(block, k)
             else:
                 places = _nearest(block, self._points, self._squares, k)[1].cpu().numpy()
-                rows.append(self._order[places] if self._has_cells else places)
-        return np.concatenate(rows)
+                found = self._order[places] if self._has_cells else places
+            rows[begin : begin + len(block)] = found
+        return rows
 
     def _make_cells(self, points: Float32[np.ndarray, "n p"], seed: int) -> None:
         """Divide the points by the nearest of some centres; points of a cell lie together."""
@@ -90,15 +92,17 @@ class NearestPoints:
         ).fit(points[np.sort(fitted)])
         centres = torch.from_numpy(means.cluster_centers_.astype(np.float32))
         squares = centres.square().sum(dim=1)
-        cell, apart = [], []
-        for part in self._points.split(max(1, DISTANCES // n_cells)):
+        cells, apart = np.empty(len(points), np.int64), np.empty(len(points), np.float32)
+        step = max(1, DISTANCES // n_cells)
+        for begin in range(0, len(points), step):
+            part = self._points[begin : begin + step]
             least, nearest = _nearest(part, centres, squares, 1)
-            cell.append(nearest[:, 0])
-            apart.append((least[:, 0] + part.square().sum(dim=1)).clamp(min=0).sqrt())
-        cells = torch.cat(cell).numpy()
+            squared = least[:, 0] + part.square().sum(dim=1)
+            cells[begin : begin + len(part)] = nearest[:, 0].numpy()
+            apart[begin : begin + len(part)] = squared.clamp(min=0).sqrt().numpy()
         sizes = np.bincount(cells, minlength=n_cells)
         radii = np.zeros(n_cells, np.float32)
-        np.maximum.at(radii, cells, torch.cat(apart).numpy())
+        np.maximum.at(radii, cells, apart)
         kept = sizes > 0
         self._order = np.argsort(cells, kind="stable")
         self._ends = np.cumsum(sizes[kept])
