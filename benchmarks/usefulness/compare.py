@@ -212,8 +212,7 @@ class Bench:
                 of_samples = features_of_samples(model, pool, data, how, seed=self.seed, **same)
                 self._vectors[key].append(of_samples)
         (x, y), *rest = self._vectors[key]
-        for use in [use for use, which in uses.items() if which == "all"]:
-            chosen[use] = rest[len(judges)]
+        chosen |= {use: rest[len(judges)] for use, which in uses.items() if which == "all"}
         head = fit_head(x, y, data.n_classes, seed=self.seed, counts=data.counts, **chosen)
         with torch.no_grad():
             probabilities = [head(torch.from_numpy(v)).double().softmax(1) for v, _ in rest]
